@@ -1,0 +1,1 @@
+"""Serves model bundles over gRPC."""

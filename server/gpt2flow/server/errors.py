@@ -1,0 +1,106 @@
+"""The errors of the server: one base class, a code each. Knows no gRPC."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ErrorCode(Enum):
+    """What went wrong, in terms a client can act on."""
+
+    INVALID_REQUEST = "invalid_request"
+    MODEL_NOT_FOUND = "model_not_found"
+    OVERLOADED = "overloaded"
+    TIME_LIMIT = "time_limit"
+    DRAINING = "draining"
+    INVALID_CONFIG = "invalid_config"
+    INVALID_BUNDLE = "invalid_bundle"
+    STARTUP_FAILED = "startup_failed"
+    INTERNAL = "internal"
+
+
+class ServerError(Exception):
+    """Base of every error that the server raises on purpose.
+
+    The message is one line and safe to show to the caller.
+    """
+
+    code = ErrorCode.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field of a request: its path as in the message, and why."""
+
+    field: str
+    description: str
+
+
+class InvalidRequestError(ServerError):
+    """The request has bad fields; `violations` names every one of them."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+
+    @classmethod
+    def of(cls, field: str, description: str) -> "InvalidRequestError":
+        """Returns the error of a single bad field."""
+        return cls([FieldViolation(field, description)])
+
+
+class ModelNotFoundError(ServerError):
+    """No model of this name is loaded."""
+
+    code = ErrorCode.MODEL_NOT_FOUND
+
+    def __init__(self, name: str, loaded: Sequence[str]) -> None:
+        super().__init__(f"no model named {name!r}; loaded: {', '.join(loaded)}")
+
+
+class OverloadedError(ServerError):
+    """The queue is full; the same request may succeed later."""
+
+    code = ErrorCode.OVERLOADED
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TimeLimitError(ServerError):
+    """The request's deadline or time limit passed before it ended."""
+
+    code = ErrorCode.TIME_LIMIT
+
+
+class DrainingError(ServerError):
+    """The server ends and admits nothing new."""
+
+    code = ErrorCode.DRAINING
+
+
+class ConfigError(ServerError):
+    """A setting of the server is not usable."""
+
+    code = ErrorCode.INVALID_CONFIG
+
+
+class BundleError(ServerError):
+    """A bundle is missing, damaged or of another format."""
+
+    code = ErrorCode.INVALID_BUNDLE
+
+
+class StartupError(ServerError):
+    """The server cannot start, for a reason outside of it."""
+
+    code = ErrorCode.STARTUP_FAILED
+
+
+class EngineError(ServerError):
+    """A defect ended the request; the cause stands in the log."""
+
+    code = ErrorCode.INTERNAL

@@ -1,0 +1,179 @@
+"""The manifest of a bundle, and the check that a bundle is what it says."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gpt2flow.server.errors import BundleError
+
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME = "manifest.json"
+MODEL_NAME = "model.onnx"
+TOKENIZER_NAME = "tokenizer.json"
+
+
+class _Part(BaseModel):
+    """Base of the manifest's parts: immutable, and no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Part):
+    """The checkpoint that the bundle was made from."""
+
+    checkpoint_sha256: str
+    parameters: int = Field(gt=0)
+    architecture: Literal["gpt2"] = "gpt2"
+
+
+class OperatorRecipe(_Part):
+    """How the weights of one node are stored."""
+
+    bits: int = Field(gt=0)
+    block_size: int | None = Field(default=None, gt=0)
+
+
+class Recipe(_Part):
+    """How the weights and the cache are stored."""
+
+    profile: str
+    kv_cache: str
+    default_bits: int = Field(gt=0)
+    block_size: int | None = Field(default=None, gt=0)
+    accuracy_level: int | None = None
+    operators: dict[str, OperatorRecipe] = Field(default_factory=dict)
+
+
+class ModelShape(_Part):
+    """The numbers that size buffers and bound requests."""
+
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    head_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0)
+    context_length: int = Field(gt=1)
+    vocabulary_size: int = Field(gt=1)
+    eos_token_id: int = Field(ge=0)
+    bos_token_id: int = Field(ge=0)
+
+
+class Quality(_Part):
+    """Measured against the fp32 reference on the evaluation text."""
+
+    text: str
+    tokens: int = Field(ge=0)
+    perplexity_fp32: float
+    perplexity: float
+    perplexity_ratio: float
+    argmax_agreement: float
+    mean_kl: float
+    gate: float | None = None
+    forced: bool = False
+
+
+class Manifest(_Part):
+    """What `manifest.json` holds."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    created_by: dict[str, str]
+    source: Source
+    recipe: Recipe
+    shape: ModelShape
+    quality: Quality | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, str]
+
+    @field_validator("files")
+    @classmethod
+    def _names_stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            path = Path(name)
+            if not name or path.is_absolute() or ".." in path.parts or name == MANIFEST_NAME:
+                raise ValueError(f"{name!r} is not the name of a file of the bundle")
+        for name in (MODEL_NAME, TOKENIZER_NAME):
+            if name not in files:
+                raise ValueError(f"{name} is not listed")
+        return files
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Parses the bytes of a `manifest.json`.
+
+        Raises:
+            BundleError: Not JSON, of another format version, or a bad field.
+        """
+        try:
+            fields = json.loads(data)
+        except ValueError as error:
+            raise BundleError(f"{MANIFEST_NAME} is not JSON: {error}") from error
+        version = fields.get("format_version") if isinstance(fields, dict) else None
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{MANIFEST_NAME} has format version {version!r}; this version of gpt2flow "
+                f"reads {FORMAT_VERSION}"
+            )
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{MANIFEST_NAME}: {where}: {first['msg']}") from error
+
+    def to_bytes(self) -> bytes:
+        """Returns the bytes of `manifest.json`: the same for the same content."""
+        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2)
+        return text.encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files match its manifest.
+
+    Attributes:
+        directory: Where it lies.
+        manifest: Its manifest.
+        fingerprint: SHA-256 of the bytes of `manifest.json`, in hexadecimal.
+    """
+
+    directory: Path
+    manifest: Manifest
+    fingerprint: str
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Reads the manifest of a bundle and verifies the hash of every file.
+
+    Raises:
+        BundleError: The directory or a file is missing, the manifest is not
+            readable, or a file does not match; the message names the file.
+    """
+    if not directory.is_dir():
+        raise BundleError(f"{directory} is not a directory")
+    data = _read(directory / MANIFEST_NAME)
+    manifest = Manifest.from_bytes(data)
+    for name, expected in manifest.files.items():
+        path = directory / name
+        try:
+            actual = file_sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        if actual != expected:
+            raise BundleError(f"{path} does not match the hash in {MANIFEST_NAME}")
+    return Bundle(directory, manifest, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
