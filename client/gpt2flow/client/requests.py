@@ -1,0 +1,33 @@
+"""Builds the messages that the sync and the async client both send."""
+
+from collections.abc import Sequence
+
+from gpt2flow.client.options import Options, Prompt, prompt_message
+from gpt2flow.inference.v1 import inference_pb2 as pb
+
+# Keepalive finds a dead connection under a stream that is silent; the interval
+# stays above what servers allow by default (5 minutes without a call).
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+def generate_request(prompts: Sequence[Prompt], options: Options, model: str) -> pb.GenerateRequest:
+    """The unary request."""
+    return pb.GenerateRequest(
+        model=model, prompts=[prompt_message(p) for p in prompts], options=options.message()
+    )
+
+
+def stream_request(prompt: Prompt, options: Options, model: str) -> pb.GenerateStreamRequest:
+    """The streaming request."""
+    return pb.GenerateStreamRequest(
+        model=model, prompt=prompt_message(prompt), options=options.message()
+    )
+
+
+def detokenize_request(tokens: Sequence[int], model: str) -> pb.DetokenizeRequest:
+    """The request for the text of `tokens`."""
+    return pb.DetokenizeRequest(model=model, tokens=pb.TokenIds(ids=tokens))
