@@ -1,0 +1,93 @@
+# Everything that a developer or a first-time user runs. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+MODEL ?= models/shop
+ADDRESS ?= 127.0.0.1:50051
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@echo "Making the environment $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "gpt2flow needs Python 3.11 or newer; name one with PYTHON=…" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras, so that a second run installs nothing.
+$(VENV)/.run-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the server, the client and the agent (no torch)"
+	@$(PIP) --editable '.[server,client,agent]'
+	@touch $@
+
+$(VENV)/.all-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing everything, torch included"
+	@$(PIP) --editable '.[all]'
+	@touch $@ $(VENV)/.run-installed
+
+.PHONY: demo
+demo: $(VENV)/.run-installed ## Carry out the four workflows on the shipped model.
+	@$(BIN)/gpt2flow demo --model $(MODEL)
+
+.PHONY: serve
+serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
+	@echo "Serving $(MODEL) on $(ADDRESS); Ctrl-C ends it"
+	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
+
+.PHONY: test
+test: $(VENV)/.all-installed lint proto-check ## Run every check and every test.
+	@echo "Running the tests"
+	@$(BIN)/python -m pytest -q
+
+.PHONY: lint
+lint: $(VENV)/.all-installed ## Ruff and mypy.
+	@echo "Checking style and types"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+PROTO := gpt2flow/inference/v1/inference.proto
+# $(call generate,DIR) writes the stubs below DIR.
+generate = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO)
+
+.PHONY: protos
+protos: $(VENV)/.all-installed ## Lint the protos and write the stubs anew.
+	@echo "Writing the stubs beside protos/$(PROTO)"
+	@$(BIN)/buf lint
+	@$(call generate,protos)
+
+.PHONY: proto-check
+proto-check: $(VENV)/.all-installed ## Fail if the committed stubs are not those of the protos.
+	@echo "Checking the protos and their stubs"
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@rm -rf build/protos && mkdir -p build/protos && $(call generate,build/protos)
+	@for stub in build/protos/gpt2flow/inference/v1/*; do \
+	  cmp "$$stub" "protos/gpt2flow/inference/v1/$${stub##*/}" || exit 1; done
+
+.PHONY: model
+model: $(VENV)/.all-installed ## Train and export the shipped model anew (about 40 minutes).
+	@echo "Training and exporting $(MODEL)"
+	@$(BIN)/gpt2flow train --recipe shop --out build/shop-checkpoint --resume
+	@rm -rf build/shop-bundle
+	@$(BIN)/gpt2flow export build/shop-checkpoint build/shop-bundle --profile int8
+	@rm -rf $(MODEL) && mkdir -p $(dir $(MODEL)) && mv build/shop-bundle $(MODEL)
+
+.PHONY: understanding
+understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-out messages.
+	@$(BIN)/gpt2flow agent understand tests/heldout/messages.jsonl --model $(MODEL)
+
+.PHONY: bench
+bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.
+	@$(BIN)/python benchmarks/decode.py --model $(MODEL)
+
+.PHONY: clean
+clean: ## Remove the environment and what was built.
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,98 @@
+"""The shape of the project: a namespace over component folders, and who may import whom."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+ROOTS = ["agent", "cli", "client", "export", "protos", "server", "training"]
+
+# What each component may import of the others, as `gpt2flow.<name>` prefixes.
+ALLOWED = {
+    "client": {"client", "inference"},
+    "server": {"server", "inference"},
+    "export": {"export", "server.manifest"},
+    "agent": {"agent", "client"},
+    "training": {
+        "training",
+        # The corpus is written in the agent's own terms, so that they cannot drift apart.
+        "agent.flow",
+        "agent.flows",
+        "agent.errors",
+        "agent.prompt",
+        "agent.slots",
+        "agent.text",
+    },
+    "cli": {"cli", "client", "server", "export", "agent", "training", "inference"},
+}
+# Packages that must stay out of a component, so that its process stays small.
+FORBIDDEN = {
+    "client": {"numpy", "onnxruntime", "torch", "transformers", "pydantic", "sqlalchemy"},
+    "server": {"torch", "transformers", "optimum", "onnx", "sqlalchemy", "dbos"},
+    "agent": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "llguidance"},
+    "training": {"onnxruntime", "sqlalchemy", "dbos"},
+}
+
+
+def sources(component: str) -> list[Path]:
+    return sorted((PROJECT / component / "gpt2flow" / component).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_namespace_has_no_init(root: str) -> None:
+    assert not (PROJECT / root / "gpt2flow" / "__init__.py").exists()
+    assert list((PROJECT / root / "gpt2flow").glob("*/py.typed"))
+
+
+def test_packaging_names_every_root() -> None:
+    build = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert build["dev-mode-dirs"] == ROOTS
+    assert build["targets"]["wheel"]["packages"] == [f"{root}/gpt2flow" for root in ROOTS]
+
+
+@pytest.mark.parametrize("component", sorted(ALLOWED))
+def test_component_imports(component: str) -> None:
+    files = sources(component)
+    assert files
+    for path in files:
+        for name in imported(path):
+            if name.startswith("gpt2flow."):
+                inner = name.removeprefix("gpt2flow.")
+                assert any(
+                    inner == allowed or inner.startswith(f"{allowed}.") or allowed.startswith(inner)
+                    for allowed in ALLOWED[component]
+                ), f"{path.relative_to(PROJECT)} imports {name}"
+            assert name.partition(".")[0] not in FORBIDDEN.get(component, set()), (
+                f"{path.relative_to(PROJECT)} imports {name}"
+            )
+
+
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        ("gpt2flow.client", ["numpy", "onnxruntime", "google.rpc", "pydantic", "typer"]),
+        ("gpt2flow.cli.main", ["grpc", "numpy", "onnxruntime", "torch", "sqlalchemy", "dbos"]),
+        ("gpt2flow.agent.flows", ["grpc", "sqlalchemy", "dbos", "numpy"]),
+        ("gpt2flow.server.manifest", ["grpc", "onnxruntime", "llguidance"]),
+        ("gpt2flow.export", ["torch", "transformers", "optimum"]),
+        ("gpt2flow.training", ["torch", "transformers"]),
+    ],
+)
+def test_import_is_light(module: str, heavy: list[str]) -> None:
+    code = f"import sys, {module}; print(*[m for m in {heavy!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
