@@ -1,0 +1,226 @@
+"""The held-out messages are well-formed, legal and cover every action."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Row = dict[str, Any]
+
+# The slots of every action a customer can cause, in the order in which they stand in the JSON.
+SLOTS: dict[str, tuple[str, ...]] = {
+    "greet": (),
+    "clarify": (),
+    "escalate": (),
+    "register": ("name", "contact"),
+    "log_in": ("contact",),
+    "verify": ("code",),
+    "resend_code": (),
+    "log_out": (),
+    "find_product": ("product",),
+    "add_to_cart": ("product", "quantity"),
+    "remove_from_cart": ("product",),
+    "view_cart": (),
+    "check_out": ("address",),
+    "confirm_order": (),
+    "decline_order": (),
+    "cancel_order": ("order",),
+    "track_order": ("order",),
+    "change_address": ("order", "address"),
+    "confirm_delivery": ("order",),
+    "answer_question": ("topic",),
+    "request_refund": ("order", "reason"),
+    "request_return": ("order", "reason"),
+    "request_exchange": ("order", "reason"),
+    "schedule_follow_up": ("time",),
+}
+SPANS = {"name", "product", "address", "time"}
+ENUMS = {
+    "reason": {
+        "damaged",
+        "defective",
+        "wrong_item",
+        "missing_parts",
+        "not_as_described",
+        "wrong_size",
+        "late",
+        "changed_mind",
+    },
+    "topic": {
+        "delivery_time",
+        "delivery_cost",
+        "return_policy",
+        "payment",
+        "warranty",
+        "invoice",
+        "opening_hours",
+        "discounts",
+        "privacy",
+    },
+}
+LOGIN_STATES = {"guest", "verifying", "member"}
+FACTS = (*sorted(LOGIN_STATES), "cart", "confirming")
+STATES = {
+    "guest",
+    "guest cart",
+    "verifying",
+    "verifying cart",
+    "member",
+    "member cart",
+    "member cart confirming",
+}
+
+# The facts each action needs: one of the login states, and all of the others.
+MEMBER, STRANGER = {"member"}, {"guest", "verifying"}
+NEEDS: dict[str, tuple[set[str], set[str]]] = {
+    "register": (STRANGER, set()),
+    "log_in": (STRANGER, set()),
+    "verify": ({"verifying"}, set()),
+    "resend_code": ({"verifying"}, set()),
+    "log_out": (MEMBER, set()),
+    "remove_from_cart": (LOGIN_STATES, {"cart"}),
+    "check_out": (MEMBER, {"cart"}),
+    "confirm_order": (LOGIN_STATES, {"confirming"}),
+    "decline_order": (LOGIN_STATES, {"confirming"}),
+    "cancel_order": (MEMBER, set()),
+    "track_order": (MEMBER, set()),
+    "change_address": (MEMBER, set()),
+    "confirm_delivery": (MEMBER, set()),
+    "request_refund": (MEMBER, set()),
+    "request_return": (MEMBER, set()),
+    "request_exchange": (MEMBER, set()),
+    "schedule_follow_up": (MEMBER, set()),
+}
+# What an action takes away from the facts and what it adds to them.
+EFFECTS: dict[str, tuple[set[str], set[str]]] = {
+    "register": (LOGIN_STATES, {"verifying"}),
+    "log_in": (LOGIN_STATES, {"verifying"}),
+    "verify": (LOGIN_STATES, {"member"}),
+    "log_out": (LOGIN_STATES, {"guest"}),
+    "add_to_cart": (set(), {"cart"}),
+    "check_out": (set(), {"confirming"}),
+    "confirm_order": ({"confirming", "cart"}, set()),
+    "decline_order": ({"confirming"}, set()),
+}
+
+
+def load() -> list[Row]:
+    lines = (Path(__file__).parent / "messages.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+ROWS = load()
+each_row = pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
+
+
+def normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split()).replace('"', "'")
+
+
+def digits(text: str) -> str:
+    """Join the digits that only blanks, dots, dashes or brackets part."""
+    return re.sub(r"(?<=\d)[\s().-]+(?=\d)", "", text)
+
+
+def mentions_order(text: str, value: str) -> bool:
+    number = re.fullmatch(r"SO-(\d+)", value)
+    if number is None:
+        return value == "last"
+    return re.search(rf"(?<!\d){number[1]}(?!\d)", text) is not None
+
+
+def mentions_contact(text: str, value: str) -> bool:
+    if "@" in value:
+        return value == value.lower() and value in text.lower()
+    return re.fullmatch(r"\+?\d{6,15}", value) is not None and value in digits(text)
+
+
+def mentions(message: str, slot: str, value: Any) -> bool:
+    text = normalise(message)
+    if slot == "quantity":
+        return type(value) is int and value > 0
+    if not isinstance(value, str) or not value:
+        return False
+    checks: dict[str, Callable[[], bool]] = {
+        "order": lambda: mentions_order(text, value),
+        "contact": lambda: mentions_contact(text, value),
+        "code": lambda: re.fullmatch(r"\d{6}", value) is not None and value in digits(text),
+        **{name: lambda: normalise(value) in text for name in SPANS},
+        **{name: lambda: value in ENUMS[slot] for name in ENUMS},
+    }
+    return checks[slot]()
+
+
+@each_row
+def test_schema(row: Row) -> None:
+    assert list(row) == ["id", "lang", "state", "message", "actions"]
+    assert row["lang"] in {"en", "zh"}
+    assert re.fullmatch(rf"{row['lang']}-\d{{3}}", row["id"])
+    assert list(row["state"]) == ["facts", "awaiting"]
+    facts = row["state"]["facts"]
+    assert facts == [fact for fact in FACTS if fact in facts]
+    assert " ".join(facts) in STATES
+    if row["state"]["awaiting"] is not None:
+        action, slot = row["state"]["awaiting"]
+        assert slot in SLOTS[action]
+    assert row["message"].strip()
+    assert row["actions"]
+
+
+@each_row
+def test_slots(row: Row) -> None:
+    for action in row["actions"]:
+        slots = [key for key in action if key != "action"]
+        assert next(iter(action)) == "action"
+        assert slots == [slot for slot in SLOTS[action["action"]] if slot in slots]
+        for slot in slots:
+            assert mentions(row["message"], slot, action[slot]), (slot, action[slot])
+
+
+@each_row
+def test_legality(row: Row) -> None:
+    facts = set(row["state"]["facts"])
+    for action in row["actions"]:
+        name = action["action"]
+        logins, others = NEEDS.get(name, (LOGIN_STATES, set()))
+        assert facts & logins, (name, facts)
+        assert others <= facts, (name, facts)
+        lost, gained = EFFECTS.get(name, (set(), set()))
+        facts = (facts - lost) | gained
+
+
+@each_row
+def test_small_talk_stands_alone(row: Row) -> None:
+    names = {action["action"] for action in row["actions"]}
+    assert not names & {"greet", "clarify"} or len(row["actions"]) == 1
+
+
+def test_ids_and_messages_are_unique() -> None:
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+    # The same bare number may come in two states, but never twice in one.
+    keys = {(normalise(row["message"]).casefold(), json.dumps(row["state"])) for row in ROWS}
+    assert len(keys) == len(ROWS)
+
+
+def test_size_and_languages() -> None:
+    assert len(ROWS) >= 120
+    share = sum(row["lang"] == "zh" for row in ROWS) / len(ROWS)
+    assert 0.45 <= share <= 0.55
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_coverage(lang: str) -> None:
+    rows = [row for row in ROWS if row["lang"] == lang]
+    actions = [action for row in rows for action in row["actions"]]
+    counts = Counter(action["action"] for action in actions)
+    assert {name: counts[name] for name in SLOTS if counts[name] < 3} == {}
+    for slot, values in ENUMS.items():
+        assert {action[slot] for action in actions if slot in action} == values
+    assert {" ".join(row["state"]["facts"]) for row in rows} == STATES
+    assert sum(row["state"]["awaiting"] is not None for row in rows) >= 10
+    assert sum(len(row["actions"]) > 1 for row in rows) >= len(rows) // 5
