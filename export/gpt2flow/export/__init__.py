@@ -1,0 +1,48 @@
+"""Turns a trained GPT-2 into a verified ONNX bundle.
+
+Names are looked up when they are used: inspecting a bundle loads neither torch nor onnx.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2flow.export.bundle import Progress, export_bundle
+    from gpt2flow.export.errors import (
+        CheckpointError,
+        EvaluationTextError,
+        ExportError,
+        InputError,
+        OutputError,
+        QualityGateError,
+    )
+    from gpt2flow.export.inspect import Inspection, inspect_bundle
+    from gpt2flow.export.recipe import Profile
+
+__all__ = [
+    "CheckpointError",
+    "EvaluationTextError",
+    "ExportError",
+    "InputError",
+    "Inspection",
+    "OutputError",
+    "Profile",
+    "Progress",
+    "QualityGateError",
+    "export_bundle",
+    "inspect_bundle",
+]
+
+_ROOMS = {
+    "Inspection": "inspect",
+    "Profile": "recipe",
+    "Progress": "bundle",
+    "export_bundle": "bundle",
+    "inspect_bundle": "inspect",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)

@@ -1,0 +1,113 @@
+"""What a GPT-2's `config.json` says about its graph."""
+
+from typing import Final, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gpt2flow.export.errors import CheckpointError
+
+CONFIG_NAME: Final = "config.json"
+
+
+class Architecture(BaseModel):
+    """The fields of a Hugging Face GPT-2 configuration that shape its graph.
+
+    Defaults are those of `transformers.GPT2Config`, as a saved configuration may leave them out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    layers: int = Field(12, gt=0, validation_alias=AliasChoices("n_layer", "num_hidden_layers"))
+    heads: int = Field(12, gt=0, validation_alias=AliasChoices("n_head", "num_attention_heads"))
+    hidden_size: int = Field(768, gt=0, validation_alias=AliasChoices("n_embd", "hidden_size"))
+    n_inner: int | None = Field(None, gt=0)
+    context_length: int = Field(
+        1024, gt=1, validation_alias=AliasChoices("n_positions", "max_position_embeddings", "n_ctx")
+    )
+    vocabulary_size: int = Field(50257, gt=1, validation_alias="vocab_size")
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = Field(1e-5, gt=0)
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+    add_cross_attention: Literal[False] = False
+    eos_token_id: int = Field(50256, ge=0)
+    bos_token_id: int = Field(50256, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"n_embd {self.hidden_size} is not divisible by n_head {self.heads}",
+            )
+        for name in ("eos_token_id", "bos_token_id"):
+            if getattr(self, name) >= self.vocabulary_size:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is outside of the vocabulary of "
+                    f"{self.vocabulary_size} entries",
+                )
+        return self
+
+    @classmethod
+    def from_config(cls, config: object) -> Self:
+        """Reads the parsed JSON of a `config.json`.
+
+        Raises:
+            CheckpointError: Not a GPT-2, or a bad field; the message names it and its value.
+        """
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        if model_type != "gpt2":
+            raise CheckpointError(
+                f"{CONFIG_NAME}: model_type is {model_type!r}; only 'gpt2' can be exported"
+            )
+        try:
+            return cls.model_validate(config)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            where = f"{CONFIG_NAME}: {field} is {first['input']!r}" if field else CONFIG_NAME
+            raise CheckpointError(f"{where}: {first['msg']}") from error
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden_size // self.heads
+
+    @property
+    def inner_size(self) -> int:
+        """Width of the feed-forward layer."""
+        return self.n_inner or 4 * self.hidden_size
+
+    def attention_scale(self, layer: int) -> float:
+        """Returns what query · key is multiplied with in a layer, counted from 0."""
+        scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of every weight under its name below `transformer.`.
+
+        Linear layers are Conv1D in GPT-2, so [in, out]; an untied `lm_head.weight` is [out, in].
+        """
+        width, inner = self.hidden_size, self.inner_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "wte.weight": (self.vocabulary_size, width),
+            "wpe.weight": (self.context_length, width),
+        }
+        for layer in range(self.layers):
+            linear = {
+                "attn.c_attn": (width, 3 * width),
+                "attn.c_proj": (width, width),
+                "mlp.c_fc": (width, inner),
+                "mlp.c_proj": (inner, width),
+            }
+            for name, (inputs, outputs) in linear.items():
+                shapes[f"h.{layer}.{name}.weight"] = (inputs, outputs)
+                shapes[f"h.{layer}.{name}.bias"] = (outputs,)
+            for norm in ("ln_1", "ln_2"):
+                shapes[f"h.{layer}.{norm}.weight"] = (width,)
+                shapes[f"h.{layer}.{norm}.bias"] = (width,)
+        shapes["ln_f.weight"] = (width,)
+        shapes["ln_f.bias"] = (width,)
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocabulary_size, width)
+        return shapes

@@ -1,0 +1,49 @@
+"""The errors of the export: one base class, and a kind for everything bad that was given."""
+
+
+class ExportError(Exception):
+    """Base of every error that the export raises on purpose; the message is one line."""
+
+
+class InputError(ExportError):
+    """What was given cannot be used; doing the same again ends the same."""
+
+
+class CheckpointError(InputError):
+    """The checkpoint is missing, damaged, or no GPT-2 that can be exported."""
+
+
+class EvaluationTextError(InputError):
+    """There is no evaluation text, or it is too short to measure anything."""
+
+
+class OutputError(InputError):
+    """The output directory exists already, or cannot be made where it should be."""
+
+
+class QualityGateError(ExportError):
+    """The bundle is worse than its profile allows.
+
+    Attributes:
+        perplexity_fp32: Perplexity of the fp32 reference.
+        perplexity: Perplexity of the bundle that was refused.
+        gate: The largest ratio of the two that the profile allows.
+    """
+
+    def __init__(
+        self, profile: str, perplexity_fp32: float, perplexity: float, gate: float
+    ) -> None:
+        self.perplexity_fp32 = perplexity_fp32
+        self.perplexity = perplexity
+        self.gate = gate
+        super().__init__(
+            f"profile {profile} misses its quality gate: perplexity {perplexity:.6g} against "
+            f"{perplexity_fp32:.6g} in fp32 is a ratio of {perplexity / perplexity_fp32:.5g}, "
+            f"allowed is {gate:g}; --force writes the bundle all the same"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the first line of what a library said, or the kind of error if it said nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

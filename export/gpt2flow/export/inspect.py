@@ -1,0 +1,74 @@
+"""What a finished bundle is: its manifest, sizes and operators. Needs neither torch nor onnx."""
+
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gpt2flow.server.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A bundle whose files match its manifest.
+
+    Attributes:
+        directory: Where it lies.
+        fingerprint: What the server calls it by: the hash of its manifest.
+        manifest: Its manifest.
+        sizes: Bytes of every file by name, the manifest's own left out.
+        storage: How many matrices are stored in which way.
+        operators: How many nodes of which kind its graph has; none where onnx is not installed.
+    """
+
+    directory: Path
+    fingerprint: str
+    manifest: Manifest
+    sizes: dict[str, int]
+    storage: dict[str, int]
+    operators: dict[str, int] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all of it in types that JSON has."""
+        return {
+            "directory": str(self.directory),
+            "fingerprint": self.fingerprint,
+            "manifest": self.manifest.model_dump(mode="json"),
+            "sizes": self.sizes,
+            "storage": self.storage,
+            "operators": self.operators,
+        }
+
+
+def inspect_bundle(directory: Path) -> Inspection:
+    """Reads a bundle and verifies the hash of every file.
+
+    Raises:
+        BundleError: It is missing, damaged or of another format; the message names the file.
+    """
+    bundle = load_bundle(directory)
+    recipes = bundle.manifest.recipe.operators.values()
+    return Inspection(
+        directory=directory,
+        fingerprint=bundle.fingerprint,
+        manifest=bundle.manifest,
+        sizes={name: (directory / name).stat().st_size for name in bundle.manifest.files},
+        storage=dict(Counter(_describe(recipe) for recipe in recipes)),
+        operators=_operators(directory / MODEL_NAME),
+    )
+
+
+def _describe(recipe: OperatorRecipe) -> str:
+    if recipe.block_size is None:
+        return f"fp{recipe.bits}"
+    return f"{recipe.bits} bits in blocks of {recipe.block_size}"
+
+
+def _operators(model: Path) -> dict[str, int] | None:
+    if find_spec("onnx") is None:
+        return None
+    import onnx  # noqa: PLC0415 - not part of the server's extra
+
+    graph = onnx.load(model, load_external_data=False).graph
+    return dict(Counter(node.op_type for node in graph.node).most_common())

@@ -1,0 +1,113 @@
+"""Writes an ONNX model whose weights lie beside it in a file that can be mapped into memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+OPSET: Final = 21
+IR_VERSION: Final = 10
+CONTRIB: Final = "com.microsoft"
+
+# Smaller tensors are read faster from the graph itself.
+_INLINE_BYTES: Final = 1024
+# A cache line: mapping into memory takes any offset, but kernels read aligned data faster.
+_ALIGNMENT: Final = 64
+
+_DTYPES: Final = {
+    np.dtype(np.float32): onnx.TensorProto.FLOAT,
+    np.dtype(np.int64): onnx.TensorProto.INT64,
+    np.dtype(np.int32): onnx.TensorProto.INT32,
+    np.dtype(np.uint8): onnx.TensorProto.UINT8,
+}
+
+Array = npt.NDArray[Any]
+
+
+class ModelWriter:
+    """Collects the nodes of a graph, and writes each weight to the data file as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data_name = f"{path.name}.data"
+        self._data = path.with_name(self._data_name).open("wb")
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._data.close()
+
+    def constant(self, name: str, array: Array) -> str:
+        """Adds a tensor and returns its name."""
+        tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[array.dtype])
+        data = np.ascontiguousarray(array)
+        if data.nbytes < _INLINE_BYTES:
+            tensor.raw_data = data.tobytes()
+        else:
+            self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
+            self._locate(tensor, self._data.tell(), data.nbytes)
+            self._data.write(data.data)
+        self._constants[name] = tensor
+        return name
+
+    def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
+        """Adds a tensor that has the bytes of another one in another shape; returns its name."""
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(self._constants[original])
+        tensor.name = name
+        del tensor.dims[:]
+        tensor.dims.extend(shape)
+        self._constants[name] = tensor
+        return name
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        name: str,
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
+        """Adds a node and returns the name of its first output."""
+        node = helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
+        self._nodes.append(node)
+        return outputs[0]
+
+    def finish(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Writes the graph; the data file is complete once this writer is closed."""
+        graph = helper.make_graph(
+            self._nodes, "gpt2", inputs, outputs, list(self._constants.values())
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="gpt2flow",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+        )
+        self._path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _locate(self, tensor: Any, offset: int, length: int) -> None:
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        place = {"location": self._data_name, "offset": offset, "length": length}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> Any:
+    """Returns the description of a graph input or output; a dimension may be a name."""
+    return helper.make_tensor_value_info(name, _DTYPES[np.dtype(dtype)], shape)

@@ -1,0 +1,36 @@
+"""The reference graph, run on whole texts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2flow.export.architecture import Architecture
+from gpt2flow.export.arrays import FloatArray, TokenArray
+from gpt2flow.export.sessions import open_session
+from gpt2flow.server.manifest import MODEL_NAME
+
+
+class ReferenceModel:
+    """Optimum's graph, run on whole windows without a past."""
+
+    def __init__(self, directory: Path, architecture: Architecture) -> None:
+        self._session = open_session(directory / MODEL_NAME)
+        empty = np.zeros((1, architecture.heads, 0, architecture.head_size), np.float32)
+        self._past = {
+            f"past_key_values.{layer}.{part}": empty
+            for layer in range(architecture.layers)
+            for part in ("key", "value")
+        }
+
+    def logits(self, tokens: TokenArray) -> FloatArray:
+        """Returns the logits after each of a row of tokens, float32 [tokens, vocabulary]."""
+        row = tokens[np.newaxis]
+        inputs: dict[str, Any] = {
+            "input_ids": row,
+            "attention_mask": np.ones_like(row),
+            "position_ids": np.arange(row.size)[np.newaxis],
+            **self._past,
+        }
+        logits: FloatArray = self._session.run(["logits"], inputs)[0][0]
+        return logits
