@@ -27,7 +27,8 @@ _PHONE = re.compile(r"(?<![\d@.])\+?\d(?:[ .-]?\d){6,14}(?!\d)")
 _CODE = re.compile(r"(?<!\d)(\d{3})[ -]?(\d{3})(?!\d)")
 # Four to six digits, or fewer after a word that says what they are.
 _ORDER = re.compile(
-    r"(?:(?:\bso ?-?|#|\border (?:no\.? ?|number )?|订单号?[是:]? ?) ?|(?<!\d)(?=\d{4}))(\d{1,6})(?!\d)",
+    r"(?:(?:\bso ?-?|#|\border (?:no\.? ?|number )?|订单号?[是:]? ?) ?|(?<!\d)(?=\d{4}))"
+    r"(\d{1,6})(?!\d)",
     re.IGNORECASE,
 )
 _INTEGER = re.compile(r"(?<![\d.,:-])(\d{1,3})(?![\d:])(?![.,]\d)")
