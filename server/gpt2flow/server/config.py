@@ -1,0 +1,92 @@
+"""The server's settings: one frozen object, made at the edge and handed down."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpt2flow.server.errors import ConfigError
+
+MAX_SEQUENCES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How one model is run.
+
+    Attributes:
+        threads: Threads that one run of the model uses.
+        max_sequences: Slots of the KV cache: sequences that run at the same time.
+        max_queued: Requests that may wait for slots; more are refused.
+        prefill_chunk: Tokens of a prompt that are run at once. It bounds how
+            long a running stream waits for somebody else's prompt.
+        default_max_new_tokens: For requests that do not say.
+        max_top_logprobs: Alternatives per position that a request may ask for.
+    """
+
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    max_sequences: int = 16
+    max_queued: int = 256
+    prefill_chunk: int = 128
+    default_max_new_tokens: int = 256
+    max_top_logprobs: int = 20
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of its range."""
+        _check_range("threads", self.threads, 1, 1024)
+        _check_range("max_sequences", self.max_sequences, 1, MAX_SEQUENCES)
+        _check_range("max_queued", self.max_queued, 0, 1_000_000)
+        _check_range("prefill_chunk", self.prefill_chunk, 1, 1_000_000)
+        _check_range("default_max_new_tokens", self.default_max_new_tokens, 1, 1_000_000)
+        _check_range("max_top_logprobs", self.max_top_logprobs, 0, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """What is served, and where.
+
+    Attributes:
+        models: Directory of the bundle by the model's name; the first is the default.
+        host: Name or address to listen on.
+        port: 0 lets the system choose.
+        engine: How the models are run; each gets an engine of its own.
+        drain_seconds: How long running requests may go on after SIGTERM.
+    """
+
+    models: Mapping[str, Path]
+    host: str = "127.0.0.1"
+    port: int = 50051
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of its range."""
+        if not self.models:
+            raise ConfigError("no model given")
+        if "" in self.models:
+            raise ConfigError("a model needs a name")
+        _check_range("port", self.port, 0, 65535)
+        _check_range("drain_seconds", self.drain_seconds, 0, 86400)
+
+    @property
+    def address(self) -> str:
+        """Host and port as gRPC takes them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Splits `host:port`; an IPv6 host stands in brackets.
+
+    Raises:
+        ConfigError: It has another form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit()):
+        raise ConfigError(f"address {address!r} is not of the form host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}, must be in [{low}, {high}]")

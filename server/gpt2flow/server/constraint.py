@@ -1,0 +1,142 @@
+"""What the output must look like: grammar state, admitted and forced tokens.
+
+A JSON schema is written without optional whitespace, unless the schema itself
+asks for it (`x-guidance`): the more the grammar forces, the fewer tokens the
+model has to run for.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+from gpt2flow.server.params import ConstraintKind, ConstraintParams
+
+_CACHED_GRAMMARS = 64
+_MESSAGE_CHARACTERS = 300
+
+
+class GrammarError(ValueError):
+    """A grammar does not compile, or grew too complex while it ran; says why in one line."""
+
+
+class Constraint:
+    """Where one sequence stands in its grammar."""
+
+    __slots__ = ("_mask", "_matcher", "_vocabulary_size")
+
+    def __init__(
+        self, matcher: LLMatcher, mask: npt.NDArray[np.int32], vocabulary_size: int
+    ) -> None:
+        self._matcher = matcher
+        self._mask = mask
+        self._vocabulary_size = vocabulary_size
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output is whole and nothing can be added to it."""
+        stopped: bool = self._matcher.is_stopped()
+        return stopped
+
+    def allowed(self) -> npt.NDArray[np.intp]:
+        """Returns the ids of the tokens that may follow, ascending.
+
+        The end-of-text token is among them where the output may end here.
+
+        Raises:
+            GrammarError: The grammar grew beyond what may be spent on it.
+        """
+        fill_next_token_bitmask(self._matcher, self._mask)
+        self._check()
+        bits = np.unpackbits(self._mask.view(np.uint8), bitorder="little")
+        return np.flatnonzero(bits[: self._vocabulary_size])
+
+    def advance(self, token_id: int) -> None:
+        """Notes that a token was appended.
+
+        Raises:
+            GrammarError: The grammar does not admit it.
+        """
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    def forced(self) -> list[int]:
+        """Returns the tokens that must follow whatever the model says; often none."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
+    def fork(self) -> "Constraint":
+        """Returns a constraint in the same state that goes its own way."""
+        return Constraint(self._matcher.deep_copy(), self._mask, self._vocabulary_size)
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(_one_line(self._matcher.get_error()))
+
+
+class GrammarCompiler:
+    """Compiles constraints for one tokenizer, and keeps those that come again and again."""
+
+    def __init__(self, tokenizer_json: str, vocabulary_size: int, eos_token_id: int) -> None:
+        """Reads the tokenizer.
+
+        Args:
+            tokenizer_json: The content of `tokenizer.json`.
+            vocabulary_size: Of the model; it may exceed the tokenizer's.
+            eos_token_id: The end-of-text token.
+        """
+        self._tokenizer = LLTokenizer(
+            tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
+        )
+        self._vocabulary_size = vocabulary_size
+        self._compiled = functools.lru_cache(_CACHED_GRAMMARS)(self._compile)
+
+    def compile(self, params: ConstraintParams) -> Constraint:
+        """Returns a constraint at its start. May be called from any thread.
+
+        Raises:
+            GrammarError: The source is not a valid schema, expression or grammar.
+        """
+        matcher = self._compiled(params).deep_copy()
+        mask = allocate_token_bitmask(1, self._vocabulary_size)
+        return Constraint(matcher, mask, self._vocabulary_size)
+
+    def _compile(self, params: ConstraintParams) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, _grammar(params), log_level=0)
+        if matcher.is_error():
+            raise GrammarError(_one_line(matcher.get_error()))
+        return matcher
+
+
+def _grammar(params: ConstraintParams) -> str:
+    """Returns the grammar in llguidance's own form."""
+    source = params.source[0]
+    match params.kind:
+        case ConstraintKind.JSON_SCHEMA:
+            # Without this check the error would speak of llguidance's own wrapping.
+            try:
+                json.loads(source)
+            except ValueError as error:
+                raise GrammarError(f"not JSON: {error}") from error
+            grammar = LLMatcher.grammar_from_json_schema(
+                source, defaults={"whitespace_flexible": False}
+            )
+        case ConstraintKind.REGEX:
+            grammar = LLMatcher.grammar_from_regex(source)
+        case ConstraintKind.CHOICES:
+            grammar = LLMatcher.grammar_from_lark(_choices(params.source))
+        case ConstraintKind.LARK:
+            grammar = LLMatcher.grammar_from_lark(source)
+    return str(grammar)
+
+
+def _choices(values: Sequence[str]) -> str:
+    return "start: " + " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:_MESSAGE_CHARACTERS]

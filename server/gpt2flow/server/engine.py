@@ -1,0 +1,168 @@
+"""The engine of one model: `step()` is the way of every token."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+from gpt2flow.server.constraint import GrammarError
+from gpt2flow.server.errors import EngineError, InvalidRequestError, ServerError
+from gpt2flow.server.generation.task import Row, Task
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.logits import Floats, LogitsRows
+from gpt2flow.server.results import Event, GenerationResult, ScoreResult
+from gpt2flow.server.scheduler import Chunk, Decode, Scheduler
+from gpt2flow.server.sequence import CacheCopy, Request
+
+
+class Runner(Protocol):
+    """What the engine needs of a model; `model_runner.ModelRunner` says what it means."""
+
+    def run_chunk(self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]) -> Floats:
+        """Runs several tokens of one sequence."""
+
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+        """Runs one token of each of the first slots."""
+
+    def copy(self, copies: Iterable[CacheCopy]) -> None:
+        """Copies positions of slots to other slots."""
+
+
+class Engine:
+    """Runs many requests on one model. Synchronous; one thread owns it."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        cache: SlotCache,
+        scheduler: Scheduler,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._cache = cache
+        self._scheduler = scheduler
+        self._clock = clock
+        self._tasks: dict[int, Task] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self._tasks)
+
+    def add(self, task: Task) -> None:
+        """Queues a request."""
+        self._tasks[task.request.id] = task
+        self._scheduler.add(task.request)
+
+    def abort(self, request_id: int) -> None:
+        """Drops a request and frees its slots; one that has ended already is left alone."""
+        if task := self._tasks.pop(request_id, None):
+            self._scheduler.remove(task.request)
+
+    def abort_all(self, error: ServerError) -> list[Event]:
+        """Drops all requests, each with this error."""
+        return [self._end(task, error) for task in list(self._tasks.values())]
+
+    def step(self) -> list[Event]:
+        """Runs the model once, and returns what that brought: schedule → run → sample → update."""
+        events = self._expire()
+        for request in self._scheduler.admit():
+            events += self._guard(request, self._begin)
+        batch = self._scheduler.schedule()
+        if batch is None:
+            return events
+        try:
+            logits, parts = self._run(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the requests end with it
+            return [*events, *(self._fail(request, error) for request in _requests(batch))]
+        for request, rows in parts:
+            events += self._guard(request, partial(self._update, rows=rows, logits=logits))
+        return events
+
+    def _begin(self, task: Task) -> list[Event]:
+        task.begin(self._cache)
+        return []
+
+    def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
+        """Runs a batch and returns its logits, and which rows of them are whose."""
+        started = self._clock()
+        for request in _requests(batch):
+            if request.started is None:
+                request.started = started
+        return self._run_chunk(batch) if isinstance(batch, Chunk) else self._decode(batch)
+
+    def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
+        sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
+        wanted = range(max(start, sequence.logits_from), stop)
+        logits = self._runner.run_chunk(
+            sequence.slot, sequence.tokens[start:stop], start, [at - start for at in wanted]
+        )
+        self._cache.extend(sequence.slot, stop - start)
+        rows = [Row(sequence, position, row) for row, position in enumerate(wanted)]
+        return LogitsRows(logits), [(chunk.request, rows)]
+
+    def _decode(self, batch: Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
+        lengths = self._cache.lengths
+        span = max(sequence.slot for sequence in batch.sequences) + 1
+        tokens = [0] * span
+        for sequence in batch.sequences:
+            tokens[sequence.slot] = sequence.tokens[lengths[sequence.slot]]
+        logits = self._runner.decode(tokens, lengths[:span])
+        parts = []
+        for request, sequences in batch.parts:
+            rows = [Row(each, lengths[each.slot], each.slot) for each in sequences]
+            parts.append((request, rows))
+        for sequence in batch.sequences:
+            self._cache.extend(sequence.slot, 1)
+        return LogitsRows(logits), parts
+
+    def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
+        """Hands a request its logits."""
+        request = task.request
+        copies = task.accept(rows, logits)
+        if copies:
+            self._runner.copy(copies)
+        now = self._clock()
+        if request.first_token is None and rows and rows[-1].position + 1 >= len(request.prompt):
+            request.first_token = now
+        events = [Event(request.id, delta) for delta in task.deltas()]
+        if task.done:
+            events.append(self._end(task, task.result(now)))
+        return events
+
+    def _guard(self, request: Request, action: Callable[[Task], list[Event]]) -> list[Event]:
+        """Does something for one request; when it fails, that request alone ends."""
+        try:
+            return action(self._tasks[request.id])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request ends with it
+            return [self._fail(request, error)]
+
+    def _fail(self, request: Request, cause: Exception) -> Event:
+        if isinstance(cause, GrammarError):
+            error: ServerError = InvalidRequestError.of("options.constraint", str(cause))
+        else:
+            error = EngineError("the model could not be run")
+        error.__cause__ = cause
+        return self._end(self._tasks[request.id], error)
+
+    def _expire(self) -> list[Event]:
+        """Ends the requests whose time is up."""
+        now = self._clock()
+        events = []
+        for request in list(self._scheduler.requests):
+            if request.deadline is not None and request.deadline <= now:
+                task = self._tasks[request.id]
+                outcome = task.expire(now)
+                events += [Event(request.id, delta) for delta in task.deltas()]
+                events.append(self._end(task, outcome))
+        return events
+
+    def _end(self, task: Task, outcome: GenerationResult | ScoreResult | ServerError) -> Event:
+        self.abort(task.request.id)
+        return Event(task.request.id, outcome)
+
+
+def _requests(batch: Chunk | Decode) -> list[Request]:
+    if isinstance(batch, Chunk):
+        return [batch.request]
+    return [request for request, _ in batch.parts]

@@ -1,0 +1,1 @@
+"""What is made of one request's logits: candidates, hypotheses or scores."""

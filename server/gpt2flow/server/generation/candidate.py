@@ -1,0 +1,153 @@
+"""One continuation of a prompt: its text, its log-probabilities, when it ends."""
+
+from gpt2flow.server.constraint import Constraint
+from gpt2flow.server.generation.spec import Generation
+from gpt2flow.server.generation.task import position_logprobs
+from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.results import (
+    CandidateResult,
+    Delta,
+    PositionLogprobs,
+    TokenLogprob,
+)
+from gpt2flow.server.sampler import make_rng
+from gpt2flow.server.sequence import FinishReason, Sequence
+from gpt2flow.server.tokenizer import TextStream
+
+
+class Candidate:
+    """One continuation as it grows.
+
+    Attributes:
+        sequence: Its tokens.
+        logprobs: One entry a scored token, if asked for.
+        forced: How many of its tokens the constraint forced.
+        stop_string: What ended it, if a stop string did.
+    """
+
+    def __init__(
+        self, generation: Generation, index: int, sequence: Sequence, constraint: Constraint | None
+    ) -> None:
+        self.index = index
+        self.sequence = sequence
+        self.constraint = constraint
+        self.rng = make_rng(generation.seed, index)
+        self.logprobs: list[PositionLogprobs] = []
+        self.forced = 0
+        self._generation = generation
+        self._stream = TextStream(generation.params.stopping.stop_strings)
+        self._pieces = [generation.echo] if generation.echo else []
+        self._cumulative = 0.0
+        self._scored = 0
+        self._sent_pieces = 0
+        self._sent_tokens = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it ended and the log-probabilities of all its tokens are known."""
+        ended = self.sequence.finish_reason is not None
+        return ended and self._scored == self.sequence.new_tokens
+
+    def fork(self, index: int, slot: int) -> "Candidate":
+        """Returns a candidate with the same past and random numbers of its own."""
+        source = self.sequence
+        sequence = Sequence(
+            list(source.tokens),
+            source.prompt_length,
+            slot,
+            source.logits_from,
+            source.finish_reason,
+        )
+        constraint = None if self.constraint is None else self.constraint.fork()
+        twin = Candidate(self._generation, index, sequence, constraint)
+        twin.logprobs = list(self.logprobs)
+        twin.forced = self.forced
+        twin._stream = self._stream.fork()
+        twin._pieces = list(self._pieces)
+        twin._cumulative = self._cumulative
+        twin._scored = self._scored
+        return twin
+
+    def append(self, token_id: int) -> None:
+        """Appends a token and decides whether the candidate ends with it."""
+        sequence, generation = self.sequence, self._generation
+        sequence.tokens.append(token_id)
+        if reason := generation.ended_by(token_id):
+            self.finish(reason)
+            return
+        piece = generation.tokenizer.piece(token_id)
+        count = sequence.new_tokens
+        check_stops = count >= generation.params.stopping.min_new_tokens
+        if text := self._stream.push(piece, check_stops=check_stops):
+            self._pieces.append(text)
+        if self._stream.stop_string:
+            self.finish(FinishReason.STOP)
+        elif self.constraint is not None and self._completes(self.constraint, token_id):
+            self.finish(FinishReason.CONSTRAINT)
+        elif count >= generation.max_new_tokens:
+            self.finish(FinishReason.LENGTH)
+
+    def append_forced(self) -> None:
+        """Appends what the constraint leaves no choice about."""
+        if self.constraint is None or self.sequence.finish_reason is not None:
+            return
+        for token_id in self.constraint.forced():
+            self.forced += 1
+            self.append(token_id)
+            if self.sequence.finish_reason is not None:
+                return
+
+    def score(self, token_id: int, logits: LogitsRows, row: int) -> None:
+        """Notes the log-probability of the next token that has none yet."""
+        self._scored += 1
+        self._cumulative += logits.logprob(row, token_id)
+        output = self._generation.params.output
+        if output.logprobs:
+            self.logprobs.append(position_logprobs(logits, row, token_id, output.top_logprobs))
+
+    def finish(self, reason: FinishReason) -> None:
+        """Ends it; what was held back of its text is settled."""
+        self.sequence.finish_reason = reason
+        if text := self._stream.finish():
+            self._pieces.append(text)
+
+    def interrupt(self, reason: FinishReason) -> None:
+        """Ends it from outside; tokens whose logits are not known stay without log-probability."""
+        if self.sequence.finish_reason is None:
+            self.finish(reason)
+        produced = self.sequence.tokens[self.sequence.prompt_length :]
+        if self._generation.params.output.logprobs:
+            unscored = produced[self._scored :]
+            self.logprobs += [PositionLogprobs(TokenLogprob(token, None)) for token in unscored]
+        self._scored = len(produced)
+
+    def delta(self) -> Delta | None:
+        """Returns what is new since the last call; tokens come when their logits are known."""
+        output, sequence = self._generation.params.output, self.sequence
+        text = "".join(self._pieces[self._sent_pieces :])
+        self._sent_pieces = len(self._pieces)
+        new = slice(self._sent_tokens, self._scored)
+        self._sent_tokens = self._scored
+        tokens = tuple(sequence.tokens[sequence.prompt_length :][new]) if output.token_ids else ()
+        logprobs = tuple(self.logprobs[new])
+        if text or tokens or logprobs:
+            return Delta(self.index, text, tokens, logprobs)
+        return None
+
+    def result(self) -> CandidateResult:
+        """Returns the whole, once it has ended."""
+        sequence = self.sequence
+        assert sequence.finish_reason is not None
+        return CandidateResult(
+            text="".join(self._pieces),
+            token_ids=tuple(sequence.tokens[sequence.prompt_length :]),
+            finish_reason=sequence.finish_reason,
+            stop_string=self._stream.stop_string,
+            cumulative_logprob=self._cumulative,
+            logprobs=tuple(self.logprobs),
+        )
+
+    @staticmethod
+    def _completes(constraint: Constraint, token_id: int) -> bool:
+        constraint.advance(token_id)
+        return constraint.complete

@@ -1,0 +1,152 @@
+"""Candidates of one prompt, each grown token by token."""
+
+from collections.abc import Sequence as Items
+
+from gpt2flow.server.errors import ServerError
+from gpt2flow.server.generation.candidate import Candidate
+from gpt2flow.server.generation.spec import Generation, PromptLogprobs
+from gpt2flow.server.generation.task import Row, Task
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.params import SamplingParams
+from gpt2flow.server.results import CandidateResult, Delta, GenerationResult, ScoreResult, Usage
+from gpt2flow.server.sampler import Sampler
+from gpt2flow.server.sequence import CacheCopy, FinishReason, Request, Sequence
+
+
+class SamplingTask(Task):
+    """Greedy decoding, or random sampling of one candidate or several.
+
+    The prompt is run once, by the first candidate; the others start with a copy
+    of its cache.
+    """
+
+    def __init__(self, request: Request, generation: Generation, params: SamplingParams) -> None:
+        super().__init__(request)
+        self._generation = generation
+        self._count = params.n
+        self._sampler = Sampler(params, generation.processors)
+        self._prompt_logprobs = PromptLogprobs(generation)
+        self._candidates: list[Candidate] = []
+        self._running: dict[Sequence, Candidate] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether all candidates have ended."""
+        return bool(self._candidates) and not self.request.sequences
+
+    def begin(self, cache: SlotCache) -> None:
+        """Starts the first candidate."""
+        self._cache = cache
+        generation = self._generation
+        sequence = Sequence(
+            list(generation.prompt),
+            prompt_length=len(generation.prompt),
+            slot=self.request.slots[0],
+            logits_from=generation.logits_from,
+        )
+        candidate = Candidate(generation, 0, sequence, generation.constraint)
+        candidate.append_forced()
+        self._add(candidate)
+
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> list[CacheCopy]:
+        """Scores tokens that were forced, and gives each candidate that is up to date a new one."""
+        copies: list[CacheCopy] = []
+        for sequence, position, row in rows:
+            following = position + 1
+            if following < sequence.prompt_length:
+                self._prompt_logprobs.add(following, logits, row)
+                continue
+            candidate = self._running[sequence]
+            if following < len(sequence.tokens):
+                candidate.score(sequence.tokens[following], logits, row)
+            elif len(self._candidates) < self._count:
+                copies = self._fork(candidate)
+                for each in self._candidates:
+                    self._grow(each, logits, row)
+            else:
+                self._grow(candidate, logits, row)
+            if candidate.settled and len(self._candidates) < self._count:
+                self._fork(candidate)
+        self._retire_settled()
+        return copies
+
+    def deltas(self) -> list[Delta]:
+        """Returns what is new, if the client wants text as it comes."""
+        if not self._generation.stream:
+            return []
+        return [delta for candidate in self._candidates if (delta := candidate.delta())]
+
+    def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
+        """Returns what there is, if the client wants that."""
+        if not self._generation.params.stopping.return_partial_on_time_limit:
+            return super().expire(finished)
+        if not self._candidates:
+            return self._result([self._nothing()] * self._count, finished)
+        for candidate in self._running.values():
+            candidate.interrupt(FinishReason.TIME_LIMIT)
+        return self.result(finished)
+
+    def result(self, finished: float) -> GenerationResult:
+        """Returns all candidates."""
+        return self._result([candidate.result() for candidate in self._candidates], finished)
+
+    def _result(self, candidates: list[CandidateResult], finished: float) -> GenerationResult:
+        return GenerationResult(
+            candidates=tuple(candidates),
+            prompt_logprobs=tuple(self._prompt_logprobs.positions),
+            usage=Usage(
+                prompt_tokens=len(self._generation.prompt),
+                completion_tokens=sum(len(candidate.token_ids) for candidate in candidates),
+                forced_tokens=sum(candidate.forced for candidate in self._candidates),
+            ),
+            timing=self.timing(finished),
+            seed=self._generation.seed,
+        )
+
+    def _nothing(self) -> CandidateResult:
+        """Returns what there is of a candidate that never ran."""
+        return CandidateResult(self._generation.echo, (), FinishReason.TIME_LIMIT)
+
+    def _add(self, candidate: Candidate) -> None:
+        self._candidates.append(candidate)
+        self._running[candidate.sequence] = candidate
+        self.request.sequences.append(candidate.sequence)
+
+    def _fork(self, first: Candidate) -> list[CacheCopy]:
+        """Starts the other candidates where the first one stands."""
+        copies = []
+        for index in range(1, self._count):
+            slot = self.request.slots[index]
+            copies.append(self._cache.fork(first.sequence.slot, slot))
+            self._add(first.fork(index, slot))
+        return copies
+
+    def _grow(self, candidate: Candidate, logits: LogitsRows, row: int) -> None:
+        """Appends a token, and what its constraint forces to follow it."""
+        sequence = candidate.sequence
+        if self._sampler.takes_argmax and candidate.constraint is None:
+            token_id: int | None = logits.argmax[row]
+        else:
+            token_id = self._sampler.choose(
+                logits.values[row],
+                sequence.tokens,
+                sequence.prompt_length,
+                candidate.rng,
+                None if candidate.constraint is None else candidate.constraint.allowed(),
+            )
+        if token_id is None:
+            candidate.finish(FinishReason.EOS)
+            return
+        candidate.append(token_id)
+        candidate.score(token_id, logits, row)
+        candidate.append_forced()
+
+    def _retire_settled(self) -> None:
+        """Gives back the slots of candidates that need no more runs."""
+        for candidate in [c for c in self._running.values() if c.settled]:
+            sequence = candidate.sequence
+            del self._running[sequence]
+            self.request.sequences.remove(sequence)
+            self.request.slots.remove(sequence.slot)
+            self._cache.free(sequence.slot)

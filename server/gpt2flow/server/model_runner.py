@@ -1,0 +1,156 @@
+"""Runs the serving graph on slots of a KV cache. The only room that knows onnxruntime."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from gpt2flow.server.sequence import CacheCopy
+
+Floats = npt.NDArray[np.float32]
+
+_ERRORS_ONLY: Final = 3
+_PAST: Final = "past_key_values."
+_PRESENT: Final = "present."
+
+
+class RunnerError(Exception):
+    """The graph cannot be loaded, or is not a serving graph; says why."""
+
+
+class ModelRunner:
+    """One model, its KV cache, and the bindings between them.
+
+    The cache is one array [slots, heads, capacity, head_size] per layer for
+    keys and one for values. The graph reads and writes it in place: past and
+    present are bound to the same memory. Not thread-safe: one thread runs it.
+    """
+
+    def __init__(self, model: Path, *, slots: int, capacity: int, threads: int) -> None:
+        """Loads the graph and reserves the cache; pages are committed when first written.
+
+        Raises:
+            RunnerError: onnxruntime cannot load it.
+        """
+        try:
+            self._session = _open(model, threads)
+        except Exception as error:  # onnxruntime raises many kinds, all without a common base.
+            raise RunnerError(f"{model} cannot be loaded: {error}") from error
+        self._cache = {
+            node.name.removeprefix(_PAST): np.zeros(
+                (slots, node.shape[1], capacity, node.shape[3]), _numpy_type(node.type)
+            )
+            for node in self._session.get_inputs()
+            if node.name.startswith(_PAST)
+        }
+        self._vocabulary_size: int = self._session.get_outputs()[0].shape[1]
+        self._slot_bindings: dict[int, ort.IOBinding] = {}
+        self._steps: dict[int, _DecodeStep] = {}
+
+    def run_chunk(self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]) -> Floats:
+        """Runs several tokens of one sequence.
+
+        Args:
+            slot: Where its keys and values are, and where the new ones go.
+            tokens: Those after the first `past` ones.
+            past: How many positions of the slot are filled.
+            rows: Indices into `tokens`: after which of them logits are wanted.
+
+        Returns:
+            Logits [rows, vocabulary].
+        """
+        count = len(tokens)
+        if slot not in self._slot_bindings:
+            self._slot_bindings[slot] = self._bind_cache(slot, slot + 1)
+        binding = self._slot_bindings[slot]
+        binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+        binding.bind_cpu_input("position_ids", np.arange(past, past + count)[np.newaxis])
+        binding.bind_cpu_input("seqlens_k", np.array([past + count - 1], np.int32))
+        binding.bind_cpu_input("total_sequence_length", np.array(past + count, np.int32))
+        binding.bind_cpu_input("logits_rows", np.array(rows, np.int64))
+        logits = np.empty((len(rows), self._vocabulary_size), np.float32)
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
+        self._session.run_with_iobinding(binding)
+        return logits
+
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+        """Runs one token of each of the first slots.
+
+        A row that does nothing takes part all the same: its token is run at the
+        position after its last, which it overwrites when it goes on.
+
+        Args:
+            tokens: The next token of each slot, from slot 0 on.
+            lengths: How many positions of each slot are filled.
+
+        Returns:
+            Logits [slots, vocabulary], valid until the next call.
+        """
+        count = len(tokens)
+        if count not in self._steps:
+            self._steps[count] = _DecodeStep(
+                self._bind_cache(0, count), count, self._vocabulary_size
+            )
+        step = self._steps[count]
+        step.tokens[:, 0] = tokens
+        step.positions[:, 0] = lengths
+        step.seqlens[:] = lengths
+        step.total[...] = max(lengths) + 1
+        self._session.run_with_iobinding(step.binding)
+        return step.logits
+
+    def copy(self, copies: Iterable[CacheCopy]) -> None:
+        """Copies positions of slots to other slots."""
+        for copy in copies:
+            span = slice(copy.start, copy.stop)
+            for array in self._cache.values():
+                array[copy.target, :, span] = array[copy.source, :, span]
+
+    def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
+        """Returns a binding whose past and present are the slots [start, stop)."""
+        binding = self._session.io_binding()
+        for name, array in self._cache.items():
+            value = ort.OrtValue.ortvalue_from_numpy(array[start:stop])
+            binding.bind_ortvalue_input(_PAST + name, value)
+            binding.bind_ortvalue_output(_PRESENT + name, value)
+        return binding
+
+
+class _DecodeStep:
+    """The binding of a decode step over so many rows; its arrays are written, never bound anew."""
+
+    def __init__(self, binding: ort.IOBinding, rows: int, vocabulary_size: int) -> None:
+        self.binding = binding
+        self.tokens = np.zeros((rows, 1), np.int64)
+        self.positions = np.zeros((rows, 1), np.int64)
+        self.seqlens = np.zeros(rows, np.int32)
+        self.total = np.zeros((), np.int32)
+        self.logits = np.zeros((rows, vocabulary_size), np.float32)
+        inputs = {
+            "input_ids": self.tokens,
+            "position_ids": self.positions,
+            "seqlens_k": self.seqlens,
+            "total_sequence_length": self.total,
+            "logits_rows": np.arange(rows),
+        }
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self.logits))
+
+
+def _open(model: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Threads spin while a run lasts, for speed, and sleep between runs: idle is idle.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _numpy_type(onnx_type: str) -> np.dtype[np.generic]:
+    """Returns the type of a cache array."""
+    return np.dtype({"tensor(float)": "float32", "tensor(int8)": "int8"}[onnx_type])

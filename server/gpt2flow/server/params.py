@@ -1,0 +1,305 @@
+"""What a request asks for, and the check that it may.
+
+The fields carry the names of the protocol's messages, so that a violation can
+say exactly which field of the request is bad.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gpt2flow.server.errors import FieldViolation, InvalidRequestError
+
+MAX_BAD_WORDS = 256
+MAX_CONSTRAINT_CHARACTERS = 256 * 1024
+MAX_CHOICES = 4096
+MAX_STOP_STRINGS = 32
+MAX_STOP_STRING_CHARACTERS = 1024
+MAX_LOGIT_BIASES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """Random sampling, or greedy decoding at temperature 0."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, with no random number drawn."""
+        return self.temperature == 0
+
+
+class EarlyStopping(Enum):
+    """When beam search may stop; the values are those of transformers."""
+
+    HEURISTIC = False
+    FIRST = True
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamSearchParams:
+    """Beam search with the semantics of transformers' generation."""
+
+    num_beams: int
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = EarlyStopping.HEURISTIC
+    num_return_sequences: int = 1
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppingParams:
+    """When generation ends."""
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    stop_strings: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    time_limit_seconds: float | None = None
+    return_partial_on_time_limit: bool = False
+
+
+class ConstraintKind(Enum):
+    """The languages that a constraint is written in; the values are the protocol's fields."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    CHOICES = "choices"
+    LARK = "lark"
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintParams:
+    """What the output must look like.
+
+    Attributes:
+        kind: The language of the source.
+        source: One text; for `CHOICES` the list of them.
+    """
+
+    kind: ConstraintKind
+    source: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputParams:
+    """What the answer holds beside text."""
+
+    logprobs: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    echo: bool = False
+    token_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationParams:
+    """What generation does with one prompt."""
+
+    decoding: SamplingParams | BeamSearchParams = field(default_factory=SamplingParams)
+    stopping: StoppingParams = field(default_factory=StoppingParams)
+    constraint: ConstraintParams | None = None
+    output: OutputParams = field(default_factory=OutputParams)
+    priority: int = 0
+
+    @property
+    def width(self) -> int:
+        """How many rows of the cache the request needs at the same time."""
+        if isinstance(self.decoding, BeamSearchParams):
+            return self.decoding.num_beams
+        return self.decoding.n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a request to a model may ask for at most."""
+
+    context_length: int
+    vocabulary_size: int
+    max_sequences: int
+    max_queued: int
+    max_top_logprobs: int
+    default_max_new_tokens: int
+
+    @property
+    def max_beams(self) -> int:
+        """Beams of one request: all of them run at the same time."""
+        return self.max_sequences
+
+    @property
+    def max_candidates(self) -> int:
+        """Candidates of one request: all of them run at the same time."""
+        return self.max_sequences
+
+
+def validate(params: GenerationParams, limits: Limits) -> None:
+    """Checks the options of a request.
+
+    Raises:
+        InvalidRequestError: Names every field that is out of its range.
+    """
+    violations = [
+        *_decoding(params.decoding, limits),
+        *_stopping(params.stopping, limits),
+        *_constraint(params.constraint),
+        *_output(params.output, limits),
+    ]
+    if violations:
+        raise InvalidRequestError(violations)
+
+
+def resolve_max_new_tokens(prompt_tokens: int, asked: int | None, limits: Limits) -> int:
+    """Returns how many tokens a candidate may get after a prompt of this length.
+
+    Raises:
+        InvalidRequestError: The context cannot hold prompt and new tokens.
+    """
+    room = limits.context_length - prompt_tokens
+    wanted = min(limits.default_max_new_tokens, max(room, 1)) if asked is None else asked
+    if wanted > room:
+        raise InvalidRequestError.of(
+            "options.stopping.max_new_tokens",
+            f"prompt ({prompt_tokens} tokens) and max_new_tokens ({wanted}) together exceed the "
+            f"model's context of {limits.context_length} tokens",
+        )
+    return wanted
+
+
+def _decoding(
+    decoding: SamplingParams | BeamSearchParams, limits: Limits
+) -> Iterator[FieldViolation]:
+    if isinstance(decoding, BeamSearchParams):
+        return _beam_search(decoding, limits)
+    return _sampling(decoding, limits)
+
+
+# A comparison with NaN is false: the checks are written so that it fails them.
+def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
+    checks = {
+        "temperature": (0 <= p.temperature <= 100, "must be in [0, 100]"),
+        "top_p": (0 < p.top_p <= 1, "must be in (0, 1]"),
+        "min_p": (0 <= p.min_p < 1, "must be in [0, 1)"),
+        "typical_p": (0 < p.typical_p <= 1, "must be in (0, 1]"),
+        "repetition_penalty": (0 < p.repetition_penalty < math.inf, "must be positive"),
+        "presence_penalty": (-2 <= p.presence_penalty <= 2, "must be in [-2, 2]"),
+        "frequency_penalty": (-2 <= p.frequency_penalty <= 2, "must be in [-2, 2]"),
+        "n": (1 <= p.n <= limits.max_candidates, f"must be in [1, {limits.max_candidates}]"),
+        "logit_bias": (
+            len(p.logit_bias) <= MAX_LOGIT_BIASES,
+            f"at most {MAX_LOGIT_BIASES} entries",
+        ),
+        "bad_words": (len(p.bad_words) <= MAX_BAD_WORDS, f"at most {MAX_BAD_WORDS} entries"),
+    }
+    yield from _violations("options.sampling", checks)
+    if p.greedy and p.n > 1:
+        yield FieldViolation(
+            "options.sampling.n", "greedy decoding (temperature 0) has one candidate"
+        )
+    for i, (token_id, bias) in enumerate(p.logit_bias):
+        where = f"options.sampling.logit_bias[{i}]"
+        if not 0 <= token_id < limits.vocabulary_size:
+            yield FieldViolation(f"{where}.token_id", _vocabulary(limits))
+        if not -100 <= bias <= 100:
+            yield FieldViolation(f"{where}.bias", "must be in [-100, 100]")
+    for i, word in enumerate(p.bad_words):
+        if not word:
+            yield FieldViolation(f"options.sampling.bad_words[{i}]", "must not be empty")
+
+
+def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation]:
+    checks = {
+        "num_beams": (1 <= p.num_beams <= limits.max_beams, f"must be in [1, {limits.max_beams}]"),
+        "length_penalty": (-100 <= p.length_penalty <= 100, "must be in [-100, 100]"),
+        "num_return_sequences": (
+            1 <= p.num_return_sequences <= max(p.num_beams, 1),
+            "must be in [1, num_beams]",
+        ),
+        "repetition_penalty": (0 < p.repetition_penalty < math.inf, "must be positive"),
+    }
+    yield from _violations("options.beam_search", checks)
+
+
+def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
+    most = p.max_new_tokens
+    checks = {
+        "max_new_tokens": (most is None or most >= 1, "must be at least 1"),
+        "min_new_tokens": (
+            p.min_new_tokens <= (limits.context_length if most is None else most),
+            "must not exceed max_new_tokens",
+        ),
+        "stop_strings": (
+            len(p.stop_strings) <= MAX_STOP_STRINGS,
+            f"at most {MAX_STOP_STRINGS} entries",
+        ),
+        "time_limit_ms": (
+            p.time_limit_seconds is None or p.time_limit_seconds > 0,
+            "must be positive",
+        ),
+    }
+    yield from _violations("options.stopping", checks)
+    for i, text in enumerate(p.stop_strings):
+        if not 1 <= len(text) <= MAX_STOP_STRING_CHARACTERS:
+            yield FieldViolation(
+                f"options.stopping.stop_strings[{i}]",
+                f"must have 1 to {MAX_STOP_STRING_CHARACTERS} characters",
+            )
+    for i, token_id in enumerate(p.stop_token_ids):
+        if not 0 <= token_id < limits.vocabulary_size:
+            yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", _vocabulary(limits))
+
+
+def _constraint(p: ConstraintParams | None) -> Iterator[FieldViolation]:
+    if p is None:
+        return
+    name = f"options.constraint.{p.kind.value}"
+    if sum(map(len, p.source)) > MAX_CONSTRAINT_CHARACTERS:
+        yield FieldViolation(name, f"at most {MAX_CONSTRAINT_CHARACTERS} characters")
+    if p.kind is not ConstraintKind.CHOICES:
+        return
+    name += ".values"
+    if not 1 <= len(p.source) <= MAX_CHOICES:
+        yield FieldViolation(name, f"must have 1 to {MAX_CHOICES} entries")
+    if len(set(p.source)) < len(p.source):
+        yield FieldViolation(name, "must not hold the same text twice")
+    for i, text in enumerate(p.source):
+        if not text:
+            yield FieldViolation(f"{name}[{i}]", "must not be empty")
+
+
+def _output(p: OutputParams, limits: Limits) -> Iterator[FieldViolation]:
+    most = limits.max_top_logprobs
+    asked = p.logprobs or p.prompt_logprobs
+    checks = {
+        "top_logprobs": (
+            p.top_logprobs <= most if asked else p.top_logprobs == 0,
+            f"must be at most {most}" if asked else "needs logprobs or prompt_logprobs",
+        )
+    }
+    yield from _violations("options.output", checks)
+
+
+def _violations(message: str, checks: dict[str, tuple[bool, str]]) -> Iterator[FieldViolation]:
+    for name, (holds, description) in checks.items():
+        if not holds:
+            yield FieldViolation(f"{message}.{name}", description)
+
+
+def _vocabulary(limits: Limits) -> str:
+    return f"must be below the vocabulary size of {limits.vocabulary_size}"

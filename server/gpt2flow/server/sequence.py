@@ -1,0 +1,86 @@
+"""A request and its sequences: tokens, place, progress, finish reason."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class FinishReason(Enum):
+    """Why a sequence ended."""
+
+    EOS = "eos"
+    STOP = "stop"
+    LENGTH = "length"
+    CONSTRAINT = "constraint"
+    TIME_LIMIT = "time_limit"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One row of work: a prompt and what was appended to it.
+
+    Attributes:
+        tokens: Ids of the prompt, then of what was produced.
+        prompt_length: How many of them are the prompt.
+        slot: The cache slot that holds its keys and values.
+        logits_from: The first position whose logits are wanted. The logits of
+            a position say what follows it.
+        finish_reason: Why it ended; None while it grows.
+    """
+
+    tokens: list[int]
+    prompt_length: int
+    slot: int
+    logits_from: int
+    finish_reason: FinishReason | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens were produced."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def to_run(self) -> int:
+        """How many of its tokens the model must see; the last of an ended sequence it need not."""
+        return len(self.tokens) - (self.finish_reason is not None)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """What the scheduler knows of one prompt that a client sent.
+
+    Attributes:
+        id: Unique in the engine.
+        prompt: Token ids, at least one.
+        width: Slots that it needs at the same time.
+        priority: Higher is admitted first.
+        arrival: When it came, in seconds of the engine's clock.
+        deadline: When its time is up, on the same clock; None is never.
+        slots: The slots reserved for it; empty while it waits.
+        sequences: Those that still need the model.
+        started: When the model first ran for it.
+        first_token: When the model had run over the whole prompt.
+        finished: When it ended.
+    """
+
+    id: int
+    prompt: list[int]
+    width: int
+    arrival: float
+    priority: int = 0
+    deadline: float | None = None
+    slots: list[int] = field(default_factory=list)
+    sequences: list[Sequence] = field(default_factory=list)
+    started: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCopy:
+    """Positions [start, stop) of one slot are to be copied to another."""
+
+    source: int
+    target: int
+    start: int
+    stop: int

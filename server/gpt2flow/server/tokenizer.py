@@ -1,0 +1,185 @@
+"""Text to tokens and back: byte-exact, incremental, aware of stop strings."""
+
+import codecs
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tokenizers import AddedToken, decoders
+from tokenizers import Tokenizer as HfTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and the bytes [start, end) of the UTF-8 text that it stands for."""
+
+    id: int
+    piece: bytes
+    start: int
+    end: int
+
+
+class Tokenizer:
+    """A byte-level BPE: every token is a run of bytes, and so is every text.
+
+    Attributes:
+        json: The file's content, for libraries that read it themselves.
+    """
+
+    def __init__(self, json: str) -> None:
+        """Reads the content of a `tokenizer.json`.
+
+        Raises:
+            ValueError: It is not a byte-level tokenizer, or cannot be read.
+        """
+        try:
+            self._tokenizer = HfTokenizer.from_str(json)
+        except Exception as error:  # The library raises bare Exception.
+            raise ValueError(f"not a tokenizer: {error}") from error
+        if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
+            raise ValueError("not a byte-level tokenizer: wrong decoder")  # noqa: TRY004
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.json = json
+        self._pieces = _pieces(self._tokenizer)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Reads a `tokenizer.json`; raises as the constructor does."""
+        return cls(path.read_text(encoding="utf-8"))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the highest id."""
+        return len(self._pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text; special tokens written out in it are recognised."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def piece(self, token_id: int) -> bytes:
+        """Returns the bytes of one token; none for an id that the vocabulary leaves unused."""
+        return self._pieces[token_id] if token_id < len(self._pieces) else b""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """Returns the text of tokens; bytes that are no UTF-8 appear as U+FFFD."""
+        return b"".join(map(self.piece, token_ids)).decode("utf-8", errors="replace")
+
+    def tokenize(self, text: str) -> list[Token]:
+        """Returns the tokens of a text with their places."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        pieces = [self.piece(token_id) for token_id in encoding.ids]
+        if b"".join(pieces) == text.encode():
+            return list(_consecutive(encoding.ids, pieces))
+        # A normaliser changed the text; what is left are the library's offsets, in characters.
+        starts = [0]
+        for character in text:
+            starts.append(starts[-1] + len(character.encode()))
+        return [
+            Token(token_id, piece, starts[start], starts[end])
+            for token_id, piece, (start, end) in zip(
+                encoding.ids, pieces, encoding.offsets, strict=True
+            )
+        ]
+
+
+class TextStream:
+    """Grows the text of one sequence and says how much of it is settled.
+
+    Bytes that do not yet make a character are held back, and so is text that
+    may turn out to be the start of a stop string.
+    """
+
+    __slots__ = ("_decoder", "_held", "_stop_strings", "stop_string")
+
+    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop_strings = stop_strings
+        self._held = ""
+        self.stop_string = ""
+
+    def push(self, piece: bytes, *, check_stops: bool = True) -> str:
+        """Appends bytes; returns the text that is settled by them.
+
+        When a stop string is complete, `stop_string` names it, and the text up
+        to it is all that there ever will be.
+        """
+        text = self._decoder.decode(piece)
+        if not self._stop_strings:
+            return text
+        text = self._held + text
+        if check_stops and (found := _first_stop(text, self._stop_strings)):
+            at, self.stop_string = found
+            self._held = ""
+            return text[:at]
+        keep = _longest_start(text, self._stop_strings)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """Returns what was held back, when the sequence ends without a stop string."""
+        if self.stop_string:
+            return ""
+        return self._held + self._decoder.decode(b"", final=True)
+
+    def fork(self) -> "TextStream":
+        """Returns a stream in the same state that goes its own way."""
+        twin = TextStream(self._stop_strings)
+        twin._decoder.setstate(self._decoder.getstate())
+        twin._held = self._held
+        twin.stop_string = self.stop_string
+        return twin
+
+
+def _first_stop(text: str, stop_strings: Sequence[str]) -> tuple[int, str] | None:
+    """Finds where the first stop string starts; of those that start there, the longest."""
+    found = [(at, -len(stop), stop) for stop in stop_strings if (at := text.find(stop)) >= 0]
+    if not found:
+        return None
+    at, _, stop = min(found)
+    return at, stop
+
+
+def _longest_start(text: str, stop_strings: Sequence[str]) -> int:
+    """Returns how many characters at the end of the text may be the start of a stop string."""
+    return max(
+        next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+        for stop in stop_strings
+    )
+
+
+def _consecutive(ids: Sequence[int], pieces: Sequence[bytes]) -> Iterable[Token]:
+    start = 0
+    for token_id, piece in zip(ids, pieces, strict=True):
+        yield Token(token_id, piece, start, start + len(piece))
+        start += len(piece)
+
+
+def _pieces(tokenizer: HfTokenizer) -> list[bytes]:
+    """Returns the bytes of every token, by id."""
+    added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    byte_of = _byte_of_character()
+    pieces = [b""] * (max(vocabulary.values()) + 1)
+    for token, token_id in vocabulary.items():
+        if token_id in added:
+            pieces[token_id] = added[token_id].content.encode()
+        elif all(character in byte_of for character in token):
+            pieces[token_id] = bytes(byte_of[character] for character in token)
+        else:
+            raise ValueError(f"not a byte-level tokenizer: token {token_id} is {token!r}")
+    return pieces
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Returns GPT-2's code of bytes as printable characters.
+
+    Printable ones stand for themselves, the others, in order, for the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    code = {chr(byte): byte for byte in printable}
+    code.update((chr(0x100 + i), byte) for i, byte in enumerate(others))
+    return code
