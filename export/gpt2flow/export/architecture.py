@@ -66,7 +66,8 @@ class Architecture(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             where = f"{CONFIG_NAME}: {field} is {first['input']!r}" if field else CONFIG_NAME
-            raise CheckpointError(f"{where}: {first['msg']}") from error
+            message = first["msg"].removeprefix("Value error, ")
+            raise CheckpointError(f"{where}: {message}") from error
 
     @property
     def head_size(self) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from gpt2flow.export.architecture import CONFIG_NAME
 from gpt2flow.export.atomic_directory import atomic_directory
 from gpt2flow.export.checkpoint import GENERATION_CONFIG_NAME, Checkpoint, read_checkpoint
-from gpt2flow.export.errors import EvaluationTextError, ExportError
+from gpt2flow.export.errors import EvaluationTextError, ExportError, one_line
 from gpt2flow.export.evaluation_text import EvaluationText, read_evaluation_text
 from gpt2flow.export.head_padding import padded_head_size
 from gpt2flow.export.matrix_writer import ACCURACY_LEVEL
@@ -83,7 +83,9 @@ def export_bundle(
             report("read", 1, 1)
             return _write(directory, source, text, profile, force=force, report=report)
     except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror or error}") from error
+        raise ExportError(
+            f"{out} cannot be written: {error.strerror or one_line(error)}"
+        ) from error
 
 
 def _write(

@@ -32,7 +32,5 @@ def export_reference(checkpoint: Path, directory: Path) -> None:
                 local_files_only=True,
             )
             onnx_export_from_model(model.eval(), directory, task=_TASK, do_validation=False)
-        except OSError:
-            raise
         except Exception as error:
             raise ExportError(f"Optimum cannot export {checkpoint}: {one_line(error)}") from error

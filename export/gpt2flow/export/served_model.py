@@ -12,23 +12,21 @@ from gpt2flow.export.sessions import open_session
 
 
 class ServedModel:
-    """Prefill of one slot, and decode steps of the first slots together.
-
-    The graph trusts its caller: a row must never grow over the capacity of its slot.
-    """
+    """Prefill of one slot, and decode steps of the first slots together."""
 
     def __init__(self, model: Path, architecture: Architecture, slots: int) -> None:
         self._session = open_session(model)
-        shape = (slots, architecture.heads, architecture.context_length)
+        self._capacity = architecture.context_length
+        shape = (slots, architecture.heads, self._capacity, padded_head_size(architecture))
         self._cache = {
-            f"{layer}.{part}": np.zeros((*shape, padded_head_size(architecture)), np.float32)
+            f"{layer}.{part}": np.zeros(shape, np.float32)
             for layer in range(architecture.layers)
             for part in ("key", "value")
         }
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
         """Starts a slot anew; returns the logits after each token, [tokens, vocabulary]."""
-        return self._run(slice(slot, slot + 1), tokens[np.newaxis], np.zeros(1, np.int64))
+        return self.run(slice(slot, slot + 1), tokens[np.newaxis], np.zeros(1, np.int64))
 
     def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
         """Adds one token to each of the first slots.
@@ -40,11 +38,26 @@ class ServedModel:
         Returns:
             The logits after each new token, float32 [rows, vocabulary].
         """
-        return self._run(slice(0, len(tokens)), tokens[:, np.newaxis], lengths)
+        return self.run(slice(0, len(tokens)), tokens[:, np.newaxis], lengths)
 
-    def _run(self, slots: slice, tokens: TokenArray, past: TokenArray) -> FloatArray:
+    def run(self, slots: slice, tokens: TokenArray, past: TokenArray) -> FloatArray:
+        """Adds tokens to slots, one to each of several or several to one.
+
+        Args:
+            slots: Which slots.
+            tokens: int64 [rows, tokens], the new tokens.
+            past: int64 [rows], how many tokens each slot holds already.
+
+        Returns:
+            The logits after each new token, float32 [rows · tokens, vocabulary].
+
+        Raises:
+            ValueError: A slot would hold more than the context, which the graph does not check.
+        """
         rows, new = tokens.shape
         total = past + new
+        if total.max() > self._capacity:
+            raise ValueError(f"{total.max()} tokens do not fit into a slot of {self._capacity}")
         inputs = {
             "input_ids": np.ascontiguousarray(tokens),
             "position_ids": past[:, np.newaxis] + np.arange(new),

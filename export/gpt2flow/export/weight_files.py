@@ -21,8 +21,8 @@ def weight_files(directory: Path) -> list[Path]:
         index = directory / f"{name}.index.json"
         if index.is_file():
             return _shards(index)
-    names = " or ".join(_SINGLE_FILES)
-    raise CheckpointError(f"{directory} has no weights: neither {names}, nor shards of one")
+    names = ", no ".join(_SINGLE_FILES)
+    raise CheckpointError(f"{directory} has no weights: no {names}, and no shards of either")
 
 
 def _shards(index: Path) -> list[Path]:

@@ -1,0 +1,312 @@
+"""A bundle appears whole and verified, or not at all; the same input makes the same bytes."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from optimum.onnxruntime import ORTModelForCausalLM
+from transformers import GPT2LMHeadModel
+
+from gpt2flow.export import (
+    CheckpointError,
+    EvaluationTextError,
+    ExportError,
+    OutputError,
+    Profile,
+    QualityGateError,
+    export_bundle,
+)
+from gpt2flow.server.manifest import Manifest, file_sha256, load_bundle
+
+SERVING_FILES = {
+    "config.json",
+    "generation_config.json",
+    "model.onnx",
+    "model.onnx.data",
+    "tokenizer.json",
+}
+
+
+@pytest.fixture(scope="module")
+def bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Profile, Path]:
+    """A bundle of every profile; tests must not change them."""
+    directory = tmp_path_factory.mktemp("bundles")
+    for profile in Profile:
+        export_bundle(checkpoint, directory / profile, profile=profile)
+    return {profile: directory / profile for profile in Profile}
+
+
+@pytest.fixture(scope="module")
+def coarse_checkpoint(
+    trained: GPT2LMHeadModel,
+    save_checkpoint: Callable[[GPT2LMHeadModel, Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The same function in fp32, but one weight of each block drowns the others in 8 bits."""
+    directory = tmp_path_factory.mktemp("coarse") / "checkpoint"
+    save_checkpoint(trained, directory)
+    model = GPT2LMHeadModel.from_pretrained(directory)
+    with torch.no_grad():
+        for block in model.transformer.h:
+            for norm, linear in ((block.ln_1, block.attn.c_attn), (block.ln_2, block.mlp.c_fc)):
+                norm.weight[::16] /= 1000
+                norm.bias[::16] /= 1000
+                linear.weight[::16] *= 1000
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
+def test_a_bundle_holds_its_files_and_says_what_it_is(
+    bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, profile: Profile
+) -> None:
+    bundle = load_bundle(bundles[profile])
+    manifest = bundle.manifest
+    names = {path.name for path in bundle.directory.iterdir()}
+    assert names == SERVING_FILES | {"manifest.json"}
+    assert set(manifest.files) == SERVING_FILES
+    for name in ("config.json", "tokenizer.json"):
+        assert (bundle.directory / name).read_bytes() == (checkpoint / name).read_bytes()
+    assert manifest.source.parameters == trained.num_parameters()
+    assert manifest.training == {"corpus": "six documents"}
+    assert manifest.shape.model_dump() == {
+        "layers": 2,
+        "heads": 3,
+        "head_size": 16,
+        "hidden_size": 48,
+        "context_length": 64,
+        "vocabulary_size": 113,
+        "eos_token_id": 0,
+        "bos_token_id": 0,
+    }
+    recipe = manifest.recipe
+    assert (recipe.profile, recipe.kv_cache) == (profile, "fp32")
+    bits, block_size = (32, None) if profile is Profile.FP32 else (8, 16)
+    stored = {operator.bits for operator in recipe.operators.values()}
+    assert stored == {bits}
+    assert recipe.operators["lm_head"].block_size == block_size
+    assert manifest.created_by["onnxruntime"] == onnxruntime.__version__
+
+
+def test_quality_is_measured_on_the_text_of_the_checkpoint(
+    bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, tokenizer: Any
+) -> None:
+    """The perplexity of the reference is what PyTorch says it is."""
+    nats, tokens = 0.0, 0
+    for document in (checkpoint / "eval.txt").read_text().split("<|endoftext|>\n")[:-1]:
+        ids = torch.tensor([[*tokenizer.encode(document).ids, 0]])
+        with torch.no_grad():
+            nats += trained(ids, labels=ids).loss.item() * (ids.numel() - 1)
+        tokens += ids.numel() - 1
+    digest = file_sha256(checkpoint / "eval.txt")
+    for profile, directory in bundles.items():
+        quality = load_bundle(directory).manifest.quality
+        assert quality is not None
+        assert quality.text == f"eval.txt sha256:{digest}"
+        assert quality.tokens == tokens
+        assert quality.perplexity_fp32 == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+        assert not quality.forced
+        if profile is Profile.INT8:
+            assert quality.perplexity != quality.perplexity_fp32
+            assert 0 < quality.mean_kl < 0.01
+            assert 0.95 < quality.argmax_agreement <= 1
+            assert quality.gate == 1.01
+            assert quality.perplexity_ratio <= 1.01
+        else:
+            assert quality.perplexity_ratio == pytest.approx(1, abs=1e-5)
+            assert quality.argmax_agreement == 1
+
+
+def test_the_reference_loads_in_optimum_and_generates_as_transformers(
+    make_model: Any, save_checkpoint: Any, tmp_path: Path
+) -> None:
+    """With inverse layer scaling too, which transformers' default attention leaves out."""
+    model = make_model(n_layer=3, scale_attn_by_inverse_layer_idx=True)
+    source = save_checkpoint(model, tmp_path / "checkpoint")
+    (source / "eval.txt").unlink()
+    manifest = export_bundle(source, tmp_path / "bundle", profile=Profile.REFERENCE)
+    assert manifest.quality is None
+    assert load_bundle(tmp_path / "bundle").manifest == manifest
+    loaded = ORTModelForCausalLM.from_pretrained(tmp_path / "bundle")
+    prompt = torch.tensor([[5, 9, 40, 7]])
+    options: dict[str, Any] = {
+        "attention_mask": torch.ones_like(prompt),
+        "max_new_tokens": 20,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+    expected = model.generate(prompt, **options)
+    assert torch.equal(loaded.generate(prompt, **options), expected)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            loaded(prompt, attention_mask=torch.ones_like(prompt)).logits.numpy(),
+            model(prompt).logits.numpy(),
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
+def test_two_exports_are_the_same_bytes(
+    bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
+) -> None:
+    elsewhere = shutil.copytree(checkpoint, tmp_path / "elsewhere")
+    export_bundle(elsewhere, tmp_path / "again", profile=profile)
+    for path in bundles[profile].iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_bundle_that_misses_its_gate_is_refused(coarse_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(QualityGateError) as caught:
+        export_bundle(coarse_checkpoint, tmp_path / "bundle", profile=Profile.INT8)
+    error = caught.value
+    assert error.perplexity > 1.01 * error.perplexity_fp32
+    for figure in (error.perplexity, error.perplexity_fp32):
+        assert f"{figure:.6g}" in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_writes_it_and_says_so(coarse_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    manifest = export_bundle(coarse_checkpoint, out, profile=Profile.INT8, force=True)
+    assert manifest.quality is not None
+    assert manifest.quality.forced
+    assert manifest.quality.perplexity_ratio > 1.01
+    assert load_bundle(out).manifest == manifest
+
+
+def test_the_evaluation_text_can_be_another(checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("I want my money back.")
+    manifest = export_bundle(
+        checkpoint, tmp_path / "bundle", profile=Profile.INT8, eval_text=text, force=True
+    )
+    assert manifest.quality is not None
+    assert manifest.quality.text == f"mine.txt sha256:{file_sha256(text)}"
+
+
+def test_without_evaluation_text_the_option_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+    (source / "eval.txt").unlink()
+    with pytest.raises(EvaluationTextError, match=r"no eval\.txt .* give a text with --eval"):
+        export_bundle(source, tmp_path / "bundle", profile=Profile.INT8)
+
+
+@pytest.mark.parametrize("kind", ["directory", "empty directory", "file", "dangling link"])
+def test_what_exists_is_left_alone(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "bundle"
+    if kind == "file":
+        out.write_text("mine")
+    elif kind == "dangling link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        if kind == "directory":
+            (out / "mine").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=r"bundle exists already$"):
+        export_bundle(checkpoint, out, profile=Profile.INT8)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_where_nothing_can_be_made_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/bundle cannot be made: "):
+        export_bundle(checkpoint, tmp_path / "file" / "bundle", profile=Profile.INT8)
+
+
+def test_a_bad_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere is not a directory"):
+        export_bundle(tmp_path / "nowhere", tmp_path / "bundle", profile=Profile.INT8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_directories_above_are_made(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "some" / "where" / "bundle"
+    export_bundle(checkpoint, out, profile=Profile.FP32)
+    assert load_bundle(out).directory == out
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_progress_is_told_and_nothing_is_printed(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    export_bundle(
+        checkpoint,
+        tmp_path / "bundle",
+        profile=Profile.INT8,
+        progress=lambda stage, done, total: told.append((stage, done, total)),
+    )
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+        "read",
+        "reference",
+        "graph",
+        "verify",
+        "write",
+    ]
+    last = {stage: (done, total) for stage, done, total in told}
+    assert all(done == total > 0 for done, total in last.values())
+    assert capfd.readouterr() == ("", "")
+
+
+EXPORT_THAT_WAITS = """
+import json, sys, time
+from pathlib import Path
+from gpt2flow.export import Profile, export_bundle
+
+def progress(stage, done, total):
+    if stage == sys.argv[3]:
+        print(stage, flush=True)
+        time.sleep(60)
+
+export_bundle(Path(sys.argv[1]), Path(sys.argv[2]), profile=Profile.INT8, progress=progress)
+"""
+
+
+@pytest.mark.parametrize("stage", ["graph", "write"])
+def test_a_killed_export_leaves_nothing_at_its_target(
+    checkpoint: Path, tmp_path: Path, stage: str
+) -> None:
+    out = tmp_path / "bundle"
+    command = [sys.executable, "-c", EXPORT_THAT_WAITS, str(checkpoint), str(out), stage]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{stage}\n"
+        process.send_signal(signal.SIGKILL)
+        # Nor does a fresh process, in which the libraries are first imported, print anything.
+        assert process.communicate() == ("", "")
+    assert process.returncode == -signal.SIGKILL
+    # It was killed in the middle: what it had written lies hidden beside the target.
+    assert list(tmp_path.rglob("model.onnx.data"))
+    assert not out.exists()
+    export_bundle(checkpoint, out, profile=Profile.INT8)
+    assert load_bundle(out).directory == out
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ExportError, match=r"bundle cannot be written: No space left on device$"):
+        export_bundle(checkpoint, tmp_path / "bundle", profile=Profile.INT8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_reads_back_as_it_was_written(bundles: dict[Profile, Path]) -> None:
+    for directory in bundles.values():
+        data = (directory / "manifest.json").read_bytes()
+        assert Manifest.from_bytes(data).to_bytes() == data

@@ -1,0 +1,79 @@
+"""A finished bundle can be looked at where only the server is installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2flow.export import Inspection, Profile, export_bundle, inspect_bundle
+from gpt2flow.server.errors import BundleError
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("inspect") / "bundle"
+    export_bundle(checkpoint, out, profile=Profile.INT8)
+    return out
+
+
+def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
+    inspection = inspect_bundle(bundle)
+    assert isinstance(inspection, Inspection)
+    assert inspection.sizes == {
+        path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json"
+    }
+    assert inspection.storage == {"8 bits in blocks of 16": 9, "8 bits in blocks of 64": 2}
+    assert inspection.operators is not None
+    assert inspection.operators["MatMulNBits"] == 9
+    assert inspection.operators["GroupQueryAttention"] == 2
+    assert json.loads(json.dumps(inspection.as_json()))["manifest"]["recipe"]["profile"] == "int8"
+
+
+WITHOUT_EXPORT_EXTRA = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"onnx", "optimum", "safetensors", "torch", "transformers"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+import importlib.util
+importlib.util.find_spec = lambda name, find=importlib.util.find_spec: (
+    None if name == "onnx" else find(name)
+)
+
+from pathlib import Path
+from gpt2flow.export import inspect_bundle
+print(json.dumps(inspect_bundle(Path(sys.argv[1])).as_json()))
+"""
+
+
+def test_it_needs_the_server_alone(bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXPORT_EXTRA, str(bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told == inspect_bundle(bundle).as_json() | {"operators": None}
+
+
+def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    data = bytearray((copy / "model.onnx.data").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx.data").write_bytes(data)
+    with pytest.raises(BundleError, match=r"model\.onnx\.data does not match"):
+        inspect_bundle(copy)
+
+
+def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
+    import gpt2flow.export
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gpt2flow.export.nothing  # noqa: B018 - looking it up is the test
