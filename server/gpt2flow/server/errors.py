@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import TracebackType
 
 
 class ErrorCode(Enum):
@@ -49,6 +50,39 @@ class InvalidRequestError(ServerError):
     def of(cls, field: str, description: str) -> "InvalidRequestError":
         """Returns the error of a single bad field."""
         return cls([FieldViolation(field, description)])
+
+
+class Violations:
+    """Collects what several checks find, so that every bad field is named at once.
+
+    Used as a context around each check, and asked at the end.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Notes a bad field."""
+        self._found.append(FieldViolation(field, description))
+
+    def raise_if_any(self) -> None:
+        """Raises InvalidRequestError when anything was found."""
+        if self._found:
+            raise InvalidRequestError(self._found)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, InvalidRequestError):
+            self._found += error.violations
+            return True
+        return False
 
 
 class ModelNotFoundError(ServerError):

@@ -25,6 +25,7 @@ class Sequence:
         slot: The cache slot that holds its keys and values.
         logits_from: The first position whose logits are wanted. The logits of
             a position say what follows it.
+        grows: Whether tokens are still to be appended.
         finish_reason: Why it ended; None while it grows.
     """
 
@@ -32,6 +33,7 @@ class Sequence:
     prompt_length: int
     slot: int
     logits_from: int
+    grows: bool = True
     finish_reason: FinishReason | None = None
 
     @property
@@ -41,8 +43,16 @@ class Sequence:
 
     @property
     def to_run(self) -> int:
-        """How many of its tokens the model must see; the last of an ended sequence it need not."""
-        return len(self.tokens) - (self.finish_reason is not None)
+        """How many of its tokens the model must see.
+
+        What follows the last is of use only while the sequence grows.
+        """
+        return len(self.tokens) if self.grows else len(self.tokens) - 1
+
+    def finish(self, reason: FinishReason) -> None:
+        """Ends it."""
+        self.grows = False
+        self.finish_reason = reason
 
 
 @dataclass(slots=True, eq=False)

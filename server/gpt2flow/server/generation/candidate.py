@@ -1,5 +1,7 @@
 """One continuation of a prompt: its text, its log-probabilities, when it ends."""
 
+from dataclasses import replace
+
 from gpt2flow.server.constraint import Constraint
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.generation.task import position_logprobs
@@ -45,19 +47,12 @@ class Candidate:
     @property
     def settled(self) -> bool:
         """Whether it ended and the log-probabilities of all its tokens are known."""
-        ended = self.sequence.finish_reason is not None
-        return ended and self._scored == self.sequence.new_tokens
+        return not self.sequence.grows and self._scored == self.sequence.new_tokens
 
     def fork(self, index: int, slot: int) -> "Candidate":
         """Returns a candidate with the same past and random numbers of its own."""
         source = self.sequence
-        sequence = Sequence(
-            list(source.tokens),
-            source.prompt_length,
-            slot,
-            source.logits_from,
-            source.finish_reason,
-        )
+        sequence = replace(source, tokens=list(source.tokens), slot=slot)
         constraint = None if self.constraint is None else self.constraint.fork()
         twin = Candidate(self._generation, index, sequence, constraint)
         twin.logprobs = list(self.logprobs)
@@ -89,12 +84,12 @@ class Candidate:
 
     def append_forced(self) -> None:
         """Appends what the constraint leaves no choice about."""
-        if self.constraint is None or self.sequence.finish_reason is not None:
+        if self.constraint is None or not self.sequence.grows:
             return
         for token_id in self.constraint.forced():
             self.forced += 1
             self.append(token_id)
-            if self.sequence.finish_reason is not None:
+            if not self.sequence.grows:
                 return
 
     def score(self, token_id: int, logits: LogitsRows, row: int) -> None:
@@ -107,13 +102,13 @@ class Candidate:
 
     def finish(self, reason: FinishReason) -> None:
         """Ends it; what was held back of its text is settled."""
-        self.sequence.finish_reason = reason
+        self.sequence.finish(reason)
         if text := self._stream.finish():
             self._pieces.append(text)
 
     def interrupt(self, reason: FinishReason) -> None:
         """Ends it from outside; tokens whose logits are not known stay without log-probability."""
-        if self.sequence.finish_reason is None:
+        if self.sequence.grows:
             self.finish(reason)
         produced = self.sequence.tokens[self.sequence.prompt_length :]
         if self._generation.params.output.logprobs:

@@ -1,0 +1,127 @@
+"""Wires the server together: models, services, port, signals, drain."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import grpc
+import structlog
+
+from gpt2flow.server.config import ServerConfig
+from gpt2flow.server.errors import StartupError
+from gpt2flow.server.model import Model, load_model
+from gpt2flow.server.servicer import Services
+
+# What was answered last must leave the process before its connections close.
+_FLUSH_SECONDS = 1.0
+_POLL_SECONDS = 0.01
+
+_CHANNEL_OPTIONS = (
+    # A second server on the same port is an error, not a silent partner.
+    ("grpc.so_reuseport", 0),
+    # Clients may send keepalive pings this often; without it they would be sent away.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Server:
+    """A gRPC server over loaded models."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._models: list[Model] = []
+
+    async def start(self) -> int:
+        """Loads the models and opens the port.
+
+        Returns:
+            The port that was bound.
+
+        Raises:
+            BundleError: A bundle cannot be served.
+            StartupError: The port cannot be bound.
+        """
+        config = self._config
+        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        port = self._bind()
+        for name, directory in config.models.items():
+            model = await asyncio.to_thread(load_model, name, directory, config.engine)
+            self._models.append(model)
+            model.engine.start()
+        self._services = Services(self._models)
+        await self._services.add_to(self._server)
+        await self._server.start()
+        return port
+
+    async def stop(self) -> None:
+        """Refuses new requests, lets running ones end within the drain time, and closes."""
+        await self._services.drain()
+        deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
+        while self._live and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+        for model in self._models:
+            await model.engine.stop()
+        await self._server.stop(_FLUSH_SECONDS)
+
+    @property
+    def _live(self) -> int:
+        return sum(model.engine.live for model in self._models)
+
+    def _bind(self) -> int:
+        try:
+            port = self._server.add_insecure_port(self._config.address)
+        except RuntimeError as error:
+            raise StartupError(f"cannot listen on {self._config.address}") from error
+        if port == 0:
+            raise StartupError(f"cannot listen on {self._config.address}")
+        return port
+
+
+def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        config: What is served, and where.
+        on_ready: Told the port that was bound, when requests are accepted.
+
+    Raises:
+        BundleError: A bundle cannot be served.
+        StartupError: The port cannot be bound.
+    """
+    _configure_logging()
+    asyncio.run(_serve(config, on_ready))
+
+
+async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -> None:
+    log = structlog.get_logger()
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    server = Server(config)
+    port = await server.start()
+    log.info("ready", host=config.host, port=port, models=list(config.models))
+    if on_ready is not None:
+        on_ready(port)
+    await ended.wait()
+    log.info("draining", seconds=config.drain_seconds)
+    await server.stop()
+    log.info("stopped")
+
+
+def _configure_logging() -> None:
+    """Sends one JSON object a line to standard error."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,175 @@
+"""Runs an engine in a thread of its own, and carries its events into the event loop."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from gpt2flow.server.engine import Engine
+from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
+from gpt2flow.server.generation.task import Task
+from gpt2flow.server.results import Event
+
+RETRY_AFTER_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Message = _Submit | _Abort | _Stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A request that has not ended: slots that it takes, events that nobody has read."""
+
+    width: int
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+class AsyncEngine:
+    """The engine as the event loop sees it: all methods are for the loop's thread.
+
+    onnxruntime lets go of the interpreter while the model runs, so one engine
+    thread leaves the loop free to talk to clients.
+    """
+
+    def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
+        """Prepares the thread; `start` starts it.
+
+        Args:
+            name: Of the model, for the log.
+            engine: Owned by the thread from now on.
+            slots: Sequences that run at the same time.
+            max_queued: Requests that may wait for slots.
+        """
+        self._engine = engine
+        self._slots = slots
+        self._max_queued = max_queued
+        self._inbox: SimpleQueue[_Message] = SimpleQueue()
+        self._live: dict[int, _Live] = {}
+        self._ids = itertools.count()
+        self._log = structlog.get_logger().bind(model=name)
+        self._thread = threading.Thread(target=self._work, name=f"engine-{name}", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the thread; requests that still run end with `DrainingError`."""
+        self._stopping = True
+        self._inbox.put(_Stop())
+        await asyncio.to_thread(self._thread.join)
+
+    def next_id(self) -> int:
+        """Returns the id of a new request; ids rise in the order of arrival."""
+        return next(self._ids)
+
+    @property
+    def live(self) -> int:
+        """How many requests have not ended."""
+        return len(self._live)
+
+    @contextmanager
+    def submit(self, tasks: Sequence[Task]) -> Iterator[list[AsyncIterator[Event]]]:
+        """Queues requests, all of them or none; those that have not ended on exit are aborted.
+
+        Returns:
+            A context with the events of each request; the last event ends them.
+
+        Raises:
+            OverloadedError: More would wait than may.
+            DrainingError: The engine ends.
+        """
+        if self._stopping:
+            raise DrainingError("the server is shutting down")
+        waiting = self._waiting_with(tasks)
+        if waiting > self._max_queued:
+            raise OverloadedError(
+                f"{waiting} requests would wait, {self._max_queued} may",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        for task in tasks:
+            self._live[task.request.id] = _Live(task.request.width)
+        queues = [self._live[task.request.id].events for task in tasks]
+        self._inbox.put(_Submit(tasks))
+        try:
+            yield [_until_last(queue) for queue in queues]
+        finally:
+            for task in tasks:
+                if self._live.pop(task.request.id, None):
+                    self._inbox.put(_Abort(task.request.id))
+
+    def _waiting_with(self, tasks: Sequence[Task]) -> int:
+        """Returns how many requests would wait for slots if these came too."""
+        widths = [live.width for live in self._live.values()]
+        widths += [task.request.width for task in tasks]
+        return sum(taken > self._slots for taken in itertools.accumulate(widths))
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if live := self._live.get(event.request_id):
+                live.events.put_nowait(event)
+                if event.last:
+                    del self._live[event.request_id]
+
+    def _work(self) -> None:
+        """The thread: takes messages, steps, sends events; sleeps when there is nothing to do."""
+        while self._read_inbox():
+            try:
+                events = self._engine.step()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on
+                self._log.exception("engine_step_failed")
+                failure = EngineError("the engine failed")
+                failure.__cause__ = error
+                events = self._engine.abort_all(failure)
+            self._send(events)
+        self._send(self._engine.abort_all(DrainingError("the server is shutting down")))
+
+    def _read_inbox(self) -> bool:
+        """Handles all messages, and waits for one while idle; returns whether to go on."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._engine.busy)
+            except Empty:
+                return True
+            match message:
+                case _Submit(tasks):
+                    for task in tasks:
+                        self._engine.add(task)
+                case _Abort(request_id):
+                    self._engine.abort(request_id)
+                case _Stop():
+                    return False
+
+    def _send(self, events: Sequence[Event]) -> None:
+        if events:
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+
+async def _until_last(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+    while True:
+        event = await events.get()
+        yield event
+        if event.last:
+            return

@@ -1,0 +1,83 @@
+"""A loaded bundle, ready to serve."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2flow.server.async_engine import AsyncEngine
+from gpt2flow.server.config import EngineConfig
+from gpt2flow.server.constraint import GrammarCompiler
+from gpt2flow.server.engine import Engine
+from gpt2flow.server.errors import BundleError
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.manifest import MODEL_NAME, TOKENIZER_NAME, Bundle, load_bundle
+from gpt2flow.server.model_runner import ModelRunner, RunnerError
+from gpt2flow.server.params import Limits
+from gpt2flow.server.scheduler import Scheduler
+from gpt2flow.server.task_factory import TaskFactory
+from gpt2flow.server.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of the server.
+
+    Attributes:
+        name: What requests call it.
+        bundle: Where it came from.
+        limits: What requests may ask for.
+        tokenizer: Its tokens.
+        tasks: Makes tasks for the engine.
+        engine: Runs them.
+    """
+
+    name: str
+    bundle: Bundle
+    limits: Limits
+    tokenizer: Tokenizer
+    tasks: TaskFactory
+    engine: AsyncEngine
+
+
+def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
+    """Verifies a bundle, loads it, and runs it once so that the first request is not slower.
+
+    Raises:
+        BundleError: It cannot be read, does not match its manifest, or is not
+            one that this server can run.
+    """
+    bundle = load_bundle(directory)
+    shape = bundle.manifest.shape
+    slots, capacity = config.max_sequences, shape.context_length
+    try:
+        tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
+        grammars = GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id)
+        runner = ModelRunner(
+            directory / MODEL_NAME, slots=slots, capacity=capacity, threads=config.threads
+        )
+    except (ValueError, RunnerError) as error:
+        raise BundleError(f"{directory}: {error}") from error
+    runner.run_chunk(0, [shape.bos_token_id] * 2, past=0, rows=[1])
+    runner.decode([shape.bos_token_id], [0])
+    cache = SlotCache(slots, capacity)
+    engine = AsyncEngine(
+        name,
+        Engine(runner, cache, Scheduler(cache, config.prefill_chunk)),
+        slots=slots,
+        max_queued=config.max_queued,
+    )
+    limits = Limits(
+        context_length=capacity,
+        vocabulary_size=shape.vocabulary_size,
+        max_sequences=slots,
+        max_queued=config.max_queued,
+        max_top_logprobs=min(config.max_top_logprobs, shape.vocabulary_size),
+        default_max_new_tokens=config.default_max_new_tokens,
+    )
+    tasks = TaskFactory(
+        limits=limits,
+        eos_token_id=shape.eos_token_id,
+        tokenizer=tokenizer,
+        grammars=grammars,
+        next_id=engine.next_id,
+    )
+    return Model(name, bundle, limits, tokenizer, tasks, engine)

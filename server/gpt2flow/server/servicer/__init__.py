@@ -1,0 +1,5 @@
+"""The only room that knows protobuf: messages to domain and back, errors to status."""
+
+from gpt2flow.server.servicer.services import Services
+
+__all__ = ["Services"]

@@ -1,0 +1,166 @@
+"""Domain to messages: what a request is answered with."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server.model import Model
+from gpt2flow.server.results import (
+    CandidateResult,
+    Delta,
+    GenerationResult,
+    PositionLogprobs,
+    ScoreResult,
+    Timing,
+    TokenLogprob,
+    Usage,
+)
+from gpt2flow.server.sequence import FinishReason
+from gpt2flow.server.tokenizer import Tokenizer
+
+_FINISH_REASON = {
+    FinishReason.EOS: pb.FINISH_REASON_EOS,
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.CONSTRAINT: pb.FINISH_REASON_CONSTRAINT,
+    FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
+    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+}
+
+
+def write_delta(delta: Delta, tokenizer: Tokenizer) -> pb.CandidateDelta:
+    """Returns the message of a piece of a stream."""
+    return pb.CandidateDelta(
+        index=delta.index,
+        text=delta.text,
+        token_ids=delta.token_ids,
+        logprobs=_positions(delta.logprobs, tokenizer),
+    )
+
+
+def write_result(
+    result: GenerationResult, tokenizer: Tokenizer, *, token_ids: bool, streamed: bool = False
+) -> pb.GenerationResult:
+    """Returns the message of a result.
+
+    Args:
+        result: What came of a prompt.
+        tokenizer: Tells the bytes of tokens.
+        token_ids: Whether produced ids were asked for.
+        streamed: Whether text, ids and log-probabilities were sent already.
+    """
+    return pb.GenerationResult(
+        candidates=[
+            _candidate(i, candidate, tokenizer, token_ids=token_ids, streamed=streamed)
+            for i, candidate in enumerate(result.candidates)
+        ],
+        prompt_logprobs=_positions(result.prompt_logprobs, tokenizer),
+        usage=_usage(result.usage),
+        timing=_timing(result.timing),
+        seed=result.seed,
+    )
+
+
+def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
+    """Returns the message of the scores of several continuations."""
+    order = sorted(range(len(result.scores)), key=lambda i: -result.scores[i].mean)
+    return pb.ScoreResponse(
+        scores=[
+            pb.ContinuationScore(
+                tokens=[_token(token, model.tokenizer) for token in score.tokens],
+                total_logprob=score.total,
+                perplexity=math.exp(min(-score.mean, 700)),  # The largest that a double holds.
+            )
+            for score in result.scores
+        ],
+        ranking=order,
+        usage=_usage(result.usage),
+        timing=_timing(result.timing),
+        model=model.name,
+        fingerprint=model.bundle.fingerprint,
+    )
+
+
+def write_model(model: Model) -> pb.Model:
+    """Returns the message that describes a model."""
+    manifest, limits = model.bundle.manifest, model.limits
+    return pb.Model(
+        name=model.name,
+        fingerprint=model.bundle.fingerprint,
+        profile=manifest.recipe.profile,
+        parameters=manifest.source.parameters,
+        vocabulary_size=manifest.shape.vocabulary_size,
+        limits=pb.ModelLimits(
+            context_length=limits.context_length,
+            max_sequences=limits.max_sequences,
+            max_queued=limits.max_queued,
+            max_beams=limits.max_beams,
+            max_candidates=limits.max_candidates,
+            max_top_logprobs=limits.max_top_logprobs,
+            default_max_new_tokens=limits.default_max_new_tokens,
+        ),
+        quality=_struct(manifest.quality.model_dump(mode="json") if manifest.quality else {}),
+        recipe=_struct(manifest.recipe.model_dump(mode="json")),
+    )
+
+
+def _candidate(
+    index: int, result: CandidateResult, tokenizer: Tokenizer, *, token_ids: bool, streamed: bool
+) -> pb.Candidate:
+    message = pb.Candidate(
+        index=index,
+        finish_reason=_FINISH_REASON[result.finish_reason],
+        stop_string=result.stop_string,
+        cumulative_logprob=result.cumulative_logprob,
+        beam_score=result.beam_score,
+    )
+    if not streamed:
+        message.text = result.text
+        message.logprobs.extend(_positions(result.logprobs, tokenizer))
+        if token_ids:
+            message.token_ids.extend(result.token_ids)
+    return message
+
+
+def _positions(
+    positions: Sequence[PositionLogprobs], tokenizer: Tokenizer
+) -> Iterable[pb.PositionLogprobs]:
+    return [
+        pb.PositionLogprobs(
+            chosen=_token(position.chosen, tokenizer),
+            top=[_token(token, tokenizer) for token in position.top],
+        )
+        for position in positions
+    ]
+
+
+def _token(token: TokenLogprob, tokenizer: Tokenizer) -> pb.TokenLogprob:
+    return pb.TokenLogprob(
+        token_id=token.token_id, token=tokenizer.piece(token.token_id), logprob=token.logprob
+    )
+
+
+def _usage(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        forced_tokens=usage.forced_tokens,
+    )
+
+
+def _timing(timing: Timing) -> pb.Timing:
+    return pb.Timing(
+        queue_ms=timing.queue * 1e3,
+        prefill_ms=timing.prefill * 1e3,
+        decode_ms=timing.decode * 1e3,
+        total_ms=timing.total * 1e3,
+    )
+
+
+def _struct(fields: dict[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update(fields)
+    return struct

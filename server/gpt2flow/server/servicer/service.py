@@ -1,0 +1,202 @@
+"""The RPCs of `InferenceService`."""
+# ruff: noqa: N802 - the names of the methods are the protocol's
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
+from gpt2flow.server.errors import (
+    DrainingError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ServerError,
+    Violations,
+)
+from gpt2flow.server.model import Model
+from gpt2flow.server.params import BeamSearchParams, GenerationParams
+from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.servicer.requests import read_options, read_prompt
+from gpt2flow.server.servicer.responses import (
+    write_delta,
+    write_model,
+    write_result,
+    write_scores,
+)
+from gpt2flow.server.servicer.status import Context, reports_errors
+from gpt2flow.server.task_factory import Arrival
+
+# Texts longer than this are tokenised in another thread, so that the loop stays live.
+_LONG_TEXT = 4096
+# What a client gets of an answer that was cut short must reach it before its deadline.
+_REPLY_SECONDS = 0.05
+
+_T = TypeVar("_T")
+
+
+class InferenceServicer(InferenceServiceServicer):
+    """Serves several models.
+
+    Attributes:
+        draining: Set when the server shuts down; new requests are refused then.
+    """
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        """Takes the models in the order of their names' precedence: the first is the default."""
+        self._models = {model.name: model for model in models}
+        self.draining = False
+
+    @reports_errors
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+        """Generates from one prompt or several and answers when all have ended."""
+        model = self._find(request.model)
+        if not request.prompts:
+            raise InvalidRequestError.of("prompts", "must have at least one entry")
+        params = read_options(request.options)
+        prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
+        arrival = _arrival(context, params)
+        tasks = await _offload(
+            lambda: model.tasks.generations(prompts, params, arrival),
+            heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
+        )
+        with model.engine.submit(tasks) as streams:
+            results = [await _last(events, GenerationResult) for events in streams]
+        return pb.GenerateResponse(
+            results=[
+                write_result(result, model.tokenizer, token_ids=params.output.token_ids)
+                for result in results
+            ],
+            model=model.name,
+            fingerprint=model.bundle.fingerprint,
+        )
+
+    # Written to the context, not yielded: an abandoned generator would hold its request's
+    # slots until it is collected.
+    @reports_errors
+    async def GenerateStream(  # type: ignore[override]
+        self, request: pb.GenerateStreamRequest, context: Context
+    ) -> None:
+        """Generates from one prompt; text arrives as it is decoded."""
+        model = self._find(request.model)
+        params = read_options(request.options)
+        arrival = _arrival(context, params)
+        prompt = read_prompt("prompt", request.prompt)
+        tasks = await _offload(
+            lambda: model.tasks.generations([prompt], params, arrival, stream=True),
+            heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
+        )
+        with model.engine.submit(tasks) as [events]:
+            async for event in events:
+                await context.write(_stream_message(event, model, params))
+
+    @reports_errors
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
+        """Returns the log-likelihood of given continuations of one prompt."""
+        model = self._find(request.model)
+        if not request.continuations:
+            raise InvalidRequestError.of("continuations", "must have at least one entry")
+        prompt = read_prompt("prompt", request.prompt)
+        continuations = [
+            read_prompt(f"continuations[{i}]", each) for i, each in enumerate(request.continuations)
+        ]
+        arrival = _arrival(context)
+        task = await _offload(
+            lambda: model.tasks.score(prompt, continuations, arrival),
+            heavy=request.ByteSize() > _LONG_TEXT,
+        )
+        with model.engine.submit([task]) as [events]:
+            return write_scores(await _last(events, ScoreResult), model)
+
+    @reports_errors
+    async def Tokenize(self, request: pb.TokenizeRequest, _context: Context) -> pb.TokenizeResponse:
+        """Encodes text into token ids."""
+        model = self._find(request.model)
+        tokens = await _offload(
+            lambda: model.tokenizer.tokenize(request.text), heavy=len(request.text) > _LONG_TEXT
+        )
+        return pb.TokenizeResponse(
+            tokens=[
+                pb.Token(id=token.id, piece=token.piece, start=token.start, end=token.end)
+                for token in tokens
+            ]
+        )
+
+    @reports_errors
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, _context: Context
+    ) -> pb.DetokenizeResponse:
+        """Decodes token ids into text."""
+        model = self._find(request.model)
+        violations = Violations()
+        for i, token_id in enumerate(request.tokens.ids):
+            if token_id >= model.limits.vocabulary_size:
+                limit = f"must be below the vocabulary size of {model.limits.vocabulary_size}"
+                violations.add(f"tokens.ids[{i}]", limit)
+        violations.raise_if_any()
+        return pb.DetokenizeResponse(text=model.tokenizer.decode(request.tokens.ids))
+
+    @reports_errors
+    async def ListModels(
+        self, _request: pb.ListModelsRequest, _context: Context
+    ) -> pb.ListModelsResponse:
+        """Lists the loaded models."""
+        return pb.ListModelsResponse(models=[write_model(each) for each in self._models.values()])
+
+    @reports_errors
+    async def GetModel(self, request: pb.GetModelRequest, _context: Context) -> pb.GetModelResponse:
+        """Describes one loaded model."""
+        return pb.GetModelResponse(model=write_model(self._find(request.model)))
+
+    def _find(self, name: str) -> Model:
+        """Returns the model of a name; the first one for an empty name."""
+        if self.draining:
+            raise DrainingError("the server is shutting down")
+        model = self._models.get(name) if name else next(iter(self._models.values()))
+        if model is None:
+            raise ModelNotFoundError(name, list(self._models))
+        return model
+
+
+def _arrival(context: Context, params: GenerationParams | None = None) -> Arrival:
+    now = time.monotonic()
+    remaining = context.time_remaining()
+    if remaining is None:
+        return Arrival(now)
+    if params is not None and params.stopping.return_partial_on_time_limit:
+        remaining -= min(_REPLY_SECONDS, remaining / 4)
+    return Arrival(now, now + remaining)
+
+
+async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
+    """Calls a function, in another thread if it may take long."""
+    return await asyncio.to_thread(function) if heavy else function()
+
+
+async def _last(events: AsyncIterator[Event], kind: type[_T]) -> _T:
+    """Returns what a request came to, once it has."""
+    content = [event.content async for event in events][-1]
+    if isinstance(content, ServerError):
+        raise content
+    assert isinstance(content, kind)
+    return content
+
+
+def _stream_message(
+    event: Event, model: Model, params: GenerationParams
+) -> pb.GenerateStreamResponse:
+    content = event.content
+    if isinstance(content, Delta):
+        return pb.GenerateStreamResponse(delta=write_delta(content, model.tokenizer))
+    if isinstance(content, ServerError):
+        raise content
+    assert isinstance(content, GenerationResult)
+    result = write_result(
+        content,
+        model.tokenizer,
+        token_ids=params.output.token_ids,
+        streamed=not isinstance(params.decoding, BeamSearchParams),
+    )
+    end = pb.StreamEnd(result=result, model=model.name, fingerprint=model.bundle.fingerprint)
+    return pb.GenerateStreamResponse(end=end)

@@ -1,0 +1,196 @@
+"""From what a client asks to tasks that the engine can run, or to every reason why not."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError
+from gpt2flow.server.errors import InvalidRequestError, Violations
+from gpt2flow.server.generation.sampling import SamplingTask
+from gpt2flow.server.generation.scoring import ScoreTask
+from gpt2flow.server.generation.spec import Generation
+from gpt2flow.server.generation.task import Task
+from gpt2flow.server.params import (
+    BeamSearchParams,
+    ConstraintParams,
+    GenerationParams,
+    Limits,
+    resolve_max_new_tokens,
+    validate,
+)
+from gpt2flow.server.sampler import Processor, make_processors
+from gpt2flow.server.sequence import Request
+from gpt2flow.server.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model continues.
+
+    Attributes:
+        field: The prompt's path in the request.
+        input: Text, token ids, or None when the request has neither.
+    """
+
+    field: str
+    input: str | tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a request came, and by when it must be answered: times of the engine's clock."""
+
+    time: float
+    deadline: float | None = None
+
+
+class TaskFactory:
+    """Makes tasks for one model. Its methods may take long, and may run in any thread."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        eos_token_id: int,
+        tokenizer: Tokenizer,
+        grammars: GrammarCompiler,
+        next_id: Callable[[], int],
+    ) -> None:
+        self._limits = limits
+        self._eos_token_id = eos_token_id
+        self._tokenizer = tokenizer
+        self._grammars = grammars
+        self._next_id = next_id
+
+    def generations(
+        self,
+        prompts: Sequence[Prompt],
+        params: GenerationParams,
+        arrival: Arrival,
+        *,
+        stream: bool = False,
+    ) -> list[Task]:
+        """Returns a task for each prompt, all with the same options.
+
+        Raises:
+            InvalidRequestError: Names every bad field.
+        """
+        violations = Violations()
+        with violations:
+            validate(params, self._limits)
+        resolved = []
+        for prompt in prompts:
+            with violations:
+                ids = self._encode(prompt)
+                asked = params.stopping.max_new_tokens
+                resolved.append(
+                    (prompt, ids, resolve_max_new_tokens(len(ids), asked, self._limits))
+                )
+        violations.raise_if_any()
+        constraint = self._compile(params.constraint)
+        processors = self._processors(params)
+        seed = getattr(params.decoding, "seed", None)
+        return [
+            self._generation_task(
+                Generation(
+                    params=params,
+                    prompt=ids,
+                    echo=self._text(prompt) if params.output.echo else "",
+                    max_new_tokens=max_new_tokens,
+                    seed=secrets.randbits(63) if seed is None else seed,
+                    eos_ids=self._eos_ids(params),
+                    processors=processors,
+                    constraint=constraint and constraint.fork(),
+                    tokenizer=self._tokenizer,
+                    stream=stream,
+                ),
+                arrival,
+            )
+            for prompt, ids, max_new_tokens in resolved
+        ]
+
+    def score(self, prompt: Prompt, continuations: Sequence[Prompt], arrival: Arrival) -> Task:
+        """Returns the task that scores continuations of a prompt.
+
+        Raises:
+            InvalidRequestError: Names every bad field.
+        """
+        violations = Violations()
+        encoded = []
+        for each in (prompt, *continuations):
+            with violations:
+                encoded.append(self._encode(each))
+        violations.raise_if_any()
+        ids, *endings = encoded
+        for continuation, ending in zip(continuations, endings, strict=True):
+            if len(ids) + len(ending) > self._limits.context_length:
+                violations.add(
+                    continuation.field,
+                    f"prompt ({len(ids)} tokens) and continuation ({len(ending)}) together exceed "
+                    f"the model's context of {self._limits.context_length} tokens",
+                )
+        violations.raise_if_any()
+        return ScoreTask(self._request(ids, 1, 0, arrival), endings)
+
+    def _generation_task(self, generation: Generation, arrival: Arrival) -> Task:
+        params = generation.params
+        request = self._request(generation.prompt, params.width, params.priority, arrival)
+        limit = params.stopping.time_limit_seconds
+        if limit is not None:
+            request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))
+        if isinstance(params.decoding, BeamSearchParams):
+            raise NotImplementedError
+        return SamplingTask(request, generation, params.decoding)
+
+    def _request(self, prompt: list[int], width: int, priority: int, arrival: Arrival) -> Request:
+        return Request(
+            self._next_id(),
+            prompt,
+            width,
+            arrival=arrival.time,
+            priority=priority,
+            deadline=arrival.deadline,
+        )
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        given = prompt.input
+        if not given:
+            raise InvalidRequestError.of(prompt.field, "must have text or token ids, not none")
+        if isinstance(given, str):
+            return self._tokenizer.encode(given)
+        if max(given) >= self._limits.vocabulary_size:
+            raise InvalidRequestError.of(
+                f"{prompt.field}.tokens.ids",
+                f"must be below the vocabulary size of {self._limits.vocabulary_size}",
+            )
+        return list(given)
+
+    def _text(self, prompt: Prompt) -> str:
+        if isinstance(prompt.input, str):
+            return prompt.input
+        return self._tokenizer.decode(prompt.input or ())
+
+    def _compile(self, params: ConstraintParams | None) -> Constraint | None:
+        if params is None:
+            return None
+        try:
+            return self._grammars.compile(params)
+        except GrammarError as error:
+            field = f"options.constraint.{params.kind.value}"
+            raise InvalidRequestError.of(field, str(error)) from error
+
+    def _eos_ids(self, params: GenerationParams) -> frozenset[int]:
+        # The end-of-text token is how a constraint says that the output may end.
+        ignored = params.stopping.ignore_eos and params.constraint is None
+        return frozenset() if ignored else frozenset({self._eos_token_id})
+
+    def _processors(self, params: GenerationParams) -> list[Processor]:
+        words = getattr(params.decoding, "bad_words", ())
+        # A word within a text starts with a space, and is another token then.
+        bad_words = [self._tokenizer.encode(text) for word in words for text in (word, f" {word}")]
+        return make_processors(
+            params.decoding,
+            bad_words=bad_words,
+            ending_ids=sorted({*self._eos_ids(params), *params.stopping.stop_token_ids}),
+            min_new_tokens=params.stopping.min_new_tokens,
+        )
