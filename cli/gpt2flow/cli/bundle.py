@@ -1,0 +1,121 @@
+"""`gpt2flow export` and `gpt2flow inspect`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gpt2flow.cli.outcome import needs_extra, reported
+
+if TYPE_CHECKING:
+    from gpt2flow.export import Inspection
+
+_STAGES = {
+    "read": "Reading the checkpoint",
+    "reference": "Exporting the reference graph",
+    "graph": "Building the serving graph",
+    "verify": "Verifying against the reference",
+    "write": "Writing the manifest",
+}
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Directory in Hugging Face's format.")],
+    out: Annotated[Path, typer.Argument(help="Where the bundle shall be; must not exist.")],
+    profile: Annotated[str, typer.Option(help="fp32, int8 or reference.")] = "int8",
+    eval_text: Annotated[
+        Path | None,
+        typer.Option("--eval", help="Text to verify on; default: the checkpoint's eval.txt."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a bundle that misses its quality gate.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Export CHECKPOINT to a verified bundle at OUT."""
+    with needs_extra("export"):
+        from gpt2flow.export import (
+            ExportError,
+            InputError,
+            Profile,
+            export_bundle,
+        )
+    with (
+        reported(bad_input=InputError, failure=ExportError),
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        ) as bars,
+    ):
+        tasks = {stage: bars.add_task(text, visible=False) for stage, text in _STAGES.items()}
+        manifest = export_bundle(
+            checkpoint,
+            out,
+            profile=Profile.parse(profile),
+            eval_text=eval_text,
+            force=force,
+            progress=lambda stage, done, total: bars.update(
+                tasks[stage], completed=done, total=total, visible=True
+            ),
+        )
+    if as_json:
+        typer.echo(manifest.model_dump_json(indent=2))
+    else:
+        typer.echo(f"{out}: profile {profile}, {_quality(manifest.quality)}")
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Verify the hashes of BUNDLE and show what it is."""
+    with needs_extra("server"):
+        from gpt2flow.export import inspect_bundle
+        from gpt2flow.server.errors import BundleError
+    with reported(bad_input=BundleError):
+        inspection = inspect_bundle(bundle)
+    if as_json:
+        typer.echo(json.dumps(inspection.as_json(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(_table(inspection))
+
+
+def _quality(quality: object) -> str:
+    ratio = getattr(quality, "perplexity_ratio", None)
+    return "not measured" if ratio is None else f"perplexity {ratio:.4f} × that of fp32"
+
+
+def _table(inspection: "Inspection") -> Table:
+    manifest = inspection.manifest
+    table = Table("what", "value", title=str(inspection.directory), title_justify="left")
+    table.add_row("fingerprint", inspection.fingerprint)
+    table.add_row("profile", manifest.recipe.profile)
+    table.add_row("parameters", f"{manifest.source.parameters:,}")
+    for name, value in manifest.shape.model_dump().items():
+        table.add_row(name.replace("_", " "), str(value))
+    for name, count in inspection.storage.items():
+        table.add_row("matrices", f"{count} × {name}")
+    if manifest.quality:
+        for name, value in manifest.quality.model_dump().items():
+            table.add_row(
+                name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value)
+            )
+    for name, size in inspection.sizes.items():
+        table.add_row(name, f"{size:,} bytes, hash verified")
+    for name, count in (inspection.operators or {}).items():
+        table.add_row("operator", f"{count} × {name}")
+    for tool, version in manifest.created_by.items():
+        table.add_row(f"made with {tool}", version)
+    return table
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds `export` and `inspect`."""
+    app.command()(export)
+    app.command()(inspect)
