@@ -29,7 +29,7 @@ def generate(
         Path | None, typer.Option(help="File with the JSON schema of the output.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until the deadline.", min=0.001)] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, not streamed.")] = False,
 ) -> None:
     """Continue TEXT on a running server and stream the result."""
     with needs_extra("client"):
@@ -56,16 +56,15 @@ def generate(
         reported(bad_input=(InvalidRequestError, NotFoundError), failure=ClientError),
         Client(address, timeout=timeout) as client,
     ):
-        for item in client.stream(text, options, model=model):
-            if not isinstance(item, Delta):
-                generation = item
-            elif not as_json:
-                typer.echo(item.text, nl=False)
         if as_json:
+            generation = client.generate(text, options, model=model)
             typer.echo(json.dumps(dataclasses.asdict(generation), ensure_ascii=False))
-        else:
+            return
+        for item in client.stream(text, options, model=model):
             # Beam search settles its text at the end only.
-            typer.echo(generation.text if beams > 1 else "")
+            if isinstance(item, Delta) or beams > 1:
+                typer.echo(item.text, nl=False)
+        typer.echo()
 
 
 def _read(path: Path) -> str:
