@@ -1,6 +1,7 @@
 """Wires the server together: models, services, port, signals, drain."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -16,7 +17,6 @@ from gpt2flow.server.servicer import Services
 
 # What was answered last must leave the process before its connections close.
 _FLUSH_SECONDS = 1.0
-_POLL_SECONDS = 0.01
 
 _CHANNEL_OPTIONS = (
     # A second server on the same port is an error, not a silent partner.
@@ -59,16 +59,13 @@ class Server:
     async def stop(self) -> None:
         """Refuses new requests, lets running ones end within the drain time, and closes."""
         await self._services.drain()
-        deadline = asyncio.get_running_loop().time() + self._config.drain_seconds
-        while self._live and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_seconds):
+                for model in self._models:
+                    await model.engine.idle.wait()
         for model in self._models:
             await model.engine.stop()
         await self._server.stop(_FLUSH_SECONDS)
-
-    @property
-    def _live(self) -> int:
-        return sum(model.engine.live for model in self._models)
 
     def _bind(self) -> int:
         try:

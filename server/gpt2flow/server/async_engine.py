@@ -49,6 +49,9 @@ class AsyncEngine:
 
     onnxruntime lets go of the interpreter while the model runs, so one engine
     thread leaves the loop free to talk to clients.
+
+    Attributes:
+        idle: Set while no request is unfinished.
     """
 
     def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
@@ -69,6 +72,8 @@ class AsyncEngine:
         self._log = structlog.get_logger().bind(model=name)
         self._thread = threading.Thread(target=self._work, name=f"engine-{name}", daemon=True)
         self._stopping = False
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def start(self) -> None:
         """Starts the engine's thread."""
@@ -84,11 +89,6 @@ class AsyncEngine:
     def next_id(self) -> int:
         """Returns the id of a new request; ids rise in the order of arrival."""
         return next(self._ids)
-
-    @property
-    def live(self) -> int:
-        """How many requests have not ended."""
-        return len(self._live)
 
     @contextmanager
     def submit(self, tasks: Sequence[Task]) -> Iterator[list[AsyncIterator[Event]]]:
@@ -111,13 +111,15 @@ class AsyncEngine:
             )
         for task in tasks:
             self._live[task.request.id] = _Live(task.request.width)
+        self.idle.clear()
         queues = [self._live[task.request.id].events for task in tasks]
         self._inbox.put(_Submit(tasks))
         try:
             yield [_until_last(queue) for queue in queues]
         finally:
             for task in tasks:
-                if self._live.pop(task.request.id, None):
+                if task.request.id in self._live:
+                    self._forget(task.request.id)
                     self._inbox.put(_Abort(task.request.id))
 
     def _waiting_with(self, tasks: Sequence[Task]) -> int:
@@ -131,7 +133,12 @@ class AsyncEngine:
             if live := self._live.get(event.request_id):
                 live.events.put_nowait(event)
                 if event.last:
-                    del self._live[event.request_id]
+                    self._forget(event.request_id)
+
+    def _forget(self, request_id: int) -> None:
+        del self._live[request_id]
+        if not self._live:
+            self.idle.set()
 
     def _work(self) -> None:
         """The thread: takes messages, steps, sends events; sleeps when there is nothing to do."""

@@ -14,6 +14,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
 
+_BLOCK = 64
+
 
 class LogitsRows:
     """The logits of one run of the model, with what all its rows need, computed at once.
@@ -45,10 +47,8 @@ class LogitsRows:
 
     def top(self, row: int, count: int) -> list[tuple[int, float]]:
         """Returns the likeliest tokens of a row with their log-probabilities, best first."""
-        scores = self.values[row]
-        best = np.argpartition(scores, -count)[-count:] if count < len(scores) else np.arange(count)
-        best = best[np.argsort(-scores[best], kind="stable")]
-        return [(int(token_id), self.logprob(row, int(token_id))) for token_id in best]
+        best: list[int] = top_places(self.values[row], count).tolist()
+        return [(token_id, self.logprob(row, token_id)) for token_id in best]
 
     @property
     def log_softmax(self) -> Floats:
@@ -172,3 +172,21 @@ def softmax(scores: Floats) -> Floats:
     powers = np.exp(scores - scores.max())
     probabilities: Floats = powers / powers.sum()
     return probabilities
+
+
+def top_places(scores: Floats, count: int) -> Ids:
+    """Returns the places of the highest scores, best first.
+
+    Args:
+        scores: [any number]; a few million at most.
+        count: How many are wanted; all are returned when there are no more.
+    """
+    blocks = len(scores) // _BLOCK
+    if count < blocks:
+        # `count` blocks have a maximum of at least this, so that what is below it cannot be
+        # among the highest; what is left to sort is little.
+        maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+        places = np.flatnonzero(scores >= np.partition(maxima, -count)[-count])
+    else:
+        places = np.arange(len(scores))
+    return places[np.argsort(-scores[places], kind="stable")[:count]]

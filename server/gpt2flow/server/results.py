@@ -28,18 +28,18 @@ class CandidateResult:
 
     Attributes:
         text: Cut before a stop string; starts with the prompt if that was asked for.
+        stop_string: The stop string that ended it, or empty.
         token_ids: All produced tokens, the one that ended it included.
         finish_reason: Why it ended.
-        stop_string: The stop string that ended it, or empty.
         cumulative_logprob: Sum over the produced tokens.
         beam_score: What it was ranked by, in beam search.
         logprobs: One entry a produced token, if asked for.
     """
 
     text: str
+    stop_string: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    stop_string: str = ""
     cumulative_logprob: float = 0.0
     beam_score: float = 0.0
     logprobs: tuple[PositionLogprobs, ...] = ()

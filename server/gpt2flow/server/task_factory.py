@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError
 from gpt2flow.server.errors import InvalidRequestError, Violations
+from gpt2flow.server.generation.beams import BeamTask
 from gpt2flow.server.generation.sampling import SamplingTask
 from gpt2flow.server.generation.scoring import ScoreTask
 from gpt2flow.server.generation.spec import Generation
@@ -139,7 +140,7 @@ class TaskFactory:
         if limit is not None:
             request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))
         if isinstance(params.decoding, BeamSearchParams):
-            raise NotImplementedError
+            return BeamTask(request, generation, params.decoding)
         return SamplingTask(request, generation, params.decoding)
 
     def _request(self, prompt: list[int], width: int, priority: int, arrival: Arrival) -> Request:

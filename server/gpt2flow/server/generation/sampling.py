@@ -106,7 +106,7 @@ class SamplingTask(Task):
 
     def _nothing(self) -> CandidateResult:
         """Returns what there is of a candidate that never ran."""
-        return CandidateResult(self._generation.echo, (), FinishReason.TIME_LIMIT)
+        return CandidateResult(self._generation.echo, "", (), FinishReason.TIME_LIMIT)
 
     def _add(self, candidate: Candidate) -> None:
         self._candidates.append(candidate)
