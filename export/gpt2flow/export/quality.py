@@ -32,11 +32,12 @@ def measure(
         architecture: The shape of both.
         on_tokens: Told how many predictions are done, and how many there are.
     """
+    total = text.predictions
+    on_tokens(0, total)
     if model is None:
         return _reference_alone(text, reference, on_tokens)
     slots = slots_for(architecture.context_length, architecture.vocabulary_size)
     served = ServedModel(model, architecture, slots)
-    total = text.predictions
     return compare(text.windows, reference, served, slots, lambda done: on_tokens(done, total))
 
 

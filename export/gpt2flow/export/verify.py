@@ -1,7 +1,7 @@
 """Measures a bundle against the reference, on text, as the server runs it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -70,7 +70,8 @@ class Comparison:
     @property
     def mean_kl(self) -> float:
         """Mean Kullback-Leibler divergence of the bundle from the reference, in nats."""
-        return self._divergence / self.tokens
+        # It is never negative but by rounding.
+        return max(0.0, self._divergence / self.tokens)
 
 
 def slots_for(context_length: int, vocabulary_size: int) -> int:
@@ -95,26 +96,28 @@ def compare(
         reference: What to compare with.
         served: What to compare, with that many slots.
         slots: How many windows are decoded together.
-        on_tokens: Told, now and then, how many predictions are done.
+        on_tokens: Told how many predictions are done.
     """
     comparison = Comparison()
     # The longest first, so that the rows that are still decoding are always the first slots.
     ordered = sorted(windows, key=len, reverse=True)
     for start in range(0, len(ordered), slots):
-        _compare_together(ordered[start : start + slots], reference, served, comparison)
-        on_tokens(comparison.tokens)
+        together = ordered[start : start + slots]
+        for _ in _compare_together(together, reference, served, comparison):
+            on_tokens(comparison.tokens)
     return comparison
 
 
 def _compare_together(
     windows: Sequence[TokenArray], reference: Reference, served: Served, comparison: Comparison
-) -> None:
-    """Compares windows, in order of falling length, that are decoded together."""
+) -> Iterator[None]:
+    """Compares windows, in order of falling length, that are decoded together, step by step."""
     expected = [reference.logits(window[:-1]) for window in windows]
     lengths = np.array([len(window) // 2 for window in windows])
     for slot, (window, length) in enumerate(zip(windows, lengths, strict=True)):
         logits = served.prefill(slot, window[:length])
         comparison.add(expected[slot][:length], logits, window[1 : length + 1])
+        yield
     ends = np.array([len(window) - 1 for window in windows])
     while (rows := int((lengths < ends).sum())) > 0:
         at = [(slot, lengths[slot]) for slot in range(rows)]
@@ -125,6 +128,7 @@ def _compare_together(
             np.array([windows[s][p + 1] for s, p in at]),
         )
         lengths[:rows] += 1
+        yield
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:
