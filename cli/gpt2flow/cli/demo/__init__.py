@@ -1,0 +1,1 @@
+"""The demo: the shipped model carries out all four workflows, in real processes."""
