@@ -48,9 +48,10 @@ class AgentProcess:
         line = from_agent.readline()
         if not line:
             raise CommandError(f"the agent ended: {_last_line(self._log)}", Exit.FAILURE)
-        report: dict[str, Any] = json.loads(line)
-        if "error" in report:
-            raise CommandError(f"the agent: {report['error']}", Exit.FAILURE)
+        result: dict[str, Any] = json.loads(line)
+        if "error" in result:
+            raise CommandError(f"the agent: {result['error']}", Exit.FAILURE)
+        report: dict[str, Any] = result["report"]
         return report
 
 
