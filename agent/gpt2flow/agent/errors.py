@@ -11,3 +11,19 @@ class InputError(AgentError):
 
 class FlowError(InputError):
     """A flow file is not valid; the text names the file and the field."""
+
+
+class UnknownModelError(InputError):
+    """The server has no model of that name."""
+
+
+class MessageIdError(InputError):
+    """The id of a message was used already, for another message."""
+
+
+class ModelError(AgentError):
+    """The model could not be asked, or its answer is no action."""
+
+
+class DatabaseError(AgentError):
+    """The database cannot be opened, read or written."""

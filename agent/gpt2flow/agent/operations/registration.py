@@ -1,0 +1,116 @@
+"""Registration and login: a contact is proved by a code that was sent there."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import func, select
+
+from gpt2flow.agent.operations.context import Context, Outcome
+from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.shop import Checkout, Customer, OutboxMessage, Verification
+
+_SALT_BYTES = 16
+
+
+def new_code() -> str:
+    """A fresh verification code of six digits."""
+    return f"{secrets.randbelow(10**6):06}"
+
+
+def register(context: Context, arguments: Arguments) -> Outcome:
+    """Sends a code to a new customer's contact; a known contact logs in instead."""
+    contact, name = str(arguments["contact"]), str(arguments["name"])
+    known = _customer(context, contact) is not None
+    outcome = "already_registered" if known else "code_sent"
+    return _send_code(context, outcome, contact, None if known else name)
+
+
+def log_in(context: Context, arguments: Arguments) -> Outcome:
+    """Sends a code to a customer's contact."""
+    contact = str(arguments["contact"])
+    if _customer(context, contact) is None:
+        return "unknown_contact", {"contact": contact}
+    return _send_code(context, "code_sent", contact, None)
+
+
+def verify(context: Context, arguments: Arguments) -> Outcome:
+    """Logs in whoever knows the code. A code has a last moment and few attempts."""
+    verification = context.db.get_one(Verification, context.session.id)
+    spent = verification.attempts >= context.number("code_attempts")
+    if spent or context.now >= verification.expires_at:
+        return "expired", {}
+    digest = _digest(verification.salt, str(arguments["code"]))
+    if not hmac.compare_digest(digest, verification.digest):
+        verification.attempts += 1
+        return "wrong_code", {}
+    customer = _customer(context, verification.contact)
+    if customer is None:
+        customer = Customer(
+            name=verification.name or verification.contact,
+            contact=verification.contact,
+            language=context.language,
+            created_at=context.now,
+        )
+        context.db.add(customer)
+        context.db.flush()
+    context.session.customer_id = customer.id
+    context.db.delete(verification)
+    return "verified", {"name": customer.name}
+
+
+def resend_code(context: Context, arguments: Arguments) -> Outcome:
+    """Sends another code; the one before is void."""
+    del arguments
+    verification = context.db.get_one(Verification, context.session.id)
+    return _send_code(context, "code_sent", verification.contact, verification.name)
+
+
+def log_out(context: Context, arguments: Arguments) -> Outcome:
+    """Forgets who the customer is; the cart stays, as it did before the login."""
+    del arguments
+    context.session.customer_id = None
+    context.session.focus_order_id = None
+    checkout = context.db.get(Checkout, context.session.id)
+    if checkout is not None:
+        context.db.delete(checkout)
+    return "logged_out", {}
+
+
+def _customer(context: Context, contact: str) -> Customer | None:
+    return context.db.scalar(select(Customer).where(Customer.contact == contact))
+
+
+def _send_code(context: Context, outcome: str, contact: str, name: str | None) -> Outcome:
+    """Starts a verification; the code itself goes to the contact alone."""
+    if _codes_sent(context, contact) >= context.number("codes_per_hour"):
+        return "too_many_codes", {"contact": contact}
+    code, salt = context.new_code(), secrets.token_hex(_SALT_BYTES)
+    minutes = context.number("code_minutes")
+    verification = context.db.get(Verification, context.session.id)
+    if verification is None:
+        verification = Verification(session_id=context.session.id)
+        context.db.add(verification)
+    verification.contact = contact
+    verification.name = name
+    verification.salt = salt
+    verification.digest = _digest(salt, code)
+    verification.attempts = 0
+    verification.expires_at = context.now + timedelta(minutes=minutes)
+    context.recipient = contact
+    return outcome, {"code": code, "minutes": minutes, "contact": contact, "name": name or ""}
+
+
+def _codes_sent(context: Context, contact: str) -> int:
+    """How many codes went to a contact in the last hour, whoever asked for them."""
+    query = select(func.count(OutboxMessage.id)).where(
+        OutboxMessage.contact == contact,
+        OutboxMessage.flow == context.flow.flow,
+        OutboxMessage.created_at > context.now - timedelta(hours=1),
+    )
+    return context.db.scalar(query) or 0
+
+
+def _digest(salt: str, code: str) -> str:
+    return hashlib.sha256(f"{salt}:{code}".encode()).hexdigest()

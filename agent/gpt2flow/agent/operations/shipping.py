@@ -1,0 +1,145 @@
+"""Couriers, parcels, and where they are."""
+
+from datetime import date, timedelta
+
+from sqlalchemy import func, select
+
+from gpt2flow.agent.operations.context import Context, Outcome
+from gpt2flow.agent.operations.lookup import own_order, status_at, unknown_order
+from gpt2flow.agent.operations.order import CHANGEABLE
+from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.shop import (
+    Case,
+    CaseKind,
+    CaseStatus,
+    Courier,
+    Order,
+    OrderStatus,
+    Shipment,
+    order_id,
+)
+from gpt2flow.agent.wording import day, status_word
+
+_SATURDAY = 5
+
+
+def assign_courier(context: Context, arguments: Arguments) -> Outcome:
+    """Gives the parcel to the courier who has the fewest; a person looks if there is none."""
+    order = context.db.get_one(Order, order_id(str(arguments["order"])))
+    courier = _least_busy(context)
+    if courier is None:
+        context.db.add(_case(context, order, CaseKind.NO_COURIER, None))
+        return "no_courier", {"order": order.number}
+    context.db.add(
+        Shipment(
+            order_id=order.id,
+            courier_code=courier.code,
+            tracking=f"{courier.code}{order.id:08}",
+            collected_at=context.now + timedelta(hours=context.number("handover_hours")),
+            expected_on=_working_days_after(context.now.date(), context.number("delivery_days")),
+        )
+    )
+    order.status = OrderStatus.ASSIGNED
+    return "courier_assigned", {"order": order.number}
+
+
+def send_delivery_details(context: Context, arguments: Arguments) -> Outcome:
+    """Tells the customer who brings the parcel, and by when."""
+    order = context.db.get_one(Order, order_id(str(arguments["order"])))
+    shipment = context.db.get_one(Shipment, order.id)
+    shipment.details_sent_at = context.now
+    return "details_sent", _parcel(context, order, shipment) | {"address": order.address}
+
+
+def track_order(context: Context, arguments: Arguments) -> Outcome:
+    """Tells how far an order is."""
+    number = str(arguments["order"])
+    order = own_order(context, number)
+    if order is None:
+        return unknown_order(context, number)
+    status = status_at(context.db, order, context.now)
+    fields: dict[str, str | int] = {
+        "order": order.number,
+        "status": status_word(status, context.language),
+    }
+    shipment = context.db.get(Shipment, order.id)
+    if shipment is None or status is OrderStatus.CANCELLED:
+        return "no_parcel", fields
+    return "tracked", fields | _parcel(context, order, shipment)
+
+
+def change_address(context: Context, arguments: Arguments) -> Outcome:
+    """Sends an order elsewhere, as long as no courier has it."""
+    number, address = str(arguments["order"]), str(arguments["address"])
+    order = own_order(context, number)
+    if order is None:
+        return unknown_order(context, number)
+    status = status_at(context.db, order, context.now)
+    if status not in CHANGEABLE:
+        word = status_word(status, context.language)
+        return "too_late", {"order": order.number, "status": word}
+    order.address = address
+    return "changed", {"order": order.number, "address": address}
+
+
+def confirm_delivery(context: Context, arguments: Arguments) -> Outcome:
+    """Notes that a parcel has arrived: whoever holds it knows better than the plan."""
+    number = str(arguments["order"])
+    order = own_order(context, number)
+    if order is None:
+        return unknown_order(context, number)
+    status = status_at(context.db, order, context.now)
+    if status in (OrderStatus.SUBMITTED, OrderStatus.CANCELLED):
+        context.db.add(_case(context, order, CaseKind.DELIVERY_REPORT, context.message))
+        word = status_word(status, context.language)
+        return "not_on_its_way", {"order": order.number, "status": word}
+    if status is not OrderStatus.DELIVERED:
+        order.status = OrderStatus.DELIVERED
+        order.delivered_at = context.now
+    return "delivered", {"order": order.number}
+
+
+def _parcel(context: Context, order: Order, shipment: Shipment) -> dict[str, str | int]:
+    return {
+        "order": order.number,
+        "courier": shipment.courier.name(context.language),
+        "tracking": shipment.tracking,
+        "date": day(shipment.expected_on, context.language),
+    }
+
+
+def _least_busy(context: Context) -> Courier | None:
+    """The active courier with the fewest parcels under way."""
+    under_way = (
+        select(Shipment.courier_code, func.count().label("parcels"))
+        .join(Order, Order.id == Shipment.order_id)
+        .where(Order.status == OrderStatus.ASSIGNED)
+        .group_by(Shipment.courier_code)
+        .subquery()
+    )
+    return context.db.scalar(
+        select(Courier)
+        .outerjoin(under_way, under_way.c.courier_code == Courier.code)
+        .where(Courier.active)
+        .order_by(func.coalesce(under_way.c.parcels, 0), Courier.code)
+        .limit(1)
+    )
+
+
+def _case(context: Context, order: Order, kind: CaseKind, note: str | None) -> Case:
+    return Case(
+        kind=kind,
+        status=CaseStatus.OPEN,
+        session_id=context.session.id,
+        customer_id=order.customer_id,
+        order_id=order.id,
+        note=note,
+        created_at=context.now,
+    )
+
+
+def _working_days_after(start: date, days: int) -> date:
+    while days:
+        start += timedelta(days=1)
+        days -= start.weekday() < _SATURDAY
+    return start

@@ -1,0 +1,39 @@
+"""The shop: a schema of customers, products, orders, parcels, cases and messages."""
+
+from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.cases import CLAIMS, INBOX, Case, CaseKind, CaseStatus
+from gpt2flow.agent.shop.customers import Customer
+from gpt2flow.agent.shop.database import Database, database_url
+from gpt2flow.agent.shop.orders import Order, OrderLine, OrderStatus, order_id
+from gpt2flow.agent.shop.outbox import OutboxMessage
+from gpt2flow.agent.shop.products import Product, ProductAlias
+from gpt2flow.agent.shop.records import ExecutedAction, ModelCall
+from gpt2flow.agent.shop.sessions import CartLine, Checkout, CustomerSession, Verification
+from gpt2flow.agent.shop.shipments import Courier, Shipment
+
+__all__ = [
+    "CLAIMS",
+    "INBOX",
+    "Base",
+    "CartLine",
+    "Case",
+    "CaseKind",
+    "CaseStatus",
+    "Checkout",
+    "Courier",
+    "Customer",
+    "CustomerSession",
+    "Database",
+    "ExecutedAction",
+    "ModelCall",
+    "Order",
+    "OrderLine",
+    "OrderStatus",
+    "OutboxMessage",
+    "Product",
+    "ProductAlias",
+    "Shipment",
+    "Verification",
+    "database_url",
+    "order_id",
+]

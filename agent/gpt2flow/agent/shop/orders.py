@@ -1,0 +1,64 @@
+"""What was bought."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from gpt2flow.agent.shop.base import Base, text_enum
+from gpt2flow.agent.shop.products import Product
+
+# Numbers that customers see have four digits from the first order on.
+_FIRST_NUMBER = 1000
+_PREFIX = "SO-"
+
+
+class OrderStatus(StrEnum):
+    """How far an order is; `assigned` becomes `on_its_way` by the courier's plan."""
+
+    SUBMITTED = "submitted"
+    ASSIGNED = "assigned"
+    ON_ITS_WAY = "on_its_way"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+
+
+class OrderLine(Base):
+    """So many of a product at the price of the day."""
+
+    __tablename__ = "order_lines"
+
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+    sku: Mapped[str] = mapped_column(ForeignKey("products.sku"), primary_key=True)
+    quantity: Mapped[int]
+    price: Mapped[Decimal]
+    product: Mapped[Product] = relationship()
+
+
+class Order(Base):
+    """A submitted order; its stock is reserved."""
+
+    __tablename__ = "orders"
+    # Customers know orders by number, so none may come back after a deletion.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads this name
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer_id: Mapped[int] = mapped_column(ForeignKey("customers.id"), index=True)
+    status: Mapped[OrderStatus] = mapped_column(text_enum(OrderStatus))
+    address: Mapped[str]
+    total: Mapped[Decimal]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    lines: Mapped[list[OrderLine]] = relationship(order_by=OrderLine.sku)
+
+    @property
+    def number(self) -> str:
+        """The number that the customer knows it by."""
+        return f"{_PREFIX}{_FIRST_NUMBER + self.id}"
+
+
+def order_id(number: str) -> int:
+    """The id of the order with a number like `SO-1042`."""
+    return int(number.removeprefix(_PREFIX)) - _FIRST_NUMBER

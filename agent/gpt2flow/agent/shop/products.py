@@ -1,0 +1,40 @@
+"""What is for sale."""
+
+from decimal import Decimal
+
+from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from gpt2flow.agent.shop.base import Base
+
+
+class ProductAlias(Base):
+    """Another name, in any language, by which customers ask for a product."""
+
+    __tablename__ = "product_aliases"
+
+    sku: Mapped[str] = mapped_column(ForeignKey("products.sku"), primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Product(Base):
+    """An item of the catalogue. Its stock is what no order has reserved yet."""
+
+    __tablename__ = "products"
+    __table_args__ = (CheckConstraint("stock >= 0", name="stock_not_negative"),)
+
+    sku: Mapped[str] = mapped_column(primary_key=True)
+    name_en: Mapped[str]
+    name_zh: Mapped[str]
+    price: Mapped[Decimal]
+    stock: Mapped[int]
+    aliases: Mapped[list[ProductAlias]] = relationship(order_by=ProductAlias.alias)
+
+    def name(self, language: str) -> str:
+        """Its name in the customer's language."""
+        return self.name_zh if language == "zh" else self.name_en
+
+    @property
+    def names(self) -> list[str]:
+        """All names that it goes by."""
+        return [self.name_en, self.name_zh, *(alias.alias for alias in self.aliases)]

@@ -1,0 +1,81 @@
+"""How amounts, times, lists and status words are written to a customer."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from gpt2flow.agent.shop import CaseKind, OrderStatus
+
+Language = Literal["en", "zh"]
+
+_STATUS: dict[OrderStatus, dict[Language, str]] = {
+    OrderStatus.SUBMITTED: {"en": "being prepared", "zh": "正在备货"},
+    OrderStatus.ASSIGNED: {"en": "waiting for the courier", "zh": "等待揽收"},
+    OrderStatus.ON_ITS_WAY: {"en": "on its way", "zh": "正在配送"},
+    OrderStatus.DELIVERED: {"en": "delivered", "zh": "已签收"},
+    OrderStatus.CANCELLED: {"en": "cancelled", "zh": "已取消"},
+}
+_CLAIM: dict[CaseKind, dict[Language, str]] = {
+    CaseKind.REFUND: {"en": "refund", "zh": "退款"},
+    CaseKind.RETURN: {"en": "return", "zh": "退货"},
+    CaseKind.EXCHANGE: {"en": "exchange", "zh": "换货"},
+}
+_NONE: dict[Language, str] = {"en": "none", "zh": "无"}
+_WEEKDAYS: dict[Language, Sequence[str]] = {
+    "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    "zh": ("星期一", "星期二", "星期三", "星期四", "星期五", "星期六", "星期日"),
+}
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
+
+def money(amount: Decimal) -> str:
+    """An amount with two decimals."""
+    return f"{amount:.2f}"
+
+
+def day(value: date, language: Language) -> str:
+    """A date with its weekday, independent of the machine's locale."""
+    weekday = _WEEKDAYS[language][value.weekday()]
+    if language == "zh":
+        return f"{value.year}年{value.month}月{value.day}日{weekday}"
+    return f"{weekday} {value.day} {_MONTHS[value.month - 1]} {value.year}"
+
+
+def moment(value: datetime, language: Language) -> str:
+    """A date with its weekday and the time of day."""
+    separator = " " if language == "zh" else ", "
+    return f"{day(value.date(), language)}{separator}{value:%H:%M}"
+
+
+def listing(items: Iterable[str], language: Language) -> str:
+    """Items in a row, or the word for none."""
+    return ("、" if language == "zh" else ", ").join(items) or _NONE[language]
+
+
+def cart_line(quantity: int, name: str, price: Decimal) -> str:
+    """One line of a cart or an order."""
+    return f"{quantity} × {name} ({money(price * quantity)})"
+
+
+def status_word(status: OrderStatus, language: Language) -> str:
+    """What an order's status is called."""
+    return _STATUS[status][language]
+
+
+def claim_word(kind: CaseKind, language: Language) -> str:
+    """What a claim on an order is called."""
+    return _CLAIM[kind][language]
