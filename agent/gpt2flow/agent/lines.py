@@ -1,13 +1,13 @@
-"""A conversation as JSON Lines: one message a line in, one report a line out."""
+"""A conversation as JSON Lines: one message a line in, one result a line out."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpt2flow.agent.errors import AgentError, InputError
+from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.service import Agent
 
 
@@ -20,19 +20,27 @@ class _Line(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one line.
+class LineResult:
+    """What came of one line: a report, or the error that kept it from having one.
 
-    `text` is JSON on one line: a turn's report, or `{"line", "error"}`. A
-    command should end with the `exit_code`: 2 for a line that cannot be used,
-    1 for a message that failed.
+    `exit_code` is the one that a command should end with: 0, 2 for a line that
+    cannot be used, 1 for a message that failed.
     """
 
-    text: str
+    line: int
     exit_code: Literal[0, 1, 2] = 0
+    error: str | None = None
+    report: TurnReport | None = None
+
+    def json_line(self) -> dict[str, Any]:
+        """The result as JSON has it, with either `report` or `error`."""
+        ending: dict[str, Any] = {"line": self.line, "exit_code": self.exit_code}
+        if self.report is None:
+            return ending | {"error": self.error}
+        return ending | {"report": self.report.model_dump(mode="json")}
 
 
-def answers(agent: Agent, lines: Iterable[str]) -> Iterator[Answer]:
+def handle_lines(agent: Agent, lines: Iterable[str]) -> Iterator[LineResult]:
     """Handles `{"session", "text", "id"?}` line by line, as the lines come.
 
     A line that fails is reported, and the next one is handled. Empty lines are
@@ -43,17 +51,12 @@ def answers(agent: Agent, lines: Iterable[str]) -> Iterator[Answer]:
             continue
         try:
             line = _Line.model_validate_json(text)
-            report = agent.handle(line.session, line.text, line.id)
-            yield Answer(report.model_dump_json())
+            yield LineResult(number, report=agent.handle(line.session, line.text, line.id))
         except ValidationError as error:
-            yield _failed(number, _problem(error), 2)
+            yield LineResult(number, 2, f"line {number}: {_problem(error)}")
         except AgentError as error:
-            yield _failed(number, str(error), 2 if isinstance(error, InputError) else 1)
-
-
-def _failed(number: int, error: str, exit_code: Literal[1, 2]) -> Answer:
-    text = json.dumps({"line": number, "error": error}, ensure_ascii=False)
-    return Answer(text, exit_code)
+            code: Literal[1, 2] = 2 if isinstance(error, InputError) else 1
+            yield LineResult(number, code, f"line {number}: {error}")
 
 
 def _problem(error: ValidationError) -> str:
