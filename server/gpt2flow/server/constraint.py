@@ -135,7 +135,7 @@ def _grammar(params: ConstraintParams) -> str:
 
 
 def _choices(values: Sequence[str]) -> str:
-    return "start: " + " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    return "start: " + " | ".join(json.dumps(value) for value in values)
 
 
 def _one_line(message: str) -> str:

@@ -67,11 +67,6 @@ class Scheduler:
         yield from self._running
         yield from (request for _, _, request in self._waiting)
 
-    @property
-    def busy(self) -> bool:
-        """Whether any request has not ended."""
-        return bool(self._running or self._waiting)
-
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
         heapq.heappush(self._waiting, (-request.priority, request.id, request))

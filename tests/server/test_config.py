@@ -1,0 +1,63 @@
+"""Settings are checked when they are made."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address
+from gpt2flow.server.errors import ConfigError
+
+MODELS = {"m": Path("somewhere")}
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"threads": 0}, "threads is 0"),
+        ({"max_sequences": 0}, "max_sequences is 0"),
+        ({"max_sequences": 5000}, "max_sequences is 5000"),
+        ({"max_queued": -1}, "max_queued is -1"),
+        ({"prefill_chunk": 0}, "prefill_chunk is 0"),
+        ({"default_max_new_tokens": 0}, "default_max_new_tokens is 0"),
+        ({"max_top_logprobs": -1}, "max_top_logprobs is -1"),
+    ],
+)
+def test_engine_settings_out_of_range(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EngineConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"models": {}}, "no model given"),
+        ({"models": {"": Path()}}, "needs a name"),
+        ({"port": 70000}, "port is 70000"),
+        ({"drain_seconds": -1}, "drain_seconds is -1"),
+        ({"drain_seconds": float("nan")}, "drain_seconds is nan"),
+    ],
+)
+def test_server_settings_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ServerConfig(**{"models": MODELS} | options)
+
+
+@pytest.mark.parametrize(
+    "address,expected",
+    [
+        ("127.0.0.1:50051", ("127.0.0.1", 50051)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:80", ("::1", 80)),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int]) -> None:
+    host, port = parse_address(address)
+    assert (host, port) == expected
+    assert ServerConfig(models=MODELS, host=host, port=port).address == address
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:port", "host:-1", "host:²"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="not of the form host:port"):
+        parse_address(address)

@@ -1,0 +1,181 @@
+"""Processors change logits as transformers' do, on the same logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.generation import logits_process as hf
+
+from gpt2flow.server import logits
+from gpt2flow.server.logits import Floats, LogitsRows
+
+VOCABULARY = 200
+
+seeds = st.integers(0, 2**32 - 1)
+histories = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
+
+
+def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
+    scores = np.random.default_rng(seed).normal(0, spread, size)
+    return scores.astype(np.float32)
+
+
+def by_transformers(processor: Any, tokens: list[int], scores: Floats) -> Floats:
+    output = processor(torch.tensor([tokens]), torch.from_numpy(scores.copy())[None])
+    processed: Floats = output[0].numpy()
+    return processed
+
+
+def history(tokens: list[int]) -> logits.Ids:
+    return np.array(tokens, np.intp)
+
+
+@given(seeds, st.dictionaries(st.integers(0, VOCABULARY - 1), st.floats(-100, 100), min_size=1))
+def test_logit_bias(seed: int, biases: dict[int, float]) -> None:
+    scores = random_scores(seed)
+    sequence_bias = {(token,): bias for token, bias in biases.items()}
+    expected = by_transformers(hf.SequenceBiasLogitsProcessor(sequence_bias), [1, 2], scores)
+    ids, values = history(list(biases)), np.array(list(biases.values()), np.float32)
+    np.testing.assert_allclose(logits.bias_tokens(scores, ids, values), expected, rtol=1e-6)
+
+
+@given(seeds, histories, st.floats(0.1, 5))
+def test_repetition_penalty(seed: int, tokens: list[int], penalty: float) -> None:
+    scores = random_scores(seed)
+    expected = by_transformers(hf.RepetitionPenaltyLogitsProcessor(penalty), tokens, scores)
+    ours = logits.penalise_repetition(scores, history(tokens), penalty)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_presence_counts_once_and_frequency_each_time() -> None:
+    scores = np.zeros(4, np.float32)
+    produced = history([2, 1, 2, 2])
+    np.testing.assert_allclose(
+        logits.penalise_occurrence(scores, produced, 0.5, 0), [0, -0.5, -0.5, 0]
+    )
+    np.testing.assert_allclose(
+        logits.penalise_occurrence(scores, produced, 0, 0.5), [0, -0.5, -1.5, 0]
+    )
+    np.testing.assert_allclose(
+        logits.penalise_occurrence(scores, produced, 1, -0.5), [0, -0.5, 0.5, 0]
+    )
+
+
+@given(seeds, histories, st.integers(1, 5))
+def test_no_repeat_ngram(seed: int, tokens: list[int], size: int) -> None:
+    scores = random_scores(seed)
+    expected = by_transformers(hf.NoRepeatNGramLogitsProcessor(size), tokens, scores)
+    ours = logits.forbid(scores, logits.repeated_ngram_ends(history(tokens), size))
+    np.testing.assert_array_equal(ours, expected)
+
+
+@given(
+    seeds,
+    histories,
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
+)
+def test_bad_words(seed: int, tokens: list[int], words: list[list[int]]) -> None:
+    scores = random_scores(seed)
+    processor = hf.NoBadWordsLogitsProcessor(words, torch.tensor([VOCABULARY]))
+    expected = by_transformers(processor, tokens, scores)
+    ours = logits.forbid(scores, logits.bad_word_ends(history(tokens), [history(w) for w in words]))
+    np.testing.assert_array_equal(ours, expected)
+
+
+def kept(scores: Floats) -> list[int]:
+    return np.flatnonzero(np.isfinite(scores)).tolist()
+
+
+@pytest.mark.parametrize(
+    "keep,warper,values",
+    [
+        (logits.keep_top_k, lambda k: hf.TopKLogitsWarper(int(k)), [1, 2, 7, 64, 199, 200, 500]),
+        (logits.keep_top_p, hf.TopPLogitsWarper, [0.001, 0.1, 0.5, 0.9, 0.99, 0.9999]),
+        (logits.keep_min_p, hf.MinPLogitsWarper, [0.001, 0.05, 0.3, 0.99]),
+        (logits.keep_typical, hf.TypicalLogitsWarper, [0.01, 0.2, 0.5, 0.9, 0.999]),
+    ],
+)
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 20.0])
+def test_filters(
+    keep: Callable[..., Any], warper: Callable[..., Any], values: list[float], spread: float
+) -> None:
+    for value in values:
+        for seed in range(20):
+            scores = random_scores(seed, spread=spread)
+            expected = by_transformers(warper(value), [1], scores)
+            assert np.flatnonzero(keep(scores, value)).tolist() == kept(expected), (value, seed)
+
+
+@pytest.mark.parametrize(
+    "keep,warper",
+    [
+        (lambda scores: logits.keep_top_k(scores, 40), hf.TopKLogitsWarper(40)),
+        (lambda scores: logits.keep_top_p(scores, 0.9), hf.TopPLogitsWarper(0.9)),
+        (lambda scores: logits.keep_min_p(scores, 0.1), hf.MinPLogitsWarper(0.1)),
+        (lambda scores: logits.keep_typical(scores, 0.9), hf.TypicalLogitsWarper(0.9)),
+    ],
+)
+def test_filters_after_tokens_were_forbidden(keep: Callable[..., Any], warper: Any) -> None:
+    for seed in range(20):
+        scores = logits.forbid(random_scores(seed), np.arange(0, VOCABULARY, 3))
+        expected = by_transformers(warper, [1], scores)
+        chosen = np.flatnonzero(keep(scores) & np.isfinite(scores))
+        assert chosen.tolist() == kept(expected), seed
+
+
+def test_ties_with_the_last_of_top_k_are_kept() -> None:
+    scores = np.array([1, 3, 2, 2, 0], np.float32)
+    assert logits.keep_top_k(scores, 2).tolist() == [False, True, True, True, False]
+
+
+def test_top_p_by_hand() -> None:
+    scores = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
+    assert logits.keep_top_p(scores, 0.39).tolist() == [False, True, False, False]
+    assert logits.keep_top_p(scores, 0.41).tolist() == [False, True, False, True]
+    assert logits.keep_top_p(scores, 0.71).tolist() == [False, True, True, True]
+    assert logits.keep_top_p(scores, 0.95).tolist() == [True, True, True, True]
+
+
+@given(seeds, st.integers(1, 1000), st.integers(1, 300))
+def test_top_places_are_those_of_a_full_sort(seed: int, size: int, count: int) -> None:
+    scores = random_scores(seed, size=size)
+    expected = np.argsort(-scores, kind="stable")[:count]
+    assert logits.top_places(scores, count).tolist() == expected.tolist()
+
+
+def test_top_places_with_forbidden_tokens() -> None:
+    scores = np.full(1000, -np.inf, np.float32)
+    scores[[3, 500, 999]] = [1, 3, 2]
+    assert logits.top_places(scores, 3).tolist() == [500, 999, 3]
+
+
+@given(seeds, st.integers(1, 5))
+def test_rows_know_their_logprobs(seed: int, rows: int) -> None:
+    values = random_scores(seed, size=rows * VOCABULARY).reshape(rows, VOCABULARY)
+    ours = LogitsRows(values)
+    expected = torch.log_softmax(torch.from_numpy(values), dim=-1)
+    assert ours.argmax == values.argmax(axis=1).tolist()
+    for row in range(rows):
+        assert ours.logprob(row, 5) == pytest.approx(float(expected[row, 5]), abs=1e-5)
+        best = torch.topk(expected[row], 3)
+        assert [token for token, _ in ours.top(row, 3)] == best.indices.tolist()
+        assert [score for _, score in ours.top(row, 3)] == pytest.approx(
+            best.values.tolist(), abs=1e-5
+        )
+
+
+def test_functions_leave_their_arguments_alone() -> None:
+    scores = random_scores(0)
+    before = scores.copy()
+    ids = history([1, 2, 2])
+    logits.bias_tokens(scores, ids, np.ones(3, np.float32))
+    logits.penalise_repetition(scores, ids, 2.0)
+    logits.penalise_occurrence(scores, ids, 1.0, 1.0)
+    logits.forbid(scores, ids)
+    np.testing.assert_array_equal(scores, before)

@@ -1,0 +1,172 @@
+"""Every bad field of a request is named."""
+
+import math
+from typing import Any
+
+import pytest
+
+from gpt2flow.server.errors import InvalidRequestError
+from gpt2flow.server.params import (
+    BeamSearchParams,
+    ConstraintKind,
+    ConstraintParams,
+    GenerationParams,
+    Limits,
+    OutputParams,
+    SamplingParams,
+    StoppingParams,
+    resolve_max_new_tokens,
+    validate,
+)
+
+LIMITS = Limits(
+    context_length=100,
+    vocabulary_size=50,
+    max_sequences=4,
+    max_queued=8,
+    max_top_logprobs=5,
+    default_max_new_tokens=16,
+)
+
+
+def bad_fields(**options: Any) -> list[str]:
+    try:
+        validate(GenerationParams(**options), LIMITS)
+    except InvalidRequestError as error:
+        return [violation.field for violation in error.violations]
+    return []
+
+
+def test_defaults_are_valid() -> None:
+    assert bad_fields() == []
+    assert bad_fields(decoding=BeamSearchParams(num_beams=4)) == []
+
+
+@pytest.mark.parametrize(
+    "name,bad,good",
+    [
+        ("temperature", [-0.1, 100.1, math.nan, math.inf], [0, 1, 100]),
+        ("top_p", [0, -1, 1.01, math.nan], [0.01, 1]),
+        ("min_p", [-0.1, 1, math.nan], [0, 0.99]),
+        ("typical_p", [0, 1.1, math.nan], [0.2, 1]),
+        ("repetition_penalty", [0, -1, math.nan, math.inf], [0.5, 2]),
+        ("presence_penalty", [-2.1, 2.1, math.nan], [-2, 2]),
+        ("frequency_penalty", [-2.1, 2.1, math.nan], [-2, 2]),
+        ("n", [0, 5], [1, 4]),
+        ("logit_bias", [((1, 1.0),) * 1025], [((49, -100.0), (0, 100.0))]),
+        ("bad_words", [("x",) * 257], [("x", "y")]),
+    ],
+)
+def test_ranges_of_sampling(name: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        fields = bad_fields(decoding=SamplingParams(**{name: value}))
+        assert fields == [f"options.sampling.{name}"], value
+    for value in good:
+        assert bad_fields(decoding=SamplingParams(**{name: value})) == [], value
+
+
+@pytest.mark.parametrize(
+    "name,bad,good",
+    [
+        ("num_beams", [0, 5], [1, 4]),
+        ("num_return_sequences", [0, 3], [1, 2]),
+        ("length_penalty", [math.nan, math.inf, 101], [-1, 0, 2]),
+        ("repetition_penalty", [0, math.nan], [1.5]),
+    ],
+)
+def test_ranges_of_beam_search(name: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        decoding = BeamSearchParams(**{"num_beams": 2, name: value})
+        assert bad_fields(decoding=decoding) == [f"options.beam_search.{name}"], value
+    for value in good:
+        assert bad_fields(decoding=BeamSearchParams(**{"num_beams": 2, name: value})) == [], value
+
+
+@pytest.mark.parametrize(
+    "options,field",
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 3, "min_new_tokens": 4}, "min_new_tokens"),
+        ({"min_new_tokens": 101}, "min_new_tokens"),
+        ({"stop_strings": ("a", "")}, "stop_strings[1]"),
+        ({"stop_strings": ("a" * 1025,)}, "stop_strings[0]"),
+        ({"stop_strings": ("a",) * 33}, "stop_strings"),
+        ({"stop_token_ids": (3, 50)}, "stop_token_ids[1]"),
+        ({"time_limit_seconds": 0}, "time_limit_ms"),
+    ],
+)
+def test_ranges_of_stopping(options: dict[str, Any], field: str) -> None:
+    assert bad_fields(stopping=StoppingParams(**options)) == [f"options.stopping.{field}"]
+
+
+@pytest.mark.parametrize(
+    "values,field",
+    [
+        ((), "values"),
+        (("a", "a"), "values"),
+        (("a", ""), "values[1]"),
+    ],
+)
+def test_choices_are_distinct_texts(values: tuple[str, ...], field: str) -> None:
+    constraint = ConstraintParams(ConstraintKind.CHOICES, values)
+    assert bad_fields(constraint=constraint) == [f"options.constraint.choices.{field}"]
+
+
+def test_a_huge_grammar_is_refused() -> None:
+    constraint = ConstraintParams(ConstraintKind.REGEX, ("a" * 300_000,))
+    assert bad_fields(constraint=constraint) == ["options.constraint.regex"]
+
+
+def test_alternatives_need_logprobs() -> None:
+    field = ["options.output.top_logprobs"]
+    assert bad_fields(output=OutputParams(top_logprobs=1)) == field
+    assert bad_fields(output=OutputParams(top_logprobs=6, logprobs=True)) == field
+    assert bad_fields(output=OutputParams(top_logprobs=5, prompt_logprobs=True)) == []
+
+
+def test_greedy_decoding_has_one_candidate() -> None:
+    assert bad_fields(decoding=SamplingParams(temperature=0, n=2)) == ["options.sampling.n"]
+
+
+def test_entries_of_lists_are_named_by_their_place() -> None:
+    decoding = SamplingParams(logit_bias=((1, 0.0), (50, 200.0)), bad_words=("a", ""))
+    assert bad_fields(decoding=decoding) == [
+        "options.sampling.logit_bias[1].token_id",
+        "options.sampling.logit_bias[1].bias",
+        "options.sampling.bad_words[1]",
+    ]
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    fields = bad_fields(
+        decoding=SamplingParams(top_p=2, min_p=-1),
+        stopping=StoppingParams(max_new_tokens=0),
+        constraint=ConstraintParams(ConstraintKind.CHOICES, ()),
+        output=OutputParams(top_logprobs=1),
+    )
+    assert fields == [
+        "options.sampling.top_p",
+        "options.sampling.min_p",
+        "options.stopping.max_new_tokens",
+        "options.constraint.choices.values",
+        "options.output.top_logprobs",
+    ]
+
+
+def test_width_is_the_number_of_slots() -> None:
+    assert GenerationParams(decoding=SamplingParams(n=3)).width == 3
+    assert GenerationParams(decoding=BeamSearchParams(num_beams=4)).width == 4
+
+
+def test_max_new_tokens_fill_the_context_at_most() -> None:
+    assert resolve_max_new_tokens(90, 10, LIMITS) == 10
+    with pytest.raises(InvalidRequestError, match=r"90 tokens.*\(11\).*100") as caught:
+        resolve_max_new_tokens(90, 11, LIMITS)
+    assert caught.value.violations[0].field == "options.stopping.max_new_tokens"
+
+
+def test_max_new_tokens_default_to_what_the_context_leaves() -> None:
+    assert resolve_max_new_tokens(10, None, LIMITS) == 16
+    assert resolve_max_new_tokens(95, None, LIMITS) == 5
+    with pytest.raises(InvalidRequestError, match=r"100 tokens.*\(1\).*100"):
+        resolve_max_new_tokens(100, None, LIMITS)

@@ -1,0 +1,146 @@
+"""Text to tokens and back, byte for byte."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import decoders, models, normalizers
+
+from gpt2flow.server.tokenizer import TextStream, Tokenizer
+
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@given(texts)
+def test_decode_undoes_encode(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(st.lists(st.integers(2, 300), max_size=30))
+def test_decode_is_that_of_the_library(tokenizer: Tokenizer, bundle: Path, ids: list[int]) -> None:
+    library = HfTokenizer.from_file(str(bundle / "tokenizer.json"))
+    assert tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=False)
+
+
+@given(texts)
+def test_tokens_tell_their_bytes(tokenizer: Tokenizer, text: str) -> None:
+    data = text.encode()
+    tokens = tokenizer.tokenize(text)
+    assert b"".join(token.piece for token in tokens) == data
+    assert all(data[token.start : token.end] == token.piece for token in tokens)
+
+
+def test_special_tokens_are_recognised_and_written_out(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("<|user|>") == [1]
+    assert tokenizer.decode([1]) == "<|user|>"
+
+
+def test_an_unused_id_has_no_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.piece(10**6) == b""
+
+
+def test_offsets_survive_a_normaliser(tokenizer: Tokenizer) -> None:
+    library = HfTokenizer.from_str(tokenizer.json)
+    library.normalizer = normalizers.Lowercase()
+    tokens = Tokenizer(library.to_str()).tokenize("éWhere")
+    assert tokens[0].start == 0
+    assert tokens[-1].end == len("éWhere".encode())
+    assert all(one.end == two.start for one, two in itertools.pairwise(tokens))
+
+
+@pytest.mark.parametrize("json", ["", "{}", "[1]"])
+def test_what_is_no_tokenizer_is_refused(json: str) -> None:
+    with pytest.raises(ValueError, match="not a tokenizer"):
+        Tokenizer(json)
+
+
+def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
+    other = HfTokenizer(models.BPE({"a": 0}, []))
+    other.decoder = decoders.BPEDecoder()
+    with pytest.raises(ValueError, match="not a byte-level tokenizer"):
+        Tokenizer(other.to_str())
+
+
+def stream_all(pieces: list[bytes], stops: tuple[str, ...]) -> tuple[list[str], str]:
+    stream = TextStream(stops)
+    texts = []
+    for piece in pieces:
+        texts.append(stream.push(piece))
+        if stream.stop_string:
+            break
+    return [*texts, stream.finish()], stream.stop_string
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[one:two] for one, two in itertools.pairwise(edges)]
+
+
+cuts = st.lists(st.integers(0, 60), max_size=12)
+
+
+@given(texts, cuts)
+def test_a_stream_gives_the_text_in_whole_characters(text: str, cuts: list[int]) -> None:
+    pieces, _ = stream_all(split(text.encode(), cuts), ())
+    assert "".join(pieces) == text
+    assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
+
+
+@given(st.binary(max_size=20), cuts)
+def test_a_stream_of_any_bytes_is_decoded_like_the_whole(data: bytes, cuts: list[int]) -> None:
+    pieces, _ = stream_all(split(data, cuts), ())
+    assert "".join(pieces) == data.decode("utf-8", errors="replace")
+
+
+@given(
+    st.text("abé", max_size=30),
+    st.lists(st.text("abé", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.data(),
+)
+def test_stop_strings_never_leak(text: str, stops: list[str], data: st.DataObject) -> None:
+    # One character at a time: the stop string that is complete first ends the text.
+    expected, stopped = text, ""
+    for end in range(1, len(text) + 1):
+        ends = [stop for stop in stops if text[:end].endswith(stop)]
+        if ends:
+            stopped = max(ends, key=len)
+            expected = text[: end - len(stopped)]
+            break
+    cuts = data.draw(st.lists(st.integers(0, 60), max_size=12)) if not stopped else []
+    raw = split(text.encode(), cuts) if cuts else [c.encode() for c in text]
+    pieces, stop_string = stream_all(raw, tuple(stops))
+    assert ("".join(pieces), stop_string) == (expected, stopped)
+
+
+@given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4), cuts)
+def test_however_the_text_is_cut_a_stop_string_ends_it_at_the_same_place(
+    text: str, stop: str, cuts: list[int]
+) -> None:
+    pieces, _ = stream_all(split(text.encode(), cuts), (stop,))
+    assert "".join(pieces) == text.partition(stop)[0]
+
+
+def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
+    stream = TextStream(("END",))
+    assert stream.push(b"so E") == "so "
+    assert stream.push(b"N") == ""
+    assert stream.push(b"ough") == "ENough"
+
+
+def test_stop_strings_can_be_ignored_for_a_while() -> None:
+    stream = TextStream(("x",))
+    assert stream.push(b"axb", check_stops=False) == "axb"
+    assert stream.finish() == ""
+    assert stream.push(b"cxd") == "c"
+    assert stream.stop_string == "x"
+
+
+def test_a_fork_goes_its_own_way() -> None:
+    stream = TextStream(("END",))
+    stream.push(b"E" + "é".encode()[:1])
+    twin = stream.fork()
+    assert twin.push("é".encode()[1:]) + twin.finish() == "Eé"
+    assert stream.finish() == "E\ufffd"
