@@ -82,7 +82,7 @@ model: $(VENV)/.all-installed ## Train and export the shipped model anew (about 
 
 .PHONY: understanding
 understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-out messages.
-	@$(BIN)/gpt2flow agent understand tests/heldout/messages.jsonl --model $(MODEL)
+	@$(BIN)/python benchmarks/understanding.py --model $(MODEL)
 
 .PHONY: bench
 bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.

@@ -1,4 +1,4 @@
-"""The processes of the demo: a server on a free port, and the agent in a pipe."""
+"""Processes of our own: a server on a free port, and the agent in a pipe."""
 
 import json
 import subprocess

@@ -1,0 +1,56 @@
+"""Measures the shipped model on the held-out messages, as the agent asks it.
+
+Starts a server on the bundle, asks it about every message under the grammar of
+the message's state, and prints how often the first action and the whole
+sequence, arguments included, are those of the label.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt2flow.agent.flows import load_flows
+from gpt2flow.agent.model import ServedModel
+from gpt2flow.agent.understanding import judge, load_examples, summary
+from gpt2flow.cli.processes import server
+
+HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="The bundle.")] = Path("models/shop"),
+    messages: Annotated[Path, typer.Option(help="Labelled messages.")] = HELD_OUT,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures and misses.")] = False,
+) -> None:
+    """Serve MODEL and measure it."""
+    examples = load_examples(messages)
+    with tempfile.TemporaryDirectory() as name, server(model, Path(name)) as address:
+        served = ServedModel(address, "", 60.0)
+        figures = summary(list(judge(load_flows(), served, examples)))
+        served.close()
+    if as_json:
+        json.dump(figures, sys.stdout, indent=1, ensure_ascii=False)
+        return
+    print("| messages | number | first action | whole sequence |\n|---|---|---|---|")
+    _row("all", figures)
+    for group in ("by_language", "by_actions", "by_state"):
+        for key, part in figures[group].items():
+            _row(f"{group.removeprefix('by_')}: {key}", part)
+    print(
+        f"\nOne answer takes {figures['milliseconds']['p50']:.1f} ms (median), "
+        f"{figures['milliseconds']['p95']:.1f} ms (95th percentile)."
+    )
+
+
+def _row(name: str, part: dict[str, Any]) -> None:
+    print(
+        f"| {name} | {part['examples']} | {part['first_action']:.1%} | {part['whole_sequence']:.1%} |"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
