@@ -47,9 +47,8 @@ def main(
 
 
 def _row(name: str, part: dict[str, Any]) -> None:
-    print(
-        f"| {name} | {part['examples']} | {part['first_action']:.1%} | {part['whole_sequence']:.1%} |"
-    )
+    shares = f"{part['first_action']:.1%} | {part['whole_sequence']:.1%}"
+    print(f"| {name} | {part['examples']} | {shares} |")
 
 
 if __name__ == "__main__":
