@@ -19,6 +19,7 @@ from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.execution import Executor
 from gpt2flow.agent.handling import Handling
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
+from gpt2flow.agent.shop.database import failures_named
 from gpt2flow.agent.task import Event
 
 _Params = ParamSpec("_Params")
@@ -161,7 +162,7 @@ def _prepare_system_database(url: URL) -> str:
     # DBOS would retry and log for long what this finds out at once. The journal
     # mode, which stays with the file, saves it most of its waiting for the disk.
     engine = create_engine(url)
-    with engine.connect() as connection:
+    with failures_named(url), engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         connection.rollback()

@@ -96,7 +96,7 @@ def parse_choice(text: str) -> Choice:
     """
     try:
         return Choice.parse(text)
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"the model's answer is no action: {text!r}") from error
 
 

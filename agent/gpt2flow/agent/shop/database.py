@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -57,6 +57,27 @@ def database_url(text_or_path: str) -> URL:
             raise InputError(f"database {other!r} is not supported, only sqlite and postgresql")
 
 
+@contextmanager
+def failures_named(url: URL) -> Iterator[None]:
+    """Turns the failures of a database into one clear line.
+
+    Raises:
+        DatabaseError: what happened inside failed; names the database.
+    """
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise DatabaseError(f"database {_name(url)}: {cause}") from error
+
+
+def _name(url: URL) -> str:
+    """A file's path; an address without its password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+
 class Database:
     """An open shop database."""
 
@@ -76,15 +97,10 @@ class Database:
         try:
             database = cls(url)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise InputError(f"database {url.render_as_string()}: {error}") from error
+            raise InputError(f"database {_name(url)}: {error}") from error
         with database.guarded(), database.engine.begin() as connection:
-            _prepare(connection, database.name)
+            _prepare(connection, url)
         return database
-
-    @property
-    def name(self) -> str:
-        """The address, without a password."""
-        return self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -95,11 +111,8 @@ class Database:
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Turns the database's failures into one clear line."""
-        try:
+        with failures_named(self.url):
             yield
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise DatabaseError(f"database {self.name}: {cause}") from error
 
     def close(self) -> None:
         """Closes all connections."""
@@ -128,7 +141,7 @@ def _configure_sqlite(connection: sqlite3.Connection, record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _prepare(connection: Connection, name: str) -> None:
+def _prepare(connection: Connection, url: URL) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
     if not connection.dialect.has_table(connection, SchemaVersion.__tablename__):
@@ -137,6 +150,10 @@ def _prepare(connection: Connection, name: str) -> None:
             session.add(SchemaVersion(version=SCHEMA_VERSION))
             seed(session, load_catalogue())
             session.flush()
+    # A file that may only be read would let everything but a write pass.
+    connection.execute(update(SchemaVersion).values(version=SchemaVersion.version))
     version = connection.scalar(select(SchemaVersion.version))
     if version != SCHEMA_VERSION:
-        raise DatabaseError(f"database {name}: schema version {version}, not {SCHEMA_VERSION}")
+        raise DatabaseError(
+            f"database {_name(url)}: schema version {version}, not {SCHEMA_VERSION}"
+        )

@@ -1,0 +1,86 @@
+"""Which product is meant: typos and plurals are forgiven, doubts are not resolved by guessing."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from gpt2flow.agent.shop.catalogue import load_catalogue
+from gpt2flow.agent.shop.matching import match_product, same_product
+
+NAMES: Mapping[str, list[str]] = load_catalogue().names
+
+MEANT = {
+    "kettles": "electric-kettle",
+    "the electirc kettle": "electric-kettle",
+    "large kettle": "electric-kettle",
+    "tea kettle": "electric-kettle",
+    "red usb cable": "usb-cable",
+    "usb cabel": "usb-cable",
+    "iphone charger": "phone-charger",
+    "mechanical keybord": "mechanical-keyboard",
+    "mice": "wireless-mouse",
+    "lap top stands": "laptop-stand",
+    "runing shoe": "running-shoes",
+    "shoes": "running-shoes",
+    "t shirts": "cotton-t-shirt",
+    "cotton tshirt": "cotton-t-shirt",
+    "white tees": "cotton-t-shirt",
+    "green tea": "green-tea",
+    "tea": "green-tea",
+    "POWERBANK": "power-bank",
+    "chefs knife": "chef-knife",
+    "热水壶": "electric-kettle",
+    "红色雨伞": "umbrella",
+    "大号瑜珈垫": "yoga-mat",
+    "机械健盘": "mechanical-keyboard",
+    "t恤": "cotton-t-shirt",
+    "两台电饭煲": "rice-cooker",
+}
+
+
+@pytest.mark.parametrize("phrase", MEANT)
+def test_phrase_is_matched(phrase: str) -> None:
+    assert match_product(phrase, NAMES).sku == MEANT[phrase]
+
+
+@pytest.mark.parametrize("sku", NAMES)
+def test_every_name_is_matched(sku: str) -> None:
+    for name in NAMES[sku]:
+        assert match_product(name, NAMES).sku == sku
+        assert match_product(f"The {name.upper()}", NAMES).sku == sku
+
+
+@pytest.mark.parametrize(
+    "phrase, first",
+    [
+        ("wireless keyboard", "mechanical-keyboard"),
+        ("wired headphones", "bluetooth-headphones"),
+        ("black tea", "green-tea"),
+        ("红茶", "green-tea"),
+        ("phone case", "phone-charger"),
+        ("desk", "desk-lamp"),
+        ("笔记本", "laptop-stand"),
+        ("rice", "rice-cooker"),
+        ("kettle descaler", "electric-kettle"),
+    ],
+)
+def test_something_else_is_only_suggested(phrase: str, first: str) -> None:
+    match = match_product(phrase, NAMES)
+    assert match.sku is None
+    assert match.suggestions[0] == first
+    assert len(match.suggestions) == 3
+
+
+@pytest.mark.parametrize("phrase", ["", "a", "drone", "洗衣机", "充电", "()", "😀"])
+def test_nonsense_and_doubt_match_nothing(phrase: str) -> None:
+    assert match_product(phrase, NAMES).sku is None
+
+
+def test_nothing_matches_in_an_empty_shop() -> None:
+    assert match_product("kettle", {}).suggestions == []
+
+
+def test_same_product_needs_a_product() -> None:
+    assert same_product("kettle", "电热水壶", NAMES)
+    assert not same_product("kettle", "umbrella", NAMES)
+    assert not same_product("drone", "drone", NAMES)

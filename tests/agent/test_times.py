@@ -1,0 +1,92 @@
+"""When customers want to be called, in both languages."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gpt2flow.agent.operations.times import parse_time
+
+NOW = datetime(2026, 3, 4, 10, 30, tzinfo=UTC)  # a Wednesday
+
+READ = {
+    # English
+    "tomorrow at 3pm": "03-05 15:00",
+    "3pm tomorrow please": "03-05 15:00",
+    "tmrw 3 p.m.": "03-05 15:00",
+    "tomorrow at three": "03-05 15:00",
+    "tomorrow, 11.30": "03-05 11:30",
+    "tomorrow morning": "03-05 10:00",
+    "tomorrow morning at 9": "03-05 09:00",
+    "the day after tomorrow at noon": "03-06 12:00",
+    "friday at 2pm": "03-06 14:00",
+    "on friday 14:00": "03-06 14:00",
+    "friday afternoon": "03-06 15:00",
+    "any time on monday after 2": "03-09 14:00",
+    "half past three tomorrow": "03-05 15:30",
+    "quarter to 4 on thursday": "03-05 15:45",
+    "3 o'clock tomorrow": "03-05 15:00",
+    "this afternoon at 3": "03-04 15:00",
+    "today at 5": "03-04 17:00",
+    "4pm": "03-04 16:00",
+    "9am": "03-05 09:00",
+    "12am tomorrow": "03-05 00:00",
+    "in two hours": "03-04 12:30",
+    "in half an hour": "03-04 11:00",
+    "in 3 days at 4pm": "03-07 16:00",
+    "march 12 at 10am": "03-12 10:00",
+    "12 march 10:00": "03-12 10:00",
+    "the 15th at 3pm": "03-15 15:00",
+    "10/3 at 9am": "03-10 09:00",
+    "2026-03-10 15:00": "03-10 15:00",
+    # Chinese
+    "明天下午3点": "03-05 15:00",
+    "明天下午三点半": "03-05 15:30",
+    "明天15:00": "03-05 15:00",
+    "明早9点": "03-05 09:00",
+    "明天中午": "03-05 12:00",
+    "后天上午十点": "03-06 10:00",
+    "大后天中午12点": "03-07 12:00",
+    "今天下午4点": "03-04 16:00",
+    "周五下午两点": "03-06 14:00",
+    "周五 15:30": "03-06 15:30",
+    "礼拜五下午2点": "03-06 14:00",
+    "星期三14:30": "03-04 14:30",
+    "周二上午十点": "03-10 10:00",
+    "下周一上午9点": "03-09 09:00",
+    "下周二十一点": "03-10 11:00",
+    "周四上午十一点左右": "03-05 11:00",
+    "3月12日上午10点": "03-12 10:00",
+    "3月12号下午两点": "03-12 14:00",
+    "12号下午四点一刻": "03-12 16:15",
+    "2026年3月10日下午3点": "03-10 15:00",
+    "两小时后": "03-04 12:30",
+    "两个小时以后": "03-04 12:30",
+    "半小时后": "03-04 11:00",
+    "30分钟后": "03-04 11:00",
+    "下午五点": "03-04 17:00",
+}
+
+
+@pytest.mark.parametrize("phrase", READ)
+def test_phrase_is_read(phrase: str) -> None:
+    expected = datetime.fromisoformat(f"2026-{READ[phrase]}").replace(tzinfo=UTC)
+    assert parse_time(phrase, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "tomorrow",
+        "next week",
+        "明天",
+        "周五",
+        "asdf",
+        "at 25",
+        "tomorrow at 99",
+        "soon",
+        "",
+        "32号3点",
+    ],
+)
+def test_phrase_without_day_and_hour_is_not_guessed_at(phrase: str) -> None:
+    assert parse_time(phrase, NOW) is None
