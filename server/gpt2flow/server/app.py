@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable
 
@@ -46,7 +47,7 @@ class Server:
         """
         config = self._config
         self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
-        port = self._bind()
+        port = _bind(self._server, config)
         for name, directory in config.models.items():
             model = await asyncio.to_thread(load_model, name, directory, config.engine)
             self._models.append(model)
@@ -67,14 +68,21 @@ class Server:
             await model.engine.stop()
         await self._server.stop(_FLUSH_SECONDS)
 
-    def _bind(self) -> int:
-        try:
-            port = self._server.add_insecure_port(self._config.address)
-        except RuntimeError as error:
-            raise StartupError(f"cannot listen on {self._config.address}") from error
-        if port == 0:
-            raise StartupError(f"cannot listen on {self._config.address}")
-        return port
+
+def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+    """Opens the port and returns it."""
+    try:
+        # gRPC would say why it cannot bind on standard error only, and at length.
+        family, kind, _, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        return int(server.add_insecure_port(config.address))
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartupError(f"cannot listen on {config.address}: {reason}") from error
 
 
 def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -> None:

@@ -1,0 +1,157 @@
+"""The server as a process: ready line, drain on SIGTERM, one clear error when it cannot start."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from gpt2flow.server import (
+    BundleError,
+    EngineConfig,
+    Server,
+    ServerConfig,
+    StartupError,
+    serve,
+)
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from gpt2flow.server import EngineConfig, ServerConfig, serve
+serve(
+    ServerConfig(models={"m": Path(sys.argv[1])}, port=0, engine=EngineConfig(threads=2)),
+    on_ready=lambda port: print(port, flush=True),
+)
+"""
+
+
+@pytest.fixture
+def process(bundle: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def wait_for_port(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def generate(port: int, count: int) -> pb.GenerateResponse:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        options = pb.GenerationOptions(
+            stopping=pb.StoppingCriteria(max_new_tokens=count, ignore_eos=True)
+        )
+        stub = InferenceServiceStub(channel)
+        prompts = [pb.Prompt(text="Where")]
+        return stub.Generate(pb.GenerateRequest(prompts=prompts, options=options))
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str]) -> None:
+    port = wait_for_port(process)
+    assert generate(port, 5).results[0].usage.completion_tokens == 5
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["event"] for line in lines] == ["ready", "draining", "stopped"]
+    assert (lines[0]["port"], lines[0]["models"]) == (port, ["m"])
+    with pytest.raises(grpc.RpcError):
+        generate(port, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_idle_is_idle(process: subprocess.Popen[str]) -> None:
+    generate(wait_for_port(process), 80)
+    time.sleep(0.2)
+    before = cpu_seconds(process.pid)
+    time.sleep(1.0)
+    assert cpu_seconds(process.pid) - before <= 0.05
+
+
+def test_a_changed_byte_stops_the_start(
+    bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    data = bytearray((copy / "model.onnx.data").read_bytes())
+    data[1000] ^= 1
+    (copy / "model.onnx.data").write_bytes(data)
+    with pytest.raises(BundleError, match=r"model\.onnx\.data does not match"):
+        serve(ServerConfig(models={"m": copy}, port=0))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere is not a directory"):
+        serve(ServerConfig(models={"m": tmp_path / "nowhere"}, port=0))
+
+
+def rewrite(directory: Path, name: str, data: bytes) -> None:
+    """Replaces a file and makes the manifest agree."""
+    from gpt2flow.server.manifest import file_sha256
+
+    (directory / name).write_bytes(data)
+    manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
+    manifest["files"][name] = file_sha256(directory / name)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "name,data",
+    [("model.onnx", b"nothing"), ("tokenizer.json", b"{}"), ("tokenizer.json", b"\xff")],
+)
+def test_a_file_that_is_not_what_it_should_be(
+    bundle: Path, tmp_path: Path, name: str, data: bytes
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    rewrite(copy, name, data)
+    with pytest.raises(BundleError) as caught:
+        serve(ServerConfig(models={"m": copy}, port=0))
+    assert "\n" not in str(caught.value)
+    assert str(copy) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host,reason", [("127.0.0.1", "Address already in use"), ("no.such.host.invalid", "known")]
+)
+def test_a_port_that_cannot_be_had_stops_the_start(
+    bundle: Path, host: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=f"cannot listen on {host}:{port}: .*{reason}"):
+            serve(ServerConfig(models={"m": bundle}, host=host, port=port))
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_two_servers_do_not_share_a_port(bundle: Path) -> None:
+    config = ServerConfig(models={"m": bundle}, port=0, engine=EngineConfig(threads=1))
+    first = Server(config)
+    port = await first.start()
+    with pytest.raises(StartupError):
+        await Server(ServerConfig(models={"m": bundle}, port=port)).start()
+    await first.stop()

@@ -1,0 +1,221 @@
+"""The engine's thread and the event loop understand each other."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt2flow.server.async_engine import AsyncEngine
+from gpt2flow.server.engine import Engine
+from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
+from gpt2flow.server.generation.task import Task
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.logits import Floats
+from gpt2flow.server.params import GenerationParams, Limits, SamplingParams, StoppingParams
+from gpt2flow.server.results import Event, GenerationResult
+from gpt2flow.server.scheduler import Scheduler
+from gpt2flow.server.sequence import CacheCopy
+from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
+
+VOCABULARY = 20
+
+
+class CountingRunner:
+    """A model that says the token after the last one, slowly."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.runs = 0
+
+    def run_chunk(
+        self, _slot: int, tokens: Sequence[int], _past: int, rows: Sequence[int]
+    ) -> Floats:
+        return self._run([tokens[row] for row in rows])
+
+    def decode(self, tokens: Sequence[int], _lengths: Sequence[int]) -> Floats:
+        return self._run(tokens)
+
+    def copy(self, copies: Iterable[CacheCopy]) -> None:
+        pass
+
+    def _run(self, tokens: Sequence[int]) -> Floats:
+        self.runs += 1
+        time.sleep(self.seconds)
+        following = (np.array(tokens, np.intp) + 1) % VOCABULARY
+        return np.eye(VOCABULARY, dtype=np.float32)[following]
+
+
+class Desk:
+    """An engine in its thread, over a model that counts."""
+
+    def __init__(
+        self, tokenizer: Any, grammars: Any, *, slots: int, queued: int, seconds: float
+    ) -> None:
+        limits = Limits(
+            context_length=1000,
+            vocabulary_size=VOCABULARY,
+            max_sequences=slots,
+            max_queued=queued,
+            max_top_logprobs=5,
+            default_max_new_tokens=16,
+        )
+        self.runner = CountingRunner(seconds)
+        self.cache = SlotCache(slots, 1000)
+        self.engine = AsyncEngine(
+            "test",
+            Engine(self.runner, self.cache, Scheduler(self.cache, 8)),
+            slots=slots,
+            max_queued=queued,
+        )
+        self.factory = TaskFactory(
+            limits=limits,
+            eos_token_id=0,
+            tokenizer=tokenizer,
+            grammars=grammars,
+            next_id=itertools.count().__next__,
+        )
+
+    def task(self, count: int = 5, *, n: int = 1, stream: bool = False) -> Task:
+        params = GenerationParams(
+            decoding=SamplingParams(temperature=1 if n > 1 else 0, n=n),
+            stopping=StoppingParams(max_new_tokens=count, ignore_eos=True),
+        )
+        arrival = Arrival(time.monotonic())
+        [task] = self.factory.generations(
+            [Prompt("prompt", (3, 4))], params, arrival, stream=stream
+        )
+        return task
+
+    async def run(self, task: Task) -> list[Event]:
+        with self.engine.submit([task]) as [events]:
+            return [event async for event in events]
+
+    async def all_free(self) -> None:
+        async with asyncio.timeout(5):
+            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+
+
+OpenDesk = Callable[..., Desk]
+
+
+@pytest.fixture
+async def open_desk(tokenizer: Any, grammars: Any) -> AsyncIterator[OpenDesk]:
+    desks: list[Desk] = []
+
+    def make(*, slots: int = 2, queued: int = 4, seconds: float = 0.001) -> Desk:
+        desk = Desk(tokenizer, grammars, slots=slots, queued=queued, seconds=seconds)
+        desk.engine.start()
+        desks.append(desk)
+        return desk
+
+    yield make
+    for desk in desks:
+        await desk.engine.stop()
+
+
+async def test_a_request_runs_to_its_end(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    [event] = await desk.run(desk.task(5))
+    assert isinstance(event.content, GenerationResult)
+    assert event.content.candidates[0].token_ids == (5, 6, 7, 8, 9)
+
+
+async def test_many_requests_share_the_slots(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=2, queued=8)
+    results = await asyncio.gather(*(desk.run(desk.task(6)) for _ in range(10)))
+    assert all(isinstance(events[-1].content, GenerationResult) for events in results)
+    # Two at a time: three decode steps for each pair would be impossible alone.
+    assert desk.runner.runs < 10 * 6
+    await desk.all_free()
+
+
+async def test_leaving_early_frees_the_slot(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    with desk.engine.submit([desk.task(900, stream=True)]) as [events]:
+        await anext(events)
+    assert desk.engine.idle.is_set()
+    await desk.all_free()
+    runs = desk.runner.runs
+    await asyncio.sleep(0.05)
+    assert desk.runner.runs <= runs + 1
+
+
+async def test_cancelling_a_listener_frees_the_slot(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    listener = asyncio.create_task(desk.run(desk.task(900)))
+    await asyncio.sleep(0.02)
+    assert desk.cache.free_slots == 1
+    listener.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listener
+    await desk.all_free()
+
+
+async def test_as_many_wait_as_may(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=2, queued=3)
+    with (
+        desk.engine.submit([desk.task(20) for _ in range(5)]),
+        pytest.raises(OverloadedError) as caught,
+        desk.engine.submit([desk.task()]),
+    ):
+        pass
+    assert caught.value.retry_after_seconds > 0
+
+
+async def test_wide_requests_count_as_what_they_take(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=4, queued=0)
+    with desk.engine.submit([desk.task(20, n=3)]):
+        with pytest.raises(OverloadedError), desk.engine.submit([desk.task(20, n=2)]):
+            pass
+        with desk.engine.submit([desk.task(20)]):
+            pass
+
+
+async def test_several_requests_are_taken_together_or_not_at_all(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=1, queued=1)
+    with pytest.raises(OverloadedError), desk.engine.submit([desk.task() for _ in range(3)]):
+        pass
+    assert desk.engine.idle.is_set()
+    assert len(await desk.run(desk.task())) == 1
+
+
+async def test_idle_is_idle(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    await desk.run(desk.task(3))
+    await desk.engine.idle.wait()
+    runs, busy = desk.runner.runs, time.process_time()
+    await asyncio.sleep(0.3)
+    assert desk.runner.runs == runs
+    assert time.process_time() - busy < 0.1
+
+
+async def test_stopping_ends_what_runs(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    listener = asyncio.create_task(desk.run(desk.task(900)))
+    await asyncio.sleep(0.02)
+    await desk.engine.stop()
+    events = await listener
+    assert isinstance(events[-1].content, DrainingError)
+    with pytest.raises(DrainingError), desk.engine.submit([desk.task()]):
+        pass
+
+
+async def test_a_failing_step_ends_the_requests_and_the_thread_lives_on(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk()
+    schedule = Scheduler.schedule
+
+    def fail_once(_scheduler: Scheduler) -> Any:
+        monkeypatch.setattr(Scheduler, "schedule", schedule)
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(Scheduler, "schedule", fail_once)
+    events = await desk.run(desk.task())
+    assert isinstance(events[-1].content, EngineError)
+    assert isinstance((await desk.run(desk.task()))[-1].content, GenerationResult)

@@ -1,0 +1,85 @@
+"""Each room imports only what the table of rooms allows."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import gpt2flow.server.errors
+
+SERVER = Path(gpt2flow.server.errors.__file__).parent
+
+# What a room may import of the other rooms. What those may import, it may too.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "manifest": {"errors"},
+    "params": {"errors"},
+    "sequence": {"params"},
+    "results": {"errors", "sequence"},
+    "kv_cache": {"sequence"},
+    "scheduler": {"sequence", "kv_cache"},
+    "model_runner": {"config", "sequence"},
+    "logits": {"params"},
+    "sampler": {"params", "logits"},
+    "beam_search": {"sequence", "kv_cache", "params"},
+    "constraint": {"params"},
+    "tokenizer": set(),
+    "generation": {"results", "sampler", "beam_search", "constraint", "tokenizer"},
+    "engine": {"config", "scheduler", "model_runner", "generation"},
+    "async_engine": {"engine"},
+    "task_factory": {"generation"},
+    "model": {"manifest", "async_engine", "task_factory"},
+    "servicer": {"model"},
+    "app": {"servicer"},
+    "__init__": {"app"},
+}
+# Libraries that one room alone may know.
+ALONE = {"onnxruntime": "model_runner", "llguidance": "constraint", "tokenizers": "tokenizer"}
+PROTOBUF = ("google", "gpt2flow.inference", "grpc_health", "grpc_reflection", "grpc_status")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SERVER).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def allowed(room: str) -> set[str]:
+    return {room}.union(*(allowed(other) for other in ROOMS[room]))
+
+
+FILES = sorted(SERVER.rglob("*.py"))
+
+
+def test_the_table_names_every_room() -> None:
+    assert {room_of(path) for path in FILES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVER)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    room = room_of(path)
+    for name in imports(path):
+        if name.startswith("gpt2flow.server."):
+            other = name.split(".")[2]
+            assert other in allowed(room), f"{room} imports {name}"
+        library = name.partition(".")[0]
+        assert ALONE.get(library, room) == room, f"{room} imports {name}"
+        if name.startswith(PROTOBUF):
+            assert room == "servicer", f"{room} knows protobuf: {name}"
+        if library in {"grpc", "grpc_health"}:
+            assert room in {"servicer", "app"}, f"{room} knows gRPC: {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVER)))
+def test_no_file_grows_into_two_rooms(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
