@@ -30,6 +30,12 @@ SCRIPT: dict[str, Sequence[Choice | str]] = {
     ],
     "i'm Ann, ann@example.com": [Choice("register", {"name": "Ann", "contact": "ann@example.com"})],
     "123456": [Choice("verify", {"code": "123456"})],
+    "a kettle to 5 Oak Rd": [
+        Choice("add_to_cart", {"product": "kettle"}),
+        Choice("check_out", {"address": "5 Oak Rd"}),
+    ],
+    "yes": ["confirm_order"],
+    "order_submitted": ["assign_courier", "send_delivery_details"],
     "call me in 2 hours": [Choice("schedule_follow_up", {"time": "in 2 hours"})],
 }
 
@@ -115,6 +121,27 @@ def test_message_sent_again_after_a_failure_goes_on_where_it_failed(
         report = agent.handle("s", "a kettle and a lamp", "m1")
     assert [action.outcome for action in report.actions] == ["added", "added"]
     assert executed(path) == ["add_to_cart"] * 2
+
+
+def test_event_that_the_model_failed_at_is_handled_later(
+    path: Path, model: Broken, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is submitted, the server goes down, and comes back after a restart."""
+    monkeypatch.setattr("gpt2flow.agent.durable._FIRST_RETRY_SECONDS", 0.1)
+    with opened(path, model, clock) as agent:
+        for message in ("i'm Ann, ann@example.com", "123456", "a kettle to 5 Oak Rd"):
+            agent.handle("s", message)
+        model.answers = 2
+        report = agent.handle("s", "yes")
+        assert [event.postponed for event in report.events] == ["no server answers at nowhere:1"]
+    assert "assign_courier" not in executed(path)
+    model.answers = 10
+    with opened(path, model, clock):
+        deadline = time.monotonic() + 15
+        while "send_delivery_details" not in executed(path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert executed(path).count("assign_courier") == 1
+    assert executed(path).count("send_delivery_details") == 1
 
 
 def test_promised_call_falls_due(path: Path, model: Broken, clock: "Clock") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import pytest
 from sqlalchemy import update
 
-from gpt2flow.agent.errors import ModelError
+from gpt2flow.agent.errors import AgentError, ModelError, UnanswerableError
 from gpt2flow.agent.handling import Handling
 from gpt2flow.agent.model import ModelAnswer, ModelOnRecord
 from gpt2flow.agent.prompt import Choice
@@ -68,13 +68,16 @@ class Plainly:
 class Failing:
     """A model that fails from its n-th answer on."""
 
-    def __init__(self, model: "ScriptedModel", answers: int) -> None:
+    def __init__(
+        self, model: "ScriptedModel", answers: int, error: AgentError | None = None
+    ) -> None:
         self.model = model
         self.answers = answers
+        self.error = error or ModelError("no server answers at nowhere:1")
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
         if not self.answers:
-            raise ModelError("no server answers at nowhere:1")
+            raise self.error
         self.answers -= 1
         return self.model.choose(prompt, grammar)
 
@@ -161,6 +164,32 @@ def test_timer_is_set_for_a_follow_up(desk: "Desk", model: "ScriptedModel") -> N
     (case,) = desk.rows(Case)
     assert case.status is CaseStatus.SCHEDULED
     assert [(timer.case, timer.due) for timer in durably.timers] == [(case.id, case.due_at)]
+
+
+def test_order_of_a_turn_that_failed_later_is_not_forgotten(
+    desk: "Desk", model: "ScriptedModel"
+) -> None:
+    desk.log_in("s")
+    desk.check_out("s", "kettle")
+    durably = Plainly()
+    with pytest.raises(ModelError, match=r"\(carried out before: confirm_order\)$"):
+        handling(desk, Failing(model, 1)).message(durably, "m1", "s", "1", "yes")
+    assert durably.later == [("s", Event("order_submitted", "SO-1001"), 0)]
+
+
+def test_person_takes_over_where_the_model_cannot_go_on(
+    desk: "Desk", model: "ScriptedModel"
+) -> None:
+    desk.log_in("s")
+    full = Failing(model, 1, UnanswerableError("prompt over the context"))
+    text = "kettle, check out to 5 Oak Rd, yes"
+    report = handling(desk, full).message(Plainly(), "m1", "s", "1", text)
+    assert [action.outcome for action in report.actions] == ["added", "handed_over"]
+    (case,) = desk.rows(Case)
+    assert (case.kind, case.note) == (CaseKind.HAND_OVER, text)
+    full.answers = 0
+    with pytest.raises(UnanswerableError):
+        handling(desk, full).message(Plainly(), "m2", "s", "2", text)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gpt2flow.agent.errors import (
     InputError,
     MessageIdError,
     ModelError,
+    UnanswerableError,
     UnknownModelError,
 )
 from gpt2flow.agent.model import ServedModel, parse_choice
@@ -160,7 +161,7 @@ def test_server_that_is_down_leaves_no_trace(path: Path) -> None:
     "raised, expected",
     [
         (NotFoundError("no model 'x'", grpc.StatusCode.NOT_FOUND), UnknownModelError),
-        (InvalidRequestError("too long", grpc.StatusCode.INVALID_ARGUMENT), InputError),
+        (InvalidRequestError("too long", grpc.StatusCode.INVALID_ARGUMENT), UnanswerableError),
         (DeadlineExceededError("late", grpc.StatusCode.DEADLINE_EXCEEDED), ModelError),
         (UnavailableError("down", grpc.StatusCode.UNAVAILABLE), ModelError),
         (OverloadedError("full", grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0), ModelError),
@@ -191,7 +192,7 @@ def test_errors_of_the_client_become_the_agents(
 
 @pytest.mark.parametrize("text", ["", '{"action":"check_out","address":"12 E', "[]", "{}", "1"])
 def test_answer_that_broke_off_is_an_error(text: str) -> None:
-    with pytest.raises(ModelError, match="no action"):
+    with pytest.raises(UnanswerableError, match="no action"):
         parse_choice(text)
 
 

@@ -30,7 +30,7 @@ _Result = TypeVar("_Result")
 _VERSION = "1"
 _QUEUE = "later"
 _POLL_SECONDS = 0.1
-_FIRST_RETRY_SECONDS = 5.0
+_FIRST_RETRY_SECONDS = 2.5
 _LAST_RETRY_SECONDS = 600.0
 
 
@@ -117,9 +117,8 @@ class Workflows:
         workflow_id = _turn_id(session, message_id)
         status = DBOS.get_workflow_status(workflow_id)
         if status is not None and status.status in ("ERROR", "CANCELLED"):
-            steps = DBOS.list_workflow_steps(workflow_id)
-            last = max((step["function_id"] for step in steps), default=1)
-            handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(workflow_id, start_step=last)
+            step = _failed_step(workflow_id)
+            handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(workflow_id, start_step=step)
             return handle.get_result(polling_interval_sec=_POLL_SECONDS)
         with SetWorkflowID(workflow_id):
             return self._turn(session, message_id, text)
@@ -137,7 +136,7 @@ class Workflows:
 
     def try_again(self, session: str, event: Event, attempt: int) -> None:
         """Has an event handled again, after a delay that doubles each time."""
-        seconds = min(_FIRST_RETRY_SECONDS * 2 ** (attempt - 1), _LAST_RETRY_SECONDS)
+        seconds = min(_FIRST_RETRY_SECONDS * 2**attempt, _LAST_RETRY_SECONDS)
         name = f"{event.name}-{event.subject}-{attempt + 1}"
         self._later(name, seconds, self._event, session, event, attempt + 1)
 
@@ -151,6 +150,13 @@ class Workflows:
     ) -> None:
         with SetWorkflowID(workflow_id), SetEnqueueOptions(delay_seconds=max(seconds, 0.0)):
             DBOS.enqueue_workflow(_QUEUE, workflow, *args, **kwargs)
+
+
+def _failed_step(workflow_id: str) -> int:
+    """The step that a failed workflow has to do again."""
+    steps = DBOS.list_workflow_steps(workflow_id)
+    failed = [step["function_id"] for step in steps if step["error"] is not None]
+    return max(failed or (step["function_id"] for step in steps), default=1)
 
 
 def _prepare_system_database(url: URL) -> str:

@@ -21,8 +21,12 @@ class MessageIdError(InputError):
     """The id of a message was used already, for another message."""
 
 
+class UnanswerableError(InputError):
+    """The model cannot read the message, or cannot finish its answer to it."""
+
+
 class ModelError(AgentError):
-    """The model could not be asked, or its answer is no action."""
+    """The model could not be asked, or chose what is not allowed."""
 
 
 class DatabaseError(AgentError):

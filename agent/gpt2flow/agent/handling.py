@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
-from gpt2flow.agent.errors import ModelError
+from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.execution import Executor
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.model import ModelOnRecord, parse_choice
@@ -11,6 +11,9 @@ from gpt2flow.agent.prompt import Choice, Situation
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.task import Event, Task
 from gpt2flow.agent.turn import run_turn
+
+# How a message gets to a person that the model cannot deal with to its end.
+_ESCALATE = "escalate"
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -47,6 +50,9 @@ class Handling:
     ) -> TurnReport:
         """Handles a normalised message.
 
+        Where the model cannot go on with a message that it has begun to deal
+        with, a person takes over.
+
         Raises:
             ModelError: the model failed; the text says what was done before.
             InputError: the server has no such model, or cannot read the message.
@@ -55,7 +61,7 @@ class Handling:
         opening = durably.step(self._executor.opening, session, text)
         calls, done = list[CallReport](), list[Step]()
 
-        def execute(position: int, choice: Choice) -> Step:
+        def execute(position: int | str, choice: Choice) -> Step:
             task = Task(
                 key=f"{key}/{position}",
                 session=session,
@@ -68,24 +74,25 @@ class Handling:
             done.append(self._execute(durably, task))
             return done[-1]
 
+        choose = self._chooser(durably, key, calls)
         try:
-            run_turn(
-                self._book,
-                opening.situation,
-                text,
-                self._chooser(durably, key, calls),
-                execute,
-            )
+            run_turn(self._book, opening.situation, text, choose, execute)
+        except UnanswerableError:
+            if not done or _ESCALATE not in self._book.actions:
+                raise
+            execute(_ESCALATE, Choice(_ESCALATE))
         except ModelError as error:
+            # What was begun must be finished, whatever becomes of the message.
+            for event in _raised(done):
+                durably.try_again(session, event, 0)
             raise _after(error, done) from error
-        raised = [Event(*step.raised) for step in done if step.raised]
         return TurnReport(
             session=session,
             message_id=message_id,
             message=text,
             language=opening.language,
             actions=[step.report for step in done],
-            events=[self.event(durably, session, event, 1, calls) for event in raised],
+            events=[self.event(durably, session, event, 1, calls) for event in _raised(done)],
             calls=calls,
         )
 
@@ -117,7 +124,7 @@ class Handling:
         failure = None
         try:
             run_turn(self._book, Situation(facts), event.subject, choose, execute, event=name)
-        except ModelError as error:
+        except (ModelError, UnanswerableError) as error:
             failure = str(error)
         if done and done[-1].result == "refused":
             done += self._undo(durably, session, event, f"{key}/undo")
@@ -157,6 +164,10 @@ class Handling:
             return parse_choice(answer.text)
 
         return choose
+
+
+def _raised(done: list[Step]) -> list[Event]:
+    return [Event(*step.raised) for step in done if step.raised]
 
 
 def _after(error: ModelError, done: list[Step]) -> ModelError:

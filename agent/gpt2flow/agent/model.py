@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Protocol
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import InputError, ModelError, UnknownModelError
+from gpt2flow.agent.errors import ModelError, UnanswerableError, UnknownModelError
 from gpt2flow.agent.prompt import Choice
 from gpt2flow.agent.shop import Database, ModelCall
 from gpt2flow.client import (
@@ -18,9 +18,6 @@ from gpt2flow.client import (
     Options,
     Sampling,
 )
-
-# An action with a long address takes about sixty tokens.
-_MAX_NEW_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Model(Protocol):
 
         Raises:
             ModelError: the model cannot be asked.
-            InputError: there is no such model, or the prompt is too long for it.
+            UnknownModelError: there is no such model.
+            UnanswerableError: the prompt is too long for it.
         """
 
 
@@ -61,18 +59,14 @@ class ServedModel:
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
         """Asks the server."""
-        options = Options(
-            decoding=Sampling(temperature=0.0),
-            max_new_tokens=_MAX_NEW_TOKENS,
-            constraint=Lark(grammar),
-        )
+        options = Options(decoding=Sampling(temperature=0.0), constraint=Lark(grammar))
         start = perf_counter()
         try:
             answer = self._client.generate(prompt, options, model=self._name)
         except NotFoundError as error:
             raise UnknownModelError(str(error)) from error
         except InvalidRequestError as error:
-            raise InputError(f"the model cannot read this: {error}") from error
+            raise UnanswerableError(f"the model cannot read this: {error}") from error
         except ClientError as error:
             raise ModelError(str(error)) from error
         return ModelAnswer(
@@ -92,12 +86,12 @@ def parse_choice(text: str) -> Choice:
     """Reads an action.
 
     Raises:
-        ModelError: it is none; an answer may have been cut off.
+        UnanswerableError: it is none; an answer may have been cut off.
     """
     try:
         return Choice.parse(text)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"the model's answer is no action: {text!r}") from error
+        raise UnanswerableError(f"the model's answer is no action: {text!r}") from error
 
 
 class ModelOnRecord:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gpt2flow.agent.errors import InputError, ModelError
+from gpt2flow.agent.errors import InputError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.model import Model, ModelAnswer, parse_choice
 from gpt2flow.agent.prompt import DONE, Choice, Result, Situation
@@ -120,10 +120,10 @@ def _understand(
 
     def choose(position: int, prompt: str, grammar: str) -> Choice:
         del position
-        answers.append(model.choose(prompt, grammar))
         try:
+            answers.append(model.choose(prompt, grammar))
             return parse_choice(answers[-1].text)
-        except ModelError:  # an answer that was cut off ends the turn
+        except UnanswerableError:  # as where the context is full
             return Choice(DONE)
 
     facts = example.state.facts
