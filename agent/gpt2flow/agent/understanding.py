@@ -1,7 +1,7 @@
 """Measures how well a model understands messages: its actions against labelled ones.
 
-No shop is needed: every action is taken to succeed, and the state changes as
-the flows declare.
+No shop is needed: an action with all that it requires is taken to succeed, and
+the state changes as the flows declare.
 """
 
 import unicodedata
@@ -132,6 +132,8 @@ def _understand(
         nonlocal facts
         del position
         chosen.append(choice)
+        if set(book.actions[choice.action].required) - set(choice.arguments):
+            return _Executed("asked", facts)
         facts = book.apply(choice.action, facts)
         return _Executed("ok", facts)
 
