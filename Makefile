@@ -86,7 +86,7 @@ understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-o
 
 .PHONY: bench
 bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.
-	@$(BIN)/python benchmarks/decode.py --model $(MODEL)
+	@$(BIN)/python benchmarks/serving.py --model $(MODEL)
 
 .PHONY: clean
 clean: ## Remove the environment and what was built.
