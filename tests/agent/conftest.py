@@ -1,13 +1,14 @@
 """A shop in a file, a clock that stands still, and a desk that carries out actions."""
 
 import itertools
-import shutil
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 from sqlalchemy import select
@@ -178,12 +179,23 @@ def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def database(tmp_path: Path, new_shop: Path) -> Iterator[Database]:
-    path = shutil.copy(new_shop, tmp_path / "shop.sqlite")
+@pytest.fixture(scope="session")
+def kept_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """One engine for all tests: most of the time of a small test goes into warming one up."""
+    path = tmp_path_factory.mktemp("kept") / "shop.sqlite"
     database = Database.open(database_url(str(path)))
     yield database
     database.close()
+
+
+@pytest.fixture
+def database(kept_database: Database, new_shop: Path) -> Database:
+    """A shop as it is when it opens."""
+    connection = kept_database.engine.raw_connection()
+    with closing(sqlite3.connect(new_shop)) as source:
+        source.backup(cast("sqlite3.Connection", connection.driver_connection))
+    connection.close()
+    return kept_database
 
 
 @pytest.fixture
