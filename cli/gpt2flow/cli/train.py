@@ -46,15 +46,17 @@ def train(
             OutputError,
             TrainingError,
         )
-        from gpt2flow.training.pipeline import train as run
     bad_input = (FlowError, ConfigError, CorpusError, OutputError)
     with reported(bad_input=bad_input, failure=TrainingError):
         path = SHOP_RECIPE if recipe == "shop" or not (recipe or corpus) else Path(recipe)
         config = load_recipe(path) if recipe or not corpus else TrainingConfig()
+        config = config.changed(**dict(map(_setting, settings or [])))
+        with needs_extra("training"):
+            from gpt2flow.training.pipeline import train as run
         facts = run(
             corpus or None,
             out,
-            config.changed(**dict(map(_setting, settings or []))),
+            config,
             valid=valid or (),
             tune_trials=tune,
             resume=resume,

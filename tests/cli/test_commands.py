@@ -1,0 +1,100 @@
+"""Every user's mistake is one line on stderr with the right exit code, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOBODY = "127.0.0.1:9"
+
+
+def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "gpt2flow.cli", *arguments]
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, code, says",
+    [
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["serve"], 2, "--model"),
+        (["serve", "--model", "nowhere"], 2, "nowhere"),
+        (["serve", "--model", "a=x", "--model", "a=y"], 2, "two models are named 'a'"),
+        (["serve", "--model", "=x"], 2, "[NAME=]DIR"),
+        (["serve", "--model", "x", "--address", "here"], 2, "'here'"),
+        (["serve", "--model", "x", "--max-sequences", "0"], 2, "max_sequences"),
+        (["generate", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
+        (["inspect", "nowhere"], 2, "nowhere"),
+        (["export", "nowhere", "out"], 2, "nowhere"),
+        (["export", "nowhere", "out", "--profile", "int3"], 2, "int3"),
+        (["train", "nowhere.txt", "--out", "out"], 2, "nowhere.txt"),
+        (["train", "--out", "out", "--set", "width"], 2, "name=value"),
+        (["train", "--out", "out", "--set", "width=wide"], 2, "width"),
+        (["train", "--out", "out", "--recipe", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["agent", "ask", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["agent", "ask", "", "--address", NOBODY], 2, "the message is empty"),
+        (["agent", "ask", "x" * 100_000, "--address", NOBODY], 2, "100,000 characters"),
+        (["agent", "ask", "hi", "--database", "mysql://x"], 2, "mysql"),
+        (["agent", "ask", "hi", "--database", "/nowhere/at/all.sqlite"], 1, "/nowhere/at/all"),
+        (["agent", "ask", "hi", "--flows", "nowhere"], 2, "nowhere"),
+        (["agent", "run", "nowhere.jsonl"], 2, "nowhere.jsonl"),
+        (["demo", "--model", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_mistake_is_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+    returned, _, err = gpt2flow(*arguments, cwd=tmp_path)
+    last = err.strip().splitlines()[-1]
+    assert says in last
+    assert last.startswith("gpt2flow: error: ")
+    assert "Traceback" not in err
+    assert returned == code
+
+
+def test_mistake_of_a_message_leaves_no_row(tmp_path: Path) -> None:
+    gpt2flow("agent", "ask", "x" * 100_000, "--database", "shop.sqlite", cwd=tmp_path)
+    _, out, _ = gpt2flow(
+        "agent",
+        "run",
+        "-",
+        "--database",
+        "shop.sqlite",
+        "--address",
+        NOBODY,
+        cwd=tmp_path,
+        stdin='{"session": "a", "text": ""}\nnonsense\n{"text": "hi"}\n',
+    )
+    results = [json.loads(line) for line in out.splitlines()]
+    assert [r["line"] for r in results] == [1, 2, 3]
+    assert [r["exit_code"] for r in results] == [2, 2, 2]
+    assert "empty" in results[0]["error"]
+    assert "session" in results[2]["error"]
+
+
+def test_debug_shows_the_traceback() -> None:
+    code, _, err = gpt2flow("--debug", "inspect", "nowhere")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_missing_extra_names_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None; sys.modules['grpc'] = None\n"
+        "sys.argv = ['gpt2flow', 'generate', 'hi']\n"
+        "from gpt2flow.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'gpt2flow[client]'" in done.stderr
+
+
+def test_help_lists_every_command() -> None:
+    code, out, _ = gpt2flow("--help")
+    assert code == 0
+    for command in ("train", "export", "inspect", "serve", "generate", "agent", "demo"):
+        assert command in out

@@ -1,0 +1,140 @@
+"""Both clients say the same, and every failure has a type."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gpt2flow.client import (
+    AsyncClient,
+    BeamSearch,
+    Choices,
+    Client,
+    DeadlineExceededError,
+    Delta,
+    Generation,
+    InvalidRequestError,
+    JsonSchema,
+    Lark,
+    NotFoundError,
+    Options,
+    Regex,
+    Sampling,
+    UnavailableError,
+)
+
+PROMPT = "<|state|>guest<|user|>two umbrellas please<|act|>"
+GREEDY = Options(decoding=Sampling(temperature=0.0), max_new_tokens=24)
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as opened:
+        yield opened
+
+
+def test_stream_is_the_unary_text_in_pieces(client: Client) -> None:
+    whole = client.generate(PROMPT, GREEDY)
+    *deltas, last = client.stream(PROMPT, GREEDY)
+    assert isinstance(last, Generation)
+    assert "".join(d.text for d in deltas if isinstance(d, Delta)) == whole.text
+    assert len(deltas) > 1
+    assert last.usage == whole.usage
+    assert last.candidates[0].finish_reason == whole.candidates[0].finish_reason
+
+
+def test_async_client_answers_as_the_sync_one(client: Client, address: str) -> None:
+    async def ask() -> tuple[Generation, str, list[str], str]:
+        async with AsyncClient(address) as asynchronous:
+            unary = await asynchronous.generate(PROMPT, GREEDY)
+            stream = [item async for item in asynchronous.stream(PROMPT, GREEDY)]
+            names = [model.name for model in await asynchronous.models()]
+            tokens = [token.id for token in await asynchronous.tokenize("你好, kettle")]
+            text = await asynchronous.detokenize(tokens)
+            assert (await asynchronous.model()).name == names[0]
+            return unary, "".join(i.text for i in stream if isinstance(i, Delta)), names, text
+
+    unary, streamed, names, text = asyncio.run(ask())
+    assert unary.text == streamed == client.generate(PROMPT, GREEDY).text
+    assert names == [model.name for model in client.models()]
+    assert text == "你好, kettle"
+
+
+def test_tokens_cover_the_text(client: Client) -> None:
+    text = "naïve 保温杯 😀 SO-1042"
+    tokens = client.tokenize(text)
+    raw = text.encode()
+    assert [raw[t.start : t.end] for t in tokens] == [t.piece for t in tokens]
+    assert b"".join(t.piece for t in tokens) == raw
+    assert client.detokenize([t.id for t in tokens]) == text
+    assert client.generate([t.id for t in tokens], GREEDY).usage.prompt_tokens == len(tokens)
+
+
+@pytest.mark.parametrize(
+    "constraint, holds",
+    [
+        (Choices(("yes", "no")), lambda text: text in {"yes", "no"}),
+        (Regex("[0-9]{3}-[a-f]{2}"), lambda text: len(text) == 6 and text[3] == "-"),
+        (Lark('start: "a" "b"+ "c"'), lambda text: text[0] == "a" and text[-1] == "c"),
+        (
+            JsonSchema(
+                '{"type":"object","properties":{"n":{"enum":[1,2]}},"required":["n"],'
+                '"additionalProperties":false}'
+            ),
+            lambda text: json.loads(text)["n"] in {1, 2},
+        ),
+    ],
+)
+@pytest.mark.parametrize("decoding", [Sampling(seed=3), BeamSearch(num_beams=3)])
+def test_constraints_hold(
+    client: Client,
+    constraint: JsonSchema | Regex | Choices | Lark,
+    holds: Callable[[str], bool],
+    decoding: Sampling | BeamSearch,
+) -> None:
+    options = Options(decoding=decoding, max_new_tokens=64, constraint=constraint)
+    assert holds(client.generate(PROMPT, options).text)
+
+
+def test_seed_repeats_and_candidates_differ(client: Client) -> None:
+    options = Options(decoding=Sampling(seed=5, n=4, temperature=3.0), max_new_tokens=16)
+    once, again = client.generate(PROMPT, options), client.generate(PROMPT, options)
+    assert [c.text for c in once.candidates] == [c.text for c in again.candidates]
+    assert len({c.text for c in once.candidates}) > 1
+    assert once.seed == 5
+
+
+def test_bad_fields_are_all_named(client: Client) -> None:
+    options = Options(decoding=Sampling(temperature=-1.0, top_p=2.0), max_new_tokens=0)
+    with pytest.raises(InvalidRequestError) as caught:
+        client.generate(PROMPT, options)
+    fields = {violation.field for violation in caught.value.violations}
+    assert fields == {
+        "options.sampling.temperature",
+        "options.sampling.top_p",
+        "options.stopping.max_new_tokens",
+    }
+
+
+def test_unknown_model(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="nobody"):
+        client.model("nobody")
+
+
+def test_deadline(client: Client) -> None:
+    with pytest.raises(DeadlineExceededError):
+        client.generate(PROMPT, Options(max_new_tokens=400, ignore_eos=True), timeout=0.005)
+
+
+def test_nobody_listens() -> None:
+    with Client("127.0.0.1:9", timeout=5) as lonely, pytest.raises(UnavailableError):
+        lonely.models()
+
+
+def test_closing_a_stream_early_leaves_the_server_well(client: Client) -> None:
+    for _ in range(20):
+        stream = client.stream(PROMPT, Options(max_new_tokens=400, ignore_eos=True))
+        next(stream)
+        stream.close()
+    assert client.generate(PROMPT, GREEDY).text

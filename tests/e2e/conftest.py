@@ -1,0 +1,21 @@
+"""The shipped bundle, behind a real server on a real port."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpt2flow.cli.processes import server
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    return PROJECT / "models" / "shop"
+
+
+@pytest.fixture(scope="session")
+def address(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(bundle, tmp_path_factory.mktemp("server")) as where:
+        yield where

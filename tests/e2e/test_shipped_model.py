@@ -1,0 +1,79 @@
+"""The bundle that ships: small, verified, and as good as its documentation says."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from gpt2flow.agent.flows import load_flows
+from gpt2flow.agent.model import ServedModel
+from gpt2flow.agent.understanding import judge, load_examples, summary
+from gpt2flow.server.manifest import load_bundle
+
+PROJECT = Path(__file__).parents[2]
+HELD_OUT = PROJECT / "tests" / "heldout" / "messages.jsonl"
+
+
+def test_bundle_is_small_and_passed_its_gate(bundle: Path) -> None:
+    manifest = load_bundle(bundle).manifest
+    assert sum(path.stat().st_size for path in bundle.iterdir()) <= 15e6
+    assert manifest.recipe.profile == "int8"
+    assert manifest.quality is not None
+    assert not manifest.quality.forced
+    assert manifest.quality.perplexity_ratio <= 1.01
+    assert manifest.training["config"]["seed"] == 1
+
+
+def test_understanding_is_what_the_documentation_says(address: str) -> None:
+    """Within two points: other processors round differently."""
+    text = (PROJECT / "docs" / "model.md").read_text(encoding="utf-8")
+    row = re.search(r"^\| all \| (\d+) \| ([\d.]+)% \| ([\d.]+)% \|$", text, re.MULTILINE)
+    assert row
+    model = ServedModel(address, "", 60.0)
+    figures = summary(list(judge(load_flows(), model, load_examples(HELD_OUT))))
+    model.close()
+    assert figures["examples"] == int(row[1])
+    assert abs(figures["first_action"] * 100 - float(row[2])) <= 2
+    assert abs(figures["whole_sequence"] * 100 - float(row[3])) <= 2
+
+
+def test_no_held_out_message_stands_in_the_corpus_sources() -> None:
+    messages = [json.loads(line)["message"] for line in HELD_OUT.read_text().splitlines()]
+    sources = [
+        path.read_text(encoding="utf-8")
+        for pattern in ("agent/**/utterances.*.yaml", "training/**/lexicon/*.yaml")
+        for path in PROJECT.glob(pattern)
+    ]
+    assert len(sources) >= 10
+    long = [message for message in messages if len(message) >= 20]
+    assert not [message for message in long if any(message in source for source in sources)]
+
+
+def test_demo_ends_as_expected(bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2flow.cli", "demo", "--model", str(bundle)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert done.stdout.count("as expected") == 4
+
+
+def test_demo_fails_when_a_workflow_ends_otherwise(bundle: Path, tmp_path: Path) -> None:
+    scenario = tmp_path / "scenarios.yaml"
+    scenario.write_text(
+        "- id: never\n  turns: [{text: hello}]\n  expect: {rows: {orders: [{number: SO-1001}]}}\n"
+    )
+    command = ["demo", "--model", str(bundle), "--scenarios", str(scenario)]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2flow.cli", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not as expected: never" in done.stderr

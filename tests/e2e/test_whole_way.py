@@ -1,0 +1,109 @@
+"""Text → trained GPT-2 → bundle → server → agent → rows, each by its command."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+
+from gpt2flow.cli.processes import server
+
+
+def gpt2flow(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2flow.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=280,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def rows(database: Path, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_from_text_to_rows(tmp_path: Path) -> None:
+    """A model trained for seconds answers badly, but whatever it answers is legal and done."""
+    small = ["flow_documents=600", "layers=1", "width=32", "heads=1", "vocabulary_size=700"]
+    settings = [argument for setting in small for argument in ("--set", setting)]
+    code, _, err = gpt2flow(
+        "train", "--recipe", "shop", "--out", "checkpoint", *settings, cwd=tmp_path
+    )
+    assert code == 0, err
+    code, _, err = gpt2flow("export", "checkpoint", "bundle", "--force", cwd=tmp_path)
+    assert code == 0, err
+    with server(tmp_path / "bundle", tmp_path) as address:
+        code, out, err = gpt2flow(
+            "agent", "ask", "my order is late", "--address", address, "--json", cwd=tmp_path
+        )
+    assert code == 0, err
+    report = json.loads(out)
+    done = [action["action"] for action in report["actions"]]
+    assert done
+    database = tmp_path / "gpt2flow.sqlite"
+    assert rows(database, "SELECT action FROM executed_actions ORDER BY key") == [
+        (action,) for action in done
+    ]
+    assert rows(database, "SELECT text FROM outbox ORDER BY id") == [
+        (message["text"],) for action in report["actions"] for message in action["messages"]
+    ]
+
+
+def test_agent_carries_out_messages_in_both_languages(address: str, tmp_path: Path) -> None:
+    lines = [
+        {"session": "a", "text": "please add 2 umbrellas to my cart", "id": "1"},
+        {"session": "b", "text": "我要买三个保温杯", "id": "1"},
+        {"session": "a", "text": "please add 2 umbrellas to my cart", "id": "1"},
+    ]
+    (tmp_path / "messages.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    code, out, err = gpt2flow("agent", "run", "messages.jsonl", "--address", address, cwd=tmp_path)
+    assert code == 0, err
+    assert len(out.splitlines()) == len(lines)
+    # The third line is the first one sent again: nothing is done twice.
+    assert rows(
+        tmp_path / "gpt2flow.sqlite",
+        "SELECT session_id, sku, quantity FROM cart_lines ORDER BY session_id",
+    ) == [("a", "umbrella", 2), ("b", "water-bottle", 3)]
+
+
+def test_unknown_model_is_refused_and_leaves_nothing(address: str, tmp_path: Path) -> None:
+    code, _, err = gpt2flow(
+        "agent", "ask", "hello", "--address", address, "--model", "nobody", cwd=tmp_path
+    )
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("gpt2flow: error: ")
+    assert "'nobody'" in err
+    database = tmp_path / "gpt2flow.sqlite"
+    assert rows(database, "SELECT count(*) FROM executed_actions") == [(0,)]
+    assert rows(database, "SELECT count(*) FROM outbox") == [(0,)]
+
+
+def test_corrupt_bundle_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    data = copy / "model.onnx.data"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    code, _, err = gpt2flow("serve", "--model", "bundle", "--address", "127.0.0.1:0", cwd=tmp_path)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "model.onnx.data" in err
+
+
+def test_database_that_cannot_be_written(address: str, tmp_path: Path) -> None:
+    """A directory stands where the database should be."""
+    (tmp_path / "shop.sqlite").mkdir()
+    code, _, err = gpt2flow(
+        "agent", "ask", "hello", "--address", address, "--database", "shop.sqlite", cwd=tmp_path
+    )
+    assert code == 1
+    assert "shop.sqlite" in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
+    assert list((tmp_path / "shop.sqlite").iterdir()) == []
