@@ -11,6 +11,7 @@ from gpt2flow.agent.slots import SlotKind, candidates
 from gpt2flow.agent.text import normalise
 from gpt2flow.training.mentions import MentionMaker
 from gpt2flow.training.noise import Segment, roughen
+from gpt2flow.training.references import refer_back
 from gpt2flow.training.templates import Blank, Template
 from gpt2flow.training.utterances import Language, Utterances
 
@@ -113,10 +114,11 @@ class MessageMaker:
         return rng.choice(self.said.joiners).text(rng)
 
     def _opener(self, rng: random.Random) -> list[Segment]:
-        if not self.said.openers or rng.random() > 0.25:
-            return []
-        text = rng.choice(self.said.openers).text(rng)
-        return [Segment(text if text[-1:].isspace() else text + self._blank)]
+        segments: list[Segment] = []
+        for _ in range(rng.choices((0, 1, 2), (74, 22, 4))[0] if self.said.openers else 0):
+            text = rng.choice(self.said.openers).text(rng)
+            segments.append(Segment(text if text[-1:].isspace() else text + self._blank))
+        return segments
 
     def _closer(self, segments: list[Segment], rng: random.Random) -> list[Segment]:
         if not self.said.closers or rng.random() > 0.2:
@@ -138,10 +140,25 @@ class MessageMaker:
             if isinstance(part, str):
                 segments.append(Segment(part))
                 continue
+            if self._refers_back(part, drafts, segments, rng):
+                continue
             self._mention(part, draft, segments, rng)
             if part.slot in LISTED and self._may_list(template, draft, rng):
                 segments += self._list_more(part, draft, drafts, rng)
         return segments
+
+    def _refers_back(
+        self, blank: Blank, drafts: list[_Draft], segments: list[Segment], rng: random.Random
+    ) -> bool:
+        """Now and then, points at what an earlier wish has named."""
+        *earlier, draft = drafts
+        named = [d.mentions[blank.slot] for d in earlier if blank.slot in d.mentions]
+        is_other_wish = draft.action not in {d.action for d in earlier}
+        if not (named and blank.slot in LISTED and is_other_wish and rng.random() < 0.25):
+            return False
+        refer_back(blank.slot, self._language, segments, rng)
+        draft.mentions.setdefault(blank.slot, named[-1])
+        return True
 
     def _fixed(self, slot: str, value: str) -> str | int:
         return int(value) if self._book.slots[slot].kind is SlotKind.INTEGER else value

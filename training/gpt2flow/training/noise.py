@@ -128,20 +128,22 @@ def _mistype(segments: list[Segment], language: Language, rng: random.Random) ->
 
 
 def _typo(text: str, at: int, rng: random.Random) -> str:
-    """Mistypes one letter; other characters stay."""
-    letter = text[at]
-    if not letter.isalpha():
-        return text
+    """Mistypes one letter or swallows a blank; other characters stay."""
+    before, typed, after = text[:at], text[at], text[at + 1 :]
     kind = rng.random()
-    if kind < 0.3:  # the key beside it
-        return text[:at] + rng.choice(_NEIGHBOURS.get(letter.lower(), letter)) + text[at + 1 :]
-    if kind < 0.5:  # twice
-        return text[:at] + letter + text[at:]
-    if kind < 0.78:  # not at all
-        return text[:at] + text[at + 1 :]
-    if at + 1 < len(text) and text[at + 1].isalpha():  # too early
-        return text[:at] + text[at + 1] + letter + text[at + 2 :]
-    return text
+    if typed == " " and before and after:
+        typed = ""
+    elif not typed.isalpha():
+        return text
+    elif kind < 0.3:  # the key beside it
+        typed = rng.choice(_NEIGHBOURS.get(typed.lower(), typed))
+    elif kind < 0.5:  # twice
+        typed *= 2
+    elif kind < 0.78:  # not at all
+        typed = ""
+    elif after[:1].isalpha():  # too late
+        typed, after = after[0] + typed, after[1:]
+    return before + typed + after
 
 
 def _chinese_typo(text: str, at: int, rng: random.Random) -> str:

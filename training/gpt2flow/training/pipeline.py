@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.agent.prompt import END
@@ -91,7 +92,7 @@ def _train(
     console.print(
         f"Learning a vocabulary of {config.vocabulary_size} from {len(texts.train)} documents"
     )
-    tokenizer = train_vocabulary(texts.train, config.vocabulary_size)
+    tokenizer = _vocabulary(texts, work, config)
     encoded, held_back = encode(texts.train, tokenizer), encode(texts.valid, tokenizer)
     if len(encoded.ids) < config.context_length:
         raise CorpusError(
@@ -113,6 +114,14 @@ def _train(
     (draft / "eval.txt").write_text(_eval_text(texts, held_back), encoding="utf-8")
     _finish(out, work, draft, facts)
     return facts
+
+
+def _vocabulary(texts: Texts, work: Path, config: TrainingConfig) -> Tokenizer:
+    """Learns the vocabulary, or loads that of the run that is resumed."""
+    path = work / "tokenizer.json"
+    if not path.exists():
+        write_atomically(path, train_vocabulary(texts.train, config.vocabulary_size).to_str())
+    return Tokenizer.from_file(str(path))
 
 
 def _open_output(out: Path, *, resume: bool) -> Path:

@@ -108,13 +108,20 @@ class TurnMaker:
         for _ in range(rng.choices((0, 1, 2), (62, 29, 9))[0]):
             after = self._hoped(wished, facts)
             enabled = set(self._legal(after)) - set(self._legal(facts))
-            pool = enabled if enabled and rng.random() < 0.5 else set(self._spoken)
+            pools = (enabled, self._related(target), set(self._spoken))
+            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._spoken)
             action = rng.choice(sorted(pool))
             at = len(wished) if action in enabled else rng.randint(0, len(wished))
             longer = [*wished[:at], action, *wished[at:]]
             if self._is_sensible(longer, facts):
                 wished = longer
         return wished
+
+    def _related(self, action: str) -> set[str]:
+        """The other actions that may be about the same product or order."""
+        slots = set(LISTED) & set(self._book.actions[action].slots)
+        others = set(self._spoken) - {action}
+        return {other for other in others if slots & set(self._book.actions[other].slots)}
 
     def _hoped(self, wished: Sequence[str], facts: Facts) -> Facts:
         """The state if all that is wished for succeeds."""
@@ -210,18 +217,20 @@ class TurnMaker:
         """The actions that answer the wishes, in order, and what they come to."""
         steps: Steps = []
         hoped = facts
+        unasked: set[str] = set()
         for wish in wishes:
             action = self._book.resolve(wish.action, facts)
-            if action == wish.action:
-                choice = wish.choice
-            elif wish.action in self._legal(hoped):
-                continue  # it needed something that has just failed
-            else:
-                choice = self._instead(action, wishes)
-                if any(choice.action == done.action for done, _ in steps) or (
-                    self._is_small_talk(action) and len(wishes) > 1
-                ):
+            if action in unasked:
+                continue  # "cancel my order, log me in": one login serves both
+            choice = wish.choice
+            if action != wish.action:
+                if wish.action in self._legal(hoped):
+                    continue  # it needed something that has just failed
+                done = any(action == taken.action for taken, _ in steps)
+                if done or (self._is_small_talk(action) and len(wishes) > 1):
                     continue
+                choice = self._instead(action, wishes)
+                unasked.add(action)
             facts = self._take(choice, facts, steps, rng)
             hoped = self._book.apply(action, hoped)
         if not steps:  # small talk after all
