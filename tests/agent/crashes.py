@@ -126,7 +126,7 @@ def ended(child: int) -> int:
 
 def copied(folder: Path, name: str) -> Path:
     """A copy of the shop, and of DBOS's records, as the prelude left them."""
-    for suffix in (".sqlite", ".dbos.sqlite"):
+    for suffix in (".sqlite", ".sqlite-dbos"):
         shutil.copy(folder / f"prelude{suffix}", folder / f"{name}{suffix}")
     return folder / f"{name}.sqlite"
 

@@ -166,6 +166,17 @@ def test_timer_is_set_for_a_follow_up(desk: "Desk", model: "ScriptedModel") -> N
     assert [(timer.case, timer.due) for timer in durably.timers] == [(case.id, case.due_at)]
 
 
+def test_event_cannot_do_what_a_customer_may(desk: "Desk", model: "ScriptedModel") -> None:
+    """A model that answers an event with another action is not obeyed."""
+    desk.log_in("s")
+    desk.check_out("s", "kettle")
+    model.script = SCRIPT | {"order_submitted": ["cancel_order"]}
+    report = handling(desk, model).message(Plainly(), "m1", "s", "1", "yes")
+    assert report.events[0].actions == []
+    assert "'cancel_order', which is not allowed" in str(report.events[0].postponed)
+    assert desk.rows(Order)[0].status is OrderStatus.SUBMITTED
+
+
 def test_order_of_a_turn_that_failed_later_is_not_forgotten(
     desk: "Desk", model: "ScriptedModel"
 ) -> None:

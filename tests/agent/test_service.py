@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +226,7 @@ def of_another_version(folder: Path) -> str:
 
 
 def with_records_that_are_none(folder: Path) -> str:
-    (folder / "shop.dbos.sqlite").mkdir()
+    (folder / "shop.sqlite-dbos").mkdir()
     return str(folder / "shop.sqlite")
 
 
@@ -301,3 +302,9 @@ def test_database_that_fails_under_way_is_an_error_and_changes_nothing(
     with agent._database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TRIGGER full")
     assert agent.handle("s", "hello", "m1").actions[0].outcome == "greeted"
+
+
+def test_threads_share_an_agent(agent: Agent) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        reports = list(threads.map(lambda n: agent.handle(f"s{n % 5}", "hello"), range(20)))
+    assert all(report.actions[0].outcome == "greeted" for report in reports)

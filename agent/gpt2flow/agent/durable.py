@@ -7,7 +7,6 @@ changes the shop guards itself with a key in the transaction of its effects.
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -15,7 +14,6 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, WorkflowHan
 from sqlalchemy import URL, create_engine
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.execution import Executor
 from gpt2flow.agent.handling import Handling
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
@@ -29,6 +27,7 @@ _Result = TypeVar("_Result")
 # whenever the steps of a workflow, or what they return, do.
 _VERSION = "1"
 _QUEUE = "later"
+_FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _POLL_SECONDS = 0.1
 _FIRST_RETRY_SECONDS = 2.5
 _LAST_RETRY_SECONDS = 600.0
@@ -100,8 +99,8 @@ class Workflows:
             load_output=False,
         )
         for workflow in pending:
-            # Its error is told to whoever sends the message again.
-            with suppress(AgentError):
+            # Whatever its error is, it is told to whoever sends the message again.
+            with suppress(Exception):
                 handle: WorkflowHandle[TurnReport] = DBOS.retrieve_workflow(workflow.workflow_id)
                 handle.get_result(polling_interval_sec=_POLL_SECONDS)
 
@@ -116,7 +115,7 @@ class Workflows:
         """
         workflow_id = _turn_id(session, message_id)
         status = DBOS.get_workflow_status(workflow_id)
-        if status is not None and status.status in ("ERROR", "CANCELLED"):
+        if status is not None and status.status in _FAILED:
             step = _failed_step(workflow_id)
             handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(workflow_id, start_step=step)
             return handle.get_result(polling_interval_sec=_POLL_SECONDS)
@@ -163,8 +162,7 @@ def _prepare_system_database(url: URL) -> str:
     """Returns the address of DBOS's database, which can be written."""
     if url.get_backend_name() != "sqlite":
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
-    assert url.database is not None
-    url = url.set(database=str(Path(url.database).with_suffix(".dbos.sqlite")))
+    url = url.set(database=f"{url.database}-dbos")
     # DBOS would retry and log for long what this finds out at once. The journal
     # mode, which stays with the file, saves it most of its waiting for the disk.
     engine = create_engine(url)

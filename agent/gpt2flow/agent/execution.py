@@ -100,12 +100,11 @@ class Executor:
 
     def _check_legal(self, db: Session, session: CustomerSession, task: Task) -> None:
         """Holds that the flows allow the action now: the model does not decide that."""
-        action = self._book.actions.get(task.choice.action)
-        undoes = task.event is not None and action is not None and action.event is None
-        if undoes:
+        if task.undoes:
             return
-        facts = self._facts(db, session, task)
+        action = self._book.actions.get(task.choice.action)
         event = task.event.name if task.event else None
+        facts = self._facts(db, session, task)
         if action is None or action.event != event or not holds(action.when, facts):
             raise ModelError(f"the model chose {task.choice.action!r}, which is not allowed now")
 

@@ -136,12 +136,12 @@ class Handling:
 
     def _undo(self, durably: Durability, session: str, event: Event, key: str) -> list[Step]:
         """Undoes the action that raised an event, if its flow says how."""
-        raising = (a for a in self._book.actions.values() if a.raises == event.name)
-        undoing = [a.compensation for a in raising if a.compensation]
-        return [
-            self._execute(durably, Task(key, session, event.subject, Choice(action), event=event))
-            for action in undoing[:1]
-        ]
+        for action in self._book.actions.values():
+            if action.raises == event.name and action.compensation:
+                undo = Choice(action.compensation)
+                task = Task(key, session, event.subject, undo, event=event, undoes=True)
+                return [self._execute(durably, task)]
+        return []
 
     def _execute(self, durably: Durability, task: Task) -> Step:
         step = durably.step(self._executor.execute, task)

@@ -22,12 +22,14 @@ from gpt2flow.agent.text import normalise
 
 MAX_CHARACTERS = 1000
 _MAX_ID_CHARACTERS = 200
+# Sessions share locks, so that their number stays bounded.
+_LOCKS = 64
 
 
 class Agent:
     """Handles customers' messages until it is closed; a process has one at a time.
 
-    Opening finishes what an earlier process left undone.
+    Opening finishes what an earlier process left undone. Threads may share it.
 
     Args:
         config: the settings.
@@ -50,8 +52,8 @@ class Agent:
     ) -> None:
         book = load_flows(config.flows)
         url = database_url(config.database)
-        # One message at a time: the next one of a customer may depend on this one.
-        self._lock = Lock()
+        # Of one session, one message at a time: the next may depend on this one.
+        self._locks = [Lock() for _ in range(_LOCKS)]
         with ExitStack() as opened:
             self._database = Database.open(url)
             opened.callback(self._database.close)
@@ -104,7 +106,7 @@ class Agent:
             message_id = uuid.uuid4().hex
         _check_id("message", message_id)
         start = perf_counter()
-        with self._lock, self._database.guarded():
+        with self._locks[hash(session) % _LOCKS], self._database.guarded():
             report = self._workflows.turn(session, message_id, message)
         if report.message != message:
             raise MessageIdError(f"message id {message_id!r} was used for another message")

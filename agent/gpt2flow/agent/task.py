@@ -19,8 +19,8 @@ class Task:
     """An action to be carried out; a second time under the same key does nothing.
 
     `kept` is what the customer had said before the question that this may
-    answer; `opens` says that this is the first action of a message. A task of
-    an event whose action answers no event undoes what raised it.
+    answer; `opens` says that this is the first action of a message; `undoes`,
+    that it takes back what raised the event. The model never chooses that.
     """
 
     key: str
@@ -31,3 +31,4 @@ class Task:
     kept: Arguments = field(default_factory=dict)
     opens: bool = False
     event: Event | None = None
+    undoes: bool = False
