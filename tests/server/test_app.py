@@ -82,6 +82,15 @@ def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str
         generate(port, 1)
 
 
+def test_it_serves_on_when_nobody_takes_its_log(process: subprocess.Popen[str]) -> None:
+    port = wait_for_port(process)
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    assert port > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_idle_is_idle(process: subprocess.Popen[str]) -> None:
     generate(wait_for_port(process), 80)

@@ -76,7 +76,9 @@ class Naive:
 
     def ends(self, produced: list[int], generation: Any, constraint: Constraint | None) -> bool:
         stopping, token = generation.params.stopping, produced[-1]
-        if token in generation.eos_ids or token in stopping.stop_token_ids:
+        if token in stopping.stop_token_ids:
+            return True
+        if token == EOS and (constraint is not None or not stopping.ignore_eos):
             return True
         if len(produced) >= stopping.min_new_tokens:
             text = self.bench.tokenizer.decode(produced)

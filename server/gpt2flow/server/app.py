@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import structlog
@@ -51,6 +52,7 @@ class Server:
         for name, directory in config.models.items():
             model = await asyncio.to_thread(load_model, name, directory, config.engine)
             self._models.append(model)
+        for model in self._models:
             model.engine.start()
         self._services = Services(self._models)
         await self._services.add_to(self._server)
@@ -128,5 +130,18 @@ def _configure_logging() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_StandardError,
     )
+
+
+class _StandardError:
+    """Where log lines go; the server lives on when nobody takes them."""
+
+    def __init__(self, *_args: Any) -> None:
+        pass
+
+    def info(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log is printed
+
+    debug = warning = error = critical = info

@@ -36,9 +36,9 @@ class LogitsRows:
     @cached_property
     def logsumexp(self) -> Floats:
         """The logarithm of the sum of exponentials of each row: [rows]."""
-        highest = self.values.max(axis=-1, keepdims=True)
-        total = np.exp(self.values - highest).sum(axis=-1)
-        logsumexp: Floats = highest[:, 0] + np.log(total)
+        highest = self.values[np.arange(len(self.values)), self.argmax]
+        powers = np.exp(self.values - highest[:, np.newaxis])
+        logsumexp: Floats = highest + np.log(powers.sum(axis=-1))
         return logsumexp
 
     def logprob(self, row: int, token_id: int) -> float:
@@ -133,15 +133,12 @@ def keep_top_k(scores: Floats, k: int) -> npt.NDArray[np.bool_]:
 def keep_top_p(scores: Floats, p: float) -> npt.NDArray[np.bool_]:
     """Keeps the smallest set of the likeliest whose probability reaches p."""
     probabilities = softmax(scores)
-    # Those that are this unlikely cannot add up to the tail that is cut, so only the others,
-    # which are few, are sorted.
-    candidates = np.flatnonzero(probabilities > (1 - p) / len(scores))
-    order = candidates[np.argsort(probabilities[candidates], kind="stable")]
-    tail = 1 - probabilities[order].sum(dtype=np.float64)
-    cumulative = tail + np.cumsum(probabilities[order], dtype=np.float64)
-    mask = np.zeros(len(scores), np.bool_)
-    mask[order[cumulative > 1 - p]] = True
-    mask[probabilities.argmax()] = True
+    # Those that are this unlikely cannot add up to more than the tail that is cut, so only the
+    # others, which are few, are sorted.
+    ascending = np.sort(probabilities[probabilities > (1 - p) / len(scores)])
+    cumulative = np.cumsum(ascending, dtype=np.float64)
+    cumulative += 1 - cumulative[-1]
+    mask: npt.NDArray[np.bool_] = probabilities >= ascending[(cumulative > 1 - p).argmax()]
     return mask
 
 

@@ -1,7 +1,7 @@
 """From what a client asks to tasks that the engine can run, or to every reason why not."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError
@@ -20,7 +20,7 @@ from gpt2flow.server.params import (
     validate,
 )
 from gpt2flow.server.sampler import Processor, make_processors
-from gpt2flow.server.sequence import Request
+from gpt2flow.server.sequence import FinishReason, Request
 from gpt2flow.server.tokenizer import Tokenizer
 
 
@@ -89,7 +89,8 @@ class TaskFactory:
                 )
         violations.raise_if_any()
         constraint = self._compile(params.constraint)
-        processors = self._processors(params)
+        endings = self._endings(params)
+        processors = self._processors(params, endings)
         seed = getattr(params.decoding, "seed", None)
         return [
             self._generation_task(
@@ -99,7 +100,7 @@ class TaskFactory:
                     echo=self._text(prompt) if params.output.echo else "",
                     max_new_tokens=max_new_tokens,
                     seed=secrets.randbits(63) if seed is None else seed,
-                    eos_ids=self._eos_ids(params),
+                    endings=endings,
                     processors=processors,
                     constraint=constraint and constraint.fork(),
                     tokenizer=self._tokenizer,
@@ -154,17 +155,16 @@ class TaskFactory:
         )
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        given = prompt.input
-        if not given:
+        given = prompt.input or ()
+        ids = self._tokenizer.encode(given) if isinstance(given, str) else list(given)
+        if not ids:
             raise InvalidRequestError.of(prompt.field, "must have text or token ids, not none")
-        if isinstance(given, str):
-            return self._tokenizer.encode(given)
-        if max(given) >= self._limits.vocabulary_size:
+        if max(ids) >= self._limits.vocabulary_size:
             raise InvalidRequestError.of(
                 f"{prompt.field}.tokens.ids",
                 f"must be below the vocabulary size of {self._limits.vocabulary_size}",
             )
-        return list(given)
+        return ids
 
     def _text(self, prompt: Prompt) -> str:
         if isinstance(prompt.input, str):
@@ -180,18 +180,20 @@ class TaskFactory:
             field = f"options.constraint.{params.kind.value}"
             raise InvalidRequestError.of(field, str(error)) from error
 
-    def _eos_ids(self, params: GenerationParams) -> frozenset[int]:
+    def _endings(self, params: GenerationParams) -> dict[int, FinishReason]:
+        endings = dict.fromkeys(params.stopping.stop_token_ids, FinishReason.STOP)
         # The end-of-text token is how a constraint says that the output may end.
-        ignored = params.stopping.ignore_eos and params.constraint is None
-        return frozenset() if ignored else frozenset({self._eos_token_id})
+        if params.constraint is not None or not params.stopping.ignore_eos:
+            endings[self._eos_token_id] = FinishReason.EOS
+        return endings
 
-    def _processors(self, params: GenerationParams) -> list[Processor]:
+    def _processors(self, params: GenerationParams, endings: Iterable[int]) -> list[Processor]:
         words = getattr(params.decoding, "bad_words", ())
         # A word within a text starts with a space, and is another token then.
         bad_words = [self._tokenizer.encode(text) for word in words for text in (word, f" {word}")]
         return make_processors(
             params.decoding,
             bad_words=bad_words,
-            ending_ids=sorted({*self._eos_ids(params), *params.stopping.stop_token_ids}),
+            ending_ids=list(endings),
             min_new_tokens=params.stopping.min_new_tokens,
         )

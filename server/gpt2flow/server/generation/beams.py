@@ -129,9 +129,8 @@ class BeamTask(Task):
         )
         stream = TextStream(generation.params.stopping.stop_strings)
         empty = Hypothesis(sequence, np.float32(0), _State(generation.constraint, stream))
-        ending_ids = generation.eos_ids.union(generation.params.stopping.stop_token_ids)
         return BeamSearch(
-            self._params, generation.max_new_tokens, len(ending_ids), empty, slots[1:]
+            self._params, generation.max_new_tokens, len(generation.endings), empty, slots[1:]
         )
 
     def _continuations(
@@ -180,7 +179,7 @@ class BeamTask(Task):
         """Returns a hypothesis with one token more, and whether it ends."""
         output, stopping = self._generation.params.output, self._generation.params.stopping
         state, length = parent.state, parent.sequence.new_tokens + 1
-        reason = self._generation.ended_by(token_id)
+        reason = self._generation.endings.get(token_id)
         constraint, stream = state.constraint, state.stream
         if constraint is not None and reason is None:
             constraint = constraint.fork()
@@ -207,7 +206,7 @@ class BeamTask(Task):
         stream = TextStream(stopping.stop_strings)
         text = generation.echo
         for length, token_id in enumerate(ended.tokens, 1):
-            if generation.ended_by(token_id) is None:
+            if token_id not in generation.endings:
                 check = length >= stopping.min_new_tokens
                 text += stream.push(generation.tokenizer.piece(token_id), check_stops=check)
         return text + stream.finish(), stream.stop_string

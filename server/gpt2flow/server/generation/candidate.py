@@ -67,7 +67,7 @@ class Candidate:
         """Appends a token and decides whether the candidate ends with it."""
         sequence, generation = self.sequence, self._generation
         sequence.tokens.append(token_id)
-        if reason := generation.ended_by(token_id):
+        if reason := generation.endings.get(token_id):
             self.finish(reason)
             return
         piece = generation.tokenizer.piece(token_id)
@@ -121,10 +121,11 @@ class Candidate:
         output, sequence = self._generation.params.output, self.sequence
         text = "".join(self._pieces[self._sent_pieces :])
         self._sent_pieces = len(self._pieces)
-        new = slice(self._sent_tokens, self._scored)
-        self._sent_tokens = self._scored
-        tokens = tuple(sequence.tokens[sequence.prompt_length :][new]) if output.token_ids else ()
-        logprobs = tuple(self.logprobs[new])
+        sent, scored = self._sent_tokens, self._scored
+        self._sent_tokens = scored
+        start = sequence.prompt_length
+        tokens = tuple(sequence.tokens[start + sent : start + scored]) if output.token_ids else ()
+        logprobs = tuple(self.logprobs[sent:scored])
         if text or tokens or logprobs:
             return Delta(self.index, text, tokens, logprobs)
         return None

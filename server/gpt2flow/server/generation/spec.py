@@ -1,5 +1,6 @@
 """A request to generate, checked and resolved against a model; what its tasks share."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Generation:
         echo: What each text starts with.
         max_new_tokens: The most tokens of a candidate; prompt and these fit the context.
         seed: Of the random numbers.
-        eos_ids: Tokens that end a candidate with `EOS`.
+        endings: Tokens that end a candidate by themselves, and why.
         processors: What changes the logits before a token is chosen.
         constraint: The grammar at its start.
         tokenizer: Of the model.
@@ -35,7 +36,7 @@ class Generation:
     echo: str
     max_new_tokens: int
     seed: int
-    eos_ids: frozenset[int]
+    endings: Mapping[int, FinishReason]
     processors: Items[Processor]
     constraint: Constraint | None
     tokenizer: Tokenizer
@@ -45,14 +46,6 @@ class Generation:
     def logits_from(self) -> int:
         """The first position of the prompt whose logits are wanted."""
         return 0 if self.params.output.prompt_logprobs else len(self.prompt) - 1
-
-    def ended_by(self, token_id: int) -> FinishReason | None:
-        """Returns the reason, when a token alone ends the candidate."""
-        if token_id in self.eos_ids:
-            return FinishReason.EOS
-        if token_id in self.params.stopping.stop_token_ids:
-            return FinishReason.STOP
-        return None
 
 
 class PromptLogprobs:
