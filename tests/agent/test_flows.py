@@ -72,6 +72,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, flow: str, error: str) -> None:
     assert "flow.yaml" in str(caught.value)
 
 
+def test_broken_file_is_named_in_one_line(tmp_path: Path) -> None:
+    for content in (b"flow: [\n\n", b"\xff\xfe", b"\t- x"):
+        (tmp_path / "shared.yaml").write_bytes(content)
+        with pytest.raises(FlowError) as caught:
+            load_flows(tmp_path)
+        assert str(tmp_path / "shared.yaml") in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_folder_without_flows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowError, match=r"shared\.yaml"):
         load_flows(tmp_path)
