@@ -1,6 +1,7 @@
 """The grammar of what the model may answer now, in llguidance's Lark dialect."""
 
 import json
+import re
 from collections.abc import Sequence
 
 from gpt2flow.agent.flow import Slot
@@ -16,7 +17,7 @@ def action_grammar(
 
     Every legal action, with those of its slots for which the message offers a
     value: order numbers and the like are enumerated, spans are cut out of the
-    message letter by letter.
+    message at the borders of words.
 
     Args:
         book: the flows.
@@ -34,11 +35,14 @@ def action_grammar(
     rules = ["start: " + " | ".join(choices)]
     rules += [f"slot_{name}: {rule}" for name, rule in slots.items()]
     if _SPAN_RULE in slots.values():
-        substring = json.dumps({"substring_chars": message}, ensure_ascii=False)
+        substring = json.dumps({"substring_chunks": _CHUNK.findall(message)}, ensure_ascii=False)
         rules.append(f"SPAN: %regex {substring}")
     return "\n".join(rules) + "\n"
 
 
+# A span neither begins nor ends inside a word or a number. Chinese has no blanks
+# between words, so each of its characters may.
+_CHUNK = re.compile(r"[^\W\d_\u4e00-\u9fff]+|\d+|.", re.DOTALL)
 _SPAN_RULE = '"\\"" SPAN "\\""'
 
 

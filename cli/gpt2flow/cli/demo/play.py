@@ -88,7 +88,7 @@ def _with_code(text: str, reports: list[Report]) -> str:
     """Copies the last verification code out of the customers' inbox."""
     if "{code}" not in text:
         return text
-    sent = [m["text"] for r in reports for a in actions_of(r) for m in a["messages"] if "to" in m]
+    sent = [m["text"] for r in reports for a in actions_of(r) for m in a["messages"] if m["to"]]
     codes = _CODE.findall(" ".join(sent))
     if not codes:
         raise CommandError(f"no verification code was sent before {text!r}", Exit.FAILURE)

@@ -26,7 +26,7 @@ def turn(out: Console, report: Report) -> None:
     for action in actions_of(report):
         out.print(f"   [cyan]{escape(_action(action))}[/]")
         for message in action["messages"]:
-            to = f"to {message['to']}: " if "to" in message else ""
+            to = f"to {message['to']}: " if message["to"] else ""
             out.print(f"   [green]✉ {escape(to + message['text'])}[/]")
     calls = report["calls"]
     tokens = sum(call["completion_tokens"] for call in calls)
@@ -63,7 +63,7 @@ def summary(out: Console, played: Sequence[Played]) -> None:
 
 def _action(action: Report) -> str:
     used = " ".join(f"{name}={value}" for name, value in action["used"].items())
-    ending = f"asked for {action['asked']}" if "asked" in action else action["outcome"]
+    ending = f"asked for {action['asked']}" if action["asked"] else action["outcome"]
     return f"{action['action']}({used}) → {ending}"
 
 
