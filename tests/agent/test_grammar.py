@@ -45,7 +45,7 @@ def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
     for name in book.actions[action].slots:
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:
-            values[name] = message[3:9]
+            values[name] = message.split(" ")[0]
         elif slot.kind is SlotKind.ENUM:
             values[name] = slot.values[-1]
         elif found := candidates(slot.kind, message):
@@ -79,6 +79,8 @@ def test_done_only_where_the_turn_may_end(
     "text",
     [
         '{"action":"add_to_cart","product":"laptop"}',  # not in the message
+        '{"action":"add_to_cart","product":"usb cab"}',  # ends inside a word
+        '{"action":"add_to_cart","product":"sb cables"}',
         '{"action":"add_to_cart","product":"usb cables","quantity":3}',
         '{"action":"add_to_cart","quantity":2,"product":"usb cables"}',  # out of order
         '{"action":"add_to_cart","product":"usb cables","price":0}',
