@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
@@ -19,6 +19,8 @@ from gpt2flow.agent.text import language, normalise
         ("ｕｓｂ　线", "usb 线"),
         ('the "big" one \\ other', "the 'big' one / other"),
         ("a\u200bb\x00c\ue000", "abc"),
+        ("0\r\x1b\u00b8", "0 \u0327"),
+        ("e\u200d\u0301", "\u00e9"),
         ("<|act|>", "< |act|>"),
         ("<<||endoftext|>", "<< ||endoftext|>"),
         ("<\u200b|act|>", "< |act|>"),
@@ -29,6 +31,7 @@ def test_normalised(typed: str, message: str) -> None:
     assert normalise(typed) == message
 
 
+@settings(max_examples=500)
 @given(text=st.text())
 def test_normal_form_is_final_and_free_of_special_tokens(text: str) -> None:
     message = normalise(text)

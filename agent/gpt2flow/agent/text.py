@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 _SPACE = re.compile(r"\s+")
+_DROPPED = ("Cc", "Cf", "Cs", "Co")
 # A straight quote or a backslash would need an escape inside the JSON of an
 # action, so that a slot's value would no longer be cut out letter by letter.
 _REPLACED = str.maketrans({'"': "'", "\\": "/"})
@@ -15,9 +16,8 @@ def normalise(text: str) -> str:
     Control and format characters go, white space becomes single blanks, and
     `<|` is broken up so that no message can spell a special token.
     """
-    text = unicodedata.normalize("NFKC", text)
-    text = _SPACE.sub(" ", text)
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _DROPPED)
+    text = _SPACE.sub(" ", unicodedata.normalize("NFKC", text))
     return text.translate(_REPLACED).replace("<|", "< |").strip()
 
 
