@@ -118,17 +118,19 @@ def test_event_allows_its_own_actions_alone(
 
 
 @given(text=st.text(min_size=1, max_size=60), data=st.data())
-def test_any_piece_of_any_message_is_a_span(
+def test_any_words_of_any_message_are_a_span(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str, data: st.DataObject
 ) -> None:
-    """Whatever is typed, its pieces survive as JSON, and no special token appears."""
+    """Whatever is typed, its words survive as JSON, and no special token appears."""
     message = normalise(text)
     if not message:
         return
     assert "<|" not in message
-    start = data.draw(st.integers(0, len(message) - 1))
-    end = data.draw(st.integers(start + 1, len(message)))
-    written = f'{{"action":"find_product","product":"{message[start:end]}"}}'
-    assert json.loads(written)["product"] == message[start:end]
+    words = message.split(" ")
+    start = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(start + 1, len(words)))
+    span = " ".join(words[start:end])
+    written = f'{{"action":"find_product","product":"{span}"}}'
+    assert json.loads(written)["product"] == span
     grammar = action_grammar(book, ["find_product"], message)
     assert accepts(tokenizer, grammar, written)
