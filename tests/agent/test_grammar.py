@@ -45,7 +45,7 @@ def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
     for name in book.actions[action].slots:
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:
-            values[name] = message.split(" ")[0]
+            values[name] = message.split(" ", maxsplit=1)[0]
         elif slot.kind is SlotKind.ENUM:
             values[name] = slot.values[-1]
         elif found := candidates(slot.kind, message):
