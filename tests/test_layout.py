@@ -94,5 +94,7 @@ def test_component_imports(component: str) -> None:
 )
 def test_import_is_light(module: str, heavy: list[str]) -> None:
     code = f"import sys, {module}; print(*[m for m in {heavy!r} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == ""

@@ -256,6 +256,13 @@ def reference_logprobs(model: GPT2LMHeadModel, tokens: list[int]) -> torch.Tenso
             stopping=StoppingParams(max_new_tokens=40),
         ),
         GenerationParams(
+            decoding=SamplingParams(seed=1, n=3),
+            constraint=ConstraintParams(
+                ConstraintKind.CHOICES, ("my new address!", "my new order")
+            ),
+            stopping=StoppingParams(max_new_tokens=40),
+        ),
+        GenerationParams(
             decoding=GREEDY,
             constraint=ConstraintParams(ConstraintKind.CHOICES, ("my new address",)),
             stopping=StoppingParams(max_new_tokens=40),
@@ -265,7 +272,7 @@ def reference_logprobs(model: GPT2LMHeadModel, tokens: list[int]) -> torch.Tenso
             stopping=StoppingParams(max_new_tokens=10),
         ),
     ],
-    ids=["greedy", "sampled", "constrained", "all forced", "beams"],
+    ids=["greedy", "sampled", "constrained", "partly forced, forked", "all forced", "beams"],
 )
 def test_logprobs_are_those_of_the_model(
     bench: Bench, reference: GPT2LMHeadModel, params: GenerationParams
@@ -398,6 +405,17 @@ def test_a_stop_string_ends_and_is_not_text(
     assert candidate.text == whole.partition(stop)[0]
 
 
+def test_min_new_tokens_hold_stop_strings_back(bench: Bench) -> None:
+    tokens = unstopped(bench)
+    stop = bench.tokenizer.decode(tokens)[1:3]
+    stopping = {"stop_strings": (stop,), "ignore_eos": True}
+    _, early, _ = finish(bench, greedy(12, **stopping))
+    _, late, text = finish(bench, greedy(12, **stopping, min_new_tokens=len(early) + 3))
+    assert late[: len(early)] == early
+    assert len(late) >= len(early) + 3
+    assert stop in text
+
+
 def test_echo_starts_the_text(bench: Bench) -> None:
     params = replace(greedy(3), output=OutputParams(echo=True))
     [candidate] = bench.run("Where is", params).candidates
@@ -419,6 +437,45 @@ def test_a_complete_output_ends_at_once(bench: Bench) -> None:
     assert reason is FinishReason.CONSTRAINT
     assert text in {"my order", "my cup"}
     assert EOS not in tokens
+
+
+def test_candidates_share_what_is_forced(bench: Bench) -> None:
+    params = GenerationParams(
+        decoding=SamplingParams(n=3, seed=1),
+        stopping=StoppingParams(max_new_tokens=40),
+        constraint=ConstraintParams(ConstraintKind.CHOICES, ("my new address",)),
+    )
+    first, *others = bench.run(PROMPT, params).candidates
+    assert first.text == "my new address"
+    assert others == [first, first]
+
+
+def test_candidates_part_in_the_middle_of_a_character(bench: Bench) -> None:
+    # The first two bytes of these characters are the same.
+    choices = ("戀", "我", "戒")
+    params = GenerationParams(
+        decoding=SamplingParams(n=4, seed=1, temperature=5.0),
+        stopping=StoppingParams(max_new_tokens=40),
+        constraint=ConstraintParams(ConstraintKind.CHOICES, choices),
+    )
+    result = bench.run(PROMPT, params)
+    assert result.usage.forced_tokens > 0
+    assert {candidate.text for candidate in result.candidates} <= set(choices)
+
+
+@pytest.mark.parametrize("num_beams", [0, 1, 3])
+def test_the_constraint_wins_over_penalties(bench: Bench, num_beams: int) -> None:
+    decoding = (
+        BeamSearchParams(num_beams=num_beams, no_repeat_ngram_size=1)
+        if num_beams
+        else SamplingParams(temperature=0, no_repeat_ngram_size=1)
+    )
+    constraint = ConstraintParams(ConstraintKind.REGEX, ("(x|y){6}",))
+    params = replace(greedy(20), decoding=decoding, constraint=constraint)
+    reason, _, text = finish(bench, params)
+    assert reason is FinishReason.CONSTRAINT
+    assert len(text) == 6
+    assert set(text) == {"x", "y"}
 
 
 def test_forced_tokens_are_counted_and_cost_no_run_each(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """The client for ordinary code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -77,7 +77,7 @@ class Client:
         *,
         model: str = "",
         timeout: float | None = None,
-    ) -> Iterator[results.Delta | results.Generation]:
+    ) -> Generator[results.Delta | results.Generation, None, None]:
         """Yields text as it is decoded, and the whole generation as the last item.
 
         Closing the iterator cancels the call.
