@@ -135,7 +135,7 @@ async def test_many_requests_share_the_slots(open_desk: OpenDesk) -> None:
 
 
 async def test_leaving_early_frees_the_slot(open_desk: OpenDesk) -> None:
-    desk = open_desk()
+    desk = open_desk(seconds=0.01)
     with desk.engine.submit([desk.task(900, stream=True)]) as [events]:
         await anext(events)
     assert desk.engine.idle.is_set()
@@ -146,9 +146,9 @@ async def test_leaving_early_frees_the_slot(open_desk: OpenDesk) -> None:
 
 
 async def test_cancelling_a_listener_frees_the_slot(open_desk: OpenDesk) -> None:
-    desk = open_desk()
+    desk = open_desk(seconds=0.01)
     listener = asyncio.create_task(desk.run(desk.task(900)))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     assert desk.cache.free_slots == 1
     listener.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,7 @@
 """Beam search gives what transformers gives."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def transformers_beams(
     return sequences, output.sequences_scores.tolist()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=20),
     options=st.fixed_dictionaries(
@@ -62,7 +63,7 @@ def transformers_beams(
     returned=st.integers(1, 6),
     early_stopping=st.sampled_from(EarlyStopping),
     max_new_tokens=st.integers(1, 24),
-    stop=st.sets(st.integers(1, 300), max_size=40),
+    ends=st.sets(st.integers(0, 60), max_size=12),
 )
 def test_equals_transformers_token_for_token(
     make_bench: Callable[[], Bench], reference: GPT2LMHeadModel, prompt: list[int], **case: Any
@@ -70,19 +71,26 @@ def test_equals_transformers_token_for_token(
     options = case["options"] | {
         "num_return_sequences": min(case["returned"], case["options"]["num_beams"])
     }
+    # Tokens that are likely to come, so that many hypotheses end, and at different lengths.
+    likely = [
+        token
+        for candidate in transformers_beams(
+            reference, prompt, num_beams=6, num_return_sequences=6, max_new_tokens=10
+        )[0]
+        for token in candidate
+    ]
+    stop = sorted({likely[at] for at in case["ends"] if at < len(likely)} - {EOS})
     expected, scores = transformers_beams(
         reference,
         prompt,
-        stop=sorted(case["stop"]),
+        stop=stop,
         early_stopping=case["early_stopping"].value,
         max_new_tokens=case["max_new_tokens"],
         **options,
     )
     params = GenerationParams(
         decoding=BeamSearchParams(**options, early_stopping=case["early_stopping"]),
-        stopping=StoppingParams(
-            max_new_tokens=case["max_new_tokens"], stop_token_ids=tuple(case["stop"])
-        ),
+        stopping=StoppingParams(max_new_tokens=case["max_new_tokens"], stop_token_ids=tuple(stop)),
     )
     bench = make_bench()
     result = bench.run(prompt, params)
@@ -117,6 +125,20 @@ def test_wide_enough_beams_rank_all_outputs_of_a_grammar(
         assert candidate.beam_score == pytest.approx(expected / len(tokens), abs=1e-3)
     scores = [candidate.beam_score for candidate in candidates]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_hypotheses_may_become_fewer_and_more_again(bench: Bench) -> None:
+    params = GenerationParams(
+        decoding=BeamSearchParams(
+            num_beams=4, num_return_sequences=4, early_stopping=EarlyStopping.NEVER
+        ),
+        stopping=StoppingParams(max_new_tokens=12),
+        constraint=ConstraintParams(ConstraintKind.REGEX, ("[QXZ]J|K~[0-9]",)),
+    )
+    candidates = bench.run(PROMPT, params).candidates
+    assert len({candidate.text for candidate in candidates}) == 4
+    for candidate in candidates:
+        assert re.fullmatch("[QXZ]J|K~[0-9]", candidate.text)
 
 
 @settings(deadline=None, max_examples=20)

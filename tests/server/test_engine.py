@@ -28,7 +28,7 @@ from gpt2flow.server.params import (
     StoppingParams,
 )
 from gpt2flow.server.results import Delta, GenerationResult
-from gpt2flow.server.sampler import Sampler, make_rng
+from gpt2flow.server.sampler import Sampler, make_rng, process
 from gpt2flow.server.sequence import FinishReason
 from gpt2flow.server.task_factory import Arrival, Prompt
 
@@ -416,6 +416,15 @@ def test_min_new_tokens_hold_stop_strings_back(bench: Bench) -> None:
     assert stop in text
 
 
+def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(bench: Bench) -> None:
+    params = GenerationParams(decoding=SamplingParams(bad_words=("order",)))
+    processors = bench.task(PROMPT, params)._generation.processors  # type: ignore[attr-defined]
+    for text in ("order", " order"):
+        *start, last = bench.tokenizer.encode(text)
+        scores = np.zeros(bench.limits.vocabulary_size, np.float32)
+        assert process(processors, scores, [*PROMPT, *start], len(PROMPT))[last] == -np.inf
+
+
 def test_echo_starts_the_text(bench: Bench) -> None:
     params = replace(greedy(3), output=OutputParams(echo=True))
     [candidate] = bench.run("Where is", params).candidates
@@ -437,6 +446,13 @@ def test_a_complete_output_ends_at_once(bench: Bench) -> None:
     assert reason is FinishReason.CONSTRAINT
     assert text in {"my order", "my cup"}
     assert EOS not in tokens
+
+
+def test_a_constraint_may_end_although_end_of_text_is_ignored(bench: Bench) -> None:
+    params = replace(
+        eos_params(ignore_eos=True), constraint=ConstraintParams(ConstraintKind.REGEX, ("QZ*",))
+    )
+    assert finish(bench, params) == (FinishReason.EOS, [*bench.tokenizer.encode("Q"), EOS], "Q")
 
 
 def test_candidates_share_what_is_forced(bench: Bench) -> None:

@@ -2,6 +2,9 @@
 
 import itertools
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.scheduler import Chunk, Decode, Scheduler
 from gpt2flow.server.sequence import FinishReason, Request, Sequence
@@ -114,6 +117,27 @@ def test_a_higher_priority_goes_first() -> None:
     assert driver.admit() == [high]
     driver.scheduler.remove(high)
     assert driver.admit() == [low]
+
+
+@given(st.lists(st.integers(-2, 2), max_size=12), st.sets(st.integers(0, 11)))
+def test_whoever_leaves_the_order_of_the_others_stays(
+    priorities: list[int], leaving: set[int]
+) -> None:
+    driver = Driver(slots=1)
+    blocker = driver.add(1, priority=100)
+    driver.admit()
+    waiting = [driver.add(1, priority=priority) for priority in priorities]
+    for at in leaving & set(range(len(waiting))):
+        driver.scheduler.remove(waiting[at])
+    expected = [each for at, each in enumerate(waiting) if at not in leaving]
+    expected.sort(key=lambda request: (-request.priority, request.id))
+    admitted = []
+    running = blocker
+    for _ in expected:
+        driver.scheduler.remove(running)
+        [running] = driver.admit()
+        admitted.append(running)
+    assert admitted == expected
 
 
 def test_a_wide_request_is_not_overtaken() -> None:
