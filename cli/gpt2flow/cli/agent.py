@@ -1,4 +1,4 @@
-"""`gpt2flow agent`: ask, run, understand."""
+"""`gpt2flow agent`: ask and run."""
 
 import json
 import sys
