@@ -101,6 +101,23 @@ def test_equals_transformers_token_for_token(
     bench.assert_all_free()
 
 
+def test_a_search_goes_on_although_all_of_the_likeliest_end(
+    bench: Bench, reference: GPT2LMHeadModel
+) -> None:
+    with torch.no_grad():
+        likeliest = reference(torch.tensor([PROMPT])).logits[0, -1].topk(8).indices.tolist()
+    options: dict[str, Any] = {"num_beams": 2, "num_return_sequences": 2, "length_penalty": 2.0}
+    expected, _ = transformers_beams(
+        reference, PROMPT, stop=likeliest, early_stopping="never", max_new_tokens=8, **options
+    )
+    assert max(map(len, expected)) > 1
+    params = GenerationParams(
+        decoding=BeamSearchParams(**options, early_stopping=EarlyStopping.NEVER),
+        stopping=StoppingParams(max_new_tokens=8, stop_token_ids=tuple(likeliest)),
+    )
+    assert bench.tokens(PROMPT, params) == expected
+
+
 def log_likelihood(model: GPT2LMHeadModel, prompt: list[int], tokens: list[int]) -> float:
     with torch.no_grad():
         logprobs = model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
@@ -133,12 +150,12 @@ def test_hypotheses_may_become_fewer_and_more_again(bench: Bench) -> None:
             num_beams=4, num_return_sequences=4, early_stopping=EarlyStopping.NEVER
         ),
         stopping=StoppingParams(max_new_tokens=12),
-        constraint=ConstraintParams(ConstraintKind.REGEX, ("[QXZ]J|K~[0-9]",)),
+        constraint=ConstraintParams(ConstraintKind.REGEX, ("[QXZ]J|K~[0-9]!",)),
     )
     candidates = bench.run(PROMPT, params).candidates
     assert len({candidate.text for candidate in candidates}) == 4
     for candidate in candidates:
-        assert re.fullmatch("[QXZ]J|K~[0-9]", candidate.text)
+        assert re.fullmatch("[QXZ]J|K~[0-9]!", candidate.text)
 
 
 @settings(deadline=None, max_examples=20)

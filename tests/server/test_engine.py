@@ -417,10 +417,12 @@ def test_min_new_tokens_hold_stop_strings_back(bench: Bench) -> None:
 
 
 def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(bench: Bench) -> None:
-    params = GenerationParams(decoding=SamplingParams(bad_words=("order",)))
+    encode = bench.tokenizer.encode
+    word = next(word for word in ("it", "my", "or", "new") if len(encode(f" {word}")) == 1)
+    params = GenerationParams(decoding=SamplingParams(bad_words=(word,)))
     processors = bench.task(PROMPT, params)._generation.processors  # type: ignore[attr-defined]
-    for text in ("order", " order"):
-        *start, last = bench.tokenizer.encode(text)
+    for text in (word, f" {word}"):
+        *start, last = encode(text)
         scores = np.zeros(bench.limits.vocabulary_size, np.float32)
         assert process(processors, scores, [*PROMPT, *start], len(PROMPT))[last] == -np.inf
 
