@@ -1,13 +1,24 @@
 """A directory that appears whole or not at all."""
 
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
+from gpt2flow.export.directory_lock import hold, remove_unless_held
 from gpt2flow.export.errors import OutputError
+
+_SUFFIX: Final = ".partial"
+
+# The place is good; there is only no room left.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+# What a rename to a place says where something has appeared meanwhile.
+_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @contextmanager
@@ -15,7 +26,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """Gives a directory to write to; it becomes the target when the block ends well.
 
     Everything is written beside the target, so that the last step is one rename. A process that
-    is killed leaves at most a hidden directory, whose name ends with `.partial`, for the target.
+    is killed leaves at most a hidden directory, whose name ends with `.partial`; the next one
+    that writes to the same target removes it.
 
     Args:
         target: Where the directory shall lie; there must be nothing.
@@ -25,31 +37,81 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
     Raises:
         OutputError: There is something at the target, or nothing can be made beside it.
+        OSError: There is no room, or what was written cannot be brought to the disk.
     """
     if os.path.lexists(target):
         raise OutputError(f"{target} exists already")
+    with _parents(target):
+        _sweep(target)
+        staging, lock = _staging(target)
+        try:
+            directory = staging / "whole"
+            directory.mkdir()
+            yield directory
+            _sync(directory)
+            _rename(directory, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Makes the directories above a target; those that are empty in the end go again."""
+    missing = [parent for parent in target.parents if not os.path.lexists(parent)]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
-    except OSError as error:
-        raise OutputError(f"{target} cannot be made: {error.strerror}") from error
-    try:
-        directory = staging / "whole"
-        directory.mkdir()
-        yield directory
-        _sync(directory)
-        _rename(directory, target)
+        with _refused(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        # The nearest first; one that holds something, the target most of all, stays.
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _staging(target: Path) -> tuple[Path, int]:
+    """Makes a directory beside the target; returns it, and what holds it until it is closed."""
+    with _refused(target):
+        while True:
+            made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_SUFFIX, dir=target.parent)
+            lock = hold(Path(made))
+            if lock is not None:
+                return Path(made), lock
+
+
+def _sweep(target: Path) -> None:
+    """Removes what killed processes have left beside the target."""
+    # What `tempfile` puts between the two has eight characters of these.
+    left = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
+    # Nobody has to be able to list a directory in order to write to it.
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if left.fullmatch(path.name):
+                remove_unless_held(path)
+
+
+@contextmanager
+def _refused(target: Path) -> Iterator[None]:
+    """Says of a place where nothing can be made that the target was not well chosen."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+        raise OutputError(f"{target} cannot be made: {error.strerror}") from error
 
 
 def _rename(directory: Path, target: Path) -> None:
     # A rename would replace an empty directory that has appeared meanwhile.
     if os.path.lexists(target):
         raise OutputError(f"{target} exists already")
-    directory.rename(target)
+    try:
+        directory.rename(target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise OutputError(f"{target} exists already") from error
+        raise
     _sync_one(target.parent)
 
 
