@@ -1,12 +1,27 @@
 """What a GPT-2's `config.json` says about its graph."""
 
-from typing import Final, Literal, Self
+import re
+from typing import Any, Final, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from gpt2flow.export.errors import CheckpointError
+from gpt2flow.export.errors import CheckpointError, shortened
 
 CONFIG_NAME: Final = "config.json"
+
+# The classes that compute what the graph does; those of other frameworks save the same weights.
+_CLASSES: Final = re.compile(r"(TF|Flax)?GPT2(LMHead)?Model")
+# Forty times as many as GPT-2 has: a typing error ends here, not in a list that fills the memory.
+_MOST_LAYERS: Final = 2000
 
 
 class Architecture(BaseModel):
@@ -15,9 +30,12 @@ class Architecture(BaseModel):
     Defaults are those of `transformers.GPT2Config`, as a saved configuration may leave them out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    layers: int = Field(12, gt=0, validation_alias=AliasChoices("n_layer", "num_hidden_layers"))
+    architectures: list[str] | None = None
+    layers: int = Field(
+        12, gt=0, le=_MOST_LAYERS, validation_alias=AliasChoices("n_layer", "num_hidden_layers")
+    )
     heads: int = Field(12, gt=0, validation_alias=AliasChoices("n_head", "num_attention_heads"))
     hidden_size: int = Field(768, gt=0, validation_alias=AliasChoices("n_embd", "hidden_size"))
     n_inner: int | None = Field(None, gt=0)
@@ -26,13 +44,27 @@ class Architecture(BaseModel):
     )
     vocabulary_size: int = Field(50257, gt=1, validation_alias="vocab_size")
     activation_function: str = "gelu_new"
-    layer_norm_epsilon: float = Field(1e-5, gt=0)
+    layer_norm_epsilon: float = Field(1e-5, gt=0, allow_inf_nan=False)
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     tie_word_embeddings: bool = True
     add_cross_attention: Literal[False] = False
+    quantization_config: None = None
     eos_token_id: int = Field(50256, ge=0)
     bos_token_id: int = Field(50256, ge=0)
+
+    @field_validator("architectures")
+    @classmethod
+    def _is_a_language_model(cls, names: list[str] | None) -> list[str] | None:
+        if not all(_CLASSES.fullmatch(name) for name in names or []):
+            raise ValueError("only GPT2LMHeadModel and GPT2Model can be exported")
+        return names
+
+    @field_validator("bos_token_id", mode="before")
+    @classmethod
+    def _begins_with_the_end(cls, value: Any, info: ValidationInfo) -> Any:
+        """A vocabulary without a token of its own for the beginning has GPT-2's convention."""
+        return info.data.get("eos_token_id") if value is None else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -55,17 +87,23 @@ class Architecture(BaseModel):
         Raises:
             CheckpointError: Not a GPT-2, or a bad field; the message names it and its value.
         """
-        model_type = config.get("model_type") if isinstance(config, dict) else None
-        if model_type != "gpt2":
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{CONFIG_NAME} holds no JSON object")
+        if "model_type" not in config:
+            raise CheckpointError(f"{CONFIG_NAME}: model_type is missing; 'gpt2' is needed")
+        if config["model_type"] != "gpt2":
             raise CheckpointError(
-                f"{CONFIG_NAME}: model_type is {model_type!r}; only 'gpt2' can be exported"
+                f"{CONFIG_NAME}: model_type is {shortened(config['model_type'])}; "
+                "only 'gpt2' can be exported"
             )
         try:
             return cls.model_validate(config)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            where = f"{CONFIG_NAME}: {field} is {first['input']!r}" if field else CONFIG_NAME
+            where = (
+                f"{CONFIG_NAME}: {field} is {shortened(first['input'])}" if field else CONFIG_NAME
+            )
             message = first["msg"].removeprefix("Value error, ")
             raise CheckpointError(f"{where}: {message}") from error
 

@@ -1,7 +1,6 @@
 """A GPT-2 checkpoint in Hugging Face's format: a directory with its configuration and weights."""
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from tokenizers import Tokenizer
 
 from gpt2flow.export.activations import find_activation
 from gpt2flow.export.architecture import CONFIG_NAME, Architecture
-from gpt2flow.export.errors import CheckpointError, one_line
+from gpt2flow.export.errors import CheckpointError
+from gpt2flow.export.json_files import read_json, read_object
+from gpt2flow.export.vocabulary import read_vocabulary
 from gpt2flow.export.weight_files import weight_files
-from gpt2flow.server.manifest import TOKENIZER_NAME, file_sha256
+from gpt2flow.server.manifest import file_sha256
 
 if TYPE_CHECKING:
     from gpt2flow.export.weights import Weights
@@ -33,6 +34,8 @@ class Checkpoint:
         architecture: The shape of the model.
         weights: Its weights; every one has the right shape and finite numbers.
         tokenizer: Its vocabulary.
+        tokenizer_json: The bytes of the `tokenizer.json` that it has, or that was made of older
+            files.
         generation_config: What `generation_config.json` holds, or would hold.
         training: The facts of `training.json`, none if there is no such file.
         sha256: Hash of what `sha256sum` prints for configuration, vocabulary and weights, in the
@@ -43,6 +46,7 @@ class Checkpoint:
     architecture: Architecture
     weights: "Weights"
     tokenizer: Tokenizer
+    tokenizer_json: bytes
     generation_config: dict[str, Any]
     training: dict[str, Any]
     sha256: str
@@ -59,6 +63,14 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is not; the message names the file, the field or the weight.
     """
+    try:
+        return _read(directory)
+    except OSError as error:
+        path = error.filename or directory
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read(directory: Path) -> Checkpoint:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory")
     if not (directory / CONFIG_NAME).is_file():
@@ -67,9 +79,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
             f"{directory / CONFIG_NAME} is missing"
             + (hint if (directory / _OPENAI_NAME).is_file() else "")
         )
-    architecture = Architecture.from_config(_read_json(directory / CONFIG_NAME))
+    architecture = Architecture.from_config(read_json(directory / CONFIG_NAME))
     find_activation(architecture.activation_function)
-    tokenizer = _read_tokenizer(directory / TOKENIZER_NAME, architecture)
+    vocabulary = read_vocabulary(directory, architecture)
     files = weight_files(directory)
     # Torch takes seconds to import; what is wrong so far is told before.
     from gpt2flow.export.weights import open_weights  # noqa: PLC0415 - as the line above says
@@ -78,43 +90,12 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         directory=directory,
         architecture=architecture,
         weights=open_weights(files, architecture),
-        tokenizer=tokenizer,
+        tokenizer=vocabulary.tokenizer,
+        tokenizer_json=vocabulary.json,
         generation_config=_generation_config(directory, architecture),
-        training=_read_object(directory / _TRAINING_NAME),
-        sha256=_hash([directory / CONFIG_NAME, directory / TOKENIZER_NAME, *files]),
+        training=read_object(directory / _TRAINING_NAME),
+        sha256=_hash([directory / CONFIG_NAME, *vocabulary.files, *files.paths]),
     )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {one_line(error)}") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file, empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return content
-
-
-def _read_tokenizer(path: Path, architecture: Architecture) -> Tokenizer:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises bare exceptions.
-        raise CheckpointError(f"{path} cannot be read: {one_line(error)}") from error
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest >= architecture.vocabulary_size:
-        raise CheckpointError(
-            f"{path} has a token of id {largest}; the model knows {architecture.vocabulary_size}"
-        )
-    return tokenizer
 
 
 def _generation_config(directory: Path, architecture: Architecture) -> dict[str, Any]:
@@ -122,7 +103,7 @@ def _generation_config(directory: Path, architecture: Architecture) -> dict[str,
         "bos_token_id": architecture.bos_token_id,
         "eos_token_id": architecture.eos_token_id,
     }
-    return _read_object(directory / GENERATION_CONFIG_NAME) or defaults
+    return read_object(directory / GENERATION_CONFIG_NAME) or defaults
 
 
 def _hash(files: list[Path]) -> str:

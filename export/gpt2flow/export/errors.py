@@ -1,5 +1,9 @@
 """The errors of the export: one base class, and a kind for everything bad that was given."""
 
+from typing import Final
+
+_LONGEST: Final = 100
+
 
 class ExportError(Exception):
     """Base of every error that the export raises on purpose; the message is one line."""
@@ -47,3 +51,9 @@ def one_line(error: BaseException) -> str:
     """Returns the first line of what a library said, or the kind of error if it said nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def shortened(value: object) -> str:
+    """Returns how Python writes a value, cut where it would fill the line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

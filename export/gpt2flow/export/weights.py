@@ -1,25 +1,22 @@
-"""The weights of a checkpoint, read one tensor at a time.
+"""The weights of a checkpoint, read one tensor at a time."""
 
-Imports torch, which reads every format and number type that GPT-2 checkpoints come in.
-"""
-
-import pickle
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 
 from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.errors import CheckpointError, one_line
+from gpt2flow.export.tensor_files import Reader, open_tensors
+from gpt2flow.export.weight_files import WeightFiles
 
 _PREFIX: Final = "transformer."
+_EMBEDDING: Final = "wte.weight"
+_HEAD: Final = "lm_head.weight"
+# GPT-2's head has no bias; one would be left out of the graph.
+_HEAD_BIAS: Final = "lm_head.bias"
 # Causal masks that older checkpoints hold as buffers.
 _BUFFER: Final = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
@@ -30,12 +27,15 @@ class Weights(Mapping[str, FloatArray]):
     Names are those below `transformer.`, which some checkpoints leave out, and `lm_head.weight`.
     """
 
-    def __init__(self, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
-        self._readers = {name.removeprefix(_PREFIX): reader for name, reader in readers.items()}
+    def __init__(self, readers: Mapping[str, Reader]) -> None:
+        self._readers = readers
 
     def __getitem__(self, name: str) -> FloatArray:
-        array: FloatArray = self._readers[name]().to(torch.float32).contiguous().numpy()
-        return array
+        reader = self._readers[name]
+        try:
+            return reader()
+        except Exception as error:  # The libraries that read the formats raise many kinds.
+            raise CheckpointError(f"weight {name} cannot be read: {one_line(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -44,50 +44,46 @@ class Weights(Mapping[str, FloatArray]):
         return len(self._readers)
 
 
-def open_weights(files: list[Path], architecture: Architecture) -> Weights:
+def open_weights(files: WeightFiles, architecture: Architecture) -> Weights:
     """Opens weight files and checks that they hold just what the architecture needs.
 
     Raises:
-        CheckpointError: A file cannot be read, or a tensor is missing, unknown, of another shape,
-            or holds a number that is not finite; the message names it.
+        CheckpointError: A file cannot be read, or a tensor is missing, unknown, there twice, of
+            another shape, or holds a number that is not finite; the message names it.
     """
-    readers: dict[str, Callable[[], torch.Tensor]] = {}
-    for file in files:
-        readers |= _open(file)
+    readers: dict[str, Reader] = {}
+    for file in files.paths:
+        for full_name, reader in open_tensors(file).items():
+            name = full_name.removeprefix(_PREFIX)
+            if name in readers:
+                raise CheckpointError(f"the weights hold {name} twice, once more in {file}")
+            readers[name] = reader
     weights = Weights(readers)
-    _check(weights, architecture)
+    _check_names(weights, architecture, files.places)
+    _check_numbers(weights, architecture)
     return weights
 
 
-def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    try:
-        if file.suffix == ".safetensors":
-            tensors: Any = safe_open(file, framework="pt")
-            return {name: partial(tensors.get_tensor, name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
-        # Only the zip format of torch can be mapped into memory; the first checkpoints are older.
-        state = torch.load(
-            file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True
-        )
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file} cannot be read as weights: {one_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise CheckpointError(f"{file} does not hold tensors by name")
-    return {name: tensor.detach for name, tensor in state.items()}
-
-
-def _check(weights: Weights, architecture: Architecture) -> None:
+def _check_names(weights: Weights, architecture: Architecture, places: Mapping[str, str]) -> None:
     expected = architecture.weight_shapes()
     missing = [name for name in expected if name not in weights]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"the weights lack {missing[0]}{more}, which config.json asks for")
+        place = places.get(_PREFIX + missing[0]) or places.get(missing[0])
+        hint = f"; by its index, {place} holds it" if place else ""
+        raise CheckpointError(
+            f"the weights lack {missing[0]}{more}, which config.json asks for{hint}"
+        )
     # A weight of the body that the graph would leave out changes what the model computes; other
     # heads, which some checkpoints carry, do not.
     for name in weights:
-        in_body = name.startswith(("h.", "wte.", "wpe.", "ln_f."))
-        if in_body and name not in expected and not _BUFFER.fullmatch(name):
+        matters = name.startswith(("h.", "wte.", "wpe.", "ln_f.")) or name == _HEAD_BIAS
+        if matters and name not in expected and not _BUFFER.fullmatch(name):
             raise CheckpointError(f"the weights hold {name}, which config.json does not ask for")
-    for name, shape in expected.items():
+
+
+def _check_numbers(weights: Weights, architecture: Architecture) -> None:
+    for name, shape in architecture.weight_shapes().items():
         weight = weights[name]
         if weight.shape != shape:
             raise CheckpointError(
@@ -95,3 +91,10 @@ def _check(weights: Weights, architecture: Architecture) -> None:
             )
         if not np.isfinite(weight).all():
             raise CheckpointError(f"weight {name} holds a number that is NaN or infinite")
+    # Releases of transformers differ in which of the two they take then.
+    stored_head = architecture.tie_word_embeddings and _HEAD in weights
+    if stored_head and not np.array_equal(weights[_HEAD], weights[_EMBEDDING]):
+        raise CheckpointError(
+            f"weight {_HEAD} differs from {_EMBEDDING}, to which config.json ties it; set "
+            "tie_word_embeddings to false to keep it, or remove it"
+        )

@@ -1,0 +1,206 @@
+"""Of the files that came before `tokenizer.json`, the tokenizer of transformers is made."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Tokenizer, GPT2TokenizerFast
+
+from gpt2flow.export.architecture import Architecture
+from gpt2flow.export.errors import CheckpointError
+from gpt2flow.export.vocabulary import read_vocabulary
+
+PROJECT = Path(__file__).parents[2]
+TEXTS = [
+    *(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("*.md"))),
+    "It's   what they've said:\n\n\t naïve café — 12,345.67 €… 你好，世界 🙂👩‍👩‍👧 \u00a0end ",
+    "<|endoftext|>One document.<|endoftext|>\nAnother <|endoftext|> one.<|endoftext|",
+    " <s> in </s>the [PAD] middle<mask> [PAD]",
+    "",
+]
+TRAINED = 600
+# More than the vocabulary has, as for a model whose table was made longer.
+ARCHITECTURE = Architecture(vocab_size=TRAINED + 8, eos_token_id=0, bos_token_id=0)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=TRAINED,
+        special_tokens=["<|endoftext|>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+@pytest.fixture
+def old(trained: Tokenizer, tmp_path: Path) -> Path:
+    """What GPT-2's first checkpoints have."""
+    trained.model.save(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merges.txt", "vocab.json"]
+    return tmp_path
+
+
+def write(name: str, content: object) -> Callable[[Path], object]:
+    return lambda directory: (directory / name).write_text(json.dumps(content))
+
+
+OBJECT = {"content": "[PAD]", "lstrip": True, "rstrip": False, "normalized": False}
+MORE_FILES: dict[str, list[Callable[[Path], object]]] = {
+    "nothing more": [],
+    "roles": [
+        write("special_tokens_map.json", dict.fromkeys(["bos_token", "eos_token"], "<|endoftext|>"))
+    ],
+    "a token added for padding": [
+        write("special_tokens_map.json", {"pad_token": "[PAD]", "bos_token": "<s>"})
+    ],
+    "a token with flags": [write("special_tokens_map.json", {"pad_token": OBJECT})],
+    "more special tokens": [
+        write("special_tokens_map.json", {"additional_special_tokens": ["<s>", "</s>", "<mask>"]}),
+        write("added_tokens.json", {"<mask>": TRAINED, "[PAD]": TRAINED + 1}),
+    ],
+    "settings": [
+        write("tokenizer_config.json", {"eos_token": "</s>", "add_prefix_space": True}),
+    ],
+    "roles in two places": [
+        write("tokenizer_config.json", {"pad_token": "<pad>", "mask_token": "<mask>"}),
+        write("special_tokens_map.json", {"pad_token": OBJECT, "unk_token": "<|endoftext|>"}),
+    ],
+    "settings with ids": [
+        write(
+            "tokenizer_config.json",
+            {
+                "added_tokens_decoder": {
+                    str(TRAINED + 1): OBJECT | {"special": True},
+                    str(TRAINED): {"content": "<mask>", "special": False, "normalized": True},
+                    "0": {"content": "<|endoftext|>", "special": True},
+                },
+                "pad_token": "[PAD]",
+            },
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("more", MORE_FILES.values(), ids=MORE_FILES.keys())
+def test_it_is_the_tokenizer_of_transformers(
+    old: Path, more: list[Callable[[Path], object]]
+) -> None:
+    for add in more:
+        add(old)
+    vocabulary = read_vocabulary(old, ARCHITECTURE)
+    # What is written to the bundle, not what was made on the way.
+    tokenizer = Tokenizer.from_str(vocabulary.json.decode())
+    fast = GPT2TokenizerFast.from_pretrained(old)
+    slow = GPT2Tokenizer.from_pretrained(old)
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert ids == fast(text, add_special_tokens=False).input_ids
+        # The two of transformers differ in where they add a blank.
+        if not slow.add_prefix_space:
+            assert ids == slow(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids, skip_special_tokens=False) == fast.decode(
+            ids, clean_up_tokenization_spaces=False
+        )
+    assert {path.name for path in vocabulary.files} == {path.name for path in old.iterdir()}
+
+
+def test_the_same_files_make_the_same_bytes(old: Path) -> None:
+    MORE_FILES["more special tokens"][0](old)
+    first, second = (read_vocabulary(old, ARCHITECTURE).json for _ in range(2))
+    assert first == second
+
+
+def test_the_end_of_the_model_is_special_even_if_no_file_says_so(old: Path) -> None:
+    architecture = Architecture(vocab_size=TRAINED, eos_token_id=2, bos_token_id=1)
+    tokenizer = read_vocabulary(old, architecture).tokenizer
+    assert tokenizer.encode("in<s></s>").ids[-2:] == [1, 2]
+    assert tokenizer.get_vocab_size() == TRAINED
+
+
+def test_a_file_that_is_there_is_taken_as_it_is(old: Path, trained: Tokenizer) -> None:
+    trained.decoder = decoders.ByteLevel()
+    trained.save(str(old / "tokenizer.json"))
+    vocabulary = read_vocabulary(old, ARCHITECTURE)
+    assert vocabulary.json == (old / "tokenizer.json").read_bytes()
+    assert vocabulary.files == (old / "tokenizer.json",)
+
+
+def _word_piece(directory: Path) -> None:
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106 - a token
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+def _edit(name: str, change: Callable[[Any], object]) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        path = directory / name
+        path.write_text(str(change(path.read_text(encoding="utf-8"))), encoding="utf-8")
+
+    return edit
+
+
+TOO_MANY = [f"<{number}>" for number in range(9)]
+ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "neither": (
+        lambda d: (d / "vocab.json").unlink(),
+        r"tokenizer\.json is missing, and so is vocab\.json to make it of$",
+    ),
+    "no merges": (
+        lambda d: (d / "merges.txt").unlink(),
+        r"tokenizer\.json is missing, and so is merges\.txt to make it of$",
+    ),
+    "corrupt entries": (
+        _edit("vocab.json", lambda text: text[: len(text) // 2]),
+        r"vocab\.json and .*merges\.txt are no vocabulary: ",
+    ),
+    "merges of another vocabulary": (
+        _edit("merges.txt", lambda text: f"{text}zz qq\n"),
+        r"merges\.txt are no vocabulary: .*zz",
+    ),
+    "another kind": (
+        _word_piece,
+        r"tokenizer\.json has the decoder WordPiece; GPT-2's vocabulary is ByteLevel$",
+    ),
+    "an id that is taken": (
+        write("added_tokens.json", {"<mask>": 7}),
+        rf"added_tokens\.json: '<mask>' has the id 7; after vocab\.json it is {TRAINED}$",
+    ),
+    "no id": (
+        write("added_tokens.json", {"<mask>": None}),
+        r"added_tokens\.json: None is no id of a token$",
+    ),
+    "no token": (
+        write("special_tokens_map.json", {"eos_token": 7}),
+        r"special_tokens_map\.json: 7 is no token: ",
+    ),
+    "no list": (
+        write("special_tokens_map.json", {"additional_special_tokens": "<mask>"}),
+        r"special_tokens_map\.json: additional_special_tokens is '<mask>'; it has to be a list$",
+    ),
+    "no object": (
+        write("tokenizer_config.json", []),
+        r"tokenizer_config\.json holds no JSON object$",
+    ),
+    "more than the model knows": (
+        write("special_tokens_map.json", {"additional_special_tokens": TOO_MANY}),
+        rf"vocab\.json has a token '<8>' of id {TRAINED + 8}; the model knows {TRAINED + 8}$",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, message", ERRORS.values(), ids=ERRORS.keys())
+def test_what_is_wrong_is_named_in_one_line(
+    old: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(old)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_vocabulary(old, ARCHITECTURE)
+    assert "\n" not in str(caught.value)
