@@ -36,7 +36,9 @@ def shard(directory: Path, suffix: str, write: Callable[[Any, Path], None]) -> N
             write({name: tensors[name] for name in part}, directory / file)
             weight_map |= dict.fromkeys(part, file)
         single = SAFETENSORS if suffix == ".safetensors" else BIN
-        (directory / f"{single}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        (directory / f"{single}.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": weight_map})
+        )
 
     replace_weights(directory, write_shards)
 
