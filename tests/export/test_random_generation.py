@@ -1,0 +1,217 @@
+"""Whatever the shape of a model: its tokens are those of transformers, greedy or with beams."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+from tests.export.random_models import (
+    PHASES,
+    TOLERANCE,
+    RandomModel,
+    configurations,
+    random_model,
+    seeds,
+    some_tokens,
+)
+from transformers import GPT2Config, LogitsProcessor
+
+from gpt2flow.server.constraint import GrammarCompiler
+from gpt2flow.server.engine import Engine
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.params import (
+    BeamSearchParams,
+    EarlyStopping,
+    GenerationParams,
+    Limits,
+    SamplingParams,
+    StoppingParams,
+)
+from gpt2flow.server.results import GenerationResult
+from gpt2flow.server.scheduler import Scheduler
+from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.tokenizer import Tokenizer
+
+MOST_NEW_TOKENS = 20
+SLOTS = 6
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request of several.
+
+    Attributes:
+        share: How much of the context its prompt takes.
+        most: The most new tokens, where the context has room for them.
+        beams: How to search; greedy without.
+    """
+
+    share: float
+    most: int
+    beams: BeamSearchParams | None
+
+    def prompt_length(self, context: int) -> int:
+        return max(1, round(self.share * (context - 1)))
+
+    def new_tokens(self, context: int) -> int:
+        return min(self.most, context - self.prompt_length(context))
+
+    def params(self, context: int) -> GenerationParams:
+        decoding: SamplingParams | BeamSearchParams = SamplingParams(temperature=0)
+        if self.beams is not None:
+            # All hypotheses are compared, not the best one alone.
+            decoding = replace(self.beams, num_return_sequences=self.beams.num_beams)
+        return GenerationParams(
+            decoding=decoding,
+            stopping=StoppingParams(max_new_tokens=self.new_tokens(context)),
+        )
+
+
+beams = st.builds(
+    BeamSearchParams,
+    num_beams=st.integers(2, 4),
+    length_penalty=st.sampled_from((0.5, 1.0, 2.0)),
+    early_stopping=st.sampled_from(EarlyStopping),
+)
+generations = st.builds(
+    Generation,
+    share=st.floats(0, 1),
+    most=st.integers(1, MOST_NEW_TOKENS),
+    beams=st.one_of(st.none(), beams, beams),
+)
+
+
+@settings(deadline=None, derandomize=True, phases=PHASES, max_examples=60)
+@given(
+    config=configurations(),
+    seed=seeds,
+    requests=st.lists(generations, min_size=1, max_size=3),
+    chunk=st.integers(1, 32),
+    eos_at=st.integers(0, MOST_NEW_TOKENS),
+)
+def test_tokens_equal_transformers(
+    config: GPT2Config, seed: int, requests: list[Generation], chunk: int, eos_at: int
+) -> None:
+    """Greedy and beam search of several requests that the engine runs at the same time."""
+    prompts = [
+        some_tokens(config, request.prompt_length(config.n_positions), seed + row)
+        for row, request in enumerate(requests)
+    ]
+    with random_model(config, seed, SLOTS) as model:
+        eos = end_of_text(model, prompts[0], requests[0], eos_at)
+        produced = engine_tokens(model, prompts, requests, chunk, eos)
+        for prompt, request, actual in zip(prompts, requests, produced, strict=True):
+            expected = transformers_tokens(model, prompt, request, eos)
+            event(
+                f"{'beams' if request.beams else 'greedy'}, "
+                f"eos: {sum(row[-1] == eos for row in expected)} of {len(expected)}"
+            )
+            if actual != expected:
+                # What turns on less than the tolerance of the logits is nobody's to decide.
+                event("not decided")
+                assume(decided(model, prompt, request, eos, expected))
+            assert actual == expected
+
+
+def end_of_text(model: RandomModel, prompt: list[int], request: Generation, at: int) -> int:
+    """Returns a token of what comes where no token ends it, or one that may never come."""
+    rows = transformers_tokens(model, prompt, request, eos=model.config.vocab_size)
+    tokens = [token for row in rows for token in row]
+    return tokens[at] if at < len(tokens) else at % model.config.vocab_size
+
+
+def engine_tokens(
+    model: RandomModel,
+    prompts: list[list[int]],
+    requests: list[Generation],
+    chunk: int,
+    eos: int,
+) -> list[list[list[int]]]:
+    """Returns what the engine makes of all prompts, best first."""
+    config, tokenizer = model.config, Tokenizer(model.tokenizer_json)
+    cache = SlotCache(SLOTS, config.n_positions)
+    engine = Engine(model.runner, cache, Scheduler(cache, chunk))
+    factory = TaskFactory(
+        limits=Limits(
+            context_length=config.n_positions,
+            vocabulary_size=config.vocab_size,
+            max_sequences=SLOTS,
+            max_queued=len(requests),
+            max_top_logprobs=0,
+            default_max_new_tokens=1,
+        ),
+        eos_token_id=eos,
+        tokenizer=tokenizer,
+        grammars=GrammarCompiler(tokenizer.json, config.vocab_size, eos),
+        next_id=itertools.count().__next__,
+    )
+    for prompt, request in zip(prompts, requests, strict=True):
+        given = [Prompt("prompt", tuple(prompt))]
+        [task] = factory.generations(given, request.params(config.n_positions), Arrival(0.0))
+        engine.add(task)
+    results = {}
+    while engine.busy:
+        for each in engine.step():
+            assert isinstance(each.content, GenerationResult), each.content
+            results[each.request_id] = [list(c.token_ids) for c in each.content.candidates]
+    return [results[at] for at in range(len(requests))]
+
+
+def transformers_tokens(
+    model: RandomModel,
+    prompt: list[int],
+    request: Generation,
+    eos: int,
+    processors: Sequence[LogitsProcessor] = (),
+) -> list[list[int]]:
+    """Returns what transformers makes of a prompt, best first."""
+    beams = (
+        {}
+        if request.beams is None
+        else {
+            "num_beams": request.beams.num_beams,
+            "num_return_sequences": request.beams.num_beams,
+            "length_penalty": request.beams.length_penalty,
+            "early_stopping": request.beams.early_stopping.value,
+        }
+    )
+    with torch.no_grad():
+        rows = model.oracle.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=request.new_tokens(model.config.n_positions),
+            eos_token_id=eos,
+            pad_token_id=eos,
+            logits_processor=list(processors),
+            **beams,
+        )[:, len(prompt) :].tolist()
+    return [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+
+
+class Jitter(LogitsProcessor):  # type: ignore[misc]
+    """Changes every score by what the logits may be off."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        del input_ids
+        noise = torch.rand(scores.shape, generator=self._generator) * 2 - 1
+        return scores + TOLERANCE * noise
+
+
+def decided(
+    model: RandomModel,
+    prompt: list[int],
+    request: Generation,
+    eos: int,
+    tokens: list[list[int]],
+) -> bool:
+    """Whether transformers keeps to its own tokens when its logits change a little."""
+    return all(
+        transformers_tokens(model, prompt, request, eos, [Jitter(seed)]) == tokens
+        for seed in range(8)
+    )
