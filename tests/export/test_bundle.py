@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from gpt2flow.export import (
     CheckpointError,
     EvaluationTextError,
     ExportError,
+    InputError,
     OutputError,
     Profile,
     QualityGateError,
@@ -292,6 +294,23 @@ def test_a_killed_export_leaves_nothing_at_its_target(
     assert not out.exists()
     export_bundle(checkpoint, out, profile=Profile.INT8)
     assert load_bundle(out).directory == out
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_may_not_grow_is_one_error_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """As on a full disk: the libraries' own writing fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ExportError, match="File too large") as caught:
+            export_bundle(checkpoint, tmp_path / "bundle", profile=Profile.INT8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(caught.value, InputError)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing(
