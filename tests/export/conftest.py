@@ -24,6 +24,11 @@ DOCUMENTS = (
     "Can I pay the courier when he comes?",
     "Thank you, that is all for today.",
 )
+CALIBRATION = (
+    "I want two cups today.",
+    "Where is my money?",
+    "Please order my cups, thank you.",
+)
 SPECIAL_TOKENS = ("<|endoftext|>", "<|user|>", "<|act|>")
 
 MakeModel = Callable[..., GPT2LMHeadModel]
@@ -114,12 +119,13 @@ def trained(tokenizer: Tokenizer) -> GPT2LMHeadModel:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tokenizer: Tokenizer) -> Callable[[GPT2LMHeadModel, Path], Path]:
-    """Writes a whole checkpoint: weights, vocabulary, evaluation text and training facts."""
+    """Writes a whole checkpoint: weights, vocabulary, texts and training facts."""
 
     def save(model: GPT2LMHeadModel, directory: Path) -> Path:
         model.save_pretrained(directory)
         tokenizer.save(str(directory / "tokenizer.json"))
         (directory / "eval.txt").write_text("".join(f"{d}<|endoftext|>\n" for d in DOCUMENTS))
+        (directory / "calibration.txt").write_text("<|endoftext|>\n".join(CALIBRATION))
         (directory / "training.json").write_text(json.dumps({"corpus": "six documents"}))
         return directory
 

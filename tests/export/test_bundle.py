@@ -68,7 +68,7 @@ def coarse_checkpoint(
     return directory
 
 
-@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
 def test_a_bundle_holds_its_files_and_says_what_it_is(
     bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, profile: Profile
 ) -> None:
@@ -92,11 +92,18 @@ def test_a_bundle_holds_its_files_and_says_what_it_is(
         "bos_token_id": 0,
     }
     recipe = manifest.recipe
-    assert (recipe.profile, recipe.kv_cache) == (profile, "fp32")
-    bits, block_size = (32, None) if profile is Profile.FP32 else (8, 16)
+    assert recipe.profile == profile
     stored = {operator.bits for operator in recipe.operators.values()}
-    assert stored == {bits}
-    assert recipe.operators["lm_head"].block_size == block_size
+    if profile is Profile.FP32:
+        assert (recipe.kv_cache, recipe.calibration, recipe.narrow_rows) == ("fp32", None, None)
+        assert stored == {32}
+    else:
+        assert (recipe.kv_cache, recipe.narrow_rows is not None) == ("int8", True)
+        digest = file_sha256(checkpoint / "calibration.txt")
+        assert recipe.calibration == f"calibration.txt sha256:{digest}"
+        assert stored == ({8} if profile is Profile.INT8 else {4, 8})
+        assert recipe.operators["narrow/lm_head"].block_size == 16
+        assert recipe.second_copy_bytes > 0
     assert manifest.created_by["onnxruntime"] == onnxruntime.__version__
 
 
@@ -118,12 +125,12 @@ def test_quality_is_measured_on_the_text_of_the_checkpoint(
         assert quality.tokens == tokens
         assert quality.perplexity_fp32 == pytest.approx(np.exp(nats / tokens), rel=1e-4)
         assert not quality.forced
-        if profile is Profile.INT8:
+        if profile in {Profile.INT8, Profile.INT4}:
             assert quality.perplexity != quality.perplexity_fp32
             assert 0 < quality.mean_kl < 0.01
             assert 0.95 < quality.argmax_agreement <= 1
-            assert quality.gate == 1.01
-            assert quality.perplexity_ratio <= 1.01
+            assert quality.gate == (1.01 if profile is Profile.INT8 else 1.03)
+            assert quality.perplexity_ratio <= quality.gate
         else:
             assert quality.perplexity_ratio == pytest.approx(1, abs=1e-5)
             assert quality.argmax_agreement == 1
@@ -246,12 +253,15 @@ def test_progress_is_told_and_nothing_is_printed(
     export_bundle(
         checkpoint,
         tmp_path / "bundle",
-        profile=Profile.INT8,
+        profile=Profile.INT4,
+        kept_share=0.0,
         progress=lambda stage, done, total: told.append((stage, done, total)),
     )
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
         "read",
         "reference",
+        "calibrate",
+        "quantize",
         "graph",
         "verify",
         "write",

@@ -25,10 +25,17 @@ def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
     assert inspection.sizes == {
         path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json"
     }
-    assert inspection.storage == {"8 bits in blocks of 16": 9, "8 bits in blocks of 64": 2}
+    assert inspection.storage == {
+        "8 bits in blocks of 16": 9,
+        "8 bits in blocks of 64": 2,
+        "8 bits in columns": 9,
+    }
     assert inspection.operators is not None
     assert inspection.operators["MatMulNBits"] == 9
-    assert inspection.operators["GroupQueryAttention"] == 2
+    assert inspection.operators["DynamicQuantizeMatMul"] == 9
+    # Those of branches count: each layer decodes few rows, decodes many, and prefills.
+    assert inspection.operators["GroupQueryAttention"] == 4
+    assert inspection.operators["Attention"] == 2
     assert json.loads(json.dumps(inspection.as_json()))["manifest"]["recipe"]["profile"] == "int8"
 
 

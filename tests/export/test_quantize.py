@@ -1,162 +1,181 @@
-"""Weights in 8-bit blocks stand for what they were, and the graph reads them as they are meant."""
+"""Weights of a few bits stand for what they were, and operators read them as they are meant."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-import torch
+from onnx import helper
 
-from gpt2flow.export.architecture import Architecture
+from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.errors import InputError
-from gpt2flow.export.quantize import quantize
-from gpt2flow.export.recipe import RECIPES, Profile, Storage
-from gpt2flow.export.served_model import ServedModel
-from gpt2flow.export.serving_graph import write_serving_graph
+from gpt2flow.export.hqq import half_quadratic
+from gpt2flow.export.quantize import (
+    BlockMatrix,
+    pack,
+    quantize_columns,
+    round_to_nearest,
+    unpack,
+)
+from gpt2flow.export.recipe import (
+    COLUMNS,
+    RECIPES,
+    KvCache,
+    Method,
+    Profile,
+    Storage,
+    fitting,
+)
 
-INT8 = RECIPES[Profile.INT8]
-TOKENS = np.random.default_rng(3).integers(0, 113, 30)
+INT8, INT4 = RECIPES[Profile.INT8], RECIPES[Profile.INT4]
 
 
+def some_weight(inputs: int = 256, outputs: int = 37) -> FloatArray:
+    return np.random.default_rng(0).normal(size=(inputs, outputs)).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
-def test_a_weight_is_at_most_half_a_step_off(block_size: int) -> None:
-    weight = np.random.default_rng(0).normal(size=(256, 37)).astype(np.float32)
-    quantized = quantize(weight, block_size)
+def test_a_weight_is_at_most_half_a_step_off(bits: int, block_size: int) -> None:
+    weight = some_weight()
+    quantized = round_to_nearest("", weight, Storage(bits, block_size))
     blocks = weight.T.reshape(37, -1, block_size)
     step = np.abs(quantized.scales)
-    # The largest weight of a block lies at one end of 8 bits, so its step is known.
-    np.testing.assert_allclose(step, np.abs(blocks).max(-1) / 128, rtol=1e-5)
+    # The largest weight of a block lies at one end of the range, so its step is known.
+    np.testing.assert_allclose(step, np.abs(blocks).max(-1) / 2 ** (bits - 1), rtol=1e-5)
     error = np.abs(quantized.dequantize() - weight).T.reshape(blocks.shape)
     # The other end is one step short: a weight as large as the largest, of the other sign.
     assert (error <= step[..., np.newaxis] * 1.001).all()
-    assert (error <= step[..., np.newaxis] * 0.501).mean() > 0.99
+    assert (error <= step[..., np.newaxis] * 0.501).mean() > 0.97
 
 
-def test_zero_blocks_stay_zero() -> None:
-    assert not quantize(np.zeros((32, 3), np.float32), 16).dequantize().any()
+def test_a_weight_in_columns_is_at_most_half_a_step_off() -> None:
+    weight = some_weight(50, 7)
+    weight[:, 3] = 0
+    columns = quantize_columns(weight)
+    error = np.abs(columns.dequantize() - weight)
+    assert (error <= columns.scales * 0.501).all()
+    assert np.abs(columns.data[:, :3]).max(axis=0).tolist() == [127] * 3
+    assert not columns.dequantize()[:, 3].any()
 
 
-def test_a_width_that_blocks_do_not_divide_is_refused() -> None:
+@pytest.mark.parametrize("method", [round_to_nearest, half_quadratic])
+def test_zero_blocks_stay_zero(method: Any) -> None:
+    zeros = np.zeros((32, 3), np.float32)
+    assert not method("", zeros, Storage(4, 16)).dequantize().any()
+
+
+@pytest.mark.parametrize("method", [round_to_nearest, half_quadratic])
+def test_a_width_that_blocks_do_not_divide_is_refused(method: Any) -> None:
     with pytest.raises(ValueError, match="40 inputs do not divide into blocks of 16"):
-        quantize(np.zeros((40, 3), np.float32), 16)
+        method("", np.zeros((40, 3), np.float32), Storage(4, 16))
 
 
 @pytest.mark.parametrize(
-    "inputs, block_size", [(256, 128), (192, 64), (96, 32), (48, 16), (50, None), (1, None)]
-)
-def test_the_longest_block_that_divides_a_width_is_taken(
-    inputs: int, block_size: int | None
-) -> None:
-    expected = Storage(8, block_size) if block_size else Storage(32)
-    assert INT8.storage(inputs) == expected
-    assert RECIPES[Profile.FP32].storage(inputs) == Storage(32)
-
-
-def test_an_unknown_profile_names_those_that_there_are() -> None:
-    assert Profile.parse("int8") is Profile.INT8
-    with pytest.raises(InputError, match=r"unknown profile 'int3'.*reference, fp32, int8"):
-        Profile.parse("int3")
-
-
-@pytest.mark.parametrize(
-    "changes",
+    "storage, method",
     [
-        pytest.param({}, id="blocks of 16"),
-        pytest.param({"n_embd": 128, "n_head": 2}, id="blocks of 128"),
-        pytest.param({"tie_word_embeddings": False, "n_inner": 70}, id="untied, one matrix fp32"),
-        pytest.param({"n_embd": 50, "n_head": 5}, id="padded heads"),
+        (Storage(8, 32), round_to_nearest),
+        (Storage(4, 16), round_to_nearest),
+        (Storage(4, 128), round_to_nearest),
+        (Storage(4, 64), half_quadratic),
+        # Three blocks: their zero points fill a byte and a half.
+        (Storage(4, 32), half_quadratic),
     ],
 )
-def test_the_graph_computes_with_the_weights_that_the_blocks_stand_for(
-    make_model: Any, serve: Any, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    """With activations left alone, nothing differs from fp32 but the rounding of weights."""
-    model = make_model(**changes)
-    architecture = Architecture.from_config(model.config.to_dict())
-    path = tmp_path / "model.onnx"
-    served = serve(model, Profile.INT8).prefill(0, TOKENS)
-    _leave_activations_alone(path)
-    exact = ServedModel(path, architecture, slots=1).prefill(0, TOKENS)
-    _round_weights(model, architecture)
-    expected = serve(model).prefill(0, TOKENS)
-    np.testing.assert_allclose(exact, expected, atol=1e-4, rtol=0)
-    # Activations in 8 bits cost about as much again as weights in 8 bits.
-    assert 0 < np.abs(served - expected).max() < 0.1 * np.ptp(expected)
+def test_the_operator_reads_blocks_as_they_are_meant(storage: Storage, method: Any) -> None:
+    inputs = 96 if storage.block_size == 32 else 256
+    blocks: BlockMatrix = method("", some_weight(inputs, 5), storage)
+    identity = np.eye(inputs, dtype=np.float32)
+    np.testing.assert_allclose(_product(identity, blocks, storage), blocks.dequantize(), atol=1e-5)
 
 
-def test_every_quantized_product_takes_activations_in_8_bits(
-    make_model: Any, serve: Any, tmp_path: Path
-) -> None:
-    serve(make_model(), Profile.INT8)
-    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
-    products = [node for node in nodes if node.op_type == "MatMulNBits"]
-    assert len(products) == 9
-    for node in products:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes["accuracy_level"] == 4
-        assert attributes["bits"] == 8
-    assert not [node for node in nodes if node.op_type in {"MatMul", "Gemm"}]
+def test_zero_points_suit_weights_of_one_sign() -> None:
+    """Symmetric numbers waste half of their range on them."""
+    weight = np.abs(some_weight()) + 3
+    storage = Storage(4, 32)
+    errors = [
+        np.abs(method("", weight, storage).dequantize() - weight).mean()
+        for method in (round_to_nearest, half_quadratic)
+    ]
+    assert errors[1] < errors[0] / 1.5
 
 
-@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
-def test_a_tied_head_has_the_bytes_of_the_embedding(
-    make_model: Any, serve: Any, tmp_path: Path, profile: Profile
-) -> None:
-    sizes = {}
-    for tied in (True, False):
-        serve(make_model(tie_word_embeddings=tied), profile)
-        sizes[tied] = (tmp_path / "model.onnx.data").stat().st_size
-    matrix = 113 * 48 * (4 if profile is Profile.FP32 else 1)
-    assert sizes[False] - sizes[True] >= matrix
+def test_packed_numbers_come_back() -> None:
+    codes = np.random.default_rng(0).integers(0, 16, (3, 2, 8)).astype(np.uint8)
+    np.testing.assert_array_equal(unpack(pack(codes)), codes)
+    np.testing.assert_array_equal(pack(np.array([[1, 2, 3]], np.uint8)), [[0x21, 0x03]])
 
 
-def test_storage_is_told_for_every_matrix(make_model: Any, tmp_path: Path) -> None:
-    model = make_model(n_layer=1, n_inner=70)
-    weights = {k.removeprefix("transformer."): v.numpy() for k, v in model.state_dict().items()}
-    architecture = Architecture.from_config(model.config.to_dict())
-    storage = write_serving_graph(tmp_path / "model.onnx", architecture, weights, INT8)
-    blocks = Storage(8, 16)
-    assert storage == {
-        "wte": blocks,
-        "wpe": blocks,
-        "h.0.attn.c_attn": blocks,
-        "h.0.attn.c_proj": blocks,
-        "h.0.mlp.c_fc": blocks,
-        "h.0.mlp.c_proj": Storage(32),
-        "lm_head": blocks,
-    }
+@pytest.mark.parametrize(
+    "inputs, expected",
+    [
+        (256, Storage(4, 128)),
+        (1600, Storage(4, 64)),
+        (96, Storage(4, 32)),
+        (48, Storage(4, 16)),
+        (50, COLUMNS),
+        (1, COLUMNS),
+    ],
+)
+def test_the_longest_block_that_divides_a_width_is_taken(inputs: int, expected: Storage) -> None:
+    assert fitting(Storage(4, 128), inputs) == expected
+    assert fitting(Storage(32), inputs) == Storage(32)
+    assert fitting(COLUMNS, inputs) == COLUMNS
 
 
-def _leave_activations_alone(path: Path) -> None:
-    model = onnx.load(path, load_external_data=False)
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = 1
-    path.write_bytes(model.SerializeToString())
+def test_unknown_choices_name_those_that_there_are() -> None:
+    assert Profile.parse("int4") is Profile.INT4
+    with pytest.raises(InputError, match=r"unknown profile 'int3'.*reference, fp32, int8, int4"):
+        Profile.parse("int3")
+    with pytest.raises(InputError, match=r"unknown KV cache 'fp16'.*fp32, int8"):
+        KvCache.parse("fp16")
+    with pytest.raises(InputError, match=r"unknown method 'awq'.*rtn, hqq, gptq"):
+        Method.parse("awq")
 
 
-def _round_weights(model: Any, architecture: Architecture) -> None:
-    """Replaces every matrix that the profile quantizes by what its blocks stand for.
+def test_a_recipe_takes_what_its_profile_has_a_choice_of() -> None:
+    changed = INT4.changed(kv_cache=KvCache.FP32, method=Method.HQQ, block_size=32, kept_share=0.5)
+    assert (changed.kv_cache, changed.method, changed.kept_share) == ("fp32", "hqq", 0.5)
+    assert changed.body == Storage(4, 32)
+    assert changed.head == INT4.head
+    assert INT4.changed() == INT4
+    with pytest.raises(InputError, match="block size 20: choose one of 128, 64, 32, 16"):
+        INT4.changed(block_size=20)
+    with pytest.raises(InputError, match="block size 32: the profile quantizes no weights"):
+        RECIPES[Profile.FP32].changed(block_size=32)
+    with pytest.raises(InputError, match=r"kept share 1\.5: must be from 0 to 1"):
+        INT4.changed(kept_share=1.5)
+    with pytest.raises(InputError, match="only the int4 profile"):
+        INT8.changed(method=Method.GPTQ)
 
-    Rows that only padding adds are zero, so the blocks of a padded matrix begin anew at each head.
-    """
-    padding = -architecture.head_size % 8
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            continue
-        rows_are_outputs = name.split(".")[-2] in {"wte", "wpe", "lm_head"}
-        matrix = parameter.detach().numpy()
-        matrix = matrix.T if rows_are_outputs else matrix
-        heads = architecture.heads if name.endswith("attn.c_proj.weight") and padding else 1
-        split = matrix.reshape(heads, -1, matrix.shape[1])
-        padded = np.pad(split, ((0, 0), (0, padding if heads > 1 else 0), (0, 0)))
-        flat = padded.reshape(-1, matrix.shape[1])
-        block_size = INT8.storage(len(flat)).block_size
-        if block_size is None:
-            continue
-        rounded = quantize(flat, block_size).dequantize().reshape(padded.shape)
-        rounded = rounded[:, : split.shape[1]].reshape(matrix.shape)
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(rounded.T if rows_are_outputs else rounded))
+
+def _product(hidden: FloatArray, blocks: BlockMatrix, storage: Storage) -> FloatArray:
+    """Returns hidden · matrix as `MatMulNBits` computes it with activations left alone."""
+    inputs, outputs = hidden.shape[1], len(blocks.data)
+    constants = {"data": blocks.data, "scales": blocks.scales}
+    if blocks.zero_points is not None:
+        constants["zeros"] = pack(blocks.zero_points)
+    node = helper.make_node(
+        "MatMulNBits",
+        ["hidden", *constants],
+        ["output"],
+        domain="com.microsoft",
+        K=inputs,
+        N=outputs,
+        bits=storage.bits,
+        block_size=storage.block_size,
+        accuracy_level=1,
+    )
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("hidden", onnx.TensorProto.FLOAT, ["rows", inputs])],
+        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["rows", outputs])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    product: FloatArray = session.run(None, {"hidden": hidden})[0]
+    return product

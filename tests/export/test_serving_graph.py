@@ -135,7 +135,9 @@ def test_logits_come_for_the_wanted_rows_only(
         } | {f"past_key_values.{name}": buffer for name, buffer in served._cache.items()}
         logits = session.run(["logits"], inputs)[0]
         assert logits.shape == (len(rows), 113)
-        np.testing.assert_allclose(logits, everything[rows], atol=1e-5)
+        # Few rows and many have a head each, whose weights are rounded differently.
+        atol = 1e-5 if profile is Profile.FP32 else 0.02 * np.ptp(everything)
+        np.testing.assert_allclose(logits, everything[rows], atol=atol)
 
 
 def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> None:

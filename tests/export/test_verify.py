@@ -11,7 +11,7 @@ from gpt2flow.export.errors import QualityGateError
 from gpt2flow.export.evaluation_text import EvaluationText
 from gpt2flow.export.quality import hold_to_gate
 from gpt2flow.export.recipe import Profile
-from gpt2flow.export.verify import Comparison, compare, slots_for
+from gpt2flow.export.verify import SLOTS, Comparison, Part, PartedComparison, compare
 
 VOCABULARY = 11
 
@@ -77,42 +77,61 @@ class Recorder:
         return np.stack([logits_after(self.history[slot]) for slot in range(len(tokens))])
 
 
-@pytest.mark.parametrize("slots", [1, 3, 8])
-def test_every_token_but_the_first_is_predicted_once_half_of_them_by_decoding(slots: int) -> None:
+def test_every_token_but_the_first_is_predicted_once_half_of_them_by_decoding() -> None:
     rng = np.random.default_rng(0)
-    windows = [rng.integers(0, VOCABULARY, length) for length in (2, 3, 9, 20, 20, 7, 2)]
-    served = Recorder(slots)
+    lengths = (2, 3, 9, 20, 20, 7, 2, 12, 12, 12, 9, 9, 8, 8, 8, 8, 8, 8, 5)
+    windows = [rng.integers(0, VOCABULARY, length) for length in lengths]
+    served = Recorder(SLOTS)
     told: list[int] = []
-    comparison = compare(windows, Oracle(), served, slots, told.append)
+    comparison = compare(windows, Oracle(), served, 3, told.append)
     predictions = sum(len(window) - 1 for window in windows)
-    assert comparison.tokens == predictions == told[-1]
+    assert comparison.whole.tokens == predictions == told[-1]
     # A served model that is the reference shows no difference, so each met its own history.
-    assert comparison.argmax_agreement == 1.0
-    assert comparison.mean_kl == 0.0
+    assert comparison.whole.argmax_agreement == 1.0
+    assert comparison.whole.mean_kl == 0.0
+    assert comparison.parts[Part.PREFILL].tokens == served.prefilled
     assert served.prefilled == sum(len(window) // 2 for window in windows)
     assert served.prefilled + served.decoded == predictions
-    assert served.widest == min(slots, 5)
+    assert served.widest == SLOTS
 
 
-def test_a_model_that_errs_only_while_decoding_is_found() -> None:
+@pytest.mark.parametrize("narrow_rows", [1, 3, 5])
+def test_few_rows_and_many_are_told_apart(narrow_rows: int) -> None:
+    windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(16)]
+    served = Recorder(SLOTS)
+    comparison = compare(windows, Oracle(), served, narrow_rows)
+    few, many = (comparison.parts[part].tokens for part in (Part.FEW_ROWS, Part.MANY_ROWS))
+    # Sixteen windows of one length: eight together, then one, four and three.
+    expected = 9 * sum(rows for rows in (8, 1, 4, 3) if rows <= narrow_rows)
+    assert (few, many) == (expected, served.decoded - expected)
+
+
+@pytest.mark.parametrize("bad", [Part.PREFILL, Part.FEW_ROWS, Part.MANY_ROWS])
+def test_a_model_that_errs_on_one_way_only_is_found(bad: Part) -> None:
     class Forgetful(Recorder):
+        def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
+            logits = super().prefill(slot, tokens)
+            return logits[:, ::-1] if bad is Part.PREFILL else logits
+
         def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-            return super().decode(tokens, lengths)[:, ::-1]
+            logits = super().decode(tokens, lengths)
+            part = Part.FEW_ROWS if len(tokens) <= 3 else Part.MANY_ROWS
+            return logits[:, ::-1] if bad is part else logits
 
-    windows = [np.random.default_rng(0).integers(0, VOCABULARY, 20)]
-    assert compare(windows, Oracle(), Forgetful(1), 1).argmax_agreement < 0.9
-
-
-def test_slots_are_as_many_as_their_logits_fit_into_memory() -> None:
-    assert slots_for(512, 4096) == 8
-    assert slots_for(1024, 50257) == 2
-    assert slots_for(1024, 10**6) == 1
+    windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]
+    comparison = compare(windows, Oracle(), Forgetful(SLOTS), 3)
+    for part, figures in comparison.parts.items():
+        assert (figures.argmax_agreement < 0.9) == (part is bad)
 
 
-def compared(perplexity_fp32: float, perplexity: float) -> Comparison:
-    comparison = Comparison()
-    reference, bundle = (log(1 / p, 1 - 1 / p) for p in (perplexity_fp32, perplexity))
-    comparison.add(reference, bundle, np.array([0]))
+def compared(
+    perplexity_fp32: float, perplexity: float, part: Part = Part.PREFILL, tokens: int = 1
+) -> PartedComparison:
+    comparison = PartedComparison(SLOTS)
+    reference, bundle = (
+        np.repeat(log(1 / p, 1 - 1 / p), tokens, axis=0) for p in (perplexity_fp32, perplexity)
+    )
+    comparison.parts[part].add(reference, bundle, np.zeros(tokens, np.int64))
     return comparison
 
 
@@ -138,7 +157,34 @@ def test_a_forced_miss_is_on_the_record() -> None:
 
 
 def test_what_is_no_number_misses_the_gate() -> None:
-    comparison = Comparison()
-    comparison.add(log(0.5, 0.5), log(0.5, 0.5) * np.float32("nan"), np.array([0]))
+    comparison = PartedComparison(SLOTS)
+    nothing = log(0.5, 0.5) * np.float32("nan")
+    comparison.parts[Part.PREFILL].add(log(0.5, 0.5), nothing, np.array([0]))
     with pytest.raises(QualityGateError):
         hold_to_gate(comparison, TEXT, Profile.INT8, force=False)
+
+
+def test_a_model_that_predicts_nothing_has_a_perplexity_all_the_same() -> None:
+    comparison = Comparison()
+    comparison.add(log(0.5, 0.5), np.array([[0.0, 1e6]], np.float32), np.array([0]))
+    assert comparison.perplexity == math.inf
+    assert comparison.perplexity_ratio == math.inf
+
+
+def test_a_part_that_misses_the_gate_is_not_made_up_for_by_the_others() -> None:
+    good = compared(4.0, 4.0, Part.PREFILL, tokens=2000)
+    bad = compared(4.0, 4.08, Part.FEW_ROWS, tokens=250)
+    good.parts[Part.FEW_ROWS] = bad.parts[Part.FEW_ROWS]
+    assert good.whole.perplexity_ratio < 1.01
+    with pytest.raises(QualityGateError, match=r"\(decode, few rows\).*1\.02"):
+        hold_to_gate(good, TEXT, Profile.INT8, force=False)
+    quality = hold_to_gate(good, TEXT, Profile.INT8, force=True)
+    assert quality.forced
+    assert set(quality.parts) == {"prefill", "decode, few rows"}
+    assert quality.parts["decode, few rows"].perplexity_ratio == pytest.approx(1.02, abs=1e-5)
+
+
+def test_a_part_of_few_tokens_is_left_to_the_whole() -> None:
+    few = compared(4.0, 4.0, Part.PREFILL, tokens=2000)
+    few.parts[Part.FEW_ROWS] = compared(4.0, 4.2, Part.FEW_ROWS, tokens=20).parts[Part.FEW_ROWS]
+    assert not hold_to_gate(few, TEXT, Profile.INT8, force=False).forced

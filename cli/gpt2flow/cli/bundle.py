@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _STAGES = {
     "read": "Reading the checkpoint",
     "reference": "Exporting the reference graph",
+    "calibrate": "Calibrating the KV cache",
+    "quantize": "Quantizing the layers",
+    "sensitivity": "Measuring sensitivity",
     "graph": "Building the serving graph",
     "verify": "Verifying against the reference",
     "write": "Writing the manifest",
@@ -26,7 +29,28 @@ _STAGES = {
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Directory in Hugging Face's format.")],
     out: Annotated[Path, typer.Argument(help="Where the bundle shall be; must not exist.")],
-    profile: Annotated[str, typer.Option(help="fp32, int8 or reference.")] = "int8",
+    profile: Annotated[str, typer.Option(help="fp32, int8, int4 or reference.")] = "int8",
+    kv_cache: Annotated[
+        str | None, typer.Option(help="fp32 or int8; default: int8 where weights are quantized.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of rounding to 4 bits: rtn, hqq or gptq (the default).")
+    ] = None,
+    block_size: Annotated[
+        int | None, typer.Option(help="Weights that share a scale; default 128.")
+    ] = None,
+    kept_share: Annotated[
+        float | None,
+        typer.Option(help="Of the bytes of 4-bit layers, added to keep sensitive ones in 8 bits."),
+    ] = None,
+    calibration_text: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Text to calibrate with; default: the checkpoint's calibration.txt, "
+            "or a part of the evaluation text.",
+        ),
+    ] = None,
     eval_text: Annotated[
         Path | None,
         typer.Option("--eval", help="Text to verify on; default: the checkpoint's eval.txt."),
@@ -41,6 +65,8 @@ def export(
         from gpt2flow.export import (
             ExportError,
             InputError,
+            KvCache,
+            Method,
             Profile,
             export_bundle,
         )
@@ -58,6 +84,11 @@ def export(
             checkpoint,
             out,
             profile=Profile.parse(profile),
+            kv_cache=None if kv_cache is None else KvCache.parse(kv_cache),
+            method=None if method is None else Method.parse(method),
+            block_size=block_size,
+            kept_share=kept_share,
+            calibration_text=calibration_text,
             eval_text=eval_text,
             force=force,
             progress=lambda stage, done, total: bars.update(

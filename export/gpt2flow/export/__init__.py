@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpt2flow.export.bundle import Progress, export_bundle
+    from gpt2flow.export.bundle import export_bundle
     from gpt2flow.export.errors import (
         CheckpointError,
         EvaluationTextError,
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         QualityGateError,
     )
     from gpt2flow.export.inspect import Inspection, inspect_bundle
-    from gpt2flow.export.recipe import Profile
+    from gpt2flow.export.plan import Report
+    from gpt2flow.export.recipe import KvCache, Method, Profile
 
 __all__ = [
     "CheckpointError",
@@ -25,18 +26,22 @@ __all__ = [
     "ExportError",
     "InputError",
     "Inspection",
+    "KvCache",
+    "Method",
     "OutputError",
     "Profile",
-    "Progress",
     "QualityGateError",
+    "Report",
     "export_bundle",
     "inspect_bundle",
 ]
 
 _ROOMS = {
     "Inspection": "inspect",
+    "KvCache": "recipe",
+    "Method": "recipe",
     "Profile": "recipe",
-    "Progress": "bundle",
+    "Report": "plan",
     "export_bundle": "bundle",
     "inspect_bundle": "inspect",
 }

@@ -29,21 +29,25 @@ class QualityGateError(ExportError):
     """The bundle is worse than its profile allows.
 
     Attributes:
+        part: The part of the predictions that it is about; empty: all of them.
         perplexity_fp32: Perplexity of the fp32 reference.
         perplexity: Perplexity of the bundle that was refused.
         gate: The largest ratio of the two that the profile allows.
     """
 
     def __init__(
-        self, profile: str, perplexity_fp32: float, perplexity: float, gate: float
+        self, profile: str, part: str, perplexity_fp32: float, perplexity: float, gate: float
     ) -> None:
+        self.part = part
         self.perplexity_fp32 = perplexity_fp32
         self.perplexity = perplexity
         self.gate = gate
+        where = f" ({part})" if part else ""
         super().__init__(
-            f"profile {profile} misses its quality gate: perplexity {perplexity:.6g} against "
-            f"{perplexity_fp32:.6g} in fp32 is a ratio of {perplexity / perplexity_fp32:.5g}, "
-            f"allowed is {gate:g}; --force writes the bundle all the same"
+            f"profile {profile} misses its quality gate{where}: perplexity {perplexity:.6g} "
+            f"against {perplexity_fp32:.6g} in fp32 is a ratio of "
+            f"{perplexity / perplexity_fp32:.5g}, allowed is {gate:g}; "
+            "--force writes the bundle all the same"
         )
 
 

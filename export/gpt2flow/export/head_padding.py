@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from gpt2flow.export.architecture import Architecture
-from gpt2flow.export.arrays import FloatArray
+from gpt2flow.export.arrays import FloatArray, TokenArray
 
 # `GroupQueryAttention` refuses head sizes that this does not divide.
 HEAD_MULTIPLE: Final = 8
@@ -47,6 +47,23 @@ class PaddedHeads(Mapping[str, FloatArray]):
 
     def __len__(self) -> int:
         return len(self._weights)
+
+    def strip(self, name: str, weight: FloatArray) -> FloatArray:
+        """Returns a padded weight without its padding."""
+        if self._padding and _IN_PROJECTION.fullmatch(name):
+            return weight[..., self.real_channels(parts=3)]
+        if self._padding and _OUT_PROJECTION.fullmatch(name):
+            return weight[self.real_channels(parts=1)]
+        return weight
+
+    def real_channels(self, parts: int) -> TokenArray:
+        """Returns which of the channels of parts · heads are no padding."""
+        channels = np.arange(self.channels(parts))
+        return channels[channels % (self._head_size + self._padding) < self._head_size]
+
+    def channels(self, parts: int) -> int:
+        """Returns how many channels parts · heads have with their padding."""
+        return parts * self._heads * (self._head_size + self._padding)
 
     def _pad(self, weight: FloatArray, axis: int, parts: int) -> FloatArray:
         """Pads every head along an axis of parts · heads · head_size channels."""

@@ -1,12 +1,15 @@
 """What a finished bundle is: its manifest, sizes and operators. Needs neither torch nor onnx."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gpt2flow.server.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
+
+_FP32_BITS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,9 @@ def inspect_bundle(directory: Path) -> Inspection:
 
 
 def _describe(recipe: OperatorRecipe) -> str:
-    if recipe.block_size is None:
-        return f"fp{recipe.bits}"
-    return f"{recipe.bits} bits in blocks of {recipe.block_size}"
+    if recipe.block_size is not None:
+        return f"{recipe.bits} bits in blocks of {recipe.block_size}"
+    return f"fp{recipe.bits}" if recipe.bits == _FP32_BITS else f"{recipe.bits} bits in columns"
 
 
 def _operators(model: Path) -> dict[str, int] | None:
@@ -71,4 +74,13 @@ def _operators(model: Path) -> dict[str, int] | None:
     import onnx  # noqa: PLC0415 - not part of the server's extra
 
     graph = onnx.load(model, load_external_data=False).graph
-    return dict(Counter(node.op_type for node in graph.node).most_common())
+    return dict(Counter(_operators_in(graph)).most_common())
+
+
+def _operators_in(graph: Any) -> Iterator[str]:
+    """Yields the operators of a graph and of the branches in it."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _operators_in(attribute.g)

@@ -1,6 +1,7 @@
 """Writes an ONNX model whose weights lie beside it in a file that can be mapped into memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-OPSET: Final = 21
+# 24 brings `TensorScatter`.
+OPSET: Final = 24
 IR_VERSION: Final = 10
 CONTRIB: Final = "com.microsoft"
 
@@ -23,6 +25,7 @@ _DTYPES: Final = {
     np.dtype(np.float32): onnx.TensorProto.FLOAT,
     np.dtype(np.int64): onnx.TensorProto.INT64,
     np.dtype(np.int32): onnx.TensorProto.INT32,
+    np.dtype(np.int8): onnx.TensorProto.INT8,
     np.dtype(np.uint8): onnx.TensorProto.UINT8,
 }
 
@@ -38,6 +41,7 @@ class ModelWriter:
         self._data = path.with_name(self._data_name).open("wb")
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
+        self._outputs: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +54,18 @@ class ModelWriter:
     ) -> None:
         self._data.close()
 
+    def has(self, name: str) -> bool:
+        """Returns whether there is a tensor of that name."""
+        return name in self._constants
+
+    def knows(self, name: str) -> bool:
+        """Returns whether a node that was added has an output of that name."""
+        return name in self._outputs
+
     def constant(self, name: str, array: Array) -> str:
-        """Adds a tensor and returns its name."""
+        """Adds a tensor, unless there is one of that name already; returns the name."""
+        if self.has(name):
+            return name
         tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[array.dtype])
         data = np.ascontiguousarray(array)
         if data.nbytes < _INLINE_BYTES:
@@ -86,7 +100,28 @@ class ModelWriter:
         """Adds a node and returns the name of its first output."""
         node = helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
         self._nodes.append(node)
+        self._outputs.update(outputs)
         return outputs[0]
+
+    @contextmanager
+    def branch(self, name: str, outputs: Sequence[Any]) -> Iterator[Any]:
+        """Lets nodes be added to a graph of their own, which may use all that was added before.
+
+        Args:
+            name: The name of the graph.
+            outputs: The descriptions of its outputs.
+
+        Yields:
+            The graph; it has its nodes when the block ends.
+        """
+        outer, self._nodes = self._nodes, []
+        graph = onnx.GraphProto(name=name)
+        try:
+            yield graph
+            graph.node.extend(self._nodes)
+            graph.output.extend(outputs)
+        finally:
+            self._nodes = outer
 
     def finish(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Writes the graph; the data file is complete once this writer is closed."""

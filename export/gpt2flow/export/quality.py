@@ -9,76 +9,112 @@ from gpt2flow.export.evaluation_text import EvaluationText
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.reference_model import ReferenceModel
 from gpt2flow.export.served_model import ServedModel
-from gpt2flow.export.verify import Comparison, compare, slots_for
-from gpt2flow.server.manifest import Quality
+from gpt2flow.export.verify import SLOTS, Comparison, Part, PartedComparison, compare
+from gpt2flow.server.manifest import PartQuality, Quality
 
 # More digits would be noise of the machine, and bundles of the same input are to be the same.
 _DIGITS = 6
+# The ratio of fewer tokens would be chance.
+_LEAST_TOKENS = 200
 
 
 def measure(
     text: EvaluationText,
     reference: ReferenceModel,
-    model: Path | None,
+    model: Path,
     architecture: Architecture,
+    narrow_rows: int | None,
+    *,
     on_tokens: Callable[[int, int], None],
-) -> Comparison:
+) -> PartedComparison:
     """Compares a serving graph with the reference on a text.
 
     Args:
         text: What to predict.
         reference: What to compare with.
-        model: The serving graph; none compares the reference with itself.
+        model: The serving graph.
         architecture: The shape of both.
+        narrow_rows: Up to how many rows the graph takes the operators for few; None: it has no
+            others.
         on_tokens: Told how many predictions are done, and how many there are.
     """
     total = text.predictions
     on_tokens(0, total)
-    if model is None:
-        return _reference_alone(text, reference, on_tokens)
-    slots = slots_for(architecture.context_length, architecture.vocabulary_size)
-    served = ServedModel(model, architecture, slots)
-    return compare(text.windows, reference, served, slots, lambda done: on_tokens(done, total))
+    served = ServedModel(model, architecture, SLOTS)
+    return compare(
+        text.windows,
+        reference,
+        served,
+        narrow_rows or SLOTS,
+        lambda done: on_tokens(done, total),
+    )
+
+
+def measure_alone(
+    text: EvaluationText, reference: ReferenceModel, on_tokens: Callable[[int, int], None]
+) -> PartedComparison:
+    """Returns the figures of the reference, which agrees with itself.
+
+    Args:
+        text: What to predict.
+        reference: What predicts it.
+        on_tokens: Told how many predictions are done, and how many there are.
+    """
+    comparison = PartedComparison(SLOTS)
+    sums = comparison.parts[Part.PREFILL]
+    for window in text.windows:
+        logits = reference.logits(window[:-1])
+        sums.add(logits, logits, window[1:])
+        on_tokens(sums.tokens, text.predictions)
+    return comparison
 
 
 def hold_to_gate(
-    comparison: Comparison, text: EvaluationText, profile: Profile, *, force: bool
+    comparison: PartedComparison, text: EvaluationText, profile: Profile, *, force: bool
 ) -> Quality:
     """Returns the figures for the manifest.
 
     Raises:
-        QualityGateError: They miss the gate of the profile, and `force` is not given.
+        QualityGateError: The whole or a part of them misses the gate of the profile, and `force`
+            is not given.
     """
     gate = RECIPES[profile].gate
-    ratio = comparison.perplexity / comparison.perplexity_fp32
-    # Not the other way round: a ratio that is no number misses the gate too.
-    missed = not ratio <= gate
-    if missed and not force:
+    whole = comparison.whole
+    named = {"": whole} | {str(name): part for name, part in comparison.parts.items()}
+    missing = [
+        (name, part)
+        for name, part in named.items()
+        # Not the other way round: a ratio that is no number misses the gate too.
+        if (part is whole or part.tokens >= _LEAST_TOKENS) and not part.perplexity_ratio <= gate
+    ]
+    if missing and not force:
+        name, part = missing[0]
         raise QualityGateError(
             profile,
-            perplexity_fp32=comparison.perplexity_fp32,
-            perplexity=comparison.perplexity,
+            part=name,
+            perplexity_fp32=part.perplexity_fp32,
+            perplexity=part.perplexity,
             gate=gate,
         )
     return Quality(
         text=text.name,
-        tokens=comparison.tokens,
-        perplexity_fp32=round(comparison.perplexity_fp32, _DIGITS),
-        perplexity=round(comparison.perplexity, _DIGITS),
-        perplexity_ratio=round(ratio, _DIGITS),
-        argmax_agreement=round(comparison.argmax_agreement, _DIGITS),
-        mean_kl=round(comparison.mean_kl, _DIGITS),
+        tokens=whole.tokens,
+        perplexity_fp32=round(whole.perplexity_fp32, _DIGITS),
+        perplexity=round(whole.perplexity, _DIGITS),
+        **_figures(whole),
+        parts={
+            name: PartQuality(tokens=part.tokens, **_figures(part))
+            for name, part in named.items()
+            if name and part.tokens
+        },
         gate=gate,
-        forced=missed,
+        forced=bool(missing),
     )
 
 
-def _reference_alone(
-    text: EvaluationText, reference: ReferenceModel, on_tokens: Callable[[int, int], None]
-) -> Comparison:
-    comparison = Comparison()
-    for window in text.windows:
-        logits = reference.logits(window[:-1])
-        comparison.add(logits, logits, window[1:])
-        on_tokens(comparison.tokens, text.predictions)
-    return comparison
+def _figures(comparison: Comparison) -> dict[str, float]:
+    return {
+        "perplexity_ratio": round(comparison.perplexity_ratio, _DIGITS),
+        "argmax_agreement": round(comparison.argmax_agreement, _DIGITS),
+        "mean_kl": round(comparison.mean_kl, _DIGITS),
+    }

@@ -3,34 +3,37 @@
 Imports torch, transformers and Optimum, which takes seconds.
 """
 
+import errno
 from pathlib import Path
 from typing import Final
 
-import torch
 from optimum.exporters.onnx import onnx_export_from_model
-from transformers import GPT2LMHeadModel
 
+from gpt2flow.export.checkpoint import Checkpoint
 from gpt2flow.export.errors import ExportError, one_line
 from gpt2flow.export.quiet import quiet_libraries
+from gpt2flow.export.torch_model import load_torch_model
 
 _TASK: Final = "text-generation-with-past"
+# The checkpoint is good; there is only no room for what is made of it.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def export_reference(checkpoint: Path, directory: Path) -> None:
+def export_reference(source: Checkpoint, directory: Path) -> None:
     """Writes Optimum's export of a checkpoint: the graph and the files that go with it.
 
     Raises:
         ExportError: transformers cannot load the checkpoint, or Optimum cannot export it.
+        OSError: There is no room for it.
     """
     with quiet_libraries():
         try:
-            # Only the eager attention of transformers knows GPT-2's variants of scaling.
-            model = GPT2LMHeadModel.from_pretrained(
-                checkpoint,
-                attn_implementation="eager",
-                dtype=torch.float32,
-                local_files_only=True,
+            onnx_export_from_model(
+                load_torch_model(source), directory, task=_TASK, do_validation=False
             )
-            onnx_export_from_model(model.eval(), directory, task=_TASK, do_validation=False)
         except Exception as error:
-            raise ExportError(f"Optimum cannot export {checkpoint}: {one_line(error)}") from error
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise
+            raise ExportError(
+                f"Optimum cannot export {source.directory}: {one_line(error)}"
+            ) from error

@@ -1,14 +1,17 @@
 """A bundle's graph run as the server runs it: in slots of one KV cache, updated in place."""
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnxruntime
 
 from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray, TokenArray
-from gpt2flow.export.head_padding import padded_head_size
 from gpt2flow.export.sessions import open_session
+
+_PAST: Final = "past_key_values."
+_DTYPES: Final = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 
 
 class ServedModel:
@@ -17,11 +20,12 @@ class ServedModel:
     def __init__(self, model: Path, architecture: Architecture, slots: int) -> None:
         self._session = open_session(model)
         self._capacity = architecture.context_length
-        shape = (slots, architecture.heads, self._capacity, padded_head_size(architecture))
         self._cache = {
-            f"{layer}.{part}": np.zeros(shape, np.float32)
-            for layer in range(architecture.layers)
-            for part in ("key", "value")
+            node.name.removeprefix(_PAST): np.zeros(
+                (slots, architecture.heads, self._capacity, node.shape[-1]), _DTYPES[node.type]
+            )
+            for node in self._session.get_inputs()
+            if node.name.startswith(_PAST)
         }
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
@@ -71,7 +75,7 @@ class ServedModel:
         for name, array in self._cache.items():
             # Rows of one buffer lie together, so that a view of them is bound without a copy.
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array[slots])
-            binding.bind_ortvalue_input(f"past_key_values.{name}", value)
+            binding.bind_ortvalue_input(f"{_PAST}{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
         binding.bind_output("logits")
         self._session.run_with_iobinding(binding)

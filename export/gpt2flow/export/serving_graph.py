@@ -3,27 +3,40 @@
 Inputs: `input_ids` and `position_ids` int64 [batch, tokens]; `seqlens_k` int32 [batch], the total
 length of each row (past + new) minus one; `total_sequence_length` int32 scalar, the largest total
 length; `logits_rows` int64 [rows], which of the batch · tokens positions to compute logits of; and
-`past_key_values.{layer}.key` and `.value` float32 [batch, heads, capacity, head_size].
+`past_key_values.{layer}.key` and `.value` float32 or int8 [batch, heads, capacity, head_size].
 
 Outputs: `logits` float32 [rows, vocabulary]; `present.{layer}.key` and `.value`, to be bound to
 the buffers of the past. More than one token per row goes with a batch of one only.
+
+Where an operator is fast for few rows and another one for many, the layers are there twice, and
+so is the head: the graph takes the narrow or the wide one by the number of rows.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from gpt2flow.export.activations import find_activation
 from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray
-from gpt2flow.export.head_padding import PaddedHeads, padded_head_size
+from gpt2flow.export.attention import AttentionWriter
+from gpt2flow.export.cache import Cache, CacheScales
+from gpt2flow.export.head_padding import PaddedHeads
+from gpt2flow.export.layers import LayersWriter
 from gpt2flow.export.matrix_writer import MatrixWriter
-from gpt2flow.export.model_writer import CONTRIB, ModelWriter, tensor_info
-from gpt2flow.export.recipe import ProfileRecipe, Storage
+from gpt2flow.export.model_writer import ModelWriter, tensor_info
+from gpt2flow.export.quantize import Quantizer, round_to_nearest
+from gpt2flow.export.recipe import COLUMNS, ProfileRecipe, Storage, fitting
 
-_PARTS: Final = ("key", "value")
+NARROW: Final = "narrow/"
+"""What the names of nodes begin with that few rows go through, where many have others."""
+
+WIDE: Final = "wide/"
+"""What the names of nodes begin with that many rows go through, where few have others."""
+
+_KEPT_BITS: Final = 8
 
 
 def write_serving_graph(
@@ -31,25 +44,56 @@ def write_serving_graph(
     architecture: Architecture,
     weights: Mapping[str, FloatArray],
     recipe: ProfileRecipe,
+    *,
+    kept: frozenset[str] = frozenset(),
+    quantizer: Quantizer = round_to_nearest,
+    cache_scales: CacheScales | None = None,
     on_layer: Callable[[int, int], None] = lambda _done, _total: None,
-) -> dict[str, Storage]:
+) -> "GraphFacts":
     """Writes the serving graph of a GPT-2 and, beside it, its weights.
 
     Args:
         path: The file of the graph; the weights go to the same name with `.data` appended.
         architecture: The shape of the model.
         weights: Its weights, by the names of `Architecture.weight_shapes`.
-        recipe: How to store them.
+        recipe: How to store them; of its KV cache, `cache_scales` decides.
+        kept: Names of matrices of the layers that have 8 bits whatever the recipe says.
+        quantizer: Makes the blocks of matrices, whose heads are padded.
+        cache_scales: Those of an int8 KV cache; None: it is float32.
         on_layer: Told, after each layer, how many are done and how many there are.
 
     Returns:
-        How the matrix of each node that has one is stored, by the name of the node.
+        How the weights are stored.
     """
     with ModelWriter(path) as writer:
         padded = PaddedHeads(weights, architecture)
-        matrices = MatrixWriter(writer, padded, recipe, tied=architecture.tie_word_embeddings)
-        _ServingGraph(writer, architecture, padded, matrices).build(on_layer)
-        return matrices.storage
+        graph = _ServingGraph(
+            writer,
+            architecture,
+            padded,
+            MatrixWriter(writer, padded, quantizer, tied=architecture.tie_word_embeddings),
+            Cache(architecture, cache_scales),
+        )
+        return graph.build(recipe, kept, on_layer)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """How the weights of a graph are stored.
+
+    Attributes:
+        storage: How the matrix of each node that has one is stored, by the name of the node.
+        second_copy_bytes: What it takes to have matrices for many rows beside those for few.
+    """
+
+    storage: dict[str, Storage]
+    second_copy_bytes: int
+
+
+def storage_in_body(recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int) -> Storage:
+    """Returns how a matrix of the layers is stored for few rows."""
+    bits = max(recipe.body.bits, _KEPT_BITS) if name in kept else recipe.body.bits
+    return fitting(Storage(bits, recipe.body.block_size), inputs)
 
 
 class _ServingGraph:
@@ -61,116 +105,102 @@ class _ServingGraph:
         architecture: Architecture,
         weights: Mapping[str, FloatArray],
         matrices: MatrixWriter,
+        cache: Cache,
     ) -> None:
         self._writer = writer
         self._architecture = architecture
-        self._weights = weights
         self._matrices = matrices
-        self._activation = find_activation(architecture.activation_function)
+        self._cache = cache
+        attention = AttentionWriter(writer, cache)
+        self._layers = LayersWriter(writer, architecture, weights, matrices, attention)
 
-    def build(self, on_layer: Callable[[int, int], None]) -> None:
-        layers = self._architecture.layers
-        tokens = self._matrices.embedding("wte", "input_ids")
-        positions = self._matrices.embedding("wpe", "position_ids")
-        normalised, residual = self._add_and_norm(tokens, positions, "h.0.ln_1")
-        for layer in range(layers):
-            normalised, residual = self._layer(layer, normalised, residual)
-            on_layer(layer + 1, layers)
-        self._matrices.head(normalised, "logits")
-        self._writer.finish(_inputs(self._architecture), _outputs(self._architecture))
+    def build(
+        self, recipe: ProfileRecipe, kept: frozenset[str], on_layer: Callable[[int, int], None]
+    ) -> "GraphFacts":
+        """Adds all of it; returns how the weights are stored."""
+        entries = fitting(recipe.head, self._architecture.hidden_size)
+        self._matrices.embedding("wte", "input_ids", entries)
+        self._matrices.embedding("wpe", "position_ids", entries)
+        count = _Count(self._architecture.layers * (2 if recipe.narrow_rows else 1), on_layer)
 
-    def _layer(self, layer: int, normalised: str, residual: str) -> tuple[str, str]:
-        """Adds a layer: from the outcome of its first norm to that of the norm after it."""
-        name = f"h.{layer}"
-        last = layer == self._architecture.layers - 1
-        attended = self._attention(layer, normalised)
-        if last:
-            # Where no logits are wanted, all that is needed of the last layer is its cache.
-            attended = self._wanted_rows(attended)
-            residual = self._wanted_rows(residual)
-        projected = self._matrices.linear(f"{name}.attn.c_proj", attended)
-        normalised, residual = self._add_and_norm(residual, projected, f"{name}.ln_2")
-        inner = self._matrices.linear(f"{name}.mlp.c_fc", normalised)
-        projected = self._matrices.linear(
-            f"{name}.mlp.c_proj", self._activate(f"{name}.mlp.act", inner)
-        )
-        return self._add_and_norm(residual, projected, "ln_f" if last else f"h.{layer + 1}.ln_1")
+        def body(name: str, inputs: int) -> Storage:
+            return storage_in_body(recipe, kept, name, inputs)
 
-    def _attention(self, layer: int, normalised: str) -> str:
-        name = f"h.{layer}.attn"
-        qkv = self._matrices.linear(f"{name}.c_attn", normalised)
-        past = [f"past_key_values.{layer}.{part}" for part in _PARTS]
-        present = [f"present.{layer}.{part}" for part in _PARTS]
-        return self._writer.node(
-            "GroupQueryAttention",
-            [qkv, "", "", *past, "seqlens_k", "total_sequence_length"],
-            [f"{name}.output", *present],
-            name=name,
-            domain=CONTRIB,
-            num_heads=self._architecture.heads,
-            kv_num_heads=self._architecture.heads,
-            scale=self._architecture.attention_scale(layer),
-            do_rotary=0,
-        )
+        if recipe.narrow_rows is None:
+            hidden = self._layers.add("", body, count, few=False)
+            self._matrices.head("", hidden, "logits", entries)
+        else:
+            limit = self._writer.constant("narrow_rows", np.array(recipe.narrow_rows))
+            self._choose_layers(limit, body, count)
+            self._choose_head(limit, entries)
+        self._writer.finish(self._inputs(), self._outputs())
+        in_columns = self._matrices.column_bytes.values()
+        twice = sum(in_columns) if recipe.narrow_rows and entries != COLUMNS else 0
+        return GraphFacts(self._matrices.storage, twice)
 
-    def _add_and_norm(self, residual: str, added: str, name: str) -> tuple[str, str]:
-        """Adds two tensors; returns the layer norm of the sum, and the sum."""
-        gamma = self._writer.constant(f"{name}.weight", self._weights[f"{name}.weight"])
-        beta = self._writer.constant(f"{name}.bias", self._weights[f"{name}.bias"])
-        outputs = [f"{name}.output", "", "", f"{name}.sum"]
-        self._writer.node(
-            "SkipLayerNormalization",
-            [residual, added, gamma, beta],
-            outputs,
-            name=name,
-            domain=CONTRIB,
-            epsilon=self._architecture.layer_norm_epsilon,
-        )
-        return outputs[0], outputs[-1]
+    def _choose_layers(
+        self, limit: str, body: Callable[[str, int], Storage], count: Callable[[], None]
+    ) -> None:
+        """Adds both kinds of layers and the choice between them; the outcome is `hidden`."""
+        branches = {}
+        for field, scope, storage_of in (
+            ("then_branch", NARROW, body),
+            ("else_branch", WIDE, lambda _name, _inputs: COLUMNS),
+        ):
+            with self._writer.branch(f"{scope}layers", []) as graph:
+                hidden = self._layers.add(scope, storage_of, count, few=scope == NARROW)
+            width = self._architecture.hidden_size
+            graph.output.append(tensor_info(hidden, np.float32, ["rows", width]))
+            graph.output.extend(self._cache.present_infos(scope))
+            branches[field] = graph
+        present = [info.name for info in self._cache.present_infos("")]
+        few = self._at_most("input_ids", limit)
+        self._writer.node("If", [few], ["hidden", *present], name="layers", **branches)
 
-    def _activate(self, name: str, inner: str) -> str:
-        kind = self._activation
-        attributes = {} if kind.alpha is None else {"alpha": kind.alpha}
-        return self._writer.node(
-            kind.operator, [inner], [f"{name}.output"], name=name, domain=kind.domain, **attributes
-        )
+    def _choose_head(self, limit: str, entries: Storage) -> None:
+        """Adds both kinds of the head and the choice between them."""
+        branches = {}
+        for field, scope, storage in (
+            ("then_branch", NARROW, entries),
+            ("else_branch", WIDE, COLUMNS),
+        ):
+            logits = self._logits(f"{scope}logits")
+            with self._writer.branch(f"{scope}head", [logits]) as branches[field]:
+                self._matrices.head(scope, "hidden", logits.name, storage)
+        few = self._at_most("logits_rows", limit)
+        self._writer.node("If", [few], ["logits"], name="head", **branches)
 
-    def _wanted_rows(self, hidden: str) -> str:
-        """Picks the positions that logits are wanted of: [rows, channels]."""
-        flat = self._writer.node(
-            "Flatten", [hidden], [f"{hidden}.flat"], name=f"{hidden}.flatten", axis=2
-        )
-        return self._writer.node(
-            "Gather", [flat, "logits_rows"], [f"{hidden}.wanted"], name=f"{hidden}.gather"
-        )
+    def _at_most(self, name: str, limit: str) -> str:
+        """Adds whether a tensor has at most so many elements."""
+        size = self._writer.node("Size", [name], [f"{name}.size"], name=f"{name}.size")
+        return self._writer.node("LessOrEqual", [size, limit], [f"{name}.few"], name=f"{name}.few")
 
+    def _inputs(self) -> list[Any]:
+        grid = ["batch", "tokens"]
+        return [
+            tensor_info("input_ids", np.int64, grid),
+            tensor_info("position_ids", np.int64, grid),
+            tensor_info("seqlens_k", np.int32, ["batch"]),
+            tensor_info("total_sequence_length", np.int32, []),
+            tensor_info("logits_rows", np.int64, ["rows"]),
+            *self._cache.past_infos(),
+        ]
 
-def _inputs(architecture: Architecture) -> list[Any]:
-    grid = ["batch", "tokens"]
-    return [
-        tensor_info("input_ids", np.int64, grid),
-        tensor_info("position_ids", np.int64, grid),
-        tensor_info("seqlens_k", np.int32, ["batch"]),
-        tensor_info("total_sequence_length", np.int32, []),
-        tensor_info("logits_rows", np.int64, ["rows"]),
-        *_cache(architecture, "past_key_values"),
-    ]
+    def _outputs(self) -> list[Any]:
+        return [self._logits("logits"), *self._cache.present_infos("")]
+
+    def _logits(self, name: str) -> Any:
+        return tensor_info(name, np.float32, ["rows", self._architecture.vocabulary_size])
 
 
-def _outputs(architecture: Architecture) -> list[Any]:
-    logits = tensor_info("logits", np.float32, ["rows", architecture.vocabulary_size])
-    return [logits, *_cache(architecture, "present")]
+class _Count:
+    """Counts calls, and tells how many of how many there were."""
 
+    def __init__(self, total: int, tell: Callable[[int, int], None]) -> None:
+        self._done = 0
+        self._total = total
+        self._tell = tell
 
-def _cache(architecture: Architecture, prefix: str) -> list[Any]:
-    shape: list[int | str] = [
-        "batch",
-        architecture.heads,
-        "capacity",
-        padded_head_size(architecture),
-    ]
-    return [
-        tensor_info(f"{prefix}.{layer}.{part}", np.float32, shape)
-        for layer in range(architecture.layers)
-        for part in _PARTS
-    ]
+    def __call__(self) -> None:
+        self._done += 1
+        self._tell(self._done, self._total)

@@ -31,20 +31,40 @@ class Source(_Part):
 
 
 class OperatorRecipe(_Part):
-    """How the weights of one node are stored."""
+    """How the weights of one node are stored; without a block size, each output has a scale."""
 
     bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
 
 
 class Recipe(_Part):
-    """How the weights and the cache are stored."""
+    """How the weights and the cache are stored.
+
+    Attributes:
+        profile: The kind of bundle.
+        kv_cache: The numbers that keys and values are kept in.
+        default_bits: Of the weights of most matrices.
+        block_size: How many of them share a scale.
+        accuracy_level: That of `MatMulNBits`.
+        method: How weights were rounded.
+        narrow_rows: Up to so many rows, the graph uses matrices in blocks; for more, the same
+            in columns. None where the one kind serves all.
+        second_copy_bytes: What the second kind takes.
+        kept: Matrices that have more bits than the others, because they are sensitive.
+        calibration: The text that method and cache were calibrated with.
+        operators: How the weights of each node are stored.
+    """
 
     profile: str
     kv_cache: str
     default_bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
     accuracy_level: int | None = None
+    method: str | None = None
+    narrow_rows: int | None = Field(default=None, gt=0)
+    second_copy_bytes: int = Field(default=0, ge=0)
+    kept: list[str] = Field(default_factory=list)
+    calibration: str | None = None
     operators: dict[str, OperatorRecipe] = Field(default_factory=dict)
 
 
@@ -61,8 +81,31 @@ class ModelShape(_Part):
     bos_token_id: int = Field(ge=0)
 
 
+class PartQuality(_Part):
+    """Measured on those predictions that came about in one way."""
+
+    tokens: int = Field(gt=0)
+    perplexity_ratio: float
+    argmax_agreement: float
+    mean_kl: float
+
+
 class Quality(_Part):
-    """Measured against the fp32 reference on the evaluation text."""
+    """Measured against the fp32 reference on the evaluation text.
+
+    Attributes:
+        text: The name of the text and its hash.
+        tokens: How many of it were predicted.
+        perplexity_fp32: Perplexity of the reference.
+        perplexity: Perplexity of the bundle, prefilled and decoded as the server does it.
+        perplexity_ratio: The one through the other.
+        argmax_agreement: Share of predictions whose most likely token is the same.
+        mean_kl: Mean Kullback-Leibler divergence of the bundle from the reference, in nats.
+        parts: The same for prefill, and for decoding of few and of many rows together, which
+            graphs have operators of their own for.
+        gate: Largest ratio that was allowed.
+        forced: The bundle was written although it missed the gate.
+    """
 
     text: str
     tokens: int = Field(ge=0)
@@ -71,6 +114,7 @@ class Quality(_Part):
     perplexity_ratio: float
     argmax_agreement: float
     mean_kl: float
+    parts: dict[str, PartQuality] = Field(default_factory=dict)
     gate: float | None = None
     forced: bool = False
 

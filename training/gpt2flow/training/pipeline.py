@@ -30,6 +30,8 @@ _PLAN = "plan.json"
 _TUNED = "tune.json"
 # About what an exporter needs to tell a tenth of a percent of perplexity.
 _EVAL_TOKENS = 6000
+# About what it needs to calibrate with.
+_CALIBRATION_TOKENS = 12_000
 
 
 def train(
@@ -47,8 +49,8 @@ def train(
     Args:
         corpus: text files; `<|endoftext|>` ends a document, a file's end too.
             None makes up turns of the agent's flows.
-        out: the directory of the checkpoint: Hugging Face files, `training.json`
-            and `eval.txt`. While training, its `checkpoints` holds what is needed
+        out: the directory of the checkpoint: Hugging Face files, `training.json`,
+            `eval.txt` of held-back documents and `calibration.txt` of others. While training, its `checkpoints` holds what is needed
             to resume.
         config: all settings.
         valid: text files to hold back; none: documents of the corpus are.
@@ -111,7 +113,12 @@ def _train(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     save_model(draft, model, tokenizer)
-    (draft / "eval.txt").write_text(_eval_text(texts, held_back), encoding="utf-8")
+    for name, documents, corpus, tokens in (
+        ("eval.txt", texts.valid, held_back, _EVAL_TOKENS),
+        ("calibration.txt", texts.train, encoded, _CALIBRATION_TOKENS),
+    ):
+        text = _some_documents(documents, corpus, tokens)
+        (draft / name).write_text(text, encoding="utf-8")
     _finish(out, work, draft, facts)
     return facts
 
@@ -183,12 +190,12 @@ def _facts(
     }
 
 
-def _eval_text(texts: Texts, held_back: EncodedCorpus) -> str:
-    """Whole held-back documents of about `_EVAL_TOKENS` tokens, at least one."""
+def _some_documents(documents: Sequence[str], encoded: EncodedCorpus, tokens: int) -> str:
+    """Whole documents from the start, of about so many tokens, at least one."""
     count = 1
-    while count < len(texts.valid) and held_back.starts[count] < _EVAL_TOKENS:
+    while count < len(documents) and encoded.starts[count] < tokens:
         count += 1
-    return "".join(f"{document}{END}\n" for document in texts.valid[:count])
+    return "".join(f"{document}{END}\n" for document in documents[:count])
 
 
 def _finish(out: Path, work: Path, draft: Path, facts: dict[str, Any]) -> None:

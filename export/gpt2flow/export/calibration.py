@@ -1,0 +1,87 @@
+"""The texts of an export: one to measure quality on, and another one to calibrate with."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from gpt2flow.export.arrays import TokenArray
+from gpt2flow.export.checkpoint import Checkpoint
+from gpt2flow.export.errors import EvaluationTextError
+from gpt2flow.export.evaluation_text import EvaluationText, read_evaluation_text
+
+# Several windows of one text say more than one long one, and their logits fit into memory.
+WINDOW: Final = 512
+# Of as many tokens, the inputs of a matrix of GPT-2 124M (up to 3,072) span all their directions.
+CALIBRATION_TOKENS: Final = 8192
+
+_EVALUATION_NAME: Final = "eval.txt"
+_CALIBRATION_NAME: Final = "calibration.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What to measure on, and what to calibrate with; None where the export has no need of it."""
+
+    evaluation: EvaluationText | None
+    calibration: EvaluationText | None
+
+
+def find_texts(
+    source: Checkpoint,
+    evaluation: Path | None,
+    calibration: Path | None,
+    *,
+    measured: bool,
+    calibrated: bool,
+) -> Texts:
+    """Finds the texts that an export needs, in the checkpoint where no path is given.
+
+    Without a text to calibrate with, every other window of the evaluation text is kept for that,
+    and quality is measured on the rest.
+
+    Raises:
+        EvaluationTextError: There is none, it cannot be read, or both are the same.
+    """
+    in_checkpoint = source.directory / _EVALUATION_NAME
+    path = evaluation or in_checkpoint
+    if not measured and not path.is_file():
+        return Texts(None, None)
+    if not evaluation and not in_checkpoint.is_file():
+        raise EvaluationTextError(
+            f"{source.directory} has no {_EVALUATION_NAME} to measure quality on; "
+            "give a text with --eval"
+        )
+    window = min(WINDOW, source.architecture.context_length)
+    measured_on = read_evaluation_text(path, source.tokenizer, window)
+    if not calibrated:
+        return Texts(measured_on, None)
+    if calibration is None and (source.directory / _CALIBRATION_NAME).is_file():
+        calibration = source.directory / _CALIBRATION_NAME
+    if calibration is None:
+        return _divide(measured_on)
+    calibrated_on = read_evaluation_text(
+        calibration, source.tokenizer, window, budget=CALIBRATION_TOKENS
+    )
+    if calibrated_on.name.split()[-1] == measured_on.name.split()[-1]:
+        raise EvaluationTextError(
+            f"{calibration} holds the same as {path}: quality has to be measured on text that "
+            "calibration has not seen"
+        )
+    return Texts(measured_on, calibrated_on)
+
+
+def _divide(text: EvaluationText) -> Texts:
+    windows = text.windows
+    if len(windows) == 1:
+        windows = _halves(windows[0])
+    return Texts(replace(text, windows=windows[::2]), replace(text, windows=windows[1::2]))
+
+
+def _halves(window: TokenArray) -> tuple[TokenArray, TokenArray]:
+    middle = len(window) // 2
+    if middle < 2:
+        raise EvaluationTextError(
+            f"the evaluation text has {len(window)} tokens, too few to calibrate with a part of "
+            "it; give a text with --calibration"
+        )
+    return window[:middle], window[middle:]

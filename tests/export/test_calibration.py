@@ -1,0 +1,110 @@
+"""Quality is measured on text that calibration has not seen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.export.conftest import DOCUMENTS
+
+from gpt2flow.export.calibration import WINDOW, Texts, find_texts
+from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.errors import EvaluationTextError
+
+
+@pytest.fixture
+def source(make_model: Any, save_checkpoint: Any, tmp_path: Path) -> Checkpoint:
+    checkpoint = save_checkpoint(make_model(), tmp_path / "checkpoint")
+    (checkpoint / "calibration.txt").unlink()
+    return read_checkpoint(checkpoint)
+
+
+def find(
+    source: Checkpoint,
+    evaluation: Path | None = None,
+    calibration: Path | None = None,
+    *,
+    measured: bool = True,
+    calibrated: bool = True,
+) -> Texts:
+    return find_texts(source, evaluation, calibration, measured=measured, calibrated=calibrated)
+
+
+def words(texts: Texts, source: Checkpoint) -> tuple[list[str], list[str]]:
+    assert texts.evaluation
+    assert texts.calibration
+    decode = source.tokenizer.decode
+    measured, calibrated = (
+        [decode(list(window)) for window in text.windows]
+        for text in (texts.evaluation, texts.calibration)
+    )
+    return measured, calibrated
+
+
+def test_every_other_document_is_kept_for_calibration(source: Checkpoint) -> None:
+    measured, calibrated = words(find(source), source)
+    assert measured == list(DOCUMENTS[::2])
+    assert calibrated == list(DOCUMENTS[1::2])
+
+
+def test_a_single_document_is_cut_in_two(source: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(DOCUMENTS[0])
+    measured, calibrated = words(find(source, tmp_path / "one.txt"), source)
+    assert len(measured) == len(calibrated) == 1
+    assert measured[0] + calibrated[0] == DOCUMENTS[0]
+
+
+def test_what_cannot_be_cut_asks_for_a_text(source: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("cup")
+    with pytest.raises(EvaluationTextError, match="give a text with --calibration"):
+        find(source, tmp_path / "short.txt")
+
+
+def test_the_text_of_the_checkpoint_leaves_the_whole_evaluation_text(source: Checkpoint) -> None:
+    (source.directory / "calibration.txt").write_text("Thank you, please.<|endoftext|>")
+    measured, calibrated = words(find(source), source)
+    assert measured == list(DOCUMENTS)
+    assert calibrated == ["Thank you, please."]
+
+
+def test_a_text_that_is_given_comes_before_that_of_the_checkpoint(
+    source: Checkpoint, tmp_path: Path
+) -> None:
+    (source.directory / "calibration.txt").write_text("Thank you, please.")
+    (tmp_path / "mine.txt").write_text("I want my own cups.")
+    assert words(find(source, calibration=tmp_path / "mine.txt"), source)[1] == [
+        "I want my own cups."
+    ]
+
+
+def test_the_same_text_twice_is_refused(source: Checkpoint, tmp_path: Path) -> None:
+    same = tmp_path / "other-name.txt"
+    same.write_bytes((source.directory / "eval.txt").read_bytes())
+    with pytest.raises(EvaluationTextError, match="calibration has not seen"):
+        find(source, calibration=same)
+
+
+def test_nothing_is_calibrated_with_where_nothing_is_calibrated(source: Checkpoint) -> None:
+    texts = find(source, calibrated=False)
+    assert texts.calibration is None
+    assert texts.evaluation
+    assert len(texts.evaluation.windows) == len(DOCUMENTS)
+
+
+def test_only_what_is_measured_needs_a_text(source: Checkpoint) -> None:
+    (source.directory / "eval.txt").unlink()
+    assert find(source, measured=False, calibrated=False) == Texts(None, None)
+    with pytest.raises(EvaluationTextError, match=r"has no eval\.txt .*give a text with --eval"):
+        find(source)
+
+
+def test_long_texts_are_cut_into_windows(
+    make_model: Any, save_checkpoint: Any, tmp_path: Path
+) -> None:
+    model = make_model(n_positions=2 * WINDOW, n_layer=1)
+    source = read_checkpoint(save_checkpoint(model, tmp_path / "checkpoint"))
+    (tmp_path / "long.txt").write_text(" ".join(DOCUMENTS * 20))
+    texts = find(source, tmp_path / "long.txt")
+    assert texts.evaluation
+    assert max(map(len, texts.evaluation.windows)) == WINDOW
+    assert all(window.dtype == np.int64 for window in texts.evaluation.windows)
