@@ -26,6 +26,7 @@ Write = Callable[[str, str], Path]
 
 _FILES = {
     "config.json",
+    "calibration.txt",
     "eval.txt",
     "generation_config.json",
     "model.safetensors",

@@ -167,5 +167,6 @@ RECIPES: Final = {
         narrow_rows=5,
         kv_cache=KvCache.INT8,
         method=Method.GPTQ,
+        kept_share=0.1,
     ),
 }

@@ -50,8 +50,8 @@ def train(
         corpus: text files; `<|endoftext|>` ends a document, a file's end too.
             None makes up turns of the agent's flows.
         out: the directory of the checkpoint: Hugging Face files, `training.json`,
-            `eval.txt` of held-back documents and `calibration.txt` of others. While training, its `checkpoints` holds what is needed
-            to resume.
+            `eval.txt` of held-back documents and `calibration.txt` of others. While
+            training, its `checkpoints` holds what is needed to resume.
         config: all settings.
         valid: text files to hold back; none: documents of the corpus are.
         tune_trials: search for better settings first, in so many short runs; the

@@ -1,0 +1,212 @@
+"""Measures exports of a GPT-2 of 124M parameters, and what their graphs do, as Markdown tables.
+
+    python benchmarks/export.py --text DIR --vocabulary DIR [--work DIR]
+
+The weights are random, since speed does not depend on them. `--text` and `--vocabulary` are those
+of `wikitext_model.py`. Export time and peak memory are those of a process of the command; load
+time that of a fresh process to its first token. Steps of all graphs and of Optimum's int8 model
+are timed in turns, so that noise of the machine hits all alike.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from wikitext_model import gpt2_vocabulary
+
+EXPORTS = {
+    "fp32": ["--profile", "fp32"],
+    "int8": ["--profile", "int8"],
+    "int4": ["--profile", "int4"],
+    "int4, no GPTQ": ["--profile", "int4", "--method", "rtn", "--kept-share", "0"],
+    "int8, fp32 cache": ["--profile", "int8", "--kv-cache", "fp32"],
+    "int4, fp32 cache": ["--profile", "int4", "--kv-cache", "fp32", "--method", "rtn"],
+}
+PROMPT = 128
+BATCHES = (1, 4, 8, 16)
+CONTEXTS = (64, 250, 500, 1000)
+ROUNDS = 7
+THREADS = 2
+
+LOADING = """
+import sys, time
+begun = time.perf_counter()
+from pathlib import Path
+from gpt2flow.server.manifest import load_bundle
+from gpt2flow.server.model_runner import ModelRunner
+bundle = load_bundle(Path(sys.argv[1]))
+shape = bundle.manifest.shape
+runner = ModelRunner(
+    bundle.directory / "model.onnx", slots=16, capacity=shape.context_length, threads=2
+)
+runner.run_chunk(0, [1] * 128, past=0, rows=[127])
+print(time.perf_counter() - begun)
+"""
+
+
+def make_checkpoint(directory: Path, text: Path, vocabulary: Path) -> None:
+    """Writes a GPT-2 124M of random weights with texts to export it with."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - takes seconds
+
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(directory)
+    gpt2_vocabulary(vocabulary).save(str(directory / "tokenizer.json"))
+    shutil.copyfile(text / "test.txt", directory / "eval.txt")
+    shutil.copyfile(text / "valid.txt", directory / "calibration.txt")
+
+
+def export(checkpoint: Path, bundle: Path, options: list[str]) -> tuple[float, float]:
+    """Runs the command; returns seconds, and gigabytes of memory at the peak."""
+    command = [str(Path(sys.executable).with_name("gpt2flow")), "export"]
+    command += [str(checkpoint), str(bundle), *options]
+    begun = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"the export with {options} failed")
+    return time.monotonic() - begun, usage.ru_maxrss / 1e6
+
+
+def first_token(bundle: Path) -> float:
+    """Returns the seconds that a fresh process takes from its start to its first token."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, str(bundle)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+class Bundle:
+    """A graph of ours, as the server runs it."""
+
+    def __init__(self, bundle: Path) -> None:
+        from gpt2flow.server.model_runner import ModelRunner  # noqa: PLC0415 - only where needed
+
+        self._runner = ModelRunner(
+            bundle / "model.onnx", slots=max(BATCHES), capacity=1024, threads=THREADS
+        )
+
+    def prefill(self) -> None:
+        """Runs a prompt."""
+        self._runner.run_chunk(0, [1] * PROMPT, past=0, rows=[PROMPT - 1])
+
+    def decode(self, batch: int, context: int, steps: int) -> float:
+        """Returns the seconds of a step of so many rows after so many tokens each."""
+        self._runner.decode([1] * batch, [context] * batch)
+        begun = time.perf_counter()
+        for step in range(steps):
+            self._runner.decode([1] * batch, [context + step] * batch)
+        return (time.perf_counter() - begun) / steps
+
+
+class OptimumInt8:
+    """Optimum's export with its dynamic int8 quantization."""
+
+    def __init__(self, checkpoint: Path, folder: Path) -> None:
+        import onnxruntime  # noqa: PLC0415 - as above
+        import torch  # noqa: PLC0415
+        from optimum.onnxruntime import ORTModelForCausalLM, ORTQuantizer  # noqa: PLC0415
+        from optimum.onnxruntime.configuration import AutoQuantizationConfig  # noqa: PLC0415
+
+        self._torch = torch
+        exported = ORTModelForCausalLM.from_pretrained(checkpoint, export=True, use_cache=True)
+        exported.save_pretrained(folder / "fp32")
+        quantizer = ORTQuantizer.from_pretrained(folder / "fp32", file_name="model.onnx")
+        config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+        quantizer.quantize(save_dir=folder / "int8", quantization_config=config)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        self._model = ORTModelForCausalLM.from_pretrained(
+            folder / "int8", file_name="model_quantized.onnx", session_options=options
+        )
+
+    def prefill(self) -> None:
+        """Runs a prompt."""
+        self._forward(self._torch.ones(1, PROMPT, dtype=self._torch.int64), None)
+
+    def decode(self, batch: int, context: int, steps: int) -> float:
+        """Returns the seconds of a step of so many rows after so many tokens each."""
+        ones = self._torch.ones(batch, context, dtype=self._torch.int64)
+        past = self._forward(ones, None)
+        begun = time.perf_counter()
+        for _ in range(steps):
+            past = self._forward(ones[:, :1], past)
+        return (time.perf_counter() - begun) / steps
+
+    def _forward(self, tokens: object, past: object) -> object:
+        with self._torch.no_grad():
+            return self._model(tokens, past_key_values=past, use_cache=True).past_key_values
+
+
+def measure_steps(models: dict[str, Bundle | OptimumInt8]) -> dict[str, dict[str, float]]:
+    """Returns milliseconds of prefill and of decode steps by batch, in turns."""
+    times: dict[str, dict[str, list[float]]] = {name: {} for name in models}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            model.prefill()
+            begun = time.perf_counter()
+            model.prefill()
+            times[name].setdefault("prefill", []).append(time.perf_counter() - begun)
+            for batch in BATCHES:
+                seconds = model.decode(batch, PROMPT, 8)
+                times[name].setdefault(f"x{batch}", []).append(seconds)
+    return {
+        name: {what: median(taken) * 1e3 for what, taken in columns.items()}
+        for name, columns in times.items()
+    }
+
+
+def measure_contexts(models: dict[str, Bundle]) -> dict[str, list[float]]:
+    """Returns milliseconds of a step of one row after each of the contexts."""
+    times: dict[str, list[list[float]]] = {name: [[] for _ in CONTEXTS] for name in models}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            for place, context in enumerate(CONTEXTS):
+                times[name][place].append(model.decode(1, context, 8))
+    return {name: [median(t) * 1e3 for t in columns] for name, columns in times.items()}
+
+
+def main() -> None:
+    """Exports, measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="where bundles stay; default: nowhere")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        checkpoint = work / "checkpoint"
+        if not checkpoint.exists():
+            make_checkpoint(checkpoint, options.text, options.vocabulary)
+        print("| export | s | peak GB | MB | first token, s |\n|---|---|---|---|---|")
+        for name, arguments in EXPORTS.items():
+            bundle = work / name
+            seconds, peak = (0.0, 0.0) if bundle.exists() else export(checkpoint, bundle, arguments)
+            size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
+            load = median(first_token(bundle) for _ in range(3))
+            print(f"| {name} | {seconds:.0f} | {peak:.1f} | {size:.0f} | {load:.2f} |", flush=True)
+        bundles = {name: Bundle(work / name) for name in EXPORTS if name != "int4, no GPTQ"}
+        optimum = OptimumInt8(checkpoint, Path(temporary))
+        steps = measure_steps({"Optimum int8": optimum, **bundles})
+        base = steps["Optimum int8"]
+        print("\n| graph | prefill 128, ms |" + "".join(f" ×{batch}, tok/s |" for batch in BATCHES))
+        print("|---|---|" + "---|" * len(BATCHES))
+        for name, columns in steps.items():
+            cells = [f"{columns['prefill']:.0f} ({base['prefill'] / columns['prefill']:.2f})"]
+            for batch in BATCHES:
+                mine, theirs = columns[f"x{batch}"], base[f"x{batch}"]
+                cells.append(f"{batch / mine * 1e3:.0f} ({theirs / mine:.2f})")
+            print(f"| {name} | " + " | ".join(cells) + " |")
+        print("\n| graph |" + "".join(f" {context} |" for context in CONTEXTS))
+        print("|---|" + "---|" * len(CONTEXTS))
+        for name, grown in measure_contexts(bundles).items():
+            print(f"| {name} |" + "".join(f" {taken:.2f} |" for taken in grown))
+
+
+if __name__ == "__main__":
+    main()

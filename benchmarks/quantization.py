@@ -1,0 +1,180 @@
+"""Measures what each way of quantizing costs in quality, size and speed, as a Markdown table.
+
+    python benchmarks/quantization.py CHECKPOINT… [--only TEXT] [--tokens N]
+
+All weights of a variant go through one kind of operators, few rows or many, so that its quality
+is its own; the profiles at the end are what an export writes. Speed is that of one decode step of
+one row after 128 tokens, measured in turns, so that noise of the machine hits all variants alike.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from gpt2flow.export.calibration import Texts, find_texts
+from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.plan import make_plan
+from gpt2flow.export.quality import measure
+from gpt2flow.export.recipe import (
+    COLUMNS,
+    RECIPES,
+    KvCache,
+    Method,
+    Profile,
+    ProfileRecipe,
+    Storage,
+)
+from gpt2flow.export.reference import export_reference
+from gpt2flow.export.reference_model import ReferenceModel
+from gpt2flow.export.serving_graph import write_serving_graph
+from gpt2flow.server.model_runner import ModelRunner
+
+CONTEXT = 128
+ROUNDS = 30
+STEPS = 8
+
+FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
+
+
+def variants() -> Iterator[tuple[str, ProfileRecipe]]:
+    """Yields names and recipes."""
+    yield "fp32", FP32
+    yield "fp32, int8 cache", replace(FP32, kv_cache=KvCache.INT8)
+    eight = replace(INT8, narrow_rows=None, kv_cache=KvCache.FP32)
+    yield "int8 columns", replace(eight, body=COLUMNS)
+    yield "int8 blocks of 128", eight
+    four = replace(INT4, narrow_rows=None, kv_cache=KvCache.FP32, kept_share=0.0)
+    for method in Method:
+        for block_size in (128, 64, 32):
+            body = Storage(4, block_size)
+            yield f"int4 {method} blocks of {block_size}", replace(four, body=body, method=method)
+    for method in (Method.RTN, Method.GPTQ):
+        for share in (0.05, 0.1, 0.2):
+            name = f"int4 {method} blocks of 128, {share:.0%} kept"
+            yield name, replace(four, method=method, kept_share=share)
+    yield "profile int8", INT8
+    yield "profile int4", INT4
+
+
+@dataclass
+class Row:
+    """What was measured of one variant."""
+
+    name: str
+    ratio: float
+    agreement: float
+    divergence: float
+    megabytes: float
+    quantize_seconds: float
+    step_milliseconds: float = 0.0
+
+
+def measure_variant(
+    name: str, recipe: ProfileRecipe, folder: Path, source: Checkpoint, texts: Texts
+) -> Row:
+    """Writes the graph of a variant and measures its quality."""
+    assert texts.evaluation
+    assert texts.calibration
+    oracle = ReferenceModel(folder.parent / "reference", source.architecture)
+    folder.mkdir()
+    begun = time.monotonic()
+    plan = make_plan(source, recipe, oracle, texts.calibration.windows, lambda *_: None)
+    graph = folder / "model.onnx"
+    write_serving_graph(
+        graph,
+        source.architecture,
+        source.weights,
+        recipe,
+        kept=plan.kept,
+        quantizer=plan.quantizer,
+        cache_scales=plan.cache_scales,
+    )
+    seconds = time.monotonic() - begun
+    compared = measure(
+        texts.evaluation,
+        oracle,
+        graph,
+        source.architecture,
+        recipe.narrow_rows,
+        on_tokens=lambda *_: None,
+    ).whole
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    return Row(
+        name,
+        compared.perplexity_ratio,
+        compared.argmax_agreement,
+        compared.mean_kl,
+        size,
+        seconds,
+    )
+
+
+def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> None:
+    """Measures the decode step of all variants in turns."""
+    past = min(CONTEXT, context_length - ROUNDS * STEPS - 1)
+    runners = [
+        ModelRunner(folder / "model.onnx", slots=1, capacity=context_length, threads=2)
+        for folder in folders
+    ]
+    times: list[list[float]] = [[] for _ in rows]
+    for runner in runners:
+        runner.run_chunk(0, [0] * past, past=0, rows=[])
+    for turn in range(ROUNDS):
+        for runner, taken in zip(runners, times, strict=True):
+            runner.decode([1], [past])
+            begun = time.perf_counter()
+            for step in range(STEPS):
+                runner.decode([1], [past + turn * STEPS + step])
+            taken.append((time.perf_counter() - begun) / STEPS * 1e3)
+    for row, taken in zip(rows, times, strict=True):
+        row.step_milliseconds = median(taken)
+
+
+def markdown(rows: list[Row]) -> str:
+    """Returns the table; speed is relative to the first variant."""
+    lines = [
+        "| variant | perplexity ratio | argmax agreement | mean KL | MB | decode speed | s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        speed = rows[0].step_milliseconds / row.step_milliseconds
+        lines.append(
+            f"| {row.name} | {row.ratio:.4f} | {row.agreement:.2%} | {row.divergence:.5f} "
+            f"| {row.megabytes:.1f} | {speed:.2f} × | {row.quantize_seconds:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures every checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--only", default="", help="variants whose name holds this")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    figures = {}
+    for checkpoint in options.checkpoints:
+        source = read_checkpoint(checkpoint)
+        texts = find_texts(source, None, None, measured=True, calibrated=True)
+        rows, folders = [], []
+        with tempfile.TemporaryDirectory() as temporary:
+            export_reference(source, Path(temporary) / "reference")
+            for number, (name, recipe) in enumerate(variants()):
+                if options.only in name:
+                    folders.append(Path(temporary) / str(number))
+                    rows.append(measure_variant(name, recipe, folders[-1], source, texts))
+                    print(rows[-1], flush=True)
+            measure_speed(rows, folders, source.architecture.context_length)
+        print(f"\n{checkpoint.name}: {source.parameters:,} parameters\n\n{markdown(rows)}\n")
+        figures[checkpoint.name] = [vars(row) for row in rows]
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
