@@ -66,6 +66,7 @@ class Row:
     """What was measured of one variant."""
 
     name: str
+    perplexity: float
     ratio: float
     agreement: float
     divergence: float
@@ -106,6 +107,7 @@ def measure_variant(
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return Row(
         name,
+        compared.perplexity,
         compared.perplexity_ratio,
         compared.argmax_agreement,
         compared.mean_kl,
@@ -138,14 +140,14 @@ def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> 
 def markdown(rows: list[Row]) -> str:
     """Returns the table; speed is relative to the first variant."""
     lines = [
-        "| variant | perplexity ratio | argmax agreement | mean KL | MB | decode speed | s |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | perplexity | ratio | argmax agreement | mean KL | MB | decode speed | s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         speed = rows[0].step_milliseconds / row.step_milliseconds
         lines.append(
-            f"| {row.name} | {row.ratio:.4f} | {row.agreement:.2%} | {row.divergence:.5f} "
-            f"| {row.megabytes:.1f} | {speed:.2f} × | {row.quantize_seconds:.0f} |"
+            f"| {row.name} | {row.perplexity:.3f} | {row.ratio:.4f} | {row.agreement:.2%} "
+            f"| {row.divergence:.5f} | {row.megabytes:.1f} | {speed:.2f} × | {row.quantize_seconds:.0f} |"
         )
     return "\n".join(lines)
 

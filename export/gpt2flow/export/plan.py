@@ -18,7 +18,9 @@ from gpt2flow.export.serving_graph import storage_in_body
 Report = Callable[[str, int, int], None]
 """Told the stage of the export, how much of it is done, and how much there is."""
 
-# The order of matrices by sensitivity needs far less text than their blocks.
+# The range of keys and values, and the order of matrices by sensitivity, need less text than
+# the blocks of GPTQ.
+_CACHE_TOKENS: Final = 4096
 _SENSITIVITY_TOKENS: Final = 512
 
 
@@ -58,7 +60,7 @@ def make_plan(
         scales = calibrate_cache(
             reference,
             source.architecture,
-            windows,
+            _first(windows, _CACHE_TOKENS),
             lambda done, total: report("calibrate", done, total),
         )
     if recipe.method is Method.RTN and not recipe.kept_share:
