@@ -96,5 +96,5 @@ def test_missing_extra_names_what_to_install() -> None:
 def test_help_lists_every_command() -> None:
     code, out, _ = gpt2flow("--help")
     assert code == 0
-    for command in ("train", "export", "inspect", "serve", "generate", "agent", "demo"):
+    for command in ("train", "export", "inspect", "serve", "generate", "bench", "agent", "demo"):
         assert command in out

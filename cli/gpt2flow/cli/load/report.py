@@ -1,0 +1,120 @@
+"""What `gpt2flow bench` prints and writes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gpt2flow.cli.load.figures import LATE, LevelFigures
+from gpt2flow.cli.load.spread import Spread
+
+# The table needs more than the 80 that a pipe is taken to have.
+_PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one run of the command found.
+
+    Attributes:
+        address: Of the server.
+        model: Name, fingerprint and profile of the model.
+        settings: What was asked for.
+        interrupted: Whether it was ended by Ctrl-C.
+        levels: What was measured, in order.
+    """
+
+    address: str
+    model: dict[str, str]
+    settings: dict[str, Any]
+    interrupted: bool
+    levels: Sequence[LevelFigures]
+
+    @property
+    def succeeded(self) -> int:
+        """Requests that ended well, over all levels."""
+        return sum(level.succeeded for level in self.levels)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return asdict(self)
+
+
+def show(report: Report) -> None:
+    """Prints the table, and below it what is wrong with its figures."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, width=_PIPE_WIDTH)
+    out.print(_table(report))
+    for level in report.levels:
+        for note in _notes(level):
+            out.print(f"{escape(level.level)}: {escape(note)}", soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    title = f"{report.model['name']} at {report.address}"
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        caption="milliseconds: p50 / p95 / p99; of requests that succeeded",
+        caption_justify="left",
+    )
+    goodput = any(level.goodput is not None for level in report.levels)
+    table.add_column("level", no_wrap=True)
+    for column in (
+        "ok",
+        "failed",
+        "TTFT",
+        "ITL",
+        "E2E",
+        "requests/s",
+        "output tok/s",
+        "prompt tok/s",
+    ):
+        table.add_column(column, justify="right")
+    if goodput:
+        table.add_column("goodput/s", justify="right")
+    for level in report.levels:
+        row = [
+            escape(level.level),
+            str(level.succeeded),
+            str(level.requests - level.succeeded),
+            _cell(level.ttft_ms),
+            _cell(level.itl_ms),
+            _cell(level.e2e_ms),
+            f"{level.requests_per_second:.2f}",
+            f"{level.output_tokens_per_second:.0f}",
+            f"{level.prompt_tokens_per_second:.0f}",
+        ]
+        table.add_row(*row, *([] if level.goodput is None else [f"{level.goodput:.2f}"]))
+    return table
+
+
+def _cell(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return " / ".join(
+        f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+        for value in (spread.p50, spread.p95, spread.p99)
+    )
+
+
+def _notes(level: LevelFigures) -> Iterator[str]:
+    if not level.complete:
+        yield "interrupted; requests that were in flight are not counted"
+    for status, count in level.errors.items():
+        yield f"{count} × {status}: {' '.join(level.details[status].split())}"
+    if level.late_starts and level.start_delay_ms:
+        worst = level.start_delay_ms.max
+        yield (
+            f"{level.late_starts} of {level.requests} requests started more than "
+            f"{LATE * 1000:.0f} ms late, at most {worst:.0f} ms; the latencies include that"
+        )
+    if level.generator.heavy:
+        yield (
+            f"the generator itself was held up ({level.generator.cpu_share:.0%} of a core, event "
+            f"loop {level.generator.lag_p99_ms:.0f} ms late at p99): latencies may be its own"
+        )

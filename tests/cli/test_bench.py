@@ -1,0 +1,204 @@
+"""`gpt2flow bench` against a real server: what it sends, counts, prints, and how it ends."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt2flow.cli import bench as command
+from gpt2flow.cli.load.levels import Level
+from gpt2flow.cli.load.settings import Settings
+from gpt2flow.cli.main import main
+from gpt2flow.cli.processes import server
+
+PROJECT = Path(__file__).parents[2]
+Bench = Callable[..., tuple[int, str, str]]
+
+NOBODY = "127.0.0.1:9"
+SMALL = ("--warmup", "1", "--prompt-tokens", "24", "--output-tokens", "8")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(PROJECT / "models" / "shop", tmp_path_factory.mktemp("server")) as where:
+        yield where
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gpt2flow", "bench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def levels(result: tuple[int, str, str]) -> list[dict[str, Any]]:
+    """The levels of a run with --json that went well."""
+    code, out, err = result
+    assert (code, err) == (0, "")
+    found: list[dict[str, Any]] = json.loads(out)["levels"]
+    return found
+
+
+def test_closed_loop_sweep(bench: Bench, address: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    code, out, _ = bench(
+        *("--address", address, "--concurrency", "1,3", "--requests", "6", *SMALL),
+        *("--prompt-tokens", "uniform:8-24", "--goodput", "ttft:60000", "--out", str(file)),
+    )
+    assert code == 0
+    assert "concurrency 1" in out
+    assert "goodput" in out
+    report = json.loads(file.read_text())
+    assert report["model"]["name"] == "shop"
+    assert report["settings"]["prompt_tokens"] == "uniform:8-24"
+    assert [level["level"] for level in report["levels"]] == ["concurrency 1", "concurrency 3"]
+    for level in report["levels"]:
+        assert (level["requests"], level["succeeded"], level["errors"]) == (6, 6, {})
+        assert level["complete"]
+        assert level["output_tokens"] == 6 * 8
+        assert 6 * 8 <= level["prompt_tokens"] <= 6 * 24
+        assert level["ttft_ms"]["count"] == level["e2e_ms"]["count"] == 6
+        assert level["ttft_ms"]["p50"] <= level["e2e_ms"]["p50"]
+        assert level["goodput"] == level["requests_per_second"] > 0
+
+
+def test_open_loop_counts_from_the_schedule(bench: Bench, address: str) -> None:
+    """Far more arrivals than one place in flight allows: most start late, and it shows."""
+    (level,) = levels(
+        bench(
+            *("--address", address, "--rate", "300", "--requests", "20", *SMALL),
+            *("--max-in-flight", "1", "--seed", "5"),
+            "--json",
+        )
+    )
+    assert level["succeeded"] == 20
+    assert level["late_starts"] > 5
+    assert level["start_delay_ms"]["max"] <= level["e2e_ms"]["max"]
+    assert level["ttft_ms"]["p99"] > level["start_delay_ms"]["p50"]
+
+
+def test_open_loop_gives_up_what_never_had_a_place(bench: Bench, address: str) -> None:
+    code, out, _ = bench(
+        *("--address", address, "--rate", "200", "--requests", "12", "--max-in-flight", "1"),
+        *("--output-tokens", "400", "--prompt-tokens", "8", "--warmup", "0"),
+        *("--timeout", "0.15", "--json"),
+    )
+    (level,) = json.loads(out)["levels"]
+    assert set(level["errors"]) <= {"NOT_STARTED", "DEADLINE_EXCEEDED"}
+    assert level["errors"]["NOT_STARTED"] >= 1
+    assert level["requests"] == 12
+    assert code == (0 if level["succeeded"] else 1)
+
+
+def test_shared_prefix_comes_on_top(bench: Bench, address: str) -> None:
+    (level,) = levels(
+        bench(
+            *("--address", address, "--concurrency", "2", "--duration", "0.3", *SMALL),
+            *("--shared-prefix", "40", "--temperature", "0.8"),
+            "--json",
+        )
+    )
+    assert level["prompt_tokens"] == level["succeeded"] * 64
+    assert level["output_tokens"] == level["succeeded"] * 8
+
+
+def test_beams_stream_nothing(bench: Bench, address: str) -> None:
+    (level,) = levels(
+        bench(
+            *("--address", address, "--concurrency", "1", "--requests", "2", *SMALL),
+            *("--beams", "2", "--output-tokens", "6"),
+            "--json",
+        )
+    )
+    assert level["itl_ms"] is None
+    assert level["ttft_ms"] == level["e2e_ms"]
+    assert level["output_tokens"] > 0
+
+
+def test_errors_are_counted_by_status(bench: Bench, address: str, tmp_path: Path) -> None:
+    prompts, schema = tmp_path / "prompts.jsonl", tmp_path / "schema.json"
+    long = {"prompt": "word " * 600}
+    short = {"prompt": "hello", "max_new_tokens": 5}
+    prompts.write_text(f"{json.dumps(short)}\n{json.dumps(long)}\n")
+    schema.write_text('{"type": "integer"}')
+    arguments = ("--address", address, "--concurrency", "2", "--requests", "4")
+    more = ("--prompts", str(prompts), "--json-schema", str(schema), "--json")
+    (level,) = levels(bench(*arguments, *more))
+    assert (level["succeeded"], level["errors"]) == (2, {"INVALID_ARGUMENT": 2})
+    assert "context of 512" in level["details"]["INVALID_ARGUMENT"]
+    assert 1 <= level["output_tokens"] <= 10
+
+
+def test_all_failed_is_a_failure(bench: Bench, address: str) -> None:
+    code, out, err = bench(
+        "--address", address, *SMALL, "--requests", "2", "--prompt-tokens", "600"
+    )
+    assert code == 1
+    assert "2 × INVALID_ARGUMENT" in out
+    assert err.startswith("gpt2flow: error: every request failed; the first with INVALID_ARGUMENT")
+    assert len(err.splitlines()) == 1
+
+
+def test_interrupt_prints_what_was_measured(
+    bench: Bench, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from the terminal, while the third request ends; others are in flight."""
+
+    @contextmanager
+    def interrupt(_settings: Settings) -> Iterator[Callable[[Level], None]]:
+        ended: list[Level] = []
+
+        def end(level: Level) -> None:
+            ended.append(level)
+            if len(ended) == 3:
+                signal.raise_signal(signal.SIGINT)
+
+        yield end
+
+    monkeypatch.setattr(command, "_progress", interrupt)
+    arguments = ("--address", address, "--concurrency", "2,3", *SMALL)
+    code, out, err = bench(*arguments, "--json")
+    assert code == 130
+    assert err.startswith("gpt2flow: error: interrupted")
+    assert len(err.splitlines()) == 1
+    report = json.loads(out)
+    (level,) = report["levels"]
+    assert report["interrupted"]
+    assert not level["complete"]
+    assert 3 <= level["succeeded"] <= 5
+
+
+@pytest.mark.parametrize(
+    "arguments, code, says",
+    [
+        (["--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["--concurrency", "1,0"], 2, "--concurrency '1,0': must be whole numbers from 1"),
+        (["--goodput", "tpot:3"], 2, "--goodput 'tpot:3': must be some of ttft:MS"),
+        (["--prompts", "nowhere.txt"], 2, "--prompts 'nowhere.txt'"),
+        (["--rate", "1", "--concurrency", "1"], 2, "--concurrency and --rate exclude"),
+        (["--max-in-flight", "1"], 2, "--max-in-flight is for an open loop"),
+        (["--out", "/nowhere/at/all.json"], 2, "--out '/nowhere/at/all.json'"),
+    ],
+)
+def test_mistake_is_one_line(bench: Bench, arguments: list[str], code: int, says: str) -> None:
+    returned, out, err = bench(*arguments)
+    assert (returned, out) == (code, "")
+    assert err.startswith("gpt2flow: error: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_unknown_model(bench: Bench, address: str) -> None:
+    code, _, err = bench("--address", address, "--model", "nobody")
+    assert code == 2
+    assert "nobody" in err
