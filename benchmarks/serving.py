@@ -1,5 +1,8 @@
 """Measures a bundle through gRPC from another process: latency of one stream, throughput of many.
 
+`gpt2flow bench` measures any server under any load; this is the one load whose
+figures `docs/performance.md` holds, so that they stay comparable.
+
 Greedy decoding that does not end early, prompts of held-out text, warmed up,
 several repeats of which the median counts. Run it on a quiet machine; figures
 of two machines cannot be compared.
@@ -17,10 +20,15 @@ from typing import Annotated
 
 import typer
 
+from gpt2flow.cli.load.measurements import Record
+from gpt2flow.cli.load.sending import send
+from gpt2flow.cli.load.workload import Request
 from gpt2flow.cli.processes import server
-from gpt2flow.client import AsyncClient, Delta, Options, Sampling
+from gpt2flow.client import AsyncClient, Options, Sampling
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
+# That one request may take.
+_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def main(
 async def _measure(
     address: str, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> list[Figures]:
-    async with AsyncClient(address, timeout=120) as client:
+    async with AsyncClient(address, timeout=_SECONDS) as client:
         prompts = await _prompts(client, prompt_tokens)
         return [
             await _streams(client, prompts, streams, new_tokens, repeats)
@@ -76,41 +84,31 @@ async def _prompts(client: AsyncClient, length: int) -> list[list[int]]:
 async def _streams(
     client: AsyncClient, prompts: list[list[int]], streams: int, new_tokens: int, repeats: int
 ) -> Figures:
-    first, between, speed = [], [], []
-    for repeat in range(repeats + 1):
-        began = time.perf_counter()
-        times = await asyncio.gather(
-            *(_stream(client, prompts[i], new_tokens) for i in range(streams))
-        )
-        seconds = time.perf_counter() - began
-        if repeat:  # the first one warms up
-            first += [t[0] for t in times]
-            between += [(t[-1] - t[0]) / (new_tokens - 1) for t in times]
-            speed.append(streams * new_tokens / seconds)
-    return Figures(
-        streams,
-        statistics.median(first) * 1000,
-        statistics.median(between) * 1000,
-        statistics.median(speed),
-    )
-
-
-async def _stream(client: AsyncClient, prompt: list[int], new_tokens: int) -> list[float]:
-    """Seconds from the call to each message with tokens."""
     options = Options(
         decoding=Sampling(temperature=0.0),
         max_new_tokens=new_tokens,
         ignore_eos=True,
         token_ids=True,
     )
-    began, times, count = time.perf_counter(), [], 0
-    async for item in client.stream(prompt, options):
-        if isinstance(item, Delta) and item.token_ids:
-            times.append(time.perf_counter() - began)
-            count += len(item.token_ids)
-    if count != new_tokens:
-        raise RuntimeError(f"{count} tokens instead of {new_tokens}")
-    return times
+    requests = [Request(prompt, options) for prompt in prompts[:streams]]
+    records: list[Record] = []
+    speed = []
+    for repeat in range(repeats + 1):
+        # All at once, unlike users of a closed loop: the first tokens wait for every prompt.
+        began = time.perf_counter()
+        burst = await asyncio.gather(*(send(client, each, seconds=_SECONDS) for each in requests))
+        seconds = time.perf_counter() - began
+        if repeat:  # the first one warms up
+            records += burst
+            speed.append(streams * new_tokens / seconds)
+    if wrong := next((each for each in records if each.output_tokens != new_tokens), None):
+        raise RuntimeError(f"{wrong.output_tokens} of {new_tokens} tokens: {wrong.status}")
+    return Figures(
+        streams,
+        statistics.median(each.ttft or 0.0 for each in records) * 1000,
+        statistics.median(each.mean_inter_token or 0.0 for each in records) * 1000,
+        statistics.median(speed),
+    )
 
 
 if __name__ == "__main__":
