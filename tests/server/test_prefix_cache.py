@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,10 +77,28 @@ def run_mix(bench: Bench, mix: list[Client]) -> list[Task]:
     return tasks
 
 
+@pytest.fixture(scope="session")
+def fresh(bundle: Path) -> ModelRunner:
+    """A model that nobody else uses."""
+    return ModelRunner(bundle / "model.onnx", slots=1, capacity=CONTEXT, threads=1)
+
+
+def assert_remembered_is_true(bench: Bench, fresh: ModelRunner) -> None:
+    """What slots remember is what the model writes when it runs these tokens alone."""
+    bench.runner.copy(bench.cache.take_copies())
+    for slot, tokens in enumerate(bench.cache._tokens):
+        if not tokens:
+            continue
+        fresh.run_chunk(0, tokens, 0, [0])
+        for name, array in bench.runner._cache.items():
+            expected = fresh._cache[name][0, :, : len(tokens)]
+            np.testing.assert_allclose(array[slot, :, : len(tokens)], expected, atol=1e-3)
+
+
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(mix=st.lists(clients, min_size=2, max_size=10))
 def test_with_shared_prefixes_it_gives_what_it_gives_alone(
-    make_bench: Callable[[], Bench], mix: list[Client]
+    make_bench: Callable[[], Bench], fresh: ModelRunner, mix: list[Client]
 ) -> None:
     expected = [make_bench().tokens(client.prompt, client.params) for client in mix]
     bench = make_bench()
@@ -89,6 +109,7 @@ def test_with_shared_prefixes_it_gives_what_it_gives_alone(
             assert 0 <= result.usage.cached_tokens < result.usage.prompt_tokens
         else:
             assert client.cancelled is not None
+    assert_remembered_is_true(bench, fresh)
     bench.assert_all_free()
 
 
@@ -178,6 +199,19 @@ def test_a_live_sequence_lends_its_prefix(bench: Bench) -> None:
     other = bench.add(bench.task([*PREFIX, 2], greedy(30, ignore_eos=True)))
     bench.finish()
     assert bench.result(other).usage.cached_tokens == len(PREFIX)
+
+
+def test_a_free_slot_below_a_running_one_stays_as_it_is(
+    make_bench: Callable[[], Bench], fresh: ModelRunner
+) -> None:
+    bench = make_bench()
+    short = bench.add(bench.task(PREFIX, greedy(2, ignore_eos=True)))
+    long = bench.add(bench.task([9], greedy(30, ignore_eos=True)))
+    bench.finish()
+    assert bench.cache.lengths[:2] == [len(PREFIX) + 1, 30]
+    assert_remembered_is_true(bench, fresh)
+    assert short.done
+    assert long.done
 
 
 def test_a_cancelled_prompt_lends_what_was_run(bench: Bench) -> None:

@@ -20,7 +20,8 @@ class Driver:
         self.scheduler = Scheduler(self.cache, chunk)
 
     def add(self, prompt: int, *, width: int = 1, priority: int = 0) -> Request:
-        request = Request(next(IDS), [1] * prompt, width, arrival=0.0, priority=priority)
+        number = next(IDS)
+        request = Request(number, [number] * prompt, width, arrival=0.0, priority=priority)
         self.scheduler.add(request)
         return request
 
@@ -39,12 +40,12 @@ class Driver:
         if isinstance(batch, Chunk):
             sequence = batch.sequence
             assert self.cache.lengths[sequence.slot] == batch.start
-            self.cache.extend(sequence.slot, batch.stop - batch.start)
+            self.cache.extend(sequence.slot, sequence.tokens[batch.start : batch.stop])
             if batch.stop == len(sequence.tokens):
                 sequence.tokens.append(1)
             return f"chunk {batch.start}:{batch.stop}", [batch.request.id]
         for sequence in batch.sequences:
-            self.cache.extend(sequence.slot, 1)
+            self.cache.extend(sequence.slot, [1])
             sequence.tokens.append(1)
         return "decode", [request.id for request, _ in batch.parts]
 

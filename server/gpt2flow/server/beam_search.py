@@ -12,7 +12,7 @@ import numpy as np
 
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.params import BeamSearchParams, EarlyStopping
-from gpt2flow.server.sequence import CacheCopy, FinishReason, Sequence
+from gpt2flow.server.sequence import FinishReason, Sequence
 
 State = TypeVar("State")
 
@@ -125,7 +125,7 @@ class BeamSearch(Generic[State]):
         self,
         running: Items[Continuation[State]],
         cache: SlotCache,
-    ) -> list[CacheCopy]:
+    ) -> None:
         """Makes chosen continuations the running hypotheses, each in a slot.
 
         The first child of a hypothesis inherits its slot; the others take those
@@ -137,14 +137,14 @@ class BeamSearch(Generic[State]):
         for continuation in running:
             childless.pop(id(continuation.parent), None)
         vacant = [(each.sequence.slot, each.sequence) for each in childless.values()]
-        children, copies = [], []
+        children = []
         for continuation in running:
             parent = continuation.parent.sequence
             slot = parent.slot
             if id(parent) in heirs:
                 slot, former = vacant.pop() if vacant else (self._unused_slots.pop(), None)
                 shared = 0 if former is None else _common_length(former, parent)
-                copies.append(cache.fork(parent.slot, slot, shared))
+                cache.fork(parent.slot, slot, shared)
             heirs.add(id(parent))
             sequence = Sequence(
                 [*parent.tokens, continuation.token_id],
@@ -155,7 +155,6 @@ class BeamSearch(Generic[State]):
             children.append(Hypothesis(sequence, continuation.score, continuation.state))
         self._unused_slots += [slot for slot, _ in vacant]
         self.running = children
-        return copies
 
     def _end(
         self, tokens: Items[int], state: State, reason: FinishReason, score: np.float32

@@ -61,7 +61,9 @@ class Engine:
 
     def abort_all(self, error: ServerError) -> list[Event]:
         """Drops all requests, each with this error."""
-        return [self._end(task, error) for task in list(self._tasks.values())]
+        events = [self._end(task, error) for task in list(self._tasks.values())]
+        self._cache.forget()
+        return events
 
     def step(self) -> list[Event]:
         """Runs the model once, and returns what that brought: schedule → run → sample → update."""
@@ -74,7 +76,9 @@ class Engine:
         try:
             logits, parts = self._run(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the requests end with it
-            return [*events, *(self._fail(request, error) for request in _requests(batch))]
+            events += [self._fail(request, error) for request in _requests(batch)]
+            self._cache.forget()  # Nobody knows what the run left.
+            return events
         for request, rows in parts:
             events += self._guard(request, partial(self._update, rows=rows, logits=logits))
         return events
@@ -89,6 +93,8 @@ class Engine:
         for request in _requests(batch):
             if request.started is None:
                 request.started = started
+        if copies := self._cache.take_copies():
+            self._runner.copy(copies)
         return self._run_chunk(batch) if isinstance(batch, Chunk) else self._decode(batch)
 
     def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
@@ -97,7 +103,7 @@ class Engine:
         logits = self._runner.run_chunk(
             sequence.slot, sequence.tokens[start:stop], start, [at - start for at in wanted]
         )
-        self._cache.extend(sequence.slot, stop - start)
+        self._cache.extend(sequence.slot, sequence.tokens[start:stop])
         rows = [Row(sequence, position, row) for row, position in enumerate(wanted)]
         return LogitsRows(logits), [(chunk.request, rows)]
 
@@ -113,15 +119,13 @@ class Engine:
             rows = [Row(each, lengths[each.slot], each.slot) for each in sequences]
             parts.append((request, rows))
         for sequence in batch.sequences:
-            self._cache.extend(sequence.slot, 1)
+            self._cache.extend(sequence.slot, (tokens[sequence.slot],))
         return LogitsRows(logits), parts
 
     def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
         """Hands a request its logits."""
         request = task.request
-        copies = task.accept(rows, logits)
-        if copies:
-            self._runner.copy(copies)
+        task.accept(rows, logits)
         now = self._clock()
         if request.first_token is None and rows and rows[-1].position + 1 >= len(request.prompt):
             request.first_token = now

@@ -52,6 +52,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int = 0
     forced_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

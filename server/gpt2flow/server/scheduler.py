@@ -72,7 +72,7 @@ class Scheduler:
         heapq.heappush(self._waiting, (-request.priority, request.id, request))
 
     def remove(self, request: Request) -> None:
-        """Takes an ended request out, wherever it stands, and frees its slots."""
+        """Takes an ended request out, wherever it stands, and frees its slots, which remember."""
         for slot in request.slots:
             self._cache.free(slot)
         request.slots.clear()
@@ -87,7 +87,8 @@ class Scheduler:
         admitted = []
         while self._waiting and self._waiting[0][2].width <= self._cache.free_slots:
             request = heapq.heappop(self._waiting)[2]
-            request.slots = self._cache.allocate(request.width)
+            request.slots = self._cache.allocate(request.width, request.reusable)
+            request.cached_tokens = self._cache.lengths[request.slots[0]]
             self._running.append(request)
             admitted.append(request)
         return admitted
@@ -123,5 +124,7 @@ class Scheduler:
         if kind == "decode":
             return Decode(work.decode)
         request, sequence = (work.extend if kind == "extend" else work.prefill)[0]
+        if request.started is None:  # What came with it may have run the same tokens since.
+            request.cached_tokens = self._cache.reuse(sequence.slot, request.reusable)
         start = self._cache.lengths[sequence.slot]
         return Chunk(request, sequence, start, min(start + self._chunk_size, sequence.to_run))

@@ -64,10 +64,13 @@ class Request:
         prompt: Token ids, at least one.
         width: Slots that it needs at the same time.
         priority: Higher is admitted first.
+        all_logits: Whether the logits of the whole prompt are wanted.
         arrival: When it came, in seconds of the engine's clock.
         deadline: When its time is up, on the same clock; None is never.
         slots: The slots reserved for it; empty while it waits.
         sequences: Those that still need the model.
+        cached_tokens: How many tokens of the prompt the model need not run,
+            because the cache had them.
         started: When the model first ran for it.
         first_token: When the model had run over the whole prompt.
         finished: When it ended.
@@ -79,11 +82,23 @@ class Request:
     arrival: float
     priority: int = 0
     deadline: float | None = None
+    all_logits: bool = False
     slots: list[int] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
+    cached_tokens: int = 0
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None
+
+    @property
+    def logits_from(self) -> int:
+        """The first position of the prompt whose logits are wanted."""
+        return 0 if self.all_logits else len(self.prompt) - 1
+
+    @property
+    def reusable(self) -> list[int]:
+        """The tokens of the prompt that the model need not run if the cache has them."""
+        return self.prompt[: self.logits_from]
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class TaskFactory:
     def _generation_task(self, generation: Generation, arrival: Arrival) -> Task:
         params = generation.params
         request = self._request(generation.prompt, params.width, params.priority, arrival)
+        request.all_logits = params.output.prompt_logprobs
         limit = params.stopping.time_limit_seconds
         if limit is not None:
             request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))

@@ -21,7 +21,7 @@ from gpt2flow.server.results import (
     Usage,
 )
 from gpt2flow.server.sampler import process
-from gpt2flow.server.sequence import CacheCopy, FinishReason, Request, Sequence
+from gpt2flow.server.sequence import FinishReason, Request, Sequence
 from gpt2flow.server.tokenizer import TextStream
 
 
@@ -63,7 +63,7 @@ class BeamTask(Task):
         self._search = self._new_search(self.request.slots)
         self.request.sequences.append(self._search.running[0].sequence)
 
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> list[CacheCopy]:
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Grows all hypotheses by one token, once the prompt has been run."""
         assert self._search is not None
         row_of = {}
@@ -73,16 +73,15 @@ class BeamTask(Task):
             else:
                 row_of[sequence] = row
         if not row_of:
-            return []
+            return
         continuations = self._continuations(self._search, row_of, logits)
         if continuations:
             running = self._search.expand(continuations)
         else:  # The processors forbid every token.
             self._search.stop(FinishReason.EOS)
             running = []
-        copies = self._search.place(running, self._cache)
+        self._search.place(running, self._cache)
         self.request.sequences[:] = [each.sequence for each in self._search.running]
-        return copies
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
         """Returns the best there is, if the client wants that."""
@@ -113,6 +112,7 @@ class BeamTask(Task):
             prompt_logprobs=tuple(self._prompt_logprobs.positions),
             usage=Usage(
                 prompt_tokens=len(self._generation.prompt),
+                cached_tokens=self.request.cached_tokens,
                 completion_tokens=sum(len(each.tokens) for each in ended),
             ),
             timing=self.timing(finished),
@@ -125,7 +125,7 @@ class BeamTask(Task):
             list(generation.prompt),
             prompt_length=len(generation.prompt),
             slot=slots[0],
-            logits_from=generation.logits_from,
+            logits_from=self.request.logits_from,
         )
         stream = TextStream(generation.params.stopping.stop_strings)
         empty = Hypothesis(sequence, np.float32(0), _State(generation.constraint, stream))

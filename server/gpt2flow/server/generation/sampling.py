@@ -11,7 +11,7 @@ from gpt2flow.server.logits import LogitsRows
 from gpt2flow.server.params import SamplingParams
 from gpt2flow.server.results import CandidateResult, Delta, GenerationResult, ScoreResult, Usage
 from gpt2flow.server.sampler import Sampler
-from gpt2flow.server.sequence import CacheCopy, FinishReason, Request, Sequence
+from gpt2flow.server.sequence import FinishReason, Request, Sequence
 
 
 class SamplingTask(Task):
@@ -43,15 +43,14 @@ class SamplingTask(Task):
             list(generation.prompt),
             prompt_length=len(generation.prompt),
             slot=self.request.slots[0],
-            logits_from=generation.logits_from,
+            logits_from=self.request.logits_from,
         )
         candidate = Candidate(generation, 0, sequence, generation.constraint)
         candidate.append_forced()
         self._add(candidate)
 
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> list[CacheCopy]:
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Scores tokens that were forced, and gives each candidate that is up to date a new one."""
-        copies: list[CacheCopy] = []
         for sequence, position, row in rows:
             following = position + 1
             if following < sequence.prompt_length:
@@ -61,7 +60,7 @@ class SamplingTask(Task):
             if following < len(sequence.tokens):
                 candidate.score(sequence.tokens[following], logits, row)
             elif len(self._candidates) < self._count:
-                copies = self._fork(candidate)
+                self._fork(candidate)
                 for each in self._candidates:
                     self._grow(each, logits, row)
             else:
@@ -69,7 +68,6 @@ class SamplingTask(Task):
             if candidate.settled and len(self._candidates) < self._count:
                 self._fork(candidate)
         self._retire_settled()
-        return copies
 
     def deltas(self) -> list[Delta]:
         """Returns what is new, if the client wants text as it comes."""
@@ -97,6 +95,7 @@ class SamplingTask(Task):
             prompt_logprobs=tuple(self._prompt_logprobs.positions),
             usage=Usage(
                 prompt_tokens=len(self._generation.prompt),
+                cached_tokens=self.request.cached_tokens,
                 completion_tokens=sum(len(candidate.token_ids) for candidate in candidates),
                 forced_tokens=sum(candidate.forced for candidate in self._candidates),
             ),
@@ -113,14 +112,12 @@ class SamplingTask(Task):
         self._running[candidate.sequence] = candidate
         self.request.sequences.append(candidate.sequence)
 
-    def _fork(self, first: Candidate) -> list[CacheCopy]:
+    def _fork(self, first: Candidate) -> None:
         """Starts the other candidates where the first one stands."""
-        copies = []
         for index in range(1, self._count):
             slot = self.request.slots[index]
-            copies.append(self._cache.fork(first.sequence.slot, slot))
+            self._cache.fork(first.sequence.slot, slot)
             self._add(first.fork(index, slot))
-        return copies
 
     def _grow(self, candidate: Candidate, logits: LogitsRows, row: int) -> None:
         """Appends a token, and what its constraint forces to follow it."""

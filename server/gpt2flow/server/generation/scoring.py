@@ -6,7 +6,7 @@ from gpt2flow.server.generation.task import Row, Task
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.logits import LogitsRows
 from gpt2flow.server.results import ContinuationScore, ScoreResult, TokenLogprob, Usage
-from gpt2flow.server.sequence import CacheCopy, Request, Sequence
+from gpt2flow.server.sequence import Request, Sequence
 
 
 class ScoreTask(Task):
@@ -31,13 +31,13 @@ class ScoreTask(Task):
             [*prompt, *self._continuations[0]],
             prompt_length=len(prompt),
             slot=self.request.slots[0],
-            logits_from=len(prompt) - 1,
+            logits_from=self.request.logits_from,
             grows=False,
         )
         self._scores.append([])
         self.request.sequences.append(self._sequence)
 
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> list[CacheCopy]:
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Notes the scores of the tokens that were run, and goes on to the next continuation."""
         for _, position, row in rows:
             if position == self._sequence.prompt_length - 1:
@@ -47,13 +47,14 @@ class ScoreTask(Task):
             self._next()
         if self._remaining == 0:
             self.request.sequences.clear()
-        return []
 
     def result(self, finished: float) -> ScoreResult:
         """Returns all scores."""
         return ScoreResult(
             scores=tuple(ContinuationScore(tuple(tokens)) for tokens in self._scores),
-            usage=Usage(prompt_tokens=len(self.request.prompt)),
+            usage=Usage(
+                prompt_tokens=len(self.request.prompt), cached_tokens=self.request.cached_tokens
+            ),
             timing=self.timing(finished),
         )
 

@@ -42,11 +42,6 @@ class Generation:
     tokenizer: Tokenizer
     stream: bool
 
-    @property
-    def logits_from(self) -> int:
-        """The first position of the prompt whose logits are wanted."""
-        return 0 if self.params.output.prompt_logprobs else len(self.prompt) - 1
-
 
 class PromptLogprobs:
     """Collects the log-probabilities of a prompt's tokens, where they are wanted."""

@@ -16,7 +16,7 @@ from gpt2flow.server.results import (
     Timing,
     TokenLogprob,
 )
-from gpt2flow.server.sequence import CacheCopy, Request, Sequence
+from gpt2flow.server.sequence import Request, Sequence
 
 Clock = Callable[[], float]
 
@@ -44,12 +44,8 @@ class Task(ABC):
         """Makes the first sequence, once the request has its slots."""
 
     @abstractmethod
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> list[CacheCopy]:
-        """Takes the logits of one run: appends tokens, ends sequences.
-
-        Returns:
-            What to copy between slots before the model runs again.
-        """
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
+        """Takes the logits of one run: appends tokens, ends sequences."""
 
     @property
     @abstractmethod

@@ -146,6 +146,7 @@ def _token(token: TokenLogprob, tokenizer: Tokenizer) -> pb.TokenLogprob:
 def _usage(usage: Usage) -> pb.Usage:
     return pb.Usage(
         prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         forced_tokens=usage.forced_tokens,
     )
