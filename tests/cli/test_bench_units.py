@@ -215,3 +215,9 @@ def test_wrong_prompt_files(tmp_path: Path, text: str, says: str) -> None:
     path.write_text(text)
     with pytest.raises(LoadError, match=says):
         read_prompts(path)
+
+
+def test_generator_that_was_held_up_is_told() -> None:
+    assert not IDLE.heavy
+    for strain in (Strain(0.95, 1, 1), Strain(0.1, 21, 50), Strain(0.1, 1, 13_505)):
+        assert strain.heavy

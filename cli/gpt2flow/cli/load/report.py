@@ -116,5 +116,6 @@ def _notes(level: LevelFigures) -> Iterator[str]:
     if level.generator.heavy:
         yield (
             f"the generator itself was held up ({level.generator.cpu_share:.0%} of a core, event "
-            f"loop {level.generator.lag_p99_ms:.0f} ms late at p99): latencies may be its own"
+            f"loop {level.generator.lag_p99_ms:.0f} ms late at p99, {level.generator.lag_max_ms:.0f} ms "
+            "at worst): latencies may be its own"
         )

@@ -27,8 +27,11 @@ class Strain:
 
     @property
     def heavy(self) -> bool:
-        """Whether the figures may be the generator's own."""
-        return self.cpu_share > 0.9 or self.lag_p99_ms > 20
+        """Whether the figures may be the generator's own.
+
+        The worst counts too: one long pause of the process is one lag of many.
+        """
+        return self.cpu_share > 0.9 or self.lag_p99_ms > 20 or self.lag_max_ms > 100
 
 
 class StrainWatch:
