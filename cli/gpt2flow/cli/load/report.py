@@ -113,9 +113,10 @@ def _notes(level: LevelFigures) -> Iterator[str]:
             f"{level.late_starts} of {level.requests} requests started more than "
             f"{LATE * 1000:.0f} ms late, at most {worst:.0f} ms; the latencies include that"
         )
-    if level.generator.heavy:
+    generator = level.generator
+    if generator.heavy:
         yield (
-            f"the generator itself was held up ({level.generator.cpu_share:.0%} of a core, event "
-            f"loop {level.generator.lag_p99_ms:.0f} ms late at p99, {level.generator.lag_max_ms:.0f} ms "
-            "at worst): latencies may be its own"
+            f"the generator itself was held up ({generator.cpu_share:.0%} of a core, event loop "
+            f"{generator.lag_p99_ms:.0f} ms late at p99, {generator.lag_max_ms:.0f} ms at worst): "
+            "latencies may be its own"
         )
