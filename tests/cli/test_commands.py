@@ -28,6 +28,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["serve", "--model", "=x"], 2, "[NAME=]DIR"),
         (["serve", "--model", "x", "--address", "here"], 2, "'here'"),
         (["serve", "--model", "x", "--max-sequences", "0"], 2, "max_sequences"),
+        (["serve", "--model", "x", "--kv-cache-memory", "1TB"], 2, "kv_cache_memory is '1TB'"),
         (["generate", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
         (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
         (["inspect", "nowhere"], 2, "nowhere"),

@@ -13,17 +13,22 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.server.conftest import CONTEXT
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from gpt2flow.server import (
     BundleError,
+    ConfigError,
     EngineConfig,
     Server,
     ServerConfig,
     StartupError,
     serve,
 )
+
+# Two layers of keys and values, 32 float32 a position.
+SLOT_BYTES = CONTEXT * 2 * 2 * 32 * 4
 
 SCRIPT = """
 import sys
@@ -78,6 +83,7 @@ def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [line["event"] for line in lines] == ["ready", "draining", "stopped"]
     assert (lines[0]["port"], lines[0]["models"]) == (port, ["m"])
+    assert lines[0]["kv_cache"] == {"m": {"slots": 16, "bytes": 16 * SLOT_BYTES}}
     with pytest.raises(grpc.RpcError):
         generate(port, 1)
 
@@ -115,6 +121,30 @@ def test_a_changed_byte_stops_the_start(
 def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere is not a directory"):
         serve(ServerConfig(models={"m": tmp_path / "nowhere"}, port=0))
+
+
+@pytest.mark.parametrize(
+    "memory,most,slots",
+    [(None, 3, 3), (SLOT_BYTES, 3, 1), (SLOT_BYTES * 3 - 1, 16, 2), (SLOT_BYTES * 5, 3, 3)],
+)
+async def test_memory_and_sequences_limit_the_slots(
+    bundle: Path, memory: int | None, most: int, slots: int
+) -> None:
+    engine = EngineConfig(threads=1, max_sequences=most, kv_cache_memory=memory)
+    server = Server(ServerConfig(models={"m": bundle}, port=0, engine=engine))
+    port = await server.start()
+    assert server.kv_caches == {"m": {"slots": slots, "bytes": slots * SLOT_BYTES}}
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        models = await InferenceServiceStub(channel).ListModels(pb.ListModelsRequest())
+    assert models.models[0].limits.max_sequences == slots
+    await server.stop()
+
+
+def test_memory_for_no_sequence_stops_the_start(bundle: Path) -> None:
+    engine = EngineConfig(threads=1, kv_cache_memory=SLOT_BYTES - 1)
+    message = f"kv_cache_memory is {SLOT_BYTES - 1} bytes, must be at least {SLOT_BYTES}: "
+    with pytest.raises(ConfigError, match=message):
+        serve(ServerConfig(models={"m": bundle}, port=0, engine=engine))
 
 
 def rewrite(directory: Path, name: str, data: bytes) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address
+from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address, parse_bytes
 from gpt2flow.server.errors import ConfigError
 
 MODELS = {"m": Path("somewhere")}
@@ -17,6 +17,7 @@ MODELS = {"m": Path("somewhere")}
         ({"threads": 0}, "threads is 0"),
         ({"max_sequences": 0}, "max_sequences is 0"),
         ({"max_sequences": 5000}, "max_sequences is 5000"),
+        ({"kv_cache_memory": 0}, "kv_cache_memory is 0"),
         ({"max_queued": -1}, "max_queued is -1"),
         ({"prefill_chunk": 0}, "prefill_chunk is 0"),
         ({"default_max_new_tokens": 0}, "default_max_new_tokens is 0"),
@@ -61,3 +62,31 @@ def test_addresses(address: str, expected: tuple[str, int]) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ConfigError, match="not of the form host:port"):
         parse_address(address)
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ("1000000", 1_000_000),
+        ("512MB", 512_000_000),
+        ("512 mib", 512 * 2**20),
+        ("3KB", 3000),
+        ("3KiB", 3072),
+        ("1.5GB", 1_500_000_000),
+        (" 2GiB ", 2**31),
+        ("7B", 7),
+    ],
+)
+def test_amounts_of_memory(text: str, expected: int) -> None:
+    assert parse_bytes("memory", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-1", "1TB", "1e9", "0x10", "1.MB", "1,5GB", "²", "1 M B"]
+)
+def test_what_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_bytes("memory", text)
+    assert str(caught.value) == (
+        f"memory is {text!r}, must be a number of bytes or of KB, MB, GB, KiB, MiB or GiB"
+    )

@@ -121,13 +121,17 @@ async def test_stream_and_unary_give_the_same(running: Running) -> None:
     assert len(deltas) == 20
     assert "".join(delta.text for delta in deltas) == candidate.text
     assert [token for delta in deltas for token in delta.token_ids] == list(candidate.token_ids)
-    assert [entry for delta in deltas for entry in delta.logprobs] == list(candidate.logprobs)
+    entries = [entry for delta in deltas for entry in delta.logprobs]
+    for one, other in zip(entries, candidate.logprobs, strict=True):
+        assert one.chosen.token_id == other.chosen.token_id
+        assert one.chosen.logprob == pytest.approx(other.chosen.logprob, abs=1e-3)
+        assert [each.token_id for each in one.top] == [each.token_id for each in other.top]
     end = messages[-1].end
     assert end.model == unary.model == "first"
     assert end.fingerprint == unary.fingerprint == running.model.bundle.fingerprint
     last = end.result.candidates[0]
     assert last.finish_reason == candidate.finish_reason == pb.FINISH_REASON_LENGTH
-    assert last.cumulative_logprob == candidate.cumulative_logprob
+    assert last.cumulative_logprob == pytest.approx(candidate.cumulative_logprob, abs=1e-3)
     assert (last.text, list(last.token_ids), list(last.logprobs)) == ("", [], [])
 
 
@@ -145,7 +149,10 @@ async def test_several_prompts_are_answered_in_order(running: Running) -> None:
     together = await running.stub.Generate(pb.GenerateRequest(prompts=prompts, options=greedy(9)))
     for prompt, result in zip(prompts, together.results, strict=True):
         alone = await running.stub.Generate(pb.GenerateRequest(prompts=[prompt], options=greedy(9)))
-        assert alone.results[0].candidates == result.candidates
+        # The prompt is in the cache by now; sums of other lengths end in other last bits.
+        [one], [other] = alone.results[0].candidates, result.candidates
+        assert (one.text, one.finish_reason) == (other.text, other.finish_reason)
+        assert one.cumulative_logprob == pytest.approx(other.cumulative_logprob, abs=1e-3)
 
 
 async def test_candidates_usage_and_seed(running: Running) -> None:
@@ -455,6 +462,19 @@ async def test_a_defect_has_an_id_and_its_details_stay_in_the_log(
     log = capsys.readouterr()
     assert incident in log.out + log.err
     assert "secret detail" in log.out + log.err
+
+
+async def test_usage_tells_what_was_cached(running: Running) -> None:
+    prefix = [(7 * at) % 290 + 5 for at in range(60)]
+    for last, cached in ((1, 0), (2, 60)):
+        prompt = pb.Prompt(tokens=pb.TokenIds(ids=[*prefix, last]))
+        request = pb.GenerateRequest(prompts=[prompt], options=greedy(3))
+        [result] = (await running.stub.Generate(request)).results
+        assert (result.usage.prompt_tokens, result.usage.cached_tokens) == (61, cached)
+    scored = await running.stub.Score(
+        pb.ScoreRequest(prompt=prompt, continuations=[pb.Prompt(text="no")])
+    )
+    assert scored.usage.cached_tokens == 60
 
 
 # --- Time and cancellation ------------------------------------------------------------

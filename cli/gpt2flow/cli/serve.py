@@ -18,6 +18,10 @@ def serve(
     ] = "127.0.0.1:50051",
     threads: Annotated[int | None, typer.Option(help="Threads of one run of a model.")] = None,
     max_sequences: Annotated[int, typer.Option(help="Sequences that run at once.")] = 16,
+    kv_cache_memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of each model's KV cache, such as 512MB; fewer sequences fit."),
+    ] = None,
     max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 256,
     max_new_tokens: Annotated[int, typer.Option(help="For requests that do not say.")] = 256,
     drain_seconds: Annotated[float, typer.Option(help="For running requests, at SIGTERM.")] = 30.0,
@@ -34,13 +38,18 @@ def serve(
             ServerConfig,
             ServerError,
             parse_address,
+            parse_bytes,
         )
         from gpt2flow.server import serve as run
     with reported(bad_input=(BundleError, ConfigError), failure=ServerError):
         host, port = parse_address(address)
         threads_given = {} if threads is None else {"threads": threads}
+        memory = None
+        if kv_cache_memory is not None:
+            memory = parse_bytes("kv_cache_memory", kv_cache_memory)
         engine = EngineConfig(
             max_sequences=max_sequences,
+            kv_cache_memory=memory,
             max_queued=max_queued,
             default_max_new_tokens=max_new_tokens,
             **threads_given,

@@ -6,7 +6,7 @@ an event loop.
 
 from typing import TYPE_CHECKING, Any
 
-from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address
+from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address, parse_bytes
 from gpt2flow.server.errors import BundleError, ConfigError, ServerError, StartupError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "ServerError",
     "StartupError",
     "parse_address",
+    "parse_bytes",
     "serve",
 ]
 

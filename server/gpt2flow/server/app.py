@@ -36,6 +36,14 @@ class Server:
         self._config = config
         self._models: list[Model] = []
 
+    @property
+    def kv_caches(self) -> dict[str, dict[str, int]]:
+        """By model, how many sequences its KV cache holds, and the bytes that these take."""
+        return {
+            model.name: {"slots": model.limits.max_sequences, "bytes": model.kv_cache_bytes}
+            for model in self._models
+        }
+
     async def start(self) -> int:
         """Loads the models and opens the port.
 
@@ -44,6 +52,7 @@ class Server:
 
         Raises:
             BundleError: A bundle cannot be served.
+            ConfigError: The memory for the KV cache does not hold one sequence.
             StartupError: The port cannot be bound.
         """
         config = self._config
@@ -96,6 +105,7 @@ def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -
 
     Raises:
         BundleError: A bundle cannot be served.
+        ConfigError: The memory for the KV cache does not hold one sequence.
         StartupError: The port cannot be bound.
     """
     _configure_logging()
@@ -110,7 +120,13 @@ async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -
         loop.add_signal_handler(number, ended.set)
     server = Server(config)
     port = await server.start()
-    log.info("ready", host=config.host, port=port, models=list(config.models))
+    log.info(
+        "ready",
+        host=config.host,
+        port=port,
+        models=list(config.models),
+        kv_cache=server.kv_caches,
+    )
     if on_ready is not None:
         on_ready(port)
     await ended.wait()

@@ -1,13 +1,27 @@
 """The server's settings: one frozen object, made at the edge and handed down."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 from gpt2flow.server.errors import ConfigError
 
 MAX_SEQUENCES = 1024
+
+_UNITS: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +31,8 @@ class EngineConfig:
     Attributes:
         threads: Threads that one run of the model uses.
         max_sequences: Slots of the KV cache: sequences that run at the same time.
+        kv_cache_memory: Bytes that the KV cache may take; as many slots as fit
+            are made, at most `max_sequences`. None is no limit but that.
         max_queued: Requests that may wait for slots; more are refused.
         prefill_chunk: Tokens of a prompt that are run at once. It bounds how
             long a running stream waits for somebody else's prompt.
@@ -26,6 +42,7 @@ class EngineConfig:
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     max_sequences: int = 16
+    kv_cache_memory: int | None = None
     max_queued: int = 256
     prefill_chunk: int = 128
     default_max_new_tokens: int = 256
@@ -35,6 +52,8 @@ class EngineConfig:
         """Raises ConfigError when a value is out of its range."""
         _check_range("threads", self.threads, 1, 1024)
         _check_range("max_sequences", self.max_sequences, 1, MAX_SEQUENCES)
+        if self.kv_cache_memory is not None:
+            _check_range("kv_cache_memory", self.kv_cache_memory, 1, 2**63 - 1)
         _check_range("max_queued", self.max_queued, 0, 1_000_000)
         _check_range("prefill_chunk", self.prefill_chunk, 1, 1_000_000)
         _check_range("default_max_new_tokens", self.default_max_new_tokens, 1, 1_000_000)
@@ -85,6 +104,20 @@ def parse_address(address: str) -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ConfigError(f"address {address!r} is not of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_bytes(field: str, text: str) -> int:
+    """Reads an amount of memory: `1000000`, `512MB` (10^6), `1.5 GiB` (2^30).
+
+    Raises:
+        ConfigError: It has another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise ConfigError(
+            f"{field} is {text!r}, must be a number of bytes or of KB, MB, GB, KiB, MiB or GiB"
+        )
+    return int(Decimal(match[1]) * _UNITS[match[2]])
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

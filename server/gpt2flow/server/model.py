@@ -28,6 +28,7 @@ class Model:
         tokenizer: Its tokens.
         tasks: Makes tasks for the engine.
         engine: Runs them.
+        kv_cache_bytes: What its KV cache takes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Model:
     tokenizer: Tokenizer
     tasks: TaskFactory
     engine: AsyncEngine
+    kv_cache_bytes: int
 
 
 def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
@@ -44,31 +46,36 @@ def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
     Raises:
         BundleError: It cannot be read, does not match its manifest, or is not
             one that this server can run.
+        ConfigError: The memory for the KV cache does not hold one sequence.
     """
     bundle = load_bundle(directory)
     shape = bundle.manifest.shape
-    slots, capacity = config.max_sequences, shape.context_length
+    capacity = shape.context_length
     try:
         tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
         grammars = GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id)
         runner = ModelRunner(
-            directory / MODEL_NAME, slots=slots, capacity=capacity, threads=config.threads
+            directory / MODEL_NAME,
+            slots=config.max_sequences,
+            capacity=capacity,
+            threads=config.threads,
+            memory=config.kv_cache_memory,
         )
     except (ValueError, RunnerError) as error:
         raise BundleError(f"{directory}: {error}") from error
     runner.run_chunk(0, [shape.bos_token_id] * 2, past=0, rows=[1])
     runner.decode([shape.bos_token_id], [0])
-    cache = SlotCache(slots, capacity)
+    cache = SlotCache(runner.slots, capacity)
     engine = AsyncEngine(
         name,
         Engine(runner, cache, Scheduler(cache, config.prefill_chunk)),
-        slots=slots,
+        slots=runner.slots,
         max_queued=config.max_queued,
     )
     limits = Limits(
         context_length=capacity,
         vocabulary_size=shape.vocabulary_size,
-        max_sequences=slots,
+        max_sequences=runner.slots,
         max_queued=config.max_queued,
         max_top_logprobs=min(config.max_top_logprobs, shape.vocabulary_size),
         default_max_new_tokens=config.default_max_new_tokens,
@@ -80,4 +87,5 @@ def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
         grammars=grammars,
         next_id=engine.next_id,
     )
-    return Model(name, bundle, limits, tokenizer, tasks, engine)
+    kv_cache_bytes = runner.slots * runner.slot_bytes
+    return Model(name, bundle, limits, tokenizer, tasks, engine, kv_cache_bytes)

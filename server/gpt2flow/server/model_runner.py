@@ -1,5 +1,6 @@
 """Runs the serving graph on slots of a KV cache. The only room that knows onnxruntime."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from gpt2flow.server.errors import ConfigError
 from gpt2flow.server.sequence import CacheCopy
 
 Floats = npt.NDArray[np.float32]
@@ -27,24 +29,49 @@ class ModelRunner:
     The cache is one array [slots, heads, capacity, head_size] per layer for
     keys and one for values. The graph reads and writes it in place: past and
     present are bound to the same memory. Not thread-safe: one thread runs it.
+
+    Attributes:
+        slots: How many slots the cache has.
+        slot_bytes: What each of them takes.
     """
 
-    def __init__(self, model: Path, *, slots: int, capacity: int, threads: int) -> None:
+    def __init__(
+        self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
+    ) -> None:
         """Loads the graph and reserves the cache; pages are committed when first written.
+
+        Args:
+            model: The graph.
+            slots: Slots of the cache, or fewer if the memory holds no more.
+            capacity: Positions of a slot.
+            threads: Threads that one run uses.
+            memory: Bytes that the cache may take; None sets no limit.
 
         Raises:
             RunnerError: onnxruntime cannot load it.
+            ConfigError: The memory does not hold one slot.
         """
         try:
             self._session = _open(model, threads)
         except Exception as error:  # onnxruntime raises many kinds, all without a common base.
             raise RunnerError(f"{model} cannot be loaded: {error}") from error
-        self._cache = {
-            node.name.removeprefix(_PAST): np.zeros(
-                (slots, node.shape[1], capacity, node.shape[3]), _numpy_type(node.type)
+        parts = {
+            node.name.removeprefix(_PAST): (
+                (node.shape[1], capacity, node.shape[3]),
+                _numpy_type(node.type),
             )
             for node in self._session.get_inputs()
             if node.name.startswith(_PAST)
+        }
+        self.slot_bytes = sum(math.prod(shape) * kind.itemsize for shape, kind in parts.values())
+        self.slots = slots if memory is None else min(slots, memory // self.slot_bytes)
+        if self.slots == 0:
+            raise ConfigError(
+                f"kv_cache_memory is {memory} bytes, must be at least {self.slot_bytes}: "
+                f"what one sequence of {capacity} positions takes in {model}"
+            )
+        self._cache = {
+            name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
         self._vocabulary_size: int = self._session.get_outputs()[0].shape[1]
         self._slot_bindings: dict[int, ort.IOBinding] = {}
