@@ -15,18 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from wikitext_model import gpt2_vocabulary
 
+_ROUNDED = ["--profile", "int4", "--method", "rtn", "--kept-share", "0"]
 EXPORTS = {
     "fp32": ["--profile", "fp32"],
     "int8": ["--profile", "int8"],
     "int4": ["--profile", "int4"],
-    "int4, no GPTQ": ["--profile", "int4", "--method", "rtn", "--kept-share", "0"],
+    "int4, no GPTQ": _ROUNDED,
     "int8, fp32 cache": ["--profile", "int8", "--kv-cache", "fp32"],
-    "int4, fp32 cache": ["--profile", "int4", "--kv-cache", "fp32", "--method", "rtn"],
+    "int4, fp32 cache": [*_ROUNDED, "--kv-cache", "fp32"],
 }
 PROMPT = 128
 BATCHES = (1, 4, 8, 16)
@@ -114,6 +117,7 @@ class OptimumInt8:
         from optimum.onnxruntime.configuration import AutoQuantizationConfig  # noqa: PLC0415
 
         self._torch = torch
+        torch.set_num_threads(THREADS)
         exported = ORTModelForCausalLM.from_pretrained(checkpoint, export=True, use_cache=True)
         exported.save_pretrained(folder / "fp32")
         quantizer = ORTQuantizer.from_pretrained(folder / "fp32", file_name="model.onnx")
@@ -127,20 +131,57 @@ class OptimumInt8:
 
     def prefill(self) -> None:
         """Runs a prompt."""
-        self._forward(self._torch.ones(1, PROMPT, dtype=self._torch.int64), None)
+        self._forward(1, PROMPT, 0, None)
 
     def decode(self, batch: int, context: int, steps: int) -> float:
         """Returns the seconds of a step of so many rows after so many tokens each."""
-        ones = self._torch.ones(batch, context, dtype=self._torch.int64)
-        past = self._forward(ones, None)
+        past = self._forward(batch, context, 0, None)
         begun = time.perf_counter()
-        for _ in range(steps):
-            past = self._forward(ones[:, :1], past)
+        for step in range(steps):
+            past = self._forward(batch, 1, context + step, past)
         return (time.perf_counter() - begun) / steps
 
-    def _forward(self, tokens: object, past: object) -> object:
+    def _forward(self, batch: int, tokens: int, context: int, past: object) -> object:
+        """Runs tokens after a context; returns the keys and values of both."""
+        ones = self._torch.ones(batch, context + tokens, dtype=self._torch.int64)
+        positions = self._torch.arange(context, context + tokens).expand(batch, -1)
         with self._torch.no_grad():
-            return self._model(tokens, past_key_values=past, use_cache=True).past_key_values
+            return self._model(
+                input_ids=ones[:, :tokens],
+                attention_mask=ones,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+            ).past_key_values
+
+
+def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
+    """Writes graphs of one kind of operators each, the best for one row and for many."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from gpt2flow.export.cache import CacheScales  # noqa: PLC0415
+    from gpt2flow.export.checkpoint import read_checkpoint  # noqa: PLC0415
+    from gpt2flow.export.recipe import COLUMNS, RECIPES, Profile  # noqa: PLC0415
+    from gpt2flow.export.serving_graph import write_serving_graph  # noqa: PLC0415
+
+    source = read_checkpoint(checkpoint)
+    shape = source.architecture
+    scales: Any = np.full((shape.layers, shape.heads, shape.head_size), 0.05, np.float32)
+    int8, int4 = RECIPES[Profile.INT8], RECIPES[Profile.INT4]
+    recipes = {
+        "prototype, 4-bit blocks, 8-bit head": replace(int4, head=int8.head),
+        "prototype, 8-bit columns": replace(int8, body=COLUMNS, head=COLUMNS),
+    }
+    for name, recipe in recipes.items():
+        (work / name).mkdir(exist_ok=True)
+        write_serving_graph(
+            work / name / "model.onnx",
+            shape,
+            source.weights,
+            replace(recipe, narrow_rows=None),
+            cache_scales=CacheScales(scales, scales),
+        )
+    return list(recipes)
 
 
 def measure_steps(models: dict[str, Bundle | OptimumInt8]) -> dict[str, dict[str, float]]:
@@ -190,7 +231,8 @@ def main() -> None:
             size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
             load = median(first_token(bundle) for _ in range(3))
             print(f"| {name} | {seconds:.0f} | {peak:.1f} | {size:.0f} | {load:.2f} |", flush=True)
-        bundles = {name: Bundle(work / name) for name in EXPORTS if name != "int4, no GPTQ"}
+        names = [*EXPORTS, *write_prototypes(checkpoint, work)]
+        bundles = {name: Bundle(work / name) for name in names if name != "int4, no GPTQ"}
         optimum = OptimumInt8(checkpoint, Path(temporary))
         steps = measure_steps({"Optimum int8": optimum, **bundles})
         base = steps["Optimum int8"]

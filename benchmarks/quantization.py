@@ -52,11 +52,16 @@ def variants() -> Iterator[tuple[str, ProfileRecipe]]:
     for method in Method:
         for block_size in (128, 64, 32):
             body = Storage(4, block_size)
-            yield f"int4 {method} blocks of {block_size}", replace(four, body=body, method=method)
+            recipe = replace(four, body=body, head=INT8.head, method=method)
+            yield f"int4 {method} blocks of {block_size}", recipe
     for method in (Method.RTN, Method.GPTQ):
         for share in (0.05, 0.1, 0.2):
             name = f"int4 {method} blocks of 128, {share:.0%} kept"
-            yield name, replace(four, method=method, kept_share=share)
+            recipe = replace(four, head=INT8.head, method=method, kept_share=share)
+            yield name, recipe
+    for method in (Method.RTN, Method.GPTQ):
+        name = f"int4 {method} blocks of 128, 10% kept, head too"
+        yield name, replace(four, method=method, kept_share=0.1)
     yield "profile int8", INT8
     yield "profile int4", INT4
 
@@ -147,7 +152,8 @@ def markdown(rows: list[Row]) -> str:
         speed = rows[0].step_milliseconds / row.step_milliseconds
         lines.append(
             f"| {row.name} | {row.perplexity:.3f} | {row.ratio:.4f} | {row.agreement:.2%} "
-            f"| {row.divergence:.5f} | {row.megabytes:.1f} | {speed:.2f} × | {row.quantize_seconds:.0f} |"
+            f"| {row.divergence:.5f} | {row.megabytes:.1f} | {speed:.2f} × "
+            f"| {row.quantize_seconds:.0f} |"
         )
     return "\n".join(lines)
 

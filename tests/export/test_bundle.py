@@ -103,6 +103,7 @@ def test_a_bundle_holds_its_files_and_says_what_it_is(
         assert recipe.calibration == f"calibration.txt sha256:{digest}"
         assert stored == ({8} if profile is Profile.INT8 else {4, 8})
         assert recipe.operators["narrow/lm_head"].block_size == 16
+        assert recipe.operators["wte"].bits == 8
         assert recipe.second_copy_bytes > 0
     assert manifest.created_by["onnxruntime"] == onnxruntime.__version__
 

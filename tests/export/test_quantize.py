@@ -137,8 +137,8 @@ def test_unknown_choices_name_those_that_there_are() -> None:
 def test_a_recipe_takes_what_its_profile_has_a_choice_of() -> None:
     changed = INT4.changed(kv_cache=KvCache.FP32, method=Method.HQQ, block_size=32, kept_share=0.5)
     assert (changed.kv_cache, changed.method, changed.kept_share) == ("fp32", "hqq", 0.5)
-    assert changed.body == Storage(4, 32)
-    assert changed.head == INT4.head
+    assert changed.body == changed.head == Storage(4, 32)
+    assert changed.entries == INT4.entries
     assert INT4.changed() == INT4
     with pytest.raises(InputError, match="block size 20: choose one of 128, 64, 32, 16"):
         INT4.changed(block_size=20)

@@ -68,6 +68,8 @@ def test_few_rows_compute_with_the_weights_that_the_blocks_stand_for(
     if COLUMNS in narrow:
         pytest.skip("columns always round activations; another test holds them")
     served = in_chunks(graph.open(), recipe.narrow_rows or 1)
+    # A tied head of other bits than the embedding is no weight of its own to PyTorch.
+    model = untied(model)
     leave_activations_alone(graph.path)
     exact = in_chunks(graph.open(), recipe.narrow_rows or 1)
     round_weights(model, graph.architecture, recipe)
@@ -177,7 +179,7 @@ def test_nothing_of_a_quantized_graph_stays_fp32_and_no_product_is_slow(
             assert attributes["accuracy_level"] == 4
 
 
-@pytest.mark.parametrize("recipe", [FP32, INT8, INT4], ids=["fp32", "int8", "int4"])
+@pytest.mark.parametrize("recipe", [FP32, INT8], ids=["fp32", "int8"])
 def test_a_tied_head_has_the_bytes_of_the_embedding(
     make_model: Any, tmp_path: Path, recipe: ProfileRecipe
 ) -> None:
@@ -200,7 +202,7 @@ def test_storage_is_told_for_every_matrix(make_model: Any, tmp_path: Path) -> No
         "narrow/h.0.attn.c_proj": four,
         "narrow/h.0.mlp.c_fc": four,
         "narrow/h.0.mlp.c_proj": COLUMNS,
-        "narrow/lm_head": eight,
+        "narrow/lm_head": four,
     } | {f"wide/{name}": COLUMNS for name in wide}
     weights = 48 * 144 + 48 * 48 + 48 * 70 + 70 * 48 + 48 * 113
     scales = 4 * (144 + 48 + 70 + 48 + 113)
@@ -251,6 +253,16 @@ def leave_activations_alone(path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def untied(model: Any) -> Any:
+    """Returns the model with a head of its own, which has the weights that it shared."""
+    copy = type(model)(
+        type(model.config)(**model.config.to_dict() | {"tie_word_embeddings": False})
+    )
+    state = model.state_dict()
+    copy.load_state_dict(state | {"lm_head.weight": state["lm_head.weight"].clone()})
+    return copy.eval()
+
+
 def round_weights(model: Any, architecture: Architecture, recipe: ProfileRecipe | None) -> None:
     """Replaces every matrix by what its numbers stand for; without a recipe, those of columns.
 
@@ -269,14 +281,16 @@ def round_weights(model: Any, architecture: Architecture, recipe: ProfileRecipe 
         split = matrix.reshape(heads, -1, matrix.shape[1])
         padded = np.pad(split, ((0, 0), (0, padding if heads > 1 else 0), (0, 0)))
         flat = padded.reshape(-1, matrix.shape[1])
-        rounded = _rounded(flat, entries=entries, recipe=recipe).reshape(padded.shape)
+        wanted = COLUMNS if recipe is None else recipe.entries if entries else recipe.body
+        if "lm_head" in name and recipe:
+            wanted = recipe.head
+        rounded = _rounded(flat, wanted).reshape(padded.shape)
         rounded = rounded[:, : split.shape[1]].reshape(matrix.shape)
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(rounded.T if entries else rounded))
 
 
-def _rounded(matrix: FloatArray, *, entries: bool, recipe: ProfileRecipe | None) -> FloatArray:
-    wanted = COLUMNS if recipe is None else recipe.head if entries else recipe.body
+def _rounded(matrix: FloatArray, wanted: Storage) -> FloatArray:
     storage = fitting(wanted, len(matrix))
     if storage == COLUMNS:
         return quantize_columns(matrix).dequantize()

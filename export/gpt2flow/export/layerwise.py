@@ -22,6 +22,9 @@ from gpt2flow.export.torch_model import load_torch_model
 MATRICES: Final = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """The matrices of a layer, in the order in which it uses them."""
 
+HEAD: Final = "lm_head"
+"""The matrix after the layers."""
+
 StorageOf = Callable[[str, int], Storage]
 
 _PADDED_INPUTS: Final = "attn.c_proj"
@@ -57,6 +60,9 @@ class LayerwiseModel:
 
     def weight(self, name: str) -> FloatArray:
         """Returns the weight of a matrix with its heads padded, float32 [in, out]."""
+        if name == HEAD:
+            head: FloatArray = self._model.lm_head.weight.numpy().T
+            return head
         full = f"{name}.weight"
         weight = self._module(name).weight.numpy()
         return PaddedHeads({full: weight}, self.architecture)[full]
@@ -67,17 +73,24 @@ class LayerwiseModel:
         # Not into its memory, which may be that of the checkpoint's file.
         self._module(name).weight.data = torch.from_numpy(np.ascontiguousarray(weight))
 
+    def head_hessian(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Returns the sum of input · inputᵀ of the head, [in, in]."""
+        normalised = [self._model.transformer.ln_f(hidden[0]) for hidden in rows]
+        return sum((hidden.T @ hidden for hidden in normalised), torch.zeros(()))
+
     def matrices(
         self, storage_of: StorageOf, on_layer: Callable[[int, int], None]
     ) -> Iterator[tuple[str, FloatArray, Storage]]:
         """Yields the name, the weight and the storage of each matrix that is stored in blocks."""
-        for layer in range(len(self.layers)):
-            for part in MATRICES:
-                weight = self.weight(name := f"h.{layer}.{part}")
+        count = len(self.layers)
+        names = [[f"h.{layer}.{part}" for part in MATRICES] for layer in range(count)]
+        for done, group in enumerate([*names, [HEAD]]):
+            for name in group:
+                weight = self.weight(name)
                 storage = storage_of(name, len(weight))
                 if storage != COLUMNS:
                     yield name, weight, storage
-            on_layer(layer + 1, len(self.layers))
+            on_layer(min(done + 1, count), count)
 
     @contextmanager
     def exchanged(self, name: str, blocks: BlockMatrix) -> Iterator[None]:
@@ -152,4 +165,9 @@ def gptq_weights(
                 model.exchange(name, blocks[name])
         rows = [model.run_layer(layer, hidden) for hidden in rows]
         on_layer(layer + 1, count)
+    weight = model.weight(HEAD)
+    storage = storage_of(HEAD, len(weight))
+    if storage != COLUMNS:
+        matrix = torch.from_numpy(weight)
+        blocks[HEAD] = gptq(matrix, model.head_hessian(rows), storage)
     return blocks

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.model_writer import CONTRIB, ModelWriter
-from gpt2flow.export.quantize import Quantizer, pack, quantize_columns
+from gpt2flow.export.quantize import Quantizer, pack, quantize_columns, round_to_nearest
 from gpt2flow.export.recipe import COLUMNS, FP32_STORAGE, Storage
 
 # Activations are rounded to 8 bits too; without it the 8-bit kernel is some 150 times slower.
@@ -52,8 +52,7 @@ class MatrixWriter:
             return self._writer.node("Gather", [weight, indices], [output], name=name)
         if storage == COLUMNS:
             return self._entries(name, indices, output)
-        data, scales, *_ = self._blocks(name, storage, transposed=True)
-        rows = self._writer.alias(f"{name}.rows", data, self._weights[f"{name}.weight"].shape)
+        rows, scales = self._block_entries(name, storage)
         return self._writer.node(
             "GatherBlockQuantized",
             [rows, indices, scales],
@@ -129,6 +128,15 @@ class MatrixWriter:
         )
         return self._writer.node("Mul", [numbers, picked[1]], [output], name=name)
 
+    def _block_entries(self, name: str, storage: Storage) -> tuple[str, str]:
+        """Adds an embedding in blocks; a tied head of the same storage is an alias of it."""
+        names = _block_names(name, storage)
+        rows = f"{names[0]}.rows"
+        entries = round_to_nearest(name, self._matrix(name, transposed=True), storage)
+        self._writer.constant(rows, entries.data.reshape(len(entries.data), -1))
+        self._writer.constant(names[1], entries.scales)
+        return rows, names[1]
+
     def _column_product(
         self,
         node: str,
@@ -175,10 +183,20 @@ class MatrixWriter:
 
     def _blocks(self, name: str, storage: Storage, *, transposed: bool) -> list[str]:
         """Adds a matrix in blocks, if it is not there yet; returns its names as inputs."""
-        prefix = f"{name}.{storage.bits}bit"
-        data, scales, zeros = f"{prefix}.blocks", f"{prefix}.scales", f"{prefix}.zero_points"
-        if not self._writer.has(data):
-            blocks = self._quantizer(name, self._matrix(name, transposed=transposed), storage)
+        data, scales, zeros = _block_names(name, storage)
+        rows = f"{data}.rows"
+        if self._writer.has(rows) and not self._writer.has(data):
+            inputs, outputs = self._matrix(name, transposed=transposed).shape
+            shape = (
+                outputs,
+                inputs // (storage.block_size or inputs),
+                storage.block_size or inputs,
+            )
+            self._writer.alias(data, rows, shape)
+        elif not self._writer.has(data):
+            # The bytes of a tied head may be those of the embedding, its blocks are its own.
+            own = "lm_head" if transposed else name
+            blocks = self._quantizer(own, self._matrix(name, transposed=transposed), storage)
             self._writer.constant(data, blocks.data)
             self._writer.constant(scales, blocks.scales)
             if blocks.zero_points is not None:
@@ -213,3 +231,9 @@ class MatrixWriter:
             block_size=storage.block_size,
             accuracy_level=ACCURACY_LEVEL,
         )
+
+
+def _block_names(name: str, storage: Storage) -> tuple[str, str, str]:
+    """Returns the names of the numbers, the scales and the zero points of a matrix in blocks."""
+    prefix = f"{name}.{storage.bits}bit"
+    return f"{prefix}.blocks", f"{prefix}.scales", f"{prefix}.zero_points"

@@ -1,5 +1,6 @@
 """Writes an ONNX model whose weights lie beside it in a file that can be mapped into memory."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,12 +79,16 @@ class ModelWriter:
         return name
 
     def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """Adds a tensor that has the bytes of another one in another shape; returns its name."""
+        """Adds a tensor that has the bytes of another one in another shape; returns its name.
+
+        One dimension may be −1: as many as there are.
+        """
         tensor = onnx.TensorProto()
         tensor.CopyFrom(self._constants[original])
         tensor.name = name
+        missing = -math.prod(tensor.dims) // math.prod(shape)
         del tensor.dims[:]
-        tensor.dims.extend(shape)
+        tensor.dims.extend(missing if size < 0 else size for size in shape)
         self._constants[name] = tensor
         return name
 

@@ -13,7 +13,7 @@ from gpt2flow.export.checkpoint import Checkpoint
 from gpt2flow.export.quantize import BlockMatrix, Quantizer, round_to_nearest
 from gpt2flow.export.recipe import KvCache, Method, ProfileRecipe, Storage
 from gpt2flow.export.reference_model import ReferenceModel
-from gpt2flow.export.serving_graph import storage_in_body
+from gpt2flow.export.serving_graph import storage_for_few
 
 Report = Callable[[str, int, int], None]
 """Told the stage of the export, how much of it is done, and how much there is."""
@@ -100,7 +100,7 @@ def _blocks(
     model = LayerwiseModel(source)
 
     def storage_of(name: str, inputs: int) -> Storage:
-        return storage_in_body(recipe, frozenset(), name, inputs)
+        return storage_for_few(recipe, frozenset(), name, inputs)
 
     if recipe.method is Method.GPTQ:
         return gptq_weights(model, windows, storage_of, tell)
@@ -119,17 +119,19 @@ def _kept(
     report: Report,
 ) -> frozenset[str]:
     """Returns the names of the most sensitive matrices, as many as the recipe has bytes for."""
-    from gpt2flow.export.layerwise import LayerwiseModel  # noqa: PLC0415 - as in `_blocks`
+    from gpt2flow.export.layerwise import HEAD, LayerwiseModel  # noqa: PLC0415 - as in `_blocks`
     from gpt2flow.export.sensitivity import choose_kept, measure_sensitivity  # noqa: PLC0415
 
+    # The head is larger than any budget.
+    layers = {name: quantized for name, quantized in blocks.items() if name != HEAD}
     divergence = measure_sensitivity(
         LayerwiseModel(source),
         _first(windows, _SENSITIVITY_TOKENS),
-        blocks,
+        layers,
         lambda done, total: report("sensitivity", done, total),
     )
     # In 8 bits, a matrix has twice the bytes.
-    extra = {name: quantized.data.nbytes for name, quantized in blocks.items()}
+    extra = {name: quantized.data.nbytes for name, quantized in layers.items()}
     return choose_kept(divergence, extra, int(recipe.kept_share * sum(extra.values())))
 
 

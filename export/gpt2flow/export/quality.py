@@ -40,7 +40,9 @@ def measure(
     """
     total = text.predictions
     on_tokens(0, total)
-    served = ServedModel(model, architecture, SLOTS)
+    # No more than the text needs: a cache of whole contexts may be larger than the model.
+    capacity = max(map(len, text.windows))
+    served = ServedModel(model, architecture, SLOTS, capacity)
     return compare(
         text.windows,
         reference,

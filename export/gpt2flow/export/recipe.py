@@ -77,7 +77,8 @@ class ProfileRecipe:
 
     Attributes:
         body: How the matrices of the layers are stored, where widths allow it.
-        head: How the embeddings and the head are stored, where widths allow it.
+        head: How the head is stored, where widths allow it.
+        entries: How the embeddings are stored, where widths allow it.
         gate: Largest allowed ratio of the bundle's perplexity to that of fp32.
         narrow_rows: Largest number of rows that a product with such a matrix is fast for; for
             more, the graph has every matrix once more, in columns. None: it is fast for any.
@@ -89,6 +90,7 @@ class ProfileRecipe:
 
     body: Storage
     head: Storage
+    entries: Storage
     gate: float
     narrow_rows: int | None = None
     kv_cache: KvCache = KvCache.FP32
@@ -127,7 +129,11 @@ class ProfileRecipe:
             if block_size not in BLOCK_SIZES:
                 allowed = ", ".join(map(str, BLOCK_SIZES))
                 raise InputError(f"block size {block_size}: choose one of {allowed}")
-            recipe = replace(recipe, body=replace(recipe.body, block_size=block_size))
+            recipe = replace(
+                recipe,
+                body=replace(recipe.body, block_size=block_size),
+                head=replace(recipe.head, block_size=block_size),
+            )
         if (method or kept_share) and self.body.bits > 4:
             raise InputError("method and kept share: only the int4 profile has a choice of them")
         if method is not None:
@@ -154,14 +160,18 @@ def fitting(wanted: Storage, inputs: int) -> Storage:
 
 
 _BYTES: Final = Storage(bits=8, block_size=128)
+_NIBBLES: Final = Storage(bits=4, block_size=128)
 
 RECIPES: Final = {
     # The gate of the profiles that keep every weight tells a wrong graph, not a coarse one.
-    Profile.REFERENCE: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, gate=1.001),
-    Profile.FP32: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, gate=1.001),
-    Profile.INT8: ProfileRecipe(_BYTES, _BYTES, gate=1.01, narrow_rows=3, kv_cache=KvCache.INT8),
+    Profile.REFERENCE: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, FP32_STORAGE, gate=1.001),
+    Profile.FP32: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, FP32_STORAGE, gate=1.001),
+    Profile.INT8: ProfileRecipe(
+        _BYTES, _BYTES, _BYTES, gate=1.01, narrow_rows=3, kv_cache=KvCache.INT8
+    ),
     Profile.INT4: ProfileRecipe(
-        Storage(bits=4, block_size=128),
+        _NIBBLES,
+        _NIBBLES,
         _BYTES,
         gate=1.03,
         narrow_rows=5,

@@ -17,9 +17,19 @@ _DTYPES: Final = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 class ServedModel:
     """Prefill of one slot, and decode steps of the first slots together."""
 
-    def __init__(self, model: Path, architecture: Architecture, slots: int) -> None:
+    def __init__(
+        self, model: Path, architecture: Architecture, slots: int, capacity: int | None = None
+    ) -> None:
+        """Opens a graph and makes a cache for it.
+
+        Args:
+            model: The graph.
+            architecture: Its shape.
+            slots: How many sequences the cache holds.
+            capacity: How many tokens each may have; None: as many as the model can attend to.
+        """
         self._session = open_session(model)
-        self._capacity = architecture.context_length
+        self._capacity = capacity or architecture.context_length
         self._cache = {
             node.name.removeprefix(_PAST): np.zeros(
                 (slots, architecture.heads, self._capacity, node.shape[-1]), _DTYPES[node.type]

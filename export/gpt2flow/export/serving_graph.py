@@ -90,10 +90,12 @@ class GraphFacts:
     second_copy_bytes: int
 
 
-def storage_in_body(recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int) -> Storage:
-    """Returns how a matrix of the layers is stored for few rows."""
-    bits = max(recipe.body.bits, _KEPT_BITS) if name in kept else recipe.body.bits
-    return fitting(Storage(bits, recipe.body.block_size), inputs)
+def storage_for_few(recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int) -> Storage:
+    """Returns how a matrix of the layers, or the head, is stored for few rows."""
+    wanted = recipe.head if name == "lm_head" else recipe.body
+    if name in kept:
+        wanted = Storage(max(wanted.bits, _KEPT_BITS), wanted.block_size)
+    return fitting(wanted, inputs)
 
 
 class _ServingGraph:
@@ -118,21 +120,22 @@ class _ServingGraph:
         self, recipe: ProfileRecipe, kept: frozenset[str], on_layer: Callable[[int, int], None]
     ) -> "GraphFacts":
         """Adds all of it; returns how the weights are stored."""
-        entries = fitting(recipe.head, self._architecture.hidden_size)
+        entries = fitting(recipe.entries, self._architecture.hidden_size)
+        head = fitting(recipe.head, self._architecture.hidden_size)
         self._matrices.embedding("wte", "input_ids", entries)
         self._matrices.embedding("wpe", "position_ids", entries)
         count = _Count(self._architecture.layers * (2 if recipe.narrow_rows else 1), on_layer)
 
         def body(name: str, inputs: int) -> Storage:
-            return storage_in_body(recipe, kept, name, inputs)
+            return storage_for_few(recipe, kept, name, inputs)
 
         if recipe.narrow_rows is None:
             hidden = self._layers.add("", body, count, few=False)
-            self._matrices.head("", hidden, "logits", entries)
+            self._matrices.head("", hidden, "logits", head)
         else:
             limit = self._writer.constant("narrow_rows", np.array(recipe.narrow_rows))
             self._choose_layers(limit, body, count)
-            self._choose_head(limit, entries)
+            self._choose_head(limit, head)
         self._writer.finish(self._inputs(), self._outputs())
         in_columns = self._matrices.column_bytes.values()
         twice = sum(in_columns) if recipe.narrow_rows and entries != COLUMNS else 0
@@ -157,18 +160,18 @@ class _ServingGraph:
         few = self._at_most("input_ids", limit)
         self._writer.node("If", [few], ["hidden", *present], name="layers", **branches)
 
-    def _choose_head(self, limit: str, entries: Storage) -> None:
+    def _choose_head(self, limit: str, few: Storage) -> None:
         """Adds both kinds of the head and the choice between them."""
         branches = {}
         for field, scope, storage in (
-            ("then_branch", NARROW, entries),
+            ("then_branch", NARROW, few),
             ("else_branch", WIDE, COLUMNS),
         ):
             logits = self._logits(f"{scope}logits")
             with self._writer.branch(f"{scope}head", [logits]) as branches[field]:
                 self._matrices.head(scope, "hidden", logits.name, storage)
-        few = self._at_most("logits_rows", limit)
-        self._writer.node("If", [few], ["logits"], name="head", **branches)
+        at_most = self._at_most("logits_rows", limit)
+        self._writer.node("If", [at_most], ["logits"], name="head", **branches)
 
     def _at_most(self, name: str, limit: str) -> str:
         """Adds whether a tensor has at most so many elements."""
