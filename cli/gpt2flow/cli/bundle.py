@@ -126,16 +126,21 @@ def _table(inspection: "Inspection") -> Table:
     manifest = inspection.manifest
     table = Table("what", "value", title=str(inspection.directory), title_justify="left")
     table.add_row("fingerprint", inspection.fingerprint)
-    table.add_row("profile", manifest.recipe.profile)
     table.add_row("parameters", f"{manifest.source.parameters:,}")
+    for name, value in manifest.recipe.model_dump(exclude={"operators"}).items():
+        table.add_row(_words(name), _shown(value))
     for name, value in manifest.shape.model_dump().items():
-        table.add_row(name.replace("_", " "), str(value))
+        table.add_row(_words(name), str(value))
     for name, count in inspection.storage.items():
         table.add_row("matrices", f"{count} × {name}")
     if manifest.quality:
-        for name, value in manifest.quality.model_dump().items():
+        for name, value in manifest.quality.model_dump(exclude={"parts"}).items():
+            table.add_row(_words(name), _shown(value))
+        for name, part in manifest.quality.parts.items():
             table.add_row(
-                name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value)
+                name,
+                f"perplexity ratio {part.perplexity_ratio:.6g}, argmax agreement "
+                f"{part.argmax_agreement:.6g}, mean KL {part.mean_kl:.6g} ({part.tokens} tokens)",
             )
     for name, size in inspection.sizes.items():
         table.add_row(name, f"{size:,} bytes, hash verified")
@@ -144,6 +149,18 @@ def _table(inspection: "Inspection") -> Table:
     for tool, version in manifest.created_by.items():
         table.add_row(f"made with {tool}", version)
     return table
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def add_commands(app: typer.Typer) -> None:
