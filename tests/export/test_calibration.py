@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.export.conftest import DOCUMENTS
 
 from gpt2flow.export.calibration import WINDOW, Texts, find_texts
 from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
 from gpt2flow.export.errors import EvaluationTextError
+from gpt2flow.export.evaluation_text import TOKEN_BUDGET
 
 
 @pytest.fixture
@@ -98,13 +98,23 @@ def test_only_what_is_measured_needs_a_text(source: Checkpoint) -> None:
         find(source)
 
 
-def test_long_texts_are_cut_into_windows(
+def test_long_texts_are_cut_into_windows_of_which_one_is_long(
     make_model: Any, save_checkpoint: Any, tmp_path: Path
 ) -> None:
     model = make_model(n_positions=2 * WINDOW, n_layer=1)
     source = read_checkpoint(save_checkpoint(model, tmp_path / "checkpoint"))
-    (tmp_path / "long.txt").write_text(" ".join(DOCUMENTS * 20))
-    texts = find(source, tmp_path / "long.txt")
+    for name, text in (("long", DOCUMENTS * 60), ("other", DOCUMENTS[::-1] * 60)):
+        (tmp_path / f"{name}.txt").write_text(" ".join(text))
+    texts = find(source, tmp_path / "long.txt", tmp_path / "other.txt")
     assert texts.evaluation
-    assert max(map(len, texts.evaluation.windows)) == WINDOW
-    assert all(window.dtype == np.int64 for window in texts.evaluation.windows)
+    lengths = [len(window) for window in texts.evaluation.windows]
+    assert lengths[0] == 2 * WINDOW
+    # Enough short ones to decode many together and few.
+    assert lengths[1:].count(WINDOW) >= 12
+    assert sum(lengths) < 1.1 * TOKEN_BUDGET
+    assert texts.calibration
+    assert max(map(len, texts.calibration.windows)) == 2 * WINDOW
+    (source.directory / "calibration.txt").unlink()
+    divided = find(source, tmp_path / "long.txt")
+    assert divided.evaluation
+    assert max(map(len, divided.evaluation.windows)) == WINDOW

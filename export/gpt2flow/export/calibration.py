@@ -7,10 +7,17 @@ from typing import Final
 from gpt2flow.export.arrays import TokenArray
 from gpt2flow.export.checkpoint import Checkpoint
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.evaluation_text import EvaluationText, read_evaluation_text
+from gpt2flow.export.evaluation_text import (
+    TOKEN_BUDGET,
+    EvaluationText,
+    read_evaluation_text,
+)
 
-# Several windows of one text say more than one long one, and their logits fit into memory.
-WINDOW: Final = 512
+# Several windows of one text say more than one long one, there are enough of them to decode many
+# together and few, and their logits fit into memory.
+WINDOW: Final = 256
+# One window, and those to calibrate with, are as long as contexts are in use.
+LONG_WINDOW: Final = 1024
 # Of as many tokens, the inputs of a matrix of GPT-2 124M (up to 3,072) span all their directions.
 CALIBRATION_TOKENS: Final = 8192
 
@@ -51,23 +58,35 @@ def find_texts(
             f"{source.directory} has no {_EVALUATION_NAME} to measure quality on; "
             "give a text with --eval"
         )
-    window = min(WINDOW, source.architecture.context_length)
-    measured_on = read_evaluation_text(path, source.tokenizer, window)
+    context = source.architecture.context_length
+    measured_on = read_evaluation_text(path, source.tokenizer, min(WINDOW, context))
     if not calibrated:
         return Texts(measured_on, None)
     if calibration is None and (source.directory / _CALIBRATION_NAME).is_file():
         calibration = source.directory / _CALIBRATION_NAME
     if calibration is None:
         return _divide(measured_on)
+    long = min(LONG_WINDOW, context)
     calibrated_on = read_evaluation_text(
-        calibration, source.tokenizer, window, budget=CALIBRATION_TOKENS
+        calibration, source.tokenizer, long, budget=CALIBRATION_TOKENS
     )
     if calibrated_on.name.split()[-1] == measured_on.name.split()[-1]:
         raise EvaluationTextError(
             f"{calibration} holds the same as {path}: quality has to be measured on text that "
             "calibration has not seen"
         )
-    return Texts(measured_on, calibrated_on)
+    return Texts(_with_a_long_window(measured_on, path, source, long), calibrated_on)
+
+
+def _with_a_long_window(
+    text: EvaluationText, path: Path, source: Checkpoint, length: int
+) -> EvaluationText:
+    """Adds the longest window of a text to the others, if it is longer than these."""
+    longest = max(read_evaluation_text(path, source.tokenizer, length).windows, key=len)
+    if len(longest) <= WINDOW:
+        return text
+    short = read_evaluation_text(path, source.tokenizer, WINDOW, budget=TOKEN_BUDGET - len(longest))
+    return replace(short, windows=(longest, *short.windows))
 
 
 def _divide(text: EvaluationText) -> Texts:

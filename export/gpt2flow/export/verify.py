@@ -16,8 +16,9 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 SLOTS: Final = 8
 """How many windows are decoded together at most."""
 
-# Graphs have other operators for many rows than for few; each sees about half of the tokens.
-_TOGETHER: Final = (SLOTS, 1, 4, 3)
+# Graphs have other operators for many rows than for few; each sees about half of the tokens, and
+# the longest window is decoded alone.
+_TOGETHER: Final = (1, SLOTS, 4, 3)
 
 
 class Reference(Protocol):
