@@ -14,7 +14,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,8 @@ from gpt2flow.cli.processes import server
 from gpt2flow.client import AsyncClient, Options, Sampling
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
+# Tokens between the starts of two prompts.
+_STRIDE = 11
 # That one request may take.
 _SECONDS = 120.0
 
@@ -73,16 +77,17 @@ async def _measure(
         ]
 
 
-async def _prompts(client: AsyncClient, length: int) -> list[list[int]]:
-    """Sixteen prompts of `length` tokens, each from another place of the text."""
+async def _prompts(client: AsyncClient, length: int) -> Iterator[list[int]]:
+    """Prompts of `length` tokens, each from another place of the text: no cache knows them."""
     lines = HELD_OUT.read_text(encoding="utf-8").splitlines()
     text = " ".join(json.loads(line)["message"] for line in lines)
     ids = [token.id for token in await client.tokenize(text)]
-    return [ids[i * length // 2 :][:length] for i in range(16)]
+    starts = range(0, len(ids) - length, _STRIDE)
+    return (ids[start : start + length] for start in starts)
 
 
 async def _streams(
-    client: AsyncClient, prompts: list[list[int]], streams: int, new_tokens: int, repeats: int
+    client: AsyncClient, prompts: Iterator[list[int]], streams: int, new_tokens: int, repeats: int
 ) -> Figures:
     options = Options(
         decoding=Sampling(temperature=0.0),
@@ -90,10 +95,10 @@ async def _streams(
         ignore_eos=True,
         token_ids=True,
     )
-    requests = [Request(prompt, options) for prompt in prompts[:streams]]
     records: list[Record] = []
     speed = []
     for repeat in range(repeats + 1):
+        requests = [Request(prompt, options) for prompt in islice(prompts, streams)]
         # All at once, unlike users of a closed loop: the first tokens wait for every prompt.
         began = time.perf_counter()
         burst = await asyncio.gather(*(send(client, each, seconds=_SECONDS) for each in requests))
@@ -101,6 +106,8 @@ async def _streams(
         if repeat:  # the first one warms up
             records += burst
             speed.append(streams * new_tokens / seconds)
+    if len(records) < streams * repeats:
+        raise RuntimeError(f"the text has too few prompts for {repeats} repeats")
     if wrong := next((each for each in records if each.output_tokens != new_tokens), None):
         raise RuntimeError(f"{wrong.output_tokens} of {new_tokens} tokens: {wrong.status}")
     return Figures(

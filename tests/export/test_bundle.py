@@ -165,7 +165,7 @@ def test_the_reference_loads_in_optimum_and_generates_as_transformers(
         )
 
 
-@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT4])
 def test_two_exports_are_the_same_bytes(
     bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
 ) -> None:
