@@ -238,6 +238,10 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: change_config(d, n_layer=1),
         r"the weights hold h\.1\..*, which config\.json does not ask for$",
     ),
+    "end that no text has": (
+        lambda d: change_config(d, vocab_size=120, eos_token_id=115),
+        r"config\.json: eos_token_id is 115; the vocabulary has no token of that id$",
+    ),
     "another shape": (
         lambda d: change_config(d, n_positions=32),
         r"weight wpe\.weight has shape \(64, 48\); config\.json asks for \(32, 48\)$",

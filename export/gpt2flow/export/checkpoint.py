@@ -82,6 +82,11 @@ def _read(directory: Path) -> Checkpoint:
     architecture = Architecture.from_config(read_json(directory / CONFIG_NAME))
     find_activation(architecture.activation_function)
     vocabulary = read_vocabulary(directory, architecture)
+    end = architecture.eos_token_id
+    if vocabulary.tokenizer.id_to_token(end) is None:
+        raise CheckpointError(
+            f"{CONFIG_NAME}: eos_token_id is {end}; the vocabulary has no token of that id"
+        )
     files = weight_files(directory)
     # Torch takes seconds to import; what is wrong so far is told before.
     from gpt2flow.export.weights import open_weights  # noqa: PLC0415 - as the line above says
