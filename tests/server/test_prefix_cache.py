@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.server.asking import beams, generations, greedy
 from tests.server.conftest import CONTEXT, SLOTS, Bench
-from tests.server.test_engine import beams, generations, greedy
 
 from gpt2flow.server.errors import EngineError
 from gpt2flow.server.generation.task import Task
