@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.evaluation_text import read_evaluation_text
+from gpt2flow.export.evaluation_text import read_text
 
 END = 0
 
@@ -15,7 +15,7 @@ END = 0
 def test_documents_do_not_see_each_other(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "some.txt"
     path.write_text("<|user|>I order a cup.<|endoftext|>\nThank you,\nall.<|endoftext|>\nI want")
-    text = read_evaluation_text(path, tokenizer, 64)
+    text = read_text(path, tokenizer).windows(64)
     first, second, third = (list(window) for window in text.windows)
     assert first == [*tokenizer.encode("<|user|>I order a cup.").ids, END]
     assert first[0] == tokenizer.token_to_id("<|user|>")
@@ -27,7 +27,7 @@ def test_documents_do_not_see_each_other(tokenizer: Tokenizer, tmp_path: Path) -
 def test_long_documents_are_cut_to_the_context(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     path.write_text("order " * 200)
-    windows = read_evaluation_text(path, tokenizer, 32).windows
+    windows = read_text(path, tokenizer).windows(32).windows
     assert {len(window) for window in windows[:-1]} == {32}
     np.testing.assert_array_equal(np.concatenate(windows), tokenizer.encode(path.read_text()).ids)
 
@@ -38,8 +38,8 @@ def test_a_long_text_is_sampled_evenly(tokenizer: Tokenizer, tmp_path: Path) -> 
     letters = str.maketrans("0123456789", "abcdehorut")
     names = [str(number).translate(letters) for number in range(2000)]
     path.write_text("".join(f"order {name}<|endoftext|>" for name in names))
-    everything = read_evaluation_text(path, tokenizer, 64, budget=10**9)
-    sample = read_evaluation_text(path, tokenizer, 64, budget=600)
+    everything = read_text(path, tokenizer).windows(64, 10**9)
+    sample = read_text(path, tokenizer).windows(64, 600)
     assert 590 <= sample.predictions <= 610
     positions = [
         next(i for i, window in enumerate(everything.windows) if np.array_equal(window, chosen))
@@ -53,10 +53,10 @@ def test_a_long_text_is_sampled_evenly(tokenizer: Tokenizer, tmp_path: Path) -> 
 def test_the_name_tells_what_the_file_held(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "eval.txt"
     path.write_text("I want a cup")
-    before = read_evaluation_text(path, tokenizer, 64).name
+    before = read_text(path, tokenizer).windows(64).name
     assert before.startswith("eval.txt sha256:")
     path.write_text("I want a cap")
-    assert read_evaluation_text(path, tokenizer, 64).name != before
+    assert read_text(path, tokenizer).windows(64).name != before
 
 
 def test_settings_of_the_tokenizer_file_do_not_cut_the_text(
@@ -67,7 +67,7 @@ def test_settings_of_the_tokenizer_file_do_not_cut_the_text(
     limited.enable_padding(length=50)
     path = tmp_path / "eval.txt"
     path.write_text("I want a cup and an order")
-    (window,) = read_evaluation_text(path, limited, 64).windows
+    (window,) = read_text(path, limited).windows(64).windows
     assert list(window) == tokenizer.encode(path.read_text()).ids
 
 
@@ -87,4 +87,4 @@ def test_a_text_that_says_nothing_is_refused(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(EvaluationTextError, match=message):
-        read_evaluation_text(path, tokenizer, 64)
+        read_text(path, tokenizer).windows(64)

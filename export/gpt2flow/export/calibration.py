@@ -10,7 +10,8 @@ from gpt2flow.export.errors import EvaluationTextError
 from gpt2flow.export.evaluation_text import (
     TOKEN_BUDGET,
     EvaluationText,
-    read_evaluation_text,
+    TokenizedText,
+    read_text,
 )
 
 # Several windows of one text say more than one long one, there are enough of them to decode many
@@ -59,7 +60,8 @@ def find_texts(
             "give a text with --eval"
         )
     context = source.architecture.context_length
-    measured_on = read_evaluation_text(path, source.tokenizer, min(WINDOW, context))
+    text = read_text(path, source.tokenizer)
+    measured_on = text.windows(min(WINDOW, context))
     if not calibrated:
         return Texts(measured_on, None)
     if calibration is None and (source.directory / _CALIBRATION_NAME).is_file():
@@ -67,26 +69,22 @@ def find_texts(
     if calibration is None:
         return _divide(measured_on)
     long = min(LONG_WINDOW, context)
-    calibrated_on = read_evaluation_text(
-        calibration, source.tokenizer, long, budget=CALIBRATION_TOKENS
-    )
+    calibrated_on = read_text(calibration, source.tokenizer).windows(long, CALIBRATION_TOKENS)
     if calibrated_on.name.split()[-1] == measured_on.name.split()[-1]:
         raise EvaluationTextError(
             f"{calibration} holds the same as {path}: quality has to be measured on text that "
             "calibration has not seen"
         )
-    return Texts(_with_a_long_window(measured_on, path, source, long), calibrated_on)
+    return Texts(_with_a_long_window(text, measured_on, long), calibrated_on)
 
 
-def _with_a_long_window(
-    text: EvaluationText, path: Path, source: Checkpoint, length: int
-) -> EvaluationText:
-    """Adds the longest window of a text to the others, if it is longer than these."""
-    longest = max(read_evaluation_text(path, source.tokenizer, length).windows, key=len)
+def _with_a_long_window(text: TokenizedText, short: EvaluationText, length: int) -> EvaluationText:
+    """Adds the longest window of a text to short ones, if it is longer than these."""
+    longest = max(text.windows(length).windows, key=len)
     if len(longest) <= WINDOW:
-        return text
-    short = read_evaluation_text(path, source.tokenizer, WINDOW, budget=TOKEN_BUDGET - len(longest))
-    return replace(short, windows=(longest, *short.windows))
+        return short
+    others = text.windows(WINDOW, TOKEN_BUDGET - len(longest))
+    return replace(others, windows=(longest, *others.windows))
 
 
 def _divide(text: EvaluationText) -> Texts:

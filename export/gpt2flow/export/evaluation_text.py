@@ -34,12 +34,37 @@ class EvaluationText:
         return sum(len(window) - 1 for window in self.windows)
 
 
-def read_evaluation_text(
-    path: Path, tokenizer: Tokenizer, context_length: int, budget: int = TOKEN_BUDGET
-) -> EvaluationText:
-    """Reads a text of one or several documents, each ended by `<|endoftext|>`.
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """The tokens of one text.
 
-    Of a text with more predictions than the budget, windows spread evenly over it are taken.
+    Attributes:
+        name: The name of the file and the hash of what it holds.
+        documents: int64 [tokens] each, at least two; there is at least one.
+    """
+
+    name: str
+    documents: list[TokenArray]
+
+    def windows(self, length: int, budget: int = TOKEN_BUDGET) -> EvaluationText:
+        """Cuts the text into windows.
+
+        Args:
+            length: The most tokens of a window.
+            budget: Of a text with more predictions, windows spread evenly over it are taken.
+        """
+        windows = [
+            tokens[start : start + length]
+            for tokens in self.documents
+            for start in range(0, len(tokens), length)
+        ]
+        return EvaluationText(
+            self.name, _spread([window for window in windows if len(window) > 1], budget)
+        )
+
+
+def read_text(path: Path, tokenizer: Tokenizer) -> TokenizedText:
+    """Reads a text of one or several documents, each ended by `<|endoftext|>`.
 
     Raises:
         EvaluationTextError: The file cannot be read, or holds nothing to predict.
@@ -49,16 +74,10 @@ def read_evaluation_text(
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationTextError(f"{path} cannot be read as text: {one_line(error)}") from error
-    windows = [
-        tokens[start : start + context_length]
-        for tokens in _documents(text, tokenizer)
-        for start in range(0, len(tokens), context_length)
-    ]
-    windows = [window for window in windows if len(window) > 1]
-    if not windows:
+    documents = [tokens for tokens in _documents(text, tokenizer) if len(tokens) > 1]
+    if not documents:
         raise EvaluationTextError(f"{path} holds less than two tokens; there is nothing to predict")
-    digest = hashlib.sha256(content).hexdigest()
-    return EvaluationText(f"{path.name} sha256:{digest}", _spread(windows, budget))
+    return TokenizedText(f"{path.name} sha256:{hashlib.sha256(content).hexdigest()}", documents)
 
 
 def _documents(text: str, tokenizer: Tokenizer) -> list[TokenArray]:
