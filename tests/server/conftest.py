@@ -2,9 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -24,6 +26,9 @@ from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
 from gpt2flow.server.scheduler import Scheduler
 from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
 from gpt2flow.server.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.server.serving import Running
 
 CONTEXT = 96
 SLOTS = 6
@@ -208,3 +213,24 @@ def bench(make_bench: Callable[[], Bench]) -> Iterator[Bench]:
     yield bench
     bench.finish()
     bench.assert_all_free()
+
+
+@pytest.fixture
+async def running(bundle: Path) -> "AsyncIterator[Running]":
+    # That module has the constants of this one.
+    from tests.server.serving import serving
+
+    async with serving(bundle) as running:
+        yield running
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every decode step take 10 ms, so that there is time to act in."""
+    decode = ModelRunner.decode
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.01)
+        return decode(*args)
+
+    monkeypatch.setattr(ModelRunner, "decode", slowly)
