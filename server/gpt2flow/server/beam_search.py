@@ -77,7 +77,6 @@ class BeamSearch(Generic[State]):
         max_new_tokens: int,
         ending_ids: int,
         first: Hypothesis[State],
-        slots: Items[int],
     ) -> None:
         """Starts with one hypothesis, which has the prompt only.
 
@@ -86,11 +85,9 @@ class BeamSearch(Generic[State]):
             max_new_tokens: Tokens of the longest hypothesis.
             ending_ids: How many tokens end a hypothesis by themselves.
             first: The hypothesis.
-            slots: The slots that the others may take.
         """
         self._params = params
         self._max_new_tokens = max_new_tokens
-        self._unused_slots = list(slots)
         # Even when every ending token is among the best, enough others are.
         self.width = max(2, 1 + ending_ids) * params.num_beams
         self.running = [first]
@@ -125,8 +122,9 @@ class BeamSearch(Generic[State]):
         self,
         running: Items[Continuation[State]],
         cache: SlotCache,
+        slots: Items[int],
     ) -> None:
-        """Makes chosen continuations the running hypotheses, each in a slot.
+        """Makes chosen continuations the running hypotheses, each in one of the slots.
 
         The first child of a hypothesis inherits its slot; the others take those
         of hypotheses that have no children, and what is not equal there already
@@ -137,12 +135,14 @@ class BeamSearch(Generic[State]):
         for continuation in running:
             childless.pop(id(continuation.parent), None)
         vacant = [(each.sequence.slot, each.sequence) for each in childless.values()]
+        taken = {each.sequence.slot for each in self.running}
+        unused = [slot for slot in slots if slot not in taken]
         children = []
         for continuation in running:
             parent = continuation.parent.sequence
             slot = parent.slot
             if id(parent) in heirs:
-                slot, former = vacant.pop() if vacant else (self._unused_slots.pop(), None)
+                slot, former = vacant.pop() if vacant else (unused.pop(), None)
                 shared = 0 if former is None else _common_length(former, parent)
                 cache.fork(parent.slot, slot, shared)
             heirs.add(id(parent))
@@ -153,7 +153,6 @@ class BeamSearch(Generic[State]):
                 logits_from=parent.logits_from,
             )
             children.append(Hypothesis(sequence, continuation.score, continuation.state))
-        self._unused_slots += [slot for slot, _ in vacant]
         self.running = children
 
     def _end(

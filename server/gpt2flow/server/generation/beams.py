@@ -60,7 +60,7 @@ class BeamTask(Task):
     def begin(self, cache: SlotCache) -> None:
         """Starts with the empty hypothesis."""
         self._cache = cache
-        self._search = self._new_search(self.request.slots)
+        self._search = self._new_search(self.request.slots[0])
         self.request.sequences.append(self._search.running[0].sequence)
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
@@ -80,7 +80,7 @@ class BeamTask(Task):
         else:  # The processors forbid every token.
             self._search.stop(FinishReason.EOS)
             running = []
-        self._search.place(running, self._cache)
+        self._search.place(running, self._cache, self.request.slots)
         self.request.sequences[:] = [each.sequence for each in self._search.running]
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
@@ -88,7 +88,7 @@ class BeamTask(Task):
         if not self._generation.params.stopping.return_partial_on_time_limit:
             return super().expire(finished)
         if self._search is None:
-            self._search = self._new_search(slots=[-1])
+            self._search = self._new_search(slot=-1)
         self._search.stop(FinishReason.TIME_LIMIT)
         return self.result(finished)
 
@@ -119,19 +119,17 @@ class BeamTask(Task):
             seed=self._generation.seed,
         )
 
-    def _new_search(self, slots: list[int]) -> BeamSearch[_State]:
+    def _new_search(self, slot: int) -> BeamSearch[_State]:
         generation = self._generation
         sequence = Sequence(
             list(generation.prompt),
             prompt_length=len(generation.prompt),
-            slot=slots[0],
+            slot=slot,
             logits_from=self.request.logits_from,
         )
         stream = TextStream(generation.params.stopping.stop_strings)
         empty = Hypothesis(sequence, np.float32(0), _State(generation.constraint, stream))
-        return BeamSearch(
-            self._params, generation.max_new_tokens, len(generation.endings), empty, slots[1:]
-        )
+        return BeamSearch(self._params, generation.max_new_tokens, len(generation.endings), empty)
 
     def _continuations(
         self, search: BeamSearch[_State], row_of: dict[Sequence, int], logits: LogitsRows
