@@ -1,6 +1,5 @@
 """Processors change logits as transformers' do, on the same logits."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,73 +85,6 @@ def test_bad_words(seed: int, tokens: list[int], words: list[list[int]]) -> None
     expected = by_transformers(processor, tokens, scores)
     ours = logits.forbid(scores, logits.bad_word_ends(history(tokens), [history(w) for w in words]))
     np.testing.assert_array_equal(ours, expected)
-
-
-def kept(scores: Floats) -> list[int]:
-    return np.flatnonzero(np.isfinite(scores)).tolist()
-
-
-@pytest.mark.parametrize(
-    "keep,warper,values",
-    [
-        (logits.keep_top_k, lambda k: hf.TopKLogitsWarper(int(k)), [1, 2, 7, 64, 199, 200, 500]),
-        (logits.keep_top_p, hf.TopPLogitsWarper, [0.001, 0.1, 0.5, 0.9, 0.99, 0.9999]),
-        (logits.keep_min_p, hf.MinPLogitsWarper, [0.001, 0.05, 0.3, 0.99]),
-        (logits.keep_typical, hf.TypicalLogitsWarper, [0.01, 0.2, 0.5, 0.9, 0.999]),
-    ],
-)
-@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 20.0])
-def test_filters(
-    keep: Callable[..., Any], warper: Callable[..., Any], values: list[float], spread: float
-) -> None:
-    for value in values:
-        for seed in range(20):
-            scores = random_scores(seed, spread=spread)
-            expected = by_transformers(warper(value), [1], scores)
-            assert np.flatnonzero(keep(scores, value)).tolist() == kept(expected), (value, seed)
-
-
-@pytest.mark.parametrize(
-    "keep,warper",
-    [
-        (lambda scores: logits.keep_top_k(scores, 40), hf.TopKLogitsWarper(40)),
-        (lambda scores: logits.keep_top_p(scores, 0.9), hf.TopPLogitsWarper(0.9)),
-        (lambda scores: logits.keep_min_p(scores, 0.1), hf.MinPLogitsWarper(0.1)),
-        (lambda scores: logits.keep_typical(scores, 0.9), hf.TypicalLogitsWarper(0.9)),
-    ],
-)
-def test_filters_after_tokens_were_forbidden(keep: Callable[..., Any], warper: Any) -> None:
-    for seed in range(20):
-        scores = logits.forbid(random_scores(seed), np.arange(0, VOCABULARY, 3))
-        expected = by_transformers(warper, [1], scores)
-        chosen = np.flatnonzero(keep(scores) & np.isfinite(scores))
-        assert chosen.tolist() == kept(expected), seed
-
-
-def test_ties_with_the_last_of_top_k_are_kept() -> None:
-    scores = np.array([1, 3, 2, 2, 0], np.float32)
-    assert logits.keep_top_k(scores, 2).tolist() == [False, True, True, True, False]
-
-
-def test_top_p_by_hand() -> None:
-    scores = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
-    assert logits.keep_top_p(scores, 0.39).tolist() == [False, True, False, False]
-    assert logits.keep_top_p(scores, 0.41).tolist() == [False, True, False, True]
-    assert logits.keep_top_p(scores, 0.71).tolist() == [False, True, True, True]
-    assert logits.keep_top_p(scores, 0.95).tolist() == [True, True, True, True]
-
-
-@given(seeds, st.integers(1, 1000), st.integers(1, 300))
-def test_top_places_are_those_of_a_full_sort(seed: int, size: int, count: int) -> None:
-    scores = random_scores(seed, size=size)
-    expected = np.argsort(-scores, kind="stable")[:count]
-    assert logits.top_places(scores, count).tolist() == expected.tolist()
-
-
-def test_top_places_with_forbidden_tokens() -> None:
-    scores = np.full(1000, -np.inf, np.float32)
-    scores[[3, 500, 999]] = [1, 3, 2]
-    assert logits.top_places(scores, 3).tolist() == [500, 999, 3]
 
 
 @given(seeds, st.integers(1, 5))

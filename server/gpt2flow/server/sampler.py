@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from gpt2flow.server import logits
-from gpt2flow.server.logits import Floats, Ids
+from gpt2flow.server import logits, ranking
 from gpt2flow.server.params import BeamSearchParams, SamplingParams
+from gpt2flow.server.ranking import Floats, Ids
 
 Processor = Callable[[Floats, Ids, int], Floats]
 """Takes scores [vocabulary], all tokens so far, and how many of them are the prompt."""
 
-_Filter = Callable[[Floats], npt.NDArray[np.bool_]]
+_Filter = Callable[[Floats], Ids]
 
 
 class Sampler:
@@ -23,6 +22,7 @@ class Sampler:
         self._greedy = params.greedy
         self._temperature = np.float32(params.temperature)
         self._processors = processors
+        self._top_k = params.top_k
         self._filters = _make_filters(params)
 
     @property
@@ -63,18 +63,17 @@ class Sampler:
 
     def _draw(self, scores: Floats, rng: np.random.Generator) -> int:
         """Returns a place in `scores`, drawn from what temperature and filters leave."""
+        places = None
+        if self._top_k:  # Temperature leaves the order as it is: divide only those that stay.
+            places = ranking.top_k(scores, self._top_k)
+            scores = scores[places]
         if self._temperature != 1:
             scores = scores / self._temperature
-        places = None
         for keep in self._filters:
-            kept = np.flatnonzero(keep(scores))
+            kept = keep(scores)
             scores = scores[kept]
             places = kept if places is None else places[kept]
-        cumulative = np.cumsum(logits.softmax(scores), dtype=np.float64)
-        total = cumulative[-1]
-        place = int(cumulative.searchsorted(rng.random() * total, side="right"))
-        if place == len(cumulative):  # Rounding took the random number to the very end.
-            place = int(cumulative.searchsorted(total))
+        place = ranking.draw(scores, rng.random())
         return place if places is None else int(places[place])
 
 
@@ -147,14 +146,12 @@ def process(
 
 
 def _make_filters(params: SamplingParams) -> list[_Filter]:
-    """Returns what narrows the choice after temperature, in the order of transformers."""
+    """Returns what narrows the choice after temperature and top-k, in transformers' order."""
     filters: list[_Filter] = []
-    if params.top_k:
-        filters.append(partial(logits.keep_top_k, k=params.top_k))
     if params.top_p < 1:
-        filters.append(partial(logits.keep_top_p, p=params.top_p))
+        filters.append(partial(ranking.top_p, p=params.top_p))
     if params.min_p:
-        filters.append(partial(logits.keep_min_p, p=params.min_p))
+        filters.append(partial(ranking.min_p, p=params.min_p))
     if params.typical_p < 1:
-        filters.append(partial(logits.keep_typical, mass=params.typical_p))
+        filters.append(partial(ranking.typical_p, mass=params.typical_p))
     return filters

@@ -11,8 +11,9 @@ from gpt2flow.server.errors import ServerError
 from gpt2flow.server.generation.spec import Generation, PromptLogprobs
 from gpt2flow.server.generation.task import Row, Task, position_logprobs
 from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.logits import Floats, LogitsRows, top_places
+from gpt2flow.server.logits import LogitsRows
 from gpt2flow.server.params import BeamSearchParams
+from gpt2flow.server.ranking import top_places
 from gpt2flow.server.results import (
     CandidateResult,
     GenerationResult,
@@ -135,36 +136,42 @@ class BeamTask(Task):
         self, search: BeamSearch[_State], row_of: dict[Sequence, int], logits: LogitsRows
     ) -> list[Continuation[_State]]:
         """Returns the best continuations of all running hypotheses, best first."""
-        running = search.running
-        rows = [row_of[each.sequence] for each in running]
-        logprobs = logits.values[rows] - logits.logsumexp[rows, np.newaxis]
-        scores = np.stack(
-            [
-                self._processed(each, logprob) + each.score
-                for each, logprob in zip(running, logprobs, strict=True)
-            ]
-        )
-        best = top_places(scores.ravel(), search.width)
-        places = [divmod(int(place), scores.shape[1]) for place in best]
+        best = [
+            (score + each.score, each, token_id)
+            for each in search.running
+            for score, token_id in self._best(each, logits, row_of[each.sequence], search.width)
+        ]
+        best.sort(key=lambda entry: -entry[0])
         return [
-            self._continuation(running[beam], token_id, scores[beam, token_id], logits, rows[beam])
-            for beam, token_id in places
-            if scores[beam, token_id] > -np.inf
+            self._continuation(parent, token_id, score, logits, row_of[parent.sequence])
+            for score, parent, token_id in best[: search.width]
         ]
 
-    def _processed(self, hypothesis: Hypothesis[_State], logprobs: Floats) -> Floats:
-        """Returns log-probabilities [vocabulary] after processors and constraint."""
+    def _best(
+        self, hypothesis: Hypothesis[_State], logits: LogitsRows, row: int, count: int
+    ) -> list[tuple[np.float32, int]]:
+        """Returns processed log-probabilities of the likeliest next tokens, best first."""
+        values, logsumexp = logits.values[row], logits.logsumexp(row)
         sequence, constraint = hypothesis.sequence, hypothesis.state.constraint
-        processors = self._generation.processors
-        scores = process(processors, logprobs, sequence.tokens, sequence.prompt_length)
-        if constraint is None:
-            return scores
-        allowed = constraint.allowed()
-        if scores[allowed].max() == -np.inf:  # The constraint wins over the processors.
-            scores = logprobs
-        masked = np.full_like(scores, -np.inf)
-        masked[allowed] = scores[allowed]
-        return masked
+        allowed = None if constraint is None else constraint.allowed()
+        scores = values
+        if processors := self._generation.processors:
+            scores = process(
+                processors, values - logsumexp, sequence.tokens, sequence.prompt_length
+            )
+            logsumexp = np.float32(0)
+            if allowed is not None and scores[allowed].max() == -np.inf:
+                scores = values - logits.logsumexp(row)  # The constraint wins over the processors.
+        if allowed is not None:
+            scores = scores[allowed]
+        places = top_places(scores, count)
+        ids = places if allowed is None else allowed[places]
+        best = scores[places] - logsumexp
+        return [
+            (score, token_id)
+            for score, token_id in zip(best, ids.tolist(), strict=True)
+            if score > -np.inf
+        ]
 
     def _continuation(
         self,
