@@ -15,6 +15,7 @@ from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.served_model import ServedModel
 from gpt2flow.export.serving_graph import write_serving_graph
+from gpt2flow.server.model_runner import ModelRunner
 
 DOCUMENTS = (
     "I would like to order two blue cups.",
@@ -99,6 +100,19 @@ def serve(tmp_path: Path) -> MakeServed:
         return ServedModel(path, architecture, slots)
 
     return open_served
+
+
+@pytest.fixture
+def make_runner(serve: MakeServed, tmp_path: Path) -> Callable[..., ModelRunner]:
+    """Writes the serving graph of a model and opens it as the server does."""
+
+    def open_runner(model: GPT2LMHeadModel, profile: Profile) -> ModelRunner:
+        serve(model, profile)
+        return ModelRunner(
+            tmp_path / "model.onnx", slots=1, capacity=model.config.n_positions, threads=1
+        )
+
+    return open_runner
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """The serving graph computes what PyTorch computes, however the tokens reach it."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -132,12 +135,31 @@ def test_logits_come_for_the_wanted_rows_only(
             "seqlens_k": np.array([5], np.int32),
             "total_sequence_length": np.array(6, np.int32),
             "logits_rows": np.array(rows, np.int64),
+            "logits_ids": np.empty(0, np.int64),
         } | {f"past_key_values.{name}": buffer for name, buffer in served._cache.items()}
         logits = session.run(["logits"], inputs)[0]
         assert logits.shape == (len(rows), 113)
         # Few rows and many have a head each, whose weights are rounded differently.
         atol = 1e-5 if profile is Profile.FP32 else 0.02 * np.ptp(everything)
         np.testing.assert_allclose(logits, everything[rows], atol=atol)
+
+
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
+def test_logits_come_for_the_wanted_tokens_only(
+    model: Any, make_runner: Any, profile: Profile
+) -> None:
+    """Where a grammar allows few tokens, the head is computed for these alone."""
+    runner = make_runner(model, profile)
+    tokens, ids = some_tokens(6).tolist(), np.array([3, 112, 0, 50])
+    everything = runner.run_chunk(0, tokens, 0, [0, 5])
+    some = runner.run_chunk(0, tokens, 0, [0, 5], ids)
+    assert some.shape == (2, 4)
+    # The whole head is rounded to 4 bits, and what goes into it to 8; some of it is not.
+    atol = {Profile.FP32: 1e-5, Profile.INT8: 0.02, Profile.INT4: 0.15}[profile]
+    atol *= np.ptp(everything)
+    np.testing.assert_allclose(some, everything[:, ids], atol=atol)
+    again = runner.decode([7], [6], ids)
+    np.testing.assert_allclose(again, runner.decode([7], [6])[:, ids], atol=atol)
 
 
 def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> None:
@@ -223,3 +245,26 @@ def test_any_shape_equals_pytorch(
     np.testing.assert_allclose(
         np.concatenate(logits), oracle(model, tokens), atol=TOLERANCE, rtol=0
     )
+
+
+@pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
+def test_every_matrix_is_near_enough_to_its_node_to_be_prepared(
+    make_model: Any, serve: Any, tmp_path: Path, profile: Profile
+) -> None:
+    """onnxruntime packs a matrix of the node's own graph or of the one above, and no other."""
+    serve(make_model(), profile)
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    products = list(matrices(graph, []))
+    assert len(products) > 4
+    assert all(depth <= 1 for depth in products)
+
+
+def matrices(graph: Any, above: list[set[str]]) -> Iterator[int]:
+    """Yields for each quantized product how many graphs above it its matrix is."""
+    scopes = [{tensor.name for tensor in graph.initializer}, *above]
+    for node in graph.node:
+        if node.op_type in {"MatMulNBits", "DynamicQuantizeMatMul"}:
+            yield next(depth for depth, names in enumerate(scopes) if node.input[1] in names)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from matrices(attribute.g, scopes)

@@ -43,21 +43,29 @@ class MatrixWriter:
         self._quantizer = quantizer
         self._tied = tied
 
-    def embedding(self, name: str, indices: str, storage: Storage) -> str:
-        """Adds a table [entries, channels] and what its indices pick; returns the outcome."""
-        self.storage[name] = storage
-        output = f"{name}.output"
+    def embedding(self, name: str, indices: str, storage: Storage, *, node: str = "") -> str:
+        """Adds a table [entries, channels] and what its indices pick; returns the outcome.
+
+        Args:
+            name: The name of the table.
+            indices: What picks its entries.
+            storage: How it is stored.
+            node: The name of the node; that of the table if empty.
+        """
+        node = node or name
+        self.storage[node] = storage
+        output = f"{node}.output"
         if storage == FP32_STORAGE:
             weight = self._exact(name)
-            return self._writer.node("Gather", [weight, indices], [output], name=name)
+            return self._writer.node("Gather", [weight, indices], [output], name=node)
         if storage == COLUMNS:
-            return self._entries(name, indices, output)
+            return self._entries(name, indices, output, node)
         rows, scales = self._block_entries(name, storage)
         return self._writer.node(
             "GatherBlockQuantized",
             [rows, indices, scales],
             [output],
-            name=name,
+            name=node,
             domain=CONTRIB,
             gather_axis=0,
             quantize_axis=1,
@@ -104,6 +112,22 @@ class MatrixWriter:
             node, source, hidden, "", output=output, storage=storage, transposed=True
         )
 
+    def head_of_some(self, scope: str, hidden: str, ids: str, output: str, storage: Storage) -> str:
+        """Adds the product with those outputs of the head that ids name; returns the outcome.
+
+        Args:
+            scope: What the names of nodes begin with.
+            hidden: [rows, channels].
+            ids: Which outputs.
+            output: What the outcome is called: [rows, ids].
+            storage: How embeddings are stored; a tied head's entries are theirs.
+        """
+        source = "wte" if self._tied else "lm_head"
+        entries = self.embedding(source, ids, storage, node=f"{scope}lm_head")
+        return self._writer.node(
+            "Gemm", [hidden, entries], [output], name=f"{scope}product", transB=1
+        )
+
     def _exact(self, name: str) -> str:
         return self._writer.constant(f"{name}.weight", self._weights[f"{name}.weight"])
 
@@ -112,7 +136,7 @@ class MatrixWriter:
         weight = self._weights[f"{name}.weight"]
         return weight.T if transposed else weight
 
-    def _entries(self, name: str, indices: str, output: str) -> str:
+    def _entries(self, name: str, indices: str, output: str, node: str) -> str:
         """Adds an embedding with a scale for each entry."""
         if not self._writer.has(f"{name}.entries"):
             entries = quantize_columns(self._matrix(name, transposed=True))
@@ -120,13 +144,13 @@ class MatrixWriter:
             self._writer.constant(f"{name}.entry_scales", entries.scales[:, np.newaxis])
         picked = []
         for part in ("entries", "entry_scales"):
-            outcome = f"{name}.picked_{part}"
+            outcome = f"{node}.picked_{part}"
             self._writer.node("Gather", [f"{name}.{part}", indices], [outcome], name=outcome)
             picked.append(outcome)
         numbers = self._writer.node(
-            "Cast", picked[:1], [f"{name}.numbers"], name=f"{name}.cast", to=1
+            "Cast", picked[:1], [f"{node}.numbers"], name=f"{node}.cast", to=1
         )
-        return self._writer.node("Mul", [numbers, picked[1]], [output], name=name)
+        return self._writer.node("Mul", [numbers, picked[1]], [output], name=node)
 
     def _block_entries(self, name: str, storage: Storage) -> tuple[str, str]:
         """Adds an embedding in blocks; a tied head of the same storage is an alias of it."""

@@ -78,6 +78,7 @@ class ServedModel:
             "seqlens_k": (total - 1).astype(np.int32),
             "total_sequence_length": np.array(total.max(), np.int32),
             "logits_rows": np.arange(rows * new),
+            "logits_ids": np.empty(0, np.int64),
         }
         binding = self._session.io_binding()
         for name, array in inputs.items():

@@ -2,11 +2,13 @@
 
 Inputs: `input_ids` and `position_ids` int64 [batch, tokens]; `seqlens_k` int32 [batch], the total
 length of each row (past + new) minus one; `total_sequence_length` int32 scalar, the largest total
-length; `logits_rows` int64 [rows], which of the batch · tokens positions to compute logits of; and
+length; `logits_rows` int64 [rows], which of the batch · tokens positions to compute logits of;
+`logits_ids` int64 [ids], of which tokens, none meaning all; and
 `past_key_values.{layer}.key` and `.value` float32 or int8 [batch, heads, capacity, head_size].
 
-Outputs: `logits` float32 [rows, vocabulary]; `present.{layer}.key` and `.value`, to be bound to
-the buffers of the past. More than one token per row goes with a batch of one only.
+Outputs: `logits` float32 [rows, ids or vocabulary]; `present.{layer}.key` and `.value`, to be bound
+to the buffers of the past. More than one token per row goes with a batch of one only. The metadata
+of the model say how large the vocabulary is.
 
 Where an operator is fast for few rows and another one for many, the layers are there twice, and
 so is the head: the graph takes the narrow or the wide one by the number of rows.
@@ -35,6 +37,9 @@ NARROW: Final = "narrow/"
 
 WIDE: Final = "wide/"
 """What the names of nodes begin with that many rows go through, where few have others."""
+
+SOME: Final = "some/"
+"""What the names of the nodes begin with that compute the logits of some tokens only."""
 
 _KEPT_BITS: Final = 8
 
@@ -131,12 +136,17 @@ class _ServingGraph:
 
         if recipe.narrow_rows is None:
             hidden = self._layers.add("", body, count, few=False)
-            self._matrices.head("", hidden, "logits", head)
+            self._choose_tokens(
+                hidden, entries, lambda output: self._matrices.head("", hidden, output, head)
+            )
         else:
             limit = self._writer.constant("narrow_rows", np.array(recipe.narrow_rows))
             self._choose_layers(limit, body, count)
-            self._choose_head(limit, head)
-        self._writer.finish(self._inputs(), self._outputs())
+            self._choose_tokens(
+                "hidden", entries, lambda output: self._choose_head(limit, head, output)
+            )
+        facts = {"vocabulary_size": str(self._architecture.vocabulary_size)}
+        self._writer.finish(self._inputs(), self._outputs(), facts)
         in_columns = self._matrices.column_bytes.values()
         twice = sum(in_columns) if recipe.narrow_rows and entries != COLUMNS else 0
         return GraphFacts(self._matrices.storage, twice)
@@ -160,18 +170,36 @@ class _ServingGraph:
         few = self._at_most("input_ids", limit)
         self._writer.node("If", [few], ["hidden", *present], name="layers", **branches)
 
-    def _choose_head(self, limit: str, few: Storage) -> None:
-        """Adds both kinds of the head and the choice between them."""
+    def _choose_tokens(self, hidden: str, entries: Storage, add_all: Callable[[str], str]) -> None:
+        """Adds the logits of some tokens, those of all, and the choice between them.
+
+        Args:
+            hidden: [rows, channels].
+            entries: How embeddings are stored.
+            add_all: Adds the nodes for all tokens, whose outcome is to have the given name.
+        """
+        some, everything = self._logits("some/logits"), self._logits("all/logits")
+        with self._writer.branch("some", [some]) as for_some:
+            self._matrices.head_of_some(SOME, hidden, "logits_ids", some.name, entries)
+        with self._writer.branch("all", [everything]) as for_all:
+            add_all(everything.name)
+        none = self._at_most("logits_ids", self._writer.constant("no_ids", np.array(0)))
+        branches = {"then_branch": for_all, "else_branch": for_some}
+        self._writer.node("If", [none], ["logits"], name="tokens", **branches)
+
+    def _choose_head(self, limit: str, few: Storage, output: str) -> str:
+        """Adds both kinds of the head and the choice between them; returns the outcome."""
         branches = {}
         for field, scope, storage in (
             ("then_branch", NARROW, few),
             ("else_branch", WIDE, COLUMNS),
         ):
             logits = self._logits(f"{scope}logits")
-            with self._writer.branch(f"{scope}head", [logits]) as branches[field]:
+            name = f"{scope}head"
+            with self._writer.branch(name, [logits], own_constants=True) as branches[field]:
                 self._matrices.head(scope, "hidden", logits.name, storage)
         at_most = self._at_most("logits_rows", limit)
-        self._writer.node("If", [at_most], ["logits"], name="head", **branches)
+        return self._writer.node("If", [at_most], [output], name="head", **branches)
 
     def _at_most(self, name: str, limit: str) -> str:
         """Adds whether a tensor has at most so many elements."""
@@ -186,6 +214,7 @@ class _ServingGraph:
             tensor_info("seqlens_k", np.int32, ["batch"]),
             tensor_info("total_sequence_length", np.int32, []),
             tensor_info("logits_rows", np.int64, ["rows"]),
+            tensor_info("logits_ids", np.int64, ["ids"]),
             *self._cache.past_infos(),
         ]
 
@@ -193,7 +222,7 @@ class _ServingGraph:
         return [self._logits("logits"), *self._cache.present_infos("")]
 
     def _logits(self, name: str) -> Any:
-        return tensor_info(name, np.float32, ["rows", self._architecture.vocabulary_size])
+        return tensor_info(name, np.float32, ["rows", "ids or vocabulary"])
 
 
 class _Count:

@@ -13,10 +13,14 @@ from gpt2flow.server.errors import ConfigError
 from gpt2flow.server.sequence import CacheCopy
 
 Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 _ERRORS_ONLY: Final = 3
 _PAST: Final = "past_key_values."
 _PRESENT: Final = "present."
+# Picking a token's part of the head costs so many times what it costs within the whole.
+_SOME: Final = 32
+_ALL_IDS: Final = np.empty(0, np.int64)
 
 
 class RunnerError(Exception):
@@ -33,6 +37,8 @@ class ModelRunner:
     Attributes:
         slots: How many slots the cache has.
         slot_bytes: What each of them takes.
+        some_ids: For how many tokens at most it pays to ask for their logits alone; 0 where the
+            graph cannot do that.
     """
 
     def __init__(
@@ -73,11 +79,20 @@ class ModelRunner:
         self._cache = {
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
-        self._vocabulary_size: int = self._session.get_outputs()[0].shape[1]
+        self._vocabulary_size = _vocabulary_size(self._session)
+        can_choose = any(node.name == "logits_ids" for node in self._session.get_inputs())
+        self.some_ids = self._vocabulary_size // _SOME if can_choose else 0
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
 
-    def run_chunk(self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]) -> Floats:
+    def run_chunk(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        past: int,
+        rows: Sequence[int],
+        ids: Ids = _ALL_IDS,
+    ) -> Floats:
         """Runs several tokens of one sequence.
 
         Args:
@@ -85,9 +100,10 @@ class ModelRunner:
             tokens: Those after the first `past` ones.
             past: How many positions of the slot are filled.
             rows: Indices into `tokens`: after which of them logits are wanted.
+            ids: Of which tokens, at most `some_ids`; none means all.
 
         Returns:
-            Logits [rows, vocabulary].
+            Logits [rows, ids or vocabulary].
         """
         count = len(tokens)
         if slot not in self._slot_bindings:
@@ -98,12 +114,13 @@ class ModelRunner:
         binding.bind_cpu_input("seqlens_k", np.array([past + count - 1], np.int32))
         binding.bind_cpu_input("total_sequence_length", np.array(past + count, np.int32))
         binding.bind_cpu_input("logits_rows", np.array(rows, np.int64))
-        logits = np.empty((len(rows), self._vocabulary_size), np.float32)
+        self._bind_ids(binding, ids)
+        logits = np.empty((len(rows), len(ids) or self._vocabulary_size), np.float32)
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         self._session.run_with_iobinding(binding)
         return logits
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids = _ALL_IDS) -> Floats:
         """Runs one token of each of the first slots.
 
         A row that does nothing takes part all the same: its token is run at the
@@ -112,9 +129,10 @@ class ModelRunner:
         Args:
             tokens: The next token of each slot, from slot 0 on.
             lengths: How many positions of each slot are filled.
+            ids: As in `run_chunk`.
 
         Returns:
-            Logits [slots, vocabulary], valid until the next call.
+            Logits [slots, ids or vocabulary], valid until the next call.
         """
         count = len(tokens)
         if count not in self._steps:
@@ -126,8 +144,15 @@ class ModelRunner:
         step.positions[:, 0] = lengths
         step.seqlens[:] = lengths
         step.total[...] = max(lengths) + 1
+        self._bind_ids(step.binding, ids)
+        if len(ids) == 0:
+            step.binding.bind_ortvalue_output("logits", step.logits_value)
+            self._session.run_with_iobinding(step.binding)
+            return step.logits
+        logits = np.empty((count, len(ids)), np.float32)
+        step.binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         self._session.run_with_iobinding(step.binding)
-        return step.logits
+        return logits
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         """Copies positions of slots to other slots."""
@@ -135,6 +160,10 @@ class ModelRunner:
             span = slice(copy.start, copy.stop)
             for array in self._cache.values():
                 array[copy.target, :, span] = array[copy.source, :, span]
+
+    def _bind_ids(self, binding: ort.IOBinding, ids: Ids) -> None:
+        if self.some_ids:
+            binding.bind_ortvalue_input("logits_ids", ort.OrtValue.ortvalue_from_numpy(ids))
 
     def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
         """Returns a binding whose past and present are the slots [start, stop)."""
@@ -165,7 +194,7 @@ class _DecodeStep:
         }
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self.logits))
+        self.logits_value = ort.OrtValue.ortvalue_from_numpy(self.logits)
 
 
 def _open(model: Path, threads: int) -> ort.InferenceSession:
@@ -176,6 +205,12 @@ def _open(model: Path, threads: int) -> ort.InferenceSession:
     # Threads spin while a run lasts, for speed, and sleep between runs: idle is idle.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _vocabulary_size(session: ort.InferenceSession) -> int:
+    """Returns how many logits a row has; graphs of older exports tell by their output's shape."""
+    facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
 
 
 def _numpy_type(onnx_type: str) -> np.dtype[np.generic]:
