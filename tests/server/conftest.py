@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,12 @@ def runner(bundle: Path) -> ModelRunner:
 
 
 @pytest.fixture(scope="session")
+def fresh(bundle: Path) -> ModelRunner:
+    """A model that nobody else uses."""
+    return ModelRunner(bundle / "model.onnx", slots=1, capacity=CONTEXT, threads=1)
+
+
+@pytest.fixture(scope="session")
 def tokenizer(bundle: Path) -> Tokenizer:
     return Tokenizer.from_file(bundle / "tokenizer.json")
 
@@ -131,10 +137,11 @@ class Bench:
     tokenizer: Tokenizer
     grammars: GrammarCompiler
     now: float = 0.0
+    slots: int = SLOTS
     events: dict[int, list[Event]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.cache = SlotCache(SLOTS, CONTEXT)
+        self.cache = SlotCache(self.slots, CONTEXT)
         self.engine = Engine(
             self.runner, self.cache, Scheduler(self.cache, CHUNK), clock=lambda: self.now
         )
@@ -193,7 +200,7 @@ class Bench:
         return self.result(task)
 
     def assert_all_free(self) -> None:
-        assert self.cache.free_slots == SLOTS
+        assert self.cache.free_slots == self.slots
 
     def tokens(self, prompt: str | Sequence[int], params: GenerationParams) -> list[list[int]]:
         return [list(each.token_ids) for each in self.run(prompt, params).candidates]
@@ -202,8 +209,13 @@ class Bench:
 @pytest.fixture(scope="session")
 def make_bench(
     runner: ModelRunner, limits: Limits, tokenizer: Tokenizer, grammars: GrammarCompiler
-) -> Callable[[], Bench]:
-    return lambda: Bench(runner, limits, tokenizer, grammars)
+) -> Callable[..., Bench]:
+    """Makes fresh benches, of as many slots as are asked for."""
+
+    def make(slots: int = SLOTS) -> Bench:
+        return Bench(runner, replace(limits, max_sequences=slots), tokenizer, grammars, slots=slots)
+
+    return make
 
 
 @pytest.fixture

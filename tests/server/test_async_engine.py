@@ -14,8 +14,8 @@ from gpt2flow.server.engine import Engine
 from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
 from gpt2flow.server.generation.task import Task
 from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.logits import Floats
 from gpt2flow.server.params import GenerationParams, Limits, SamplingParams, StoppingParams
+from gpt2flow.server.ranking import Floats
 from gpt2flow.server.results import Event, GenerationResult
 from gpt2flow.server.scheduler import Scheduler
 from gpt2flow.server.sequence import CacheCopy
@@ -79,10 +79,11 @@ class Desk:
             next_id=itertools.count().__next__,
         )
 
-    def task(self, count: int = 5, *, n: int = 1, stream: bool = False) -> Task:
+    def task(self, count: int = 5, *, n: int = 1, stream: bool = False, priority: int = 0) -> Task:
         params = GenerationParams(
             decoding=SamplingParams(temperature=1 if n > 1 else 0, n=n),
             stopping=StoppingParams(max_new_tokens=count, ignore_eos=True),
+            priority=priority,
         )
         arrival = Arrival(time.monotonic())
         [task] = self.factory.generations(
@@ -174,6 +175,32 @@ async def test_wide_requests_count_as_what_they_take(open_desk: OpenDesk) -> Non
             pass
         with desk.engine.submit([desk.task(20)]):
             pass
+
+
+async def test_what_is_preempted_counts_as_waiting(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=2, queued=2)
+    with (
+        desk.engine.submit([desk.task(50), desk.task(50)]),
+        desk.engine.submit([desk.task(50, n=2, priority=1)]),
+        pytest.raises(OverloadedError, match="3 requests would wait, 2 may"),
+        desk.engine.submit([desk.task()]),
+    ):
+        pass
+
+
+async def test_a_preempted_request_runs_to_its_end(open_desk: OpenDesk) -> None:
+    desk = open_desk(slots=1)
+    low = asyncio.create_task(desk.run(desk.task(100)))
+    while desk.cache.free_slots:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+    [high] = await desk.run(desk.task(3, priority=1))
+    assert not low.done()
+    [event] = await low
+    for each, count in ((high, 3), (event, 100)):
+        assert isinstance(each.content, GenerationResult)
+        expected = tuple((5 + at) % VOCABULARY for at in range(count))
+        assert each.content.candidates[0].token_ids == expected
+    await desk.all_free()
 
 
 async def test_several_requests_are_taken_together_or_not_at_all(open_desk: OpenDesk) -> None:

@@ -1,8 +1,7 @@
 """The engine gives what a naive decode gives, whatever else it runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,12 @@ from tests.server.asking import (
     prompts,
     reference_logprobs,
 )
-from tests.server.conftest import CONTEXT, EOS, SLOTS, Bench
+from tests.server.conftest import CONTEXT, EOS, Bench
+from tests.server.naive import Naive
 from transformers import GPT2LMHeadModel
 
-from gpt2flow.server.constraint import Constraint
 from gpt2flow.server.generation.task import Task
-from gpt2flow.server.logits import Floats
+from gpt2flow.server.model_runner import ModelRunner
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
@@ -33,65 +32,18 @@ from gpt2flow.server.params import (
     SamplingParams,
     StoppingParams,
 )
-from gpt2flow.server.sampler import Sampler, make_rng
-
-
-@dataclass
-class Naive:
-    """Decodes one candidate by running the whole sequence again for every token."""
-
-    bench: Bench
-
-    def logits(self, tokens: Sequence[int]) -> Floats:
-        last = len(tokens) - 1
-        values: Floats = self.bench.runner.run_chunk(SLOTS - 1, tokens, 0, [last])[0]
-        return values
-
-    def decode(self, prompt: Sequence[int], params: GenerationParams, index: int = 0) -> list[int]:
-        task = self.bench.task(prompt, params)
-        generation = task._generation  # type: ignore[attr-defined]
-        assert isinstance(params.decoding, SamplingParams)
-        sampler = Sampler(params.decoding, generation.processors)
-        rng, constraint = make_rng(generation.seed, index), generation.constraint
-        tokens = list(prompt)
-        while True:
-            forced = constraint.forced() if constraint else []
-            for token in forced:
-                tokens.append(token)
-                if self.ends(tokens[len(prompt) :], generation, constraint):
-                    return tokens[len(prompt) :]
-            allowed = constraint.allowed() if constraint else None
-            token = sampler.choose(self.logits(tokens), tokens, len(prompt), rng, allowed)
-            if token is None:
-                return tokens[len(prompt) :]
-            tokens.append(token)
-            if self.ends(tokens[len(prompt) :], generation, constraint):
-                return tokens[len(prompt) :]
-
-    def ends(self, produced: list[int], generation: Any, constraint: Constraint | None) -> bool:
-        stopping, token = generation.params.stopping, produced[-1]
-        if token in stopping.stop_token_ids:
-            return True
-        if token == EOS and (constraint is not None or not stopping.ignore_eos):
-            return True
-        if len(produced) >= stopping.min_new_tokens:
-            text = self.bench.tokenizer.decode(produced)
-            if any(stop in text for stop in stopping.stop_strings):
-                return True
-        if constraint is not None:
-            constraint.advance(token)
-            if constraint.complete:
-                return True
-        return len(produced) >= int(generation.max_new_tokens)
 
 
 @settings(deadline=None, max_examples=80)
 @given(prompt=prompts, params=generations)
 def test_alone_it_equals_the_naive_decode(
-    make_bench: Callable[[], Bench], prompt: list[int], params: GenerationParams
+    make_bench: Callable[[], Bench],
+    fresh: ModelRunner,
+    prompt: list[int],
+    params: GenerationParams,
 ) -> None:
     bench = make_bench()
-    expected = [Naive(bench).decode(prompt, params, index) for index in range(params.width)]
+    expected = [Naive(bench, fresh).decode(prompt, params, index) for index in range(params.width)]
     assert bench.tokens(prompt, params) == expected
     bench.assert_all_free()
 

@@ -65,6 +65,12 @@ def test_ranges_of_sampling(name: str, bad: list[Any], good: list[Any]) -> None:
         assert bad_fields(decoding=SamplingParams(**{name: value})) == [], value
 
 
+@pytest.mark.parametrize("bad,good", [(-101, -100), (101, 100)])
+def test_the_range_of_priorities(bad: int, good: int) -> None:
+    assert bad_fields(priority=bad) == ["options.priority"]
+    assert bad_fields(priority=good) == []
+
+
 @pytest.mark.parametrize(
     "name,bad,good",
     [

@@ -2,52 +2,12 @@
 
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.server.driver import Driver
 
-from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.scheduler import Chunk, Decode, Scheduler
-from gpt2flow.server.sequence import FinishReason, Request, Sequence
-
-IDS = itertools.count()
-
-
-class Driver:
-    """Runs a schedule the way the engine does, with tokens that mean nothing."""
-
-    def __init__(self, slots: int = 4, chunk: int = 4) -> None:
-        self.cache = SlotCache(slots, 1000)
-        self.scheduler = Scheduler(self.cache, chunk)
-
-    def add(self, prompt: int, *, width: int = 1, priority: int = 0) -> Request:
-        number = next(IDS)
-        request = Request(number, [number] * prompt, width, arrival=0.0, priority=priority)
-        self.scheduler.add(request)
-        return request
-
-    def admit(self) -> list[Request]:
-        admitted = self.scheduler.admit()
-        for request in admitted:
-            sequence = Sequence(list(request.prompt), len(request.prompt), request.slots[0], 0)
-            request.sequences.append(sequence)
-        return admitted
-
-    def step(self) -> tuple[str, list[int]]:
-        """Runs the next batch; returns its kind and the requests in it."""
-        self.admit()
-        batch = self.scheduler.schedule()
-        assert batch is not None
-        if isinstance(batch, Chunk):
-            sequence = batch.sequence
-            assert self.cache.lengths[sequence.slot] == batch.start
-            self.cache.extend(sequence.slot, sequence.tokens[batch.start : batch.stop])
-            if batch.stop == len(sequence.tokens):
-                sequence.tokens.append(1)
-            return f"chunk {batch.start}:{batch.stop}", [batch.request.id]
-        for sequence in batch.sequences:
-            self.cache.extend(sequence.slot, [1])
-            sequence.tokens.append(1)
-        return "decode", [request.id for request, _ in batch.parts]
+from gpt2flow.server.scheduler import FIRST_COME_EVERY, Chunk, Decode
+from gpt2flow.server.sequence import FinishReason, Sequence
 
 
 def test_nothing_to_do() -> None:
@@ -101,69 +61,6 @@ def test_all_that_lack_one_token_are_decoded_together() -> None:
     assert driver.step() == ("decode", [request.id for request in requests])
 
 
-def test_requests_wait_for_slots_in_order_of_arrival() -> None:
-    driver = Driver(slots=2)
-    first, second, third = (driver.add(1) for _ in range(3))
-    assert driver.admit() == [first, second]
-    driver.scheduler.remove(first)
-    assert driver.admit() == [third]
-
-
-def test_a_higher_priority_goes_first() -> None:
-    driver = Driver(slots=1)
-    running = driver.add(1)
-    driver.admit()
-    low, high = driver.add(1), driver.add(1, priority=5)
-    driver.scheduler.remove(running)
-    assert driver.admit() == [high]
-    driver.scheduler.remove(high)
-    assert driver.admit() == [low]
-
-
-@given(st.lists(st.integers(-2, 2), max_size=12), st.sets(st.integers(0, 11)))
-def test_whoever_leaves_the_order_of_the_others_stays(
-    priorities: list[int], leaving: set[int]
-) -> None:
-    driver = Driver(slots=1)
-    blocker = driver.add(1, priority=100)
-    driver.admit()
-    waiting = [driver.add(1, priority=priority) for priority in priorities]
-    for at in leaving & set(range(len(waiting))):
-        driver.scheduler.remove(waiting[at])
-    expected = [each for at, each in enumerate(waiting) if at not in leaving]
-    expected.sort(key=lambda request: (-request.priority, request.id))
-    admitted = []
-    running = blocker
-    for _ in expected:
-        driver.scheduler.remove(running)
-        [running] = driver.admit()
-        admitted.append(running)
-    assert admitted == expected
-
-
-def test_a_wide_request_is_not_overtaken() -> None:
-    driver = Driver(slots=4)
-    narrow = driver.add(1)
-    driver.admit()
-    wide, late = driver.add(1, width=4), driver.add(1)
-    assert driver.admit() == []
-    driver.scheduler.remove(narrow)
-    assert driver.admit() == [wide]
-    assert sorted(wide.slots) == [0, 1, 2, 3]
-    driver.scheduler.remove(wide)
-    assert driver.admit() == [late]
-
-
-def test_removing_frees_slots_wherever_the_request_stands() -> None:
-    driver = Driver(slots=1)
-    running, waiting = driver.add(3), driver.add(3)
-    driver.step()
-    driver.scheduler.remove(waiting)
-    driver.scheduler.remove(running)
-    assert driver.cache.free_slots == 1
-    assert list(driver.scheduler.requests) == []
-
-
 def test_the_last_token_of_an_ended_sequence_is_not_run() -> None:
     driver = Driver()
     request = driver.add(3)
@@ -185,3 +82,99 @@ def test_sequences_of_one_request_adjoin() -> None:
     batch = driver.scheduler.schedule()
     assert isinstance(batch, Decode)
     assert list(batch.sequences) == [*first.sequences, *second.sequences]
+
+
+def test_sequences_in_lockstep_wait_for_each_other() -> None:
+    driver = Driver()
+    request = driver.add(1, width=2)
+    driver.admit()
+    request.lockstep = True
+    request.sequences.append(Sequence([1] * 6, 6, request.slots[1], 5))
+    batches = []
+    for _ in range(3):
+        batch = driver.scheduler.schedule()
+        batches.append(batch)
+        if isinstance(batch, Chunk):
+            driver.cache.extend(batch.sequence.slot, [1] * (batch.stop - batch.start))
+    one, two, last = batches
+    assert isinstance(one, Chunk)
+    assert isinstance(two, Chunk)
+    assert [(each.start, each.stop) for each in (one, two)] == [(0, 4), (4, 5)]
+    assert isinstance(last, Decode)
+    assert list(last.sequences) == request.sequences
+
+
+# --- Chunks of several prompts --------------------------------------------------------
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    driver = Driver()
+    long = driver.add(1000)
+    assert driver.step() == ("chunk 0:4", [long.id])
+    short = driver.add(7)
+    assert driver.chunks(2) == [short.id, short.id]
+    assert short.sequences[0].new_tokens == 1
+
+
+def test_the_prompt_of_a_higher_priority_goes_first() -> None:
+    driver = Driver()
+    low, high = driver.add(5), driver.add(40, priority=1)
+    assert driver.chunks(3) == [high.id] * 3
+    assert low.sequences[0].new_tokens == 0
+
+
+def test_a_long_prompt_has_its_share_in_a_stream_of_higher_ones() -> None:
+    driver = Driver(slots=4)
+    long = driver.add(40)
+    driver.admit()
+    chunks: list[int] = []
+    while long.sequences[0].new_tokens == 0:
+        driver.add(4, priority=5) if len(driver.running) < 4 else None
+        chunks += driver.chunks(1)
+        for request in driver.running:
+            if request.sequences[0].new_tokens and request is not long:
+                driver.scheduler.remove(request)
+                break
+    assert chunks.count(long.id) == 10
+    assert len(chunks) == FIRST_COME_EVERY * 10
+
+
+@settings(derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 30), st.integers(0, 2)), min_size=1))
+def test_a_prompt_waits_no_longer_than_is_stated(arrivals: list[tuple[int, int, int]]) -> None:
+    """And a stream waits for one chunk at most."""
+    driver = Driver(slots=len(arrivals) + 1)
+    stream = driver.add(1)
+    driver.step()
+    due = list(itertools.accumulate(waits for waits, _, _ in arrivals))
+    kinds: list[str] = []
+    limits: dict[int, int] = {}  # By request, the chunk by which its prompt must have been run.
+    for step in range(due[-1] + sum(length for _, length, _ in arrivals) * 2):
+        for at, (_, length, priority) in zip(due, arrivals, strict=True):
+            if at == step:
+                driver.add(length, priority=priority)
+        for request in driver.admit():
+            lacks = [
+                len(each.prompt) - driver.cache.lengths[each.slots[0]] for each in driver.running
+            ]
+            lacks = lacks[: driver.running.index(request) + 1]
+            needed = sum(-(-each // 4) for each in lacks if each > 0)
+            limits[request.id] = kinds.count("chunk") + FIRST_COME_EVERY * needed
+        kind, ids = driver.step()
+        kinds.append(kind.split()[0])
+        assert kind != "decode" or stream.id in ids
+        for request in driver.running:
+            if request is not stream and request.sequences[0].new_tokens:
+                assert kinds.count("chunk") <= limits[request.id]
+                driver.scheduler.remove(request)
+    assert driver.running == [stream]
+    assert ("chunk", "chunk") not in set(itertools.pairwise(kinds))
+
+
+def test_prompts_that_come_together_share_each_chunk() -> None:
+    driver = Driver()
+    requests = [driver.add(0, tokens=range(1, 22)) for _ in range(3)]
+    driver.admit()
+    while any(request.sequences[0].new_tokens == 0 for request in requests):
+        driver.step()
+    assert sum(request.cached_tokens for request in requests) == 2 * 20

@@ -70,7 +70,11 @@ class Lark:
 
 @dataclass(frozen=True)
 class Options:
-    """How to generate; the fields are those of the protocol's GenerationOptions."""
+    """How to generate; the fields are those of the protocol's GenerationOptions.
+
+    A `priority` is from -100 to 100; a higher one is admitted first, and makes
+    running requests of a lower one wait when there is no room for both.
+    """
 
     decoding: Sampling | BeamSearch = Sampling()
     max_new_tokens: int | None = None

@@ -41,6 +41,7 @@ class _Live:
     """A request that has not ended: slots that it takes, events that nobody has read."""
 
     width: int
+    priority: int
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
 
@@ -110,7 +111,7 @@ class AsyncEngine:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         for task in tasks:
-            self._live[task.request.id] = _Live(task.request.width)
+            self._live[task.request.id] = _live(task)
         self.idle.clear()
         queues = [self._live[task.request.id].events for task in tasks]
         self._inbox.put(_Submit(tasks))
@@ -123,10 +124,14 @@ class AsyncEngine:
                     self._inbox.put(_Abort(task.request.id))
 
     def _waiting_with(self, tasks: Sequence[Task]) -> int:
-        """Returns how many requests would wait for slots if these came too."""
-        widths = [live.width for live in self._live.values()]
-        widths += [task.request.width for task in tasks]
-        return sum(taken > self._slots for taken in itertools.accumulate(widths))
+        """Returns how many requests would wait for slots if these came too.
+
+        Higher priorities take theirs first: what they preempt waits as well.
+        """
+        live = [*self._live.values(), *map(_live, tasks)]
+        live.sort(key=lambda each: -each.priority)
+        taken = itertools.accumulate(each.width for each in live)
+        return sum(slots > self._slots for slots in taken)
 
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -172,6 +177,10 @@ class AsyncEngine:
     def _send(self, events: Sequence[Event]) -> None:
         if events:
             self._loop.call_soon_threadsafe(self._deliver, events)
+
+
+def _live(task: Task) -> _Live:
+    return _Live(task.request.width, task.request.priority)
 
 
 async def _until_last(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:

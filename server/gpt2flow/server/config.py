@@ -35,7 +35,8 @@ class EngineConfig:
             are made, at most `max_sequences`. None is no limit but that.
         max_queued: Requests that may wait for slots; more are refused.
         prefill_chunk: Tokens of a prompt that are run at once. It bounds how
-            long a running stream waits for somebody else's prompt.
+            long a running stream waits for others: one chunk of a prompt, and
+            one of what a constraint forced or a preempted request lost.
         default_max_new_tokens: For requests that do not say.
         max_top_logprobs: Alternatives per position that a request may ask for.
     """

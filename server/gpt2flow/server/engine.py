@@ -68,8 +68,9 @@ class Engine:
     def step(self) -> list[Event]:
         """Runs the model once, and returns what that brought: schedule → run → sample → update."""
         events = self._expire()
-        for request in self._scheduler.admit():
-            events += self._guard(request, self._begin)
+        for request in self._scheduler.admit(self._clock()):
+            if not request.sequences:  # One that was preempted goes on as it is.
+                events += self._guard(request, self._begin)
         batch = self._scheduler.schedule()
         if batch is None:
             return events

@@ -17,6 +17,7 @@ MAX_CHOICES = 4096
 MAX_STOP_STRINGS = 32
 MAX_STOP_STRING_CHARACTERS = 1024
 MAX_LOGIT_BIASES = 1024
+MAX_PRIORITY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
         *_stopping(params.stopping, limits),
         *_constraint(params.constraint),
         *_output(params.output, limits),
+        *_priority(params.priority),
     ]
     if violations:
         raise InvalidRequestError(violations)
@@ -293,6 +295,17 @@ def _output(p: OutputParams, limits: Limits) -> Iterator[FieldViolation]:
         )
     }
     yield from _violations("options.output", checks)
+
+
+def _priority(priority: int) -> Iterator[FieldViolation]:
+    # No wider: waiting must be able to make up for it.
+    checks = {
+        "priority": (
+            -MAX_PRIORITY <= priority <= MAX_PRIORITY,
+            f"must be in [{-MAX_PRIORITY}, {MAX_PRIORITY}]",
+        )
+    }
+    yield from _violations("options", checks)
 
 
 def _violations(message: str, checks: dict[str, tuple[bool, str]]) -> Iterator[FieldViolation]:

@@ -1,11 +1,19 @@
-"""Who runs next: admits requests, splits prompts into chunks, batches decode steps."""
+"""Who runs next: admits and preempts requests, splits prompts into chunks, batches decode steps."""
 
-import heapq
+from bisect import insort
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.sequence import Request, Sequence
+
+# Waiting for so long raises the effective priority by one.
+AGING_SECONDS: Final = 10.0
+
+# Of so many chunks of a kind, one goes to the request that was admitted first.
+FIRST_COME_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +50,35 @@ class _Work:
 class Scheduler:
     """Decides, and notes who holds which slots. One run of the model per decision.
 
-    Three kinds of runs take turns, each only when it has work: a decode step of
-    all sequences that lack one token, a chunk of what a constraint forced on one
-    sequence, a chunk of one prompt. So a running stream waits for at most one
-    chunk of each kind between two of its own runs, whatever else arrives.
+    **Runs.** Three kinds take turns, each only when it has work: a decode step
+    of all sequences that lack one token; a chunk of a sequence whose prompt has
+    been run and that lacks more, because a constraint forced them or because it
+    was preempted; a chunk of a prompt. So a running stream waits for at most
+    one chunk of each of the two other kinds between two of its own runs,
+    whatever else arrives.
 
-    Requests are admitted by priority, then in order of arrival, when all slots
-    that they need are free; a request that needs many is not overtaken by
-    smaller ones, so none starves.
+    **Chunks.** Of the sequences that lack several tokens, the one of the
+    highest effective priority goes first, among equals the one that lacks the
+    fewest: a short question does not wait for the prompts of long ones. But
+    each `FIRST_COME_EVERY`-th chunk of a kind goes to the request that was
+    admitted first. So when a prompt and those that were admitted before it are
+    C chunks together, it has been run after at most `FIRST_COME_EVERY` * C
+    chunks of prompts, whatever else arrives.
+
+    **Admission.** Requests are admitted by effective priority, then in order of
+    arrival, when all slots that they need are free. Each `AGING_SECONDS` of
+    waiting raises the effective priority by one, so no stream of higher ones
+    keeps a request waiting for ever. One that needs many slots is not overtaken
+    by narrow ones, of which there may always be more: the slots that become
+    free are kept for it.
+
+    **Preemption.** When the waiting request of the highest priority does not
+    fit, running ones give their slots up to it, the lowest and latest first, if
+    their effective priority is lower than what it asked for and that makes
+    enough room. They wait again, in the order of their arrival among equals,
+    and go on where they were: tokens are kept, what the cache forgot is run
+    again. There is no ping-pong: the own aging of a request preempts nobody,
+    and what waiting raised an effective priority to, it keeps while it runs.
     """
 
     _KINDS = ("decode", "extend", "prefill")
@@ -57,38 +86,42 @@ class Scheduler:
     def __init__(self, cache: SlotCache, chunk_size: int) -> None:
         self._cache = cache
         self._chunk_size = chunk_size
-        self._waiting: list[tuple[int, int, Request]] = []
-        self._running: list[Request] = []
+        self._waiting: list[Request] = []  # By priority as asked for, then by arrival.
+        self._running: list[Request] = []  # In the order of admission.
         self._turn = 0
+        self._chunks: Counter[str] = Counter()
 
     @property
     def requests(self) -> Iterator[Request]:
         """All requests that have not ended, the running ones first."""
         yield from self._running
-        yield from (request for _, _, request in self._waiting)
+        yield from self._waiting
 
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
-        heapq.heappush(self._waiting, (-request.priority, request.id, request))
+        insort(self._waiting, request, key=lambda each: (-each.priority, each.id))
 
     def remove(self, request: Request) -> None:
         """Takes an ended request out, wherever it stands, and frees its slots, which remember."""
-        for slot in request.slots:
-            self._cache.free(slot)
-        request.slots.clear()
         if request in self._running:
             self._running.remove(request)
         else:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not request]
-            heapq.heapify(self._waiting)
+            self._waiting.remove(request)
+        for slot in request.slots:
+            self._cache.free(slot)
+        request.slots.clear()
 
-    def admit(self) -> list[Request]:
-        """Gives free slots to those who wait; returns whom."""
+    def admit(self, now: float) -> list[Request]:
+        """Gives slots to those who wait; returns whom.
+
+        Those among them that were preempted have sequences already, which are
+        in slots again.
+        """
         admitted = []
-        while self._waiting and self._waiting[0][2].width <= self._cache.free_slots:
-            request = heapq.heappop(self._waiting)[2]
-            request.slots = self._cache.allocate(request.width, request.reusable)
-            request.cached_tokens = self._cache.lengths[request.slots[0]]
+        while request := self._next_to_admit(now):
+            self._waiting.remove(request)
+            self._give_slots(request)
+            request.admitted = now
             self._running.append(request)
             admitted.append(request)
         return admitted
@@ -103,28 +136,104 @@ class Scheduler:
                 return self._batch(work, self._KINDS[kind])
         return None
 
+    def _next_to_admit(self, now: float) -> Request | None:
+        """Returns whose turn it is, once there is room, which may be made by preemption."""
+        if not self._waiting:
+            return None
+        if self._cache.free_slots:
+            first = min(self._waiting, key=lambda each: (-_effective_priority(each, now), each.id))
+            if first.width <= self._cache.free_slots:
+                return first
+        highest = self._waiting[0]
+        victims = self._victims(highest)
+        for victim in victims:
+            self._preempt(victim, now)
+        return highest if victims else None
+
+    def _victims(self, request: Request) -> list[Request]:
+        """Returns whom to preempt so that a request fits; nobody if that is not enough."""
+        room = self._cache.free_slots
+        victims: list[Request] = []
+        latest_first = reversed(self._running)
+        for each in sorted(latest_first, key=_running_priority):
+            if room >= request.width or _running_priority(each) >= request.priority:
+                break
+            victims.append(each)
+            room += len(each.slots)
+        return victims if room >= request.width else []
+
+    def _preempt(self, request: Request, now: float) -> None:
+        """Puts a running request back into the queue; it will go on where it is."""
+        for sequence in request.sequences:
+            sequence.logits_from = max(sequence.logits_from, self._cache.lengths[sequence.slot])
+        request.width = len(request.slots)
+        request.queued += now - request.admitted
+        request.preemptions += 1
+        self.remove(request)
+        self.add(request)
+
+    def _give_slots(self, request: Request) -> None:
+        """Reserves the slots of a request, with what the cache remembers of its tokens."""
+        # In the order of the slots that they had, where their tokens may still be.
+        for sequence in sorted(request.sequences, key=lambda each: each.slot):
+            [sequence.slot] = self._cache.allocate(1, sequence.reusable)
+            request.slots.append(sequence.slot)
+        if not request.sequences:
+            request.slots = self._cache.allocate(request.width, request.reusable)
+            request.cached_tokens = self._cache.lengths[request.slots[0]]
+        elif rest := request.width - len(request.slots):
+            request.slots += self._cache.allocate(rest)
+
     def _find_work(self) -> _Work:
         work = _Work()
         lengths = self._cache.lengths
         for request in self._running:
-            ready = []
+            ready: list[Sequence] = []
+            behind: list[Sequence] = []
             for sequence in request.sequences:
-                seen = lengths[sequence.slot]
-                if sequence.to_run - seen == 1:
-                    ready.append(sequence)
-                elif seen < sequence.prompt_length:
-                    work.prefill.append((request, sequence))
-                else:
-                    work.extend.append((request, sequence))
-            if ready:
+                lacks_one = sequence.to_run - lengths[sequence.slot] == 1
+                (ready if lacks_one else behind).append(sequence)
+            if ready and not (behind and request.lockstep):
                 work.decode.append((request, ready))
+            for sequence in behind:
+                in_prompt = lengths[sequence.slot] < sequence.prompt_length
+                (work.prefill if in_prompt else work.extend).append((request, sequence))
         return work
 
     def _batch(self, work: _Work, kind: str) -> Chunk | Decode:
         if kind == "decode":
             return Decode(work.decode)
-        request, sequence = (work.extend if kind == "extend" else work.prefill)[0]
-        if request.started is None:  # What came with it may have run the same tokens since.
-            request.cached_tokens = self._cache.reuse(sequence.slot, request.reusable)
+        behind = work.extend if kind == "extend" else work.prefill
+        self._chunks[kind] += 1
+        if self._chunks[kind] % FIRST_COME_EVERY == 0:
+            return self._chunk(*behind[0])
+        return self._chunk(*min(behind, key=self._rank))
+
+    def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
+        """Returns what orders those who want a chunk: the least is first."""
+        request, sequence = behind
+        return -_running_priority(request), sequence.to_run - self._cache.lengths[sequence.slot]
+
+    def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
+        """Returns what of a sequence to run now, at least one token."""
+        stop = sequence.to_run
+        if request.lockstep and len(request.sequences) > 1:
+            stop -= 1  # The last token waits until none of them lacks more.
         start = self._cache.lengths[sequence.slot]
-        return Chunk(request, sequence, start, min(start + self._chunk_size, sequence.to_run))
+        wanted = sequence.reusable[: stop - 1]
+        if start < len(wanted):  # Others may have run the same tokens since.
+            reached = self._cache.reuse(sequence.slot, wanted)
+            if not request.preemptions:
+                request.cached_tokens += reached - start
+            start = reached
+        return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
+
+
+def _effective_priority(request: Request, now: float) -> int:
+    """Returns the priority of a request that has waited until now."""
+    return request.priority + int((now - request.queued) // AGING_SECONDS)
+
+
+def _running_priority(request: Request) -> int:
+    """Returns the effective priority of a running request: what it was when it was admitted."""
+    return _effective_priority(request, request.admitted)

@@ -24,7 +24,8 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         slot: The cache slot that holds its keys and values.
         logits_from: The first position whose logits are wanted. The logits of
-            a position say what follows it.
+            a position say what follows it. When the sequence lost its slot,
+            those of the positions before were taken already.
         grows: Whether tokens are still to be appended.
         finish_reason: Why it ended; None while it grows.
     """
@@ -49,6 +50,11 @@ class Sequence:
         """
         return len(self.tokens) if self.grows else len(self.tokens) - 1
 
+    @property
+    def reusable(self) -> list[int]:
+        """The tokens that the model need not run if the cache has them."""
+        return self.tokens[: self.logits_from]
+
     def finish(self, reason: FinishReason) -> None:
         """Ends it."""
         self.grows = False
@@ -63,14 +69,20 @@ class Request:
         id: Unique in the engine.
         prompt: Token ids, at least one.
         width: Slots that it needs at the same time.
-        priority: Higher is admitted first.
-        all_logits: Whether the logits of the whole prompt are wanted.
         arrival: When it came, in seconds of the engine's clock.
+        priority: As asked for: higher is admitted first, and may preempt lower.
         deadline: When its time is up, on the same clock; None is never.
+        all_logits: Whether the logits of the whole prompt are wanted.
+        lockstep: Whether its sequences get their next tokens all at once.
+        queued: Since when it has waited, on the same clock. Only waiting
+            counts: time with slots before a preemption moves it on.
+        admitted: When it got its slots the last time.
+        preemptions: How often they were taken from it.
         slots: The slots reserved for it; empty while it waits.
         sequences: Those that still need the model.
         cached_tokens: How many tokens of the prompt the model need not run,
-            because the cache had them.
+            because the cache had them; not those that it held itself before a
+            preemption.
         started: When the model first ran for it.
         first_token: When the model had run over the whole prompt.
         finished: When it ended.
@@ -83,12 +95,19 @@ class Request:
     priority: int = 0
     deadline: float | None = None
     all_logits: bool = False
+    lockstep: bool = False
+    queued: float = field(init=False)
+    admitted: float = field(init=False)
+    preemptions: int = 0
     slots: list[int] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
     cached_tokens: int = 0
     started: float | None = None
     first_token: float | None = None
     finished: float | None = None
+
+    def __post_init__(self) -> None:
+        self.queued = self.arrival
 
     @property
     def logits_from(self) -> int:

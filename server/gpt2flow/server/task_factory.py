@@ -142,6 +142,7 @@ class TaskFactory:
         if limit is not None:
             request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))
         if isinstance(params.decoding, BeamSearchParams):
+            request.lockstep = True
             return BeamTask(request, generation, params.decoding)
         return SamplingTask(request, generation, params.decoding)
 

@@ -71,6 +71,7 @@ class ScoreTask(Task):
         """Puts the next continuation in the place of the last; its first token needs no run."""
         sequence = self._sequence
         sequence.tokens[sequence.prompt_length :] = self._continuations[len(self._scores)]
+        sequence.logits_from = sequence.prompt_length
         self._cache.truncate(sequence.slot, sequence.prompt_length)
         self._scores.append([])
         self._score(self._after_prompt, 0)
