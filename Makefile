@@ -88,6 +88,18 @@ understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-o
 bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.
 	@$(BIN)/python benchmarks/serving.py --model $(MODEL)
 
+# What bench-peers measures: CHECKPOINT, or GPT-2 124M of random weights made of TEXT and VOCABULARY
+# (see benchmarks/wikitext_model.py). PEERS holds more of its options, such as --repeats 2.
+CHECKPOINT ?=
+TEXT ?= ../shared/data/wikitext-2-raw
+VOCABULARY ?= ../shared/data/gpt2-tokenizer
+PEERS ?=
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.all-installed ## Measure gpt2flow and its peers side by side.
+	@PYTHONPATH=benchmarks $(BIN)/python -m peers --work build/peers $(PEERS) \
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT),--text $(TEXT) --vocabulary $(VOCABULARY))
+
 .PHONY: clean
 clean: ## Remove the environment and what was built.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,32 @@
+"""The bundle that gpt2flow serves: exported from the checkpoint, or given."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from peers.workers.loop import Setup
+
+
+def prepare_bundle(setup: Setup) -> None:
+    """Exports the checkpoint in the profile that the variant names, unless that was done."""
+    bundle = find_bundle(setup)
+    if (bundle / "manifest.json").exists():
+        return
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "gpt2flow.cli", "export", str(setup.checkpoint), str(bundle)]
+    done = subprocess.run([*command, "--profile", setup.variant], stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise RuntimeError(f"gpt2flow export failed with {done.returncode}, see the log")
+
+
+def find_bundle(setup: Setup) -> Path:
+    """Where the bundle is, or is to be."""
+    return Path(setup.options.get("bundles") or setup.folder) / setup.variant
+
+
+def weight_bytes(bundle: Path) -> int:
+    """Returns what a step of one row reads: the weights without their copy for many rows."""
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    size = sum(path.stat().st_size for path in bundle.glob("model.onnx*"))
+    return size - int(manifest["recipe"].get("second_copy_bytes", 0))

@@ -1,0 +1,52 @@
+"""A server that a worker starts and measures from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+
+
+class Child:
+    """A process that serves, until it is stopped or its worker ends.
+
+    Args:
+        command: What to run; its output goes where the worker's own does.
+        ready: Whether it serves by now.
+
+    Raises:
+        RuntimeError: It ended, or was not ready in two minutes.
+    """
+
+    def __init__(self, command: list[str], ready: Callable[[], bool]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"{Path(command[0]).name} did not start")
+            time.sleep(0.05)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def stop(self) -> None:
+        """Ends it."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def resident(self) -> int:
+        """Returns its resident bytes."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")

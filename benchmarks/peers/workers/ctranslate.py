@@ -1,0 +1,76 @@
+"""CTranslate2: batches of prompts of one length, with the time of every step."""
+
+import json
+import time
+from typing import Any
+
+from peers.workers.loop import Arrivals, Setup, Worker, answer
+
+
+class CTranslate(Worker):
+    """A generator of one replica."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._generator: Any = None
+        self._words: list[str] = []
+
+    def prepare(self) -> None:
+        """Converts the checkpoint."""
+        target = self.setup.folder / f"ctranslate2-{self.setup.variant}"
+        if target.exists():
+            return
+        from ctranslate2.converters import TransformersConverter  # noqa: PLC0415 - brings torch
+
+        draft = target.with_suffix(".draft")
+        converter = TransformersConverter(str(self.setup.checkpoint))
+        converter.convert(str(draft), quantization=self.setup.variant, force=True)
+        draft.rename(target)
+
+    def load(self) -> dict[str, Any]:
+        """Loads the model."""
+        import ctranslate2  # noqa: PLC0415 - its converter's modules are not needed
+
+        model = self.setup.folder / f"ctranslate2-{self.setup.variant}"
+        # Of the ways to compute between the 8-bit products, float32 was the fastest one.
+        compute = self.setup.options.get("compute_type", f"{self.setup.variant}_float32")
+        self._generator = ctranslate2.Generator(
+            str(model), compute_type=compute, inter_threads=1, intra_threads=self.setup.threads
+        )
+        words = (model / "vocabulary.json").read_text(encoding="utf-8")
+        self._words = json.loads(words)
+        return {
+            "version": f"ctranslate2 {ctranslate2.__version__}",
+            "weight_bytes": (model / "model.bin").stat().st_size,
+        }
+
+    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
+        """Continues the prompts as one batch."""
+        arrivals: list[Arrivals] = [[] for _ in prompts]
+        begun = time.perf_counter()
+
+        def note(step: Any) -> bool:
+            arrivals[step.batch_id].append(time.perf_counter() - begun)
+            return False
+
+        self._generate(prompts, new_tokens, callback=note)
+        return arrivals
+
+    def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
+        """Searches with beams."""
+        begun = time.perf_counter()
+        self._generate([prompt], new_tokens, beam_size=beams)
+        return time.perf_counter() - begun
+
+    def _generate(self, prompts: list[list[int]], new_tokens: int, **options: Any) -> None:
+        self._generator.generate_batch(
+            [[self._words[token] for token in prompt] for prompt in prompts],
+            max_length=new_tokens,
+            min_length=new_tokens,
+            include_prompt_in_result=False,
+            **options,
+        )
+
+
+if __name__ == "__main__":
+    answer(CTranslate)

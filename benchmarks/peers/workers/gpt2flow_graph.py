@@ -1,0 +1,60 @@
+"""The graph of a bundle in a bare loop with an argmax: what gpt2flow's server adds its part to."""
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.loop import Arrivals, Setup, Worker, answer
+
+from gpt2flow.server.model_runner import ModelRunner
+
+
+class Gpt2FlowGraph(Worker):
+    """The server's own `ModelRunner`, without server, sampler or scheduler."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._runner: ModelRunner | None = None
+
+    def prepare(self) -> None:
+        """Exports the checkpoint."""
+        prepare_bundle(self.setup)
+
+    def load(self) -> dict[str, Any]:
+        """Loads the graph."""
+        setup, bundle = self.setup, find_bundle(self.setup)
+        self._runner = ModelRunner(
+            bundle / "model.onnx",
+            slots=setup.streams,
+            capacity=setup.capacity,
+            threads=setup.threads,
+        )
+        return {
+            "version": f"onnxruntime {version('onnxruntime')}",
+            "weight_bytes": weight_bytes(bundle),
+        }
+
+    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
+        """Runs the prompts one after the other, then a token of each in every step."""
+        if self._runner is None:
+            raise RuntimeError("not loaded")
+        arrivals: list[Arrivals] = [[] for _ in prompts]
+        begun = time.perf_counter()
+        last = []
+        for slot, prompt in enumerate(prompts):
+            rows = [len(prompt) - 1]
+            logits = self._runner.run_chunk(slot, prompt, past=0, rows=rows)
+            last.append(int(logits[0].argmax()))
+            arrivals[slot].append(time.perf_counter() - begun)
+        for step in range(1, new_tokens):
+            lengths = [len(prompt) + step - 1 for prompt in prompts]
+            last = [int(row.argmax()) for row in self._runner.decode(last, lengths)]
+            now = time.perf_counter() - begun
+            for times in arrivals:
+                times.append(now)
+        return arrivals
+
+
+if __name__ == "__main__":
+    answer(Gpt2FlowGraph)

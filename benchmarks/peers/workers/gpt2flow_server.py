@@ -1,0 +1,138 @@
+"""gpt2flow through gRPC: its server is a process of its own, this one is the client."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.child import Child
+from peers.workers.loop import Arrivals, Setup, Worker, answer
+
+from gpt2flow.client import (
+    AsyncClient,
+    BeamSearch,
+    Delta,
+    Generation,
+    JsonSchema,
+    Options,
+    Sampling,
+)
+
+_SECONDS = 120.0
+Result = TypeVar("Result")
+
+_GREEDY = Sampling(temperature=0.0)
+
+
+class Gpt2FlowServer(Worker):
+    """`gpt2flow serve` with a slot for each stream."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._server: Child | None = None
+        self._address = ""
+        self._runner = asyncio.Runner()
+        self._client: AsyncClient | None = None
+
+    def prepare(self) -> None:
+        """Exports the checkpoint."""
+        prepare_bundle(self.setup)
+
+    def load(self) -> dict[str, Any]:
+        """Starts the server."""
+        if self._client:
+            self._run(self._client.close())
+        if self._server:
+            self._server.stop()
+        setup, bundle = self.setup, find_bundle(self.setup)
+        with tempfile.TemporaryDirectory() as folder:
+            ready = Path(folder) / "port"
+            command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(bundle)]
+            command += ["--address", "127.0.0.1:0", "--ready-file", str(ready)]
+            command += ["--threads", str(setup.threads), "--max-sequences", str(setup.streams)]
+            self._server = Child([*command, *setup.options.get("serve", [])], ready.exists)
+            self._address = f"127.0.0.1:{ready.read_text(encoding='ascii').strip()}"
+        self._client = self._run(self._connect())
+        return {"version": _version(), "weight_bytes": weight_bytes(bundle)}
+
+    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
+        """Sends all requests at once."""
+        options = Options(_GREEDY, max_new_tokens=new_tokens, ignore_eos=True, token_ids=True)
+
+        async def burst() -> list[Arrivals]:
+            begun = time.perf_counter()
+            streams = (self._arrivals(prompt, options, begun) for prompt in prompts)
+            return list(await asyncio.gather(*streams))
+
+        return self._run(burst())
+
+    def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
+        """Searches with beams."""
+        search = BeamSearch(beams)
+        options = Options(search, max_new_tokens=new_tokens, ignore_eos=True)
+        begun = time.perf_counter()
+        self._run(self._connected.generate(prompt, options))
+        return time.perf_counter() - begun
+
+    def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
+        """Asks for JSON."""
+        constraint = JsonSchema(json.dumps(schema))
+        options = Options(_GREEDY, max_new_tokens=most, constraint=constraint)
+        begun = time.perf_counter()
+        text, end = self._run(self._whole(prompt, options))
+        return {
+            "seconds": time.perf_counter() - begun,
+            "tokens": end.usage.completion_tokens,
+            "cached": end.usage.cached_tokens,
+            "text": text,
+        }
+
+    def memory(self) -> int:
+        """Returns the server's resident bytes."""
+        if self._server is None:
+            raise RuntimeError("not loaded")
+        return self._server.resident()
+
+    async def _connect(self) -> AsyncClient:
+        return AsyncClient(self._address, timeout=_SECONDS)
+
+    async def _arrivals(self, prompt: list[int], options: Options, begun: float) -> Arrivals:
+        arrivals: Arrivals = []
+        async for item in self._connected.stream(prompt, options):
+            if isinstance(item, Delta):
+                arrivals += [time.perf_counter() - begun] * len(item.token_ids)
+        return arrivals
+
+    async def _whole(self, prompt: list[int], options: Options) -> tuple[str, Generation]:
+        """Returns the text and the end of a stream, which is what llama-server is asked for."""
+        text = ""
+        async for item in self._connected.stream(prompt, options):
+            if isinstance(item, Generation):
+                return text, item
+            text += item.text
+        raise RuntimeError("the stream had no end")
+
+    @property
+    def _connected(self) -> AsyncClient:
+        if self._client is None:
+            raise RuntimeError("not loaded")
+        return self._client
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(work)
+
+
+def _version() -> str:
+    command = [sys.executable, "-m", "gpt2flow.cli", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    answer(Gpt2FlowServer)

@@ -1,0 +1,104 @@
+"""`generate` of transformers, and of Optimum's ORTModelForCausalLM in dynamic int8."""
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from peers.workers.loop import Arrivals, Setup, Worker, answer
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+
+
+class Clock(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow transformers
+    """Notes when the logits of each step were there; the argmax that follows is cheap."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, _ids: Any, scores: Any) -> Any:
+        """Leaves the scores as they are."""
+        self.times.append(time.perf_counter())
+        return scores
+
+
+class HuggingFace(Worker):
+    """A model with transformers' `generate`; the variant says whose."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._model: Any = None
+
+    def prepare(self) -> None:
+        """Exports and quantizes the checkpoint for onnxruntime."""
+        target = self.setup.folder / "int8"
+        if self.setup.variant == "fp32" or target.exists():
+            return
+        from optimum.onnxruntime import (  # noqa: PLC0415 - transformers' environment lacks it
+            ORTModelForCausalLM,
+            ORTQuantizer,
+        )
+        from optimum.onnxruntime.configuration import AutoQuantizationConfig  # noqa: PLC0415
+
+        full, draft = self.setup.folder / "fp32", target.with_suffix(".draft")
+        exported = ORTModelForCausalLM.from_pretrained(
+            self.setup.checkpoint, export=True, use_cache=True
+        )
+        exported.save_pretrained(full)
+        quantizer = ORTQuantizer.from_pretrained(full, file_name="model.onnx")
+        config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+        quantizer.quantize(save_dir=draft, quantization_config=config)
+        draft.rename(target)
+
+    def load(self) -> dict[str, Any]:
+        """Loads the model."""
+        torch.set_num_threads(self.setup.threads)
+        if self.setup.variant == "fp32":
+            self._model = AutoModelForCausalLM.from_pretrained(
+                self.setup.checkpoint, dtype=torch.float32
+            ).eval()
+            size = sum(tensor.nbytes for tensor in self._model.state_dict().values())
+            return {"version": f"transformers {version('transformers')}", "weight_bytes": size}
+        import onnxruntime  # noqa: PLC0415 - as above
+        from optimum.onnxruntime import ORTModelForCausalLM  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.setup.threads
+        file = self.setup.folder / "int8" / "model_quantized.onnx"
+        self._model = ORTModelForCausalLM.from_pretrained(
+            file.parent, file_name=file.name, session_options=options
+        )
+        return {
+            "version": f"optimum-onnx {version('optimum-onnx')} on onnxruntime "
+            f"{onnxruntime.__version__}",
+            "weight_bytes": file.stat().st_size,
+        }
+
+    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
+        """Continues the prompts as one batch."""
+        clock = Clock()
+        begun = time.perf_counter()
+        self._generate(prompts, new_tokens, logits_processor=LogitsProcessorList([clock]))
+        return [[each - begun for each in clock.times] for _ in prompts]
+
+    def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
+        """Searches with beams."""
+        begun = time.perf_counter()
+        self._generate([prompt], new_tokens, num_beams=beams)
+        return time.perf_counter() - begun
+
+    def _generate(self, prompts: list[list[int]], new_tokens: int, **options: Any) -> None:
+        ids = torch.tensor(prompts)
+        with torch.inference_mode():
+            self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens,
+                do_sample=False,
+                pad_token_id=0,
+                **options,
+            )
+
+
+if __name__ == "__main__":
+    answer(HuggingFace)
