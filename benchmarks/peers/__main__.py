@@ -53,9 +53,6 @@ def main() -> None:
         },
     }
     machine = describe_machine(options.threads)
-    with Session(options.work.resolve(), setup, _digest(checkpoint)) as session:
-        results = [session.start(engine) for engine in engines]
-        session.measure(results, measurements, Prompts(checkpoint), options.repeats)
     settings = {
         "threads": options.threads,
         "repeats": options.repeats,
@@ -63,7 +60,14 @@ def main() -> None:
         "new tokens": f"{options.new_tokens}, greedy, not ended early",
         "options of gpt2flow serve": " ".join(options.serve_option) or "none",
     }
-    print(write_report(options.out or options.work, results, measurements, machine, settings))
+    folder = options.out or options.work
+    table = "nothing was measured"
+    with Session(options.work.resolve(), setup, _digest(checkpoint)) as session:
+        results = [session.start(engine) for engine in engines]
+        # After every round, so that a run that is ended leaves what it has.
+        for _ in session.measure(results, measurements, Prompts(checkpoint), options.repeats):
+            table = write_report(folder, results, measurements, machine, settings)
+    print(table)
 
 
 def _parser() -> argparse.ArgumentParser:

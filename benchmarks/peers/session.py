@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +86,11 @@ class Session:
         measurements: Iterable[Measurement],
         prompts: Prompts,
         repeats: int,
-    ) -> None:
-        """Has all engines take turns; the first round warms up and does not count."""
+    ) -> Iterator[None]:
+        """Has all engines take turns; the first round warms up and does not count.
+
+        Yields after every round that counts.
+        """
         order = [result for result in results if result.missing is None]
         for turn in range(repeats + 1):
             _say(f"round {turn} of {repeats}" if turn else "warming up")
@@ -100,6 +103,8 @@ class Session:
                     if measurement.key in result.engine.can and result.missing is None:
                         self._one(result, measurement, requests, prompts, counts=turn > 0)
             order.reverse()
+            if turn:
+                yield
 
     def _one(
         self,

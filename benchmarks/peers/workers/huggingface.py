@@ -56,7 +56,7 @@ class HuggingFace(Worker):
             self._model = AutoModelForCausalLM.from_pretrained(
                 self.setup.checkpoint, dtype=torch.float32
             ).eval()
-            size = sum(tensor.nbytes for tensor in self._model.state_dict().values())
+            size = sum(weights.nbytes for weights in self._model.parameters())
             return {"version": f"transformers {version('transformers')}", "weight_bytes": size}
         import onnxruntime  # noqa: PLC0415 - as above
         from optimum.onnxruntime import ORTModelForCausalLM  # noqa: PLC0415

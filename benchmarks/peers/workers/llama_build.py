@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+_PACKAGE = "llama-cpp-python"
 _CMAKE = [
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
@@ -111,13 +112,14 @@ def _with_context(checkpoint: Path, folder: Path) -> Path:
 
 def _source() -> Path:
     """Returns the sources of llama.cpp, unpacked from the sdist of the installed version."""
-    package = f"llama_cpp_python-{version('llama_cpp_python')}"
+    release = version(_PACKAGE)
+    package = f"{_PACKAGE.replace('-', '_')}-{release}"
     source = home() / package / "vendor" / "llama.cpp"
     if not source.exists():
         home().mkdir(exist_ok=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-        name = package.replace("_", "-").replace("python-", "python==")
-        _run(*pip, "--no-deps", "--no-binary", ":all:", "--dest", str(home()), name)
+        wanted = ["--no-deps", "--no-binary", _PACKAGE, f"{_PACKAGE}=={release}"]
+        _run(*pip, "--dest", str(home()), *wanted)
         _run("tar", "-xzf", str(home() / f"{package}.tar.gz"), "-C", str(home()))
         products = source / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp"
         text = products.read_text(encoding="utf-8")
