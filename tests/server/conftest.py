@@ -138,6 +138,7 @@ class Bench:
     grammars: GrammarCompiler
     now: float = 0.0
     slots: int = SLOTS
+    draft_tokens: int = 4
     events: dict[int, list[Event]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -151,6 +152,7 @@ class Bench:
             tokenizer=self.tokenizer,
             grammars=self.grammars,
             next_id=itertools.count().__next__,
+            draft_tokens=self.draft_tokens,
         )
 
     def task(

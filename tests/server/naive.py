@@ -11,7 +11,7 @@ from tests.server.conftest import EOS, Bench
 from gpt2flow.server.constraint import Constraint
 from gpt2flow.server.model_runner import ModelRunner
 from gpt2flow.server.params import GenerationParams, SamplingParams
-from gpt2flow.server.ranking import Floats
+from gpt2flow.server.ranking import Floats, Ids
 from gpt2flow.server.sampler import Sampler, make_rng
 from gpt2flow.server.sequence import CacheCopy
 
@@ -70,14 +70,27 @@ class Rerunner:
     """A runner without a cache: whatever is asked for, the whole sequence is run again, alone."""
 
     def __init__(self, runner: ModelRunner) -> None:
+        self.vocabulary_size = runner.vocabulary_size
+        self.some_ids = 0
         self._runner = runner
         self._tokens: defaultdict[int, list[int]] = defaultdict(list)
 
-    def run_chunk(self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]) -> Floats:
+    def run_chunk(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        past: int,
+        rows: Sequence[int],
+        ids: Ids | None = None,
+    ) -> Floats:
+        assert ids is None
         self._tokens[slot][past:] = tokens
         return self._runner.run_chunk(0, self._tokens[slot], 0, [past + row for row in rows])
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
+    ) -> Floats:
+        assert ids is None
         steps = enumerate(zip(tokens, lengths, strict=True))
         return np.concatenate(
             [self.run_chunk(slot, [token], length, [0]) for slot, (token, length) in steps]

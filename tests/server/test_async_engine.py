@@ -15,7 +15,7 @@ from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
 from gpt2flow.server.generation.task import Task
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.params import GenerationParams, Limits, SamplingParams, StoppingParams
-from gpt2flow.server.ranking import Floats
+from gpt2flow.server.ranking import Floats, Ids
 from gpt2flow.server.results import Event, GenerationResult
 from gpt2flow.server.scheduler import Scheduler
 from gpt2flow.server.sequence import CacheCopy
@@ -27,16 +27,26 @@ VOCABULARY = 20
 class CountingRunner:
     """A model that says the token after the last one, slowly."""
 
+    vocabulary_size = VOCABULARY
+    some_ids = 0
+
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.runs = 0
 
     def run_chunk(
-        self, _slot: int, tokens: Sequence[int], _past: int, rows: Sequence[int]
+        self,
+        _slot: int,
+        tokens: Sequence[int],
+        _past: int,
+        rows: Sequence[int],
+        _ids: Ids | None = None,
     ) -> Floats:
         return self._run([tokens[row] for row in rows])
 
-    def decode(self, tokens: Sequence[int], _lengths: Sequence[int]) -> Floats:
+    def decode(
+        self, tokens: Sequence[int], _lengths: Sequence[int], _ids: Ids | None = None
+    ) -> Floats:
         return self._run(tokens)
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:

@@ -24,7 +24,7 @@ MODELS = {"m": Path("somewhere")}
         ({"max_top_logprobs": -1}, "max_top_logprobs is -1"),
     ],
 )
-def test_engine_settings_out_of_range(options: dict[str, int], message: str) -> None:
+def test_engine_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EngineConfig(**options)
 

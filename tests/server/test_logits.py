@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
 from gpt2flow.server import logits
-from gpt2flow.server.logits import Floats, LogitsRows
+from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.ranking import Floats, Ids
 
 VOCABULARY = 200
 
@@ -31,7 +32,7 @@ def by_transformers(processor: Any, tokens: list[int], scores: Floats) -> Floats
     return processed
 
 
-def history(tokens: list[int]) -> logits.Ids:
+def history(tokens: list[int]) -> Ids:
     return np.array(tokens, np.intp)
 
 

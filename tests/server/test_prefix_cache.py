@@ -87,7 +87,7 @@ def test_with_shared_prefixes_it_gives_what_it_gives_alone(
         if bench.events[task.request.id]:
             result = bench.result(task)
             assert [list(each.token_ids) for each in result.candidates] == tokens
-            assert 0 <= result.usage.cached_tokens < result.usage.prompt_tokens
+            assert 0 <= result.usage.cached_tokens <= result.usage.prompt_tokens
         else:
             assert client.cancelled is not None
     assert_remembered_is_true(bench, fresh)
@@ -224,6 +224,7 @@ def test_candidates_that_were_forced_to_their_end_leave_nothing_wrong(
         decoding=SamplingParams(n=3, seed=1),
         stopping=StoppingParams(max_new_tokens=40),
         constraint=ConstraintParams(ConstraintKind.CHOICES, ("please send it to my new address",)),
+        output=OutputParams(logprobs=True),
     )
     bench = make_bench()
     [produced, *_] = bench.tokens(PREFIX[:20], params)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from gpt2flow.server.logits import Floats
 from gpt2flow.server.params import BeamSearchParams, SamplingParams
+from gpt2flow.server.ranking import Floats
 from gpt2flow.server.sampler import Sampler, make_processors, make_rng, process
 
 VOCABULARY = 60

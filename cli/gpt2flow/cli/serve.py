@@ -23,6 +23,9 @@ def serve(
         typer.Option(help="Memory of each model's KV cache, such as 512MB; fewer sequences fit."),
     ] = None,
     max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 256,
+    speculation: Annotated[
+        bool, typer.Option(help="Guess the next tokens of a single stream, and check them.")
+    ] = True,
     max_new_tokens: Annotated[int, typer.Option(help="For requests that do not say.")] = 256,
     drain_seconds: Annotated[float, typer.Option(help="For running requests, at SIGTERM.")] = 30.0,
     ready_file: Annotated[
@@ -51,6 +54,7 @@ def serve(
             max_sequences=max_sequences,
             kv_cache_memory=memory,
             max_queued=max_queued,
+            speculation=speculation,
             default_max_new_tokens=max_new_tokens,
             **threads_given,
         )

@@ -28,7 +28,7 @@ class Candidate:
     token_ids: tuple[int, ...]
     finish_reason: str
     stop_string: str
-    cumulative_logprob: float
+    cumulative_logprob: float | None
     beam_score: float
     logprobs: tuple[TokenLogprob, ...]
 
@@ -164,7 +164,9 @@ def _candidate(message: pb.Candidate) -> Candidate:
         token_ids=tuple(message.token_ids),
         finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
         stop_string=message.stop_string,
-        cumulative_logprob=message.cumulative_logprob,
+        cumulative_logprob=(
+            message.cumulative_logprob if message.HasField("cumulative_logprob") else None
+        ),
         beam_score=message.beam_score,
         logprobs=_logprobs(message.logprobs),
     )

@@ -37,6 +37,8 @@ class EngineConfig:
         prefill_chunk: Tokens of a prompt that are run at once. It bounds how
             long a running stream waits for others: one chunk of a prompt, and
             one of what a constraint forced or a preempted request lost.
+        speculation: Whether a single stream guesses its next tokens from those before, and has
+            the model check them in one run.
         default_max_new_tokens: For requests that do not say.
         max_top_logprobs: Alternatives per position that a request may ask for.
     """
@@ -46,6 +48,7 @@ class EngineConfig:
     kv_cache_memory: int | None = None
     max_queued: int = 256
     prefill_chunk: int = 128
+    speculation: bool = True
     default_max_new_tokens: int = 256
     max_top_logprobs: int = 20
 

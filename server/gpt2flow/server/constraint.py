@@ -69,6 +69,10 @@ class Constraint:
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
+    def valid_start(self, tokens: list[int]) -> list[int]:
+        """Returns those of the leading tokens that may follow one after the other."""
+        return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
+
     def fork(self) -> "Constraint":
         """Returns a constraint in the same state that goes its own way."""
         return Constraint(self._matcher.deep_copy(), self._mask, self._vocabulary_size)

@@ -5,23 +5,32 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from gpt2flow.server.constraint import GrammarError
 from gpt2flow.server.errors import EngineError, InvalidRequestError, ServerError
 from gpt2flow.server.generation.task import Row, Task
 from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.logits import Floats, LogitsRows
+from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.ranking import Floats
 from gpt2flow.server.results import Event, GenerationResult, ScoreResult
 from gpt2flow.server.scheduler import Chunk, Decode, Scheduler
-from gpt2flow.server.sequence import CacheCopy, Request
+from gpt2flow.server.sequence import CacheCopy, Ids, Request
+from gpt2flow.server.sequence import Sequence as CacheRow
 
 
 class Runner(Protocol):
     """What the engine needs of a model; `model_runner.ModelRunner` says what it means."""
 
-    def run_chunk(self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]) -> Floats:
+    vocabulary_size: int
+    some_ids: int
+
+    def run_chunk(
+        self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int], ids: Ids | None
+    ) -> Floats:
         """Runs several tokens of one sequence."""
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None) -> Floats:
         """Runs one token of each of the first slots."""
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
@@ -86,7 +95,7 @@ class Engine:
 
     def _begin(self, task: Task) -> list[Event]:
         task.begin(self._cache)
-        return []
+        return self._progress(task, self._clock()) if task.done else []
 
     def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         """Runs a batch and returns its logits, and which rows of them are whose."""
@@ -101,12 +110,15 @@ class Engine:
     def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
         wanted = range(max(start, sequence.logits_from), stop)
+        tokens = [*sequence.tokens, *sequence.drafts][start:stop]
+        guessed = stop > len(sequence.tokens)
+        ids = None if guessed else self._wanted_ids([sequence])
         logits = self._runner.run_chunk(
-            sequence.slot, sequence.tokens[start:stop], start, [at - start for at in wanted]
+            sequence.slot, tokens, start, [at - start for at in wanted], ids
         )
-        self._cache.extend(sequence.slot, sequence.tokens[start:stop])
+        self._cache.extend(sequence.slot, tokens)
         rows = [Row(sequence, position, row) for row, position in enumerate(wanted)]
-        return LogitsRows(logits), [(chunk.request, rows)]
+        return self._rows(logits, ids), [(chunk.request, rows)]
 
     def _decode(self, batch: Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         lengths = self._cache.lengths
@@ -114,14 +126,27 @@ class Engine:
         tokens = [0] * span
         for sequence in batch.sequences:
             tokens[sequence.slot] = sequence.tokens[lengths[sequence.slot]]
-        logits = self._runner.decode(tokens, lengths[:span])
+        ids = self._wanted_ids(batch.sequences)
+        logits = self._runner.decode(tokens, lengths[:span], ids)
         parts = []
         for request, sequences in batch.parts:
             rows = [Row(each, lengths[each.slot], each.slot) for each in sequences]
             parts.append((request, rows))
         for sequence in batch.sequences:
             self._cache.extend(sequence.slot, (tokens[sequence.slot],))
-        return LogitsRows(logits), parts
+        return self._rows(logits, ids), parts
+
+    def _wanted_ids(self, sequences: Iterable[CacheRow]) -> Ids | None:
+        """Returns the tokens whose logits suffice for all of the sequences; None is all tokens."""
+        wanted = [sequence.logits_ids for sequence in sequences]
+        known = [ids for ids in wanted if ids is not None and len(ids) <= self._runner.some_ids]
+        if len(known) < len(wanted):
+            return None
+        ids = known[0] if len(known) == 1 else np.unique(np.concatenate(known))
+        return ids if len(ids) <= self._runner.some_ids else None
+
+    def _rows(self, logits: Floats, ids: Ids | None) -> LogitsRows:
+        return LogitsRows(logits, ids, self._runner.vocabulary_size)
 
     def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
         """Hands a request its logits."""
@@ -130,7 +155,11 @@ class Engine:
         now = self._clock()
         if request.first_token is None and rows and rows[-1].position + 1 >= len(request.prompt):
             request.first_token = now
-        events = [Event(request.id, delta) for delta in task.deltas()]
+        return self._progress(task, now)
+
+    def _progress(self, task: Task, now: float) -> list[Event]:
+        """Returns what is new of a request; ends it when it is done."""
+        events = [Event(task.request.id, delta) for delta in task.deltas()]
         if task.done:
             events.append(self._end(task, task.result(now)))
         return events

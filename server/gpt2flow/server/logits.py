@@ -16,12 +16,24 @@ class LogitsRows:
     """The logits of one run of the model, with what is computed of them only once.
 
     Attributes:
-        values: float32 [rows, vocabulary].
+        values: float32 [rows, vocabulary], or [rows, ids] where the run was for some tokens only.
     """
 
-    def __init__(self, values: Floats) -> None:
+    def __init__(self, values: Floats, ids: Ids | None = None, vocabulary_size: int = 0) -> None:
+        """Takes the logits, and of which tokens of how many they are; None is all."""
         self.values = values
+        self._ids = ids
+        self._vocabulary_size = vocabulary_size
         self._logsumexp: dict[int, np.float32] = {}
+
+    def row(self, row: int) -> Floats:
+        """Returns the logits of a row: [vocabulary]; of tokens that the run was not for, -inf."""
+        values: Floats = self.values[row]
+        if self._ids is None:
+            return values
+        spread = np.full(self._vocabulary_size, -np.inf, np.float32)
+        spread[self._ids] = values
+        return spread
 
     @cached_property
     def argmax(self) -> list[int]:

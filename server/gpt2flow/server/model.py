@@ -16,6 +16,8 @@ from gpt2flow.server.scheduler import Scheduler
 from gpt2flow.server.task_factory import TaskFactory
 from gpt2flow.server.tokenizer import Tokenizer
 
+_ROWS_OF_ONE_KIND = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -86,6 +88,13 @@ def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
         tokenizer=tokenizer,
         grammars=grammars,
         next_id=engine.next_id,
+        draft_tokens=_draft_tokens(bundle) if config.speculation else 0,
     )
     kv_cache_bytes = runner.slots * runner.slot_bytes
     return Model(name, bundle, limits, tokenizer, tasks, engine, kv_cache_bytes)
+
+
+def _draft_tokens(bundle: Bundle) -> int:
+    """Returns how many tokens are checked together with one at little more than its cost."""
+    # Beyond so many rows, a quantized graph takes operators that pay for many rows only.
+    return (bundle.manifest.recipe.narrow_rows or _ROWS_OF_ONE_KIND) - 1

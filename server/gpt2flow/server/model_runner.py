@@ -10,10 +10,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from gpt2flow.server.errors import ConfigError
-from gpt2flow.server.sequence import CacheCopy
+from gpt2flow.server.sequence import CacheCopy, Ids
 
 Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 _ERRORS_ONLY: Final = 3
 _PAST: Final = "past_key_values."
@@ -37,6 +36,7 @@ class ModelRunner:
     Attributes:
         slots: How many slots the cache has.
         slot_bytes: What each of them takes.
+        vocabulary_size: How many logits a row has.
         some_ids: For how many tokens at most it pays to ask for their logits alone; 0 where the
             graph cannot do that.
     """
@@ -79,9 +79,9 @@ class ModelRunner:
         self._cache = {
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
-        self._vocabulary_size = _vocabulary_size(self._session)
+        self.vocabulary_size = _vocabulary_size(self._session)
         can_choose = any(node.name == "logits_ids" for node in self._session.get_inputs())
-        self.some_ids = self._vocabulary_size // _SOME if can_choose else 0
+        self.some_ids = self.vocabulary_size // _SOME if can_choose else 0
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
 
@@ -91,7 +91,7 @@ class ModelRunner:
         tokens: Sequence[int],
         past: int,
         rows: Sequence[int],
-        ids: Ids = _ALL_IDS,
+        ids: Ids | None = None,
     ) -> Floats:
         """Runs several tokens of one sequence.
 
@@ -100,7 +100,7 @@ class ModelRunner:
             tokens: Those after the first `past` ones.
             past: How many positions of the slot are filled.
             rows: Indices into `tokens`: after which of them logits are wanted.
-            ids: Of which tokens, at most `some_ids`; none means all.
+            ids: Of which tokens, `some_ids` at most and one at least; None is all.
 
         Returns:
             Logits [rows, ids or vocabulary].
@@ -115,12 +115,15 @@ class ModelRunner:
         binding.bind_cpu_input("total_sequence_length", np.array(past + count, np.int32))
         binding.bind_cpu_input("logits_rows", np.array(rows, np.int64))
         self._bind_ids(binding, ids)
-        logits = np.empty((len(rows), len(ids) or self._vocabulary_size), np.float32)
+        columns = self.vocabulary_size if ids is None else len(ids)
+        logits = np.empty((len(rows), columns), np.float32)
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         self._session.run_with_iobinding(binding)
         return logits
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids = _ALL_IDS) -> Floats:
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
+    ) -> Floats:
         """Runs one token of each of the first slots.
 
         A row that does nothing takes part all the same: its token is run at the
@@ -137,7 +140,7 @@ class ModelRunner:
         count = len(tokens)
         if count not in self._steps:
             self._steps[count] = _DecodeStep(
-                self._bind_cache(0, count), count, self._vocabulary_size
+                self._bind_cache(0, count), count, self.vocabulary_size
             )
         step = self._steps[count]
         step.tokens[:, 0] = tokens
@@ -145,7 +148,7 @@ class ModelRunner:
         step.seqlens[:] = lengths
         step.total[...] = max(lengths) + 1
         self._bind_ids(step.binding, ids)
-        if len(ids) == 0:
+        if ids is None:
             step.binding.bind_ortvalue_output("logits", step.logits_value)
             self._session.run_with_iobinding(step.binding)
             return step.logits
@@ -161,9 +164,9 @@ class ModelRunner:
             for array in self._cache.values():
                 array[copy.target, :, span] = array[copy.source, :, span]
 
-    def _bind_ids(self, binding: ort.IOBinding, ids: Ids) -> None:
+    def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
         if self.some_ids:
-            binding.bind_ortvalue_input("logits_ids", ort.OrtValue.ortvalue_from_numpy(ids))
+            binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
 
     def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
         """Returns a binding whose past and present are the slots [start, stop)."""

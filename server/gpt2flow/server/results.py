@@ -31,7 +31,8 @@ class CandidateResult:
         stop_string: The stop string that ended it, or empty.
         token_ids: All produced tokens, the one that ended it included.
         finish_reason: Why it ended.
-        cumulative_logprob: Sum over the produced tokens.
+        cumulative_logprob: Sum over the produced tokens; None under a constraint, unless
+            log-probabilities were asked for.
         beam_score: What it was ranked by, in beam search.
         logprobs: One entry a produced token, if asked for.
     """
@@ -40,7 +41,7 @@ class CandidateResult:
     stop_string: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    cumulative_logprob: float = 0.0
+    cumulative_logprob: float | None = 0.0
     beam_score: float = 0.0
     logprobs: tuple[PositionLogprobs, ...] = ()
 
@@ -53,6 +54,8 @@ class Usage:
     completion_tokens: int = 0
     forced_tokens: int = 0
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,12 +202,22 @@ class Scheduler:
 
     def _batch(self, work: _Work, kind: str) -> Chunk | Decode:
         if kind == "decode":
-            return Decode(work.decode)
+            return self._decode(Decode(work.decode))
         behind = work.extend if kind == "extend" else work.prefill
         self._chunks[kind] += 1
         if self._chunks[kind] % FIRST_COME_EVERY == 0:
             return self._chunk(*behind[0])
         return self._chunk(*min(behind, key=self._rank))
+
+    def _decode(self, step: Decode) -> Chunk | Decode:
+        """Returns a decode step; one of a single sequence also checks what is guessed of it."""
+        request, sequences = step.parts[0]
+        if len(step.parts) > 1 or len(sequences) > 1 or not sequences[0].drafts:
+            return step
+        [sequence] = sequences
+        start = self._cache.lengths[sequence.slot]
+        stop = sequence.to_run + len(sequence.drafts)
+        return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
 
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
         """Returns what orders those who want a chunk: the least is first."""
@@ -224,7 +234,8 @@ class Scheduler:
         if start < len(wanted):  # Others may have run the same tokens since.
             reached = self._cache.reuse(sequence.slot, wanted)
             if not request.preemptions:
-                request.cached_tokens += reached - start
+                prompt = len(request.prompt)
+                request.cached_tokens += min(reached, prompt) - min(start, prompt)
             start = reached
         return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
 

@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.intp]
+
 
 class FinishReason(Enum):
     """Why a sequence ended."""
@@ -26,6 +31,9 @@ class Sequence:
         logits_from: The first position whose logits are wanted. The logits of
             a position say what follows it. When the sequence lost its slot,
             those of the positions before were taken already.
+        logits_ids: The tokens whose logits are wanted; None is all.
+        drafts: Tokens that are guessed to follow; they are run with the others
+            where that costs little, and what the model disagrees with is dropped.
         grows: Whether tokens are still to be appended.
         finish_reason: Why it ended; None while it grows.
     """
@@ -34,6 +42,8 @@ class Sequence:
     prompt_length: int
     slot: int
     logits_from: int
+    logits_ids: Ids | None = None
+    drafts: list[int] = field(default_factory=list)
     grows: bool = True
     finish_reason: FinishReason | None = None
 

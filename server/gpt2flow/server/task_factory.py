@@ -56,12 +56,15 @@ class TaskFactory:
         tokenizer: Tokenizer,
         grammars: GrammarCompiler,
         next_id: Callable[[], int],
+        draft_tokens: int = 0,
     ) -> None:
+        """Takes what is known of the model, and how many tokens are guessed ahead as a rule."""
         self._limits = limits
         self._eos_token_id = eos_token_id
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._next_id = next_id
+        self._draft_tokens = draft_tokens
 
     def generations(
         self,
@@ -105,6 +108,7 @@ class TaskFactory:
                     constraint=constraint and constraint.fork(),
                     tokenizer=self._tokenizer,
                     stream=stream,
+                    draft_tokens=self._draft_tokens,
                 ),
                 arrival,
             )

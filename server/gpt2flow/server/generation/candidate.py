@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from gpt2flow.server.constraint import Constraint
+from gpt2flow.server.generation.prompt_lookup import PromptLookup
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.generation.task import position_logprobs
 from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.ranking import Ids
 from gpt2flow.server.results import (
     CandidateResult,
     Delta,
@@ -16,6 +18,9 @@ from gpt2flow.server.sampler import make_rng
 from gpt2flow.server.sequence import FinishReason, Sequence
 from gpt2flow.server.tokenizer import TextStream
 
+# Where a grammar allows fewer tokens, it is no text that could repeat what stands elsewhere.
+_FREE_CHOICE = 256
+
 
 class Candidate:
     """One continuation as it grows.
@@ -24,7 +29,8 @@ class Candidate:
         sequence: Its tokens.
         logprobs: One entry a scored token, if asked for.
         forced: How many of its tokens the constraint forced.
-        stop_string: What ended it, if a stop string did.
+        allowed: The tokens among which the constraint lets the next one be chosen; None is all.
+        lookup: Guesses what comes next; None where that is not wanted.
     """
 
     def __init__(
@@ -36,6 +42,8 @@ class Candidate:
         self.rng = make_rng(generation.seed, index)
         self.logprobs: list[PositionLogprobs] = []
         self.forced = 0
+        self.allowed: Ids | None = None
+        self.lookup: PromptLookup | None = None
         self._generation = generation
         self._stream = TextStream(generation.params.stopping.stop_strings)
         self._pieces = [generation.echo] if generation.echo else []
@@ -47,16 +55,22 @@ class Candidate:
     @property
     def settled(self) -> bool:
         """Whether it ended and the log-probabilities of all its tokens are known."""
-        return not self.sequence.grows and self._scored == self.sequence.new_tokens
+        return not self.sequence.grows and self._known == self.sequence.new_tokens
+
+    @property
+    def _known(self) -> int:
+        """How many of its tokens are known with all that is wanted of them."""
+        return self._scored if self._generation.scored else self.sequence.new_tokens
 
     def fork(self, index: int, slot: int) -> "Candidate":
         """Returns a candidate with the same past and random numbers of its own."""
         source = self.sequence
-        sequence = replace(source, tokens=list(source.tokens), slot=slot)
+        sequence = replace(source, tokens=list(source.tokens), slot=slot, drafts=[])
         constraint = None if self.constraint is None else self.constraint.fork()
         twin = Candidate(self._generation, index, sequence, constraint)
         twin.logprobs = list(self.logprobs)
         twin.forced = self.forced
+        twin.allowed = self.allowed
         twin._stream = self._stream.fork()
         twin._pieces = list(self._pieces)
         twin._cumulative = self._cumulative
@@ -92,8 +106,40 @@ class Candidate:
             if not self.sequence.grows:
                 return
 
+    def look_ahead(self) -> None:
+        """Prepares the choice of the next token, once all that is known was appended."""
+        sequence = self.sequence
+        if not sequence.grows:
+            return
+        generation = self._generation
+        if self.constraint is not None:
+            self.allowed = self.constraint.allowed()
+        if not generation.scored:
+            sequence.logits_from = len(sequence.tokens) - 1
+            # What changes the logits of a token looks at those of all.
+            sequence.logits_ids = None if generation.processors else self.allowed
+
+    def guess(self) -> None:
+        """Guesses what comes next."""
+        sequence = self.sequence
+        sequence.drafts = []
+        if not (self._generation.draft_tokens and sequence.grows):
+            return
+        if self.allowed is not None and len(self.allowed) < _FREE_CHOICE:
+            return
+        if self.lookup is None:
+            self.lookup = PromptLookup(sequence.tokens, self._generation.draft_tokens)
+        self.lookup.extend(sequence.tokens[len(self.lookup) :])
+        # One token always comes of the run itself.
+        limit = self._generation.max_new_tokens - sequence.new_tokens - 1
+        sequence.drafts = self.lookup.guess(limit)
+        if self.constraint is not None:
+            sequence.drafts = self.constraint.valid_start(sequence.drafts)
+
     def score(self, token_id: int, logits: LogitsRows, row: int) -> None:
-        """Notes the log-probability of the next token that has none yet."""
+        """Notes the log-probability of the next token that has none yet, if that is wanted."""
+        if not self._generation.scored:
+            return
         self._scored += 1
         self._cumulative += logits.logprob(row, token_id)
         output = self._generation.params.output
@@ -121,11 +167,11 @@ class Candidate:
         output, sequence = self._generation.params.output, self.sequence
         text = "".join(self._pieces[self._sent_pieces :])
         self._sent_pieces = len(self._pieces)
-        sent, scored = self._sent_tokens, self._scored
-        self._sent_tokens = scored
+        sent, known = self._sent_tokens, self._known
+        self._sent_tokens = known
         start = sequence.prompt_length
-        tokens = tuple(sequence.tokens[start + sent : start + scored]) if output.token_ids else ()
-        logprobs = tuple(self.logprobs[sent:scored])
+        tokens = tuple(sequence.tokens[start + sent : start + known]) if output.token_ids else ()
+        logprobs = tuple(self.logprobs[sent:known])
         if text or tokens or logprobs:
             return Delta(self.index, text, tokens, logprobs)
         return None
@@ -139,7 +185,7 @@ class Candidate:
             token_ids=tuple(sequence.tokens[sequence.prompt_length :]),
             finish_reason=sequence.finish_reason,
             stop_string=self._stream.stop_string,
-            cumulative_logprob=self._cumulative,
+            cumulative_logprob=self._cumulative if self._generation.scored else None,
             logprobs=tuple(self.logprobs),
         )
 

@@ -1,6 +1,7 @@
 """Candidates of one prompt, each grown token by token."""
 
 from collections.abc import Sequence as Items
+from itertools import groupby
 
 from gpt2flow.server.errors import ServerError
 from gpt2flow.server.generation.candidate import Candidate
@@ -47,27 +48,51 @@ class SamplingTask(Task):
         )
         candidate = Candidate(generation, 0, sequence, generation.constraint)
         candidate.append_forced()
+        candidate.look_ahead()
         self._add(candidate)
+        if candidate.settled:  # Its constraint left no choice at all.
+            self._fork(candidate)
+            self._retire_settled()
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Scores tokens that were forced, and gives each candidate that is up to date a new one."""
-        for sequence, position, row in rows:
-            following = position + 1
-            if following < sequence.prompt_length:
-                self._prompt_logprobs.add(following, logits, row)
-                continue
-            candidate = self._running[sequence]
-            if following < len(sequence.tokens):
-                candidate.score(sequence.tokens[following], logits, row)
-            elif len(self._candidates) < self._count:
-                self._fork(candidate)
-                for each in self._candidates:
-                    self._grow(each, logits, row)
-            else:
-                self._grow(candidate, logits, row)
-            if candidate.settled and len(self._candidates) < self._count:
-                self._fork(candidate)
+        """Takes the logits of each sequence in turn."""
+        for sequence, group in groupby(rows, key=lambda row: row.sequence):
+            self._accept(self._running[sequence], list(group), logits)
+        first = self._candidates[0]
+        if first.settled and len(self._candidates) < self._count:
+            self._fork(first)
         self._retire_settled()
+
+    def _accept(self, candidate: Candidate, rows: Items[Row], logits: LogitsRows) -> None:
+        """Takes logits up to the first token that was guessed wrong, and guesses anew."""
+        sequence = candidate.sequence
+        drafts, known = sequence.drafts, len(sequence.tokens)
+        accepted = 0
+        for _, position, row in rows:
+            if position >= known:
+                if sequence.tokens[position : position + 1] != [drafts[position - known]]:
+                    break
+                accepted += 1
+            self._take(candidate, position + 1, logits, row)
+        drafted = rows[-1].position + 1 - known
+        if drafted > 0 and candidate.lookup is not None:
+            candidate.lookup.learn(drafted, accepted)
+            self._cache.truncate(sequence.slot, known + accepted)
+        candidate.guess()
+
+    def _take(self, candidate: Candidate, following: int, logits: LogitsRows, row: int) -> None:
+        """Uses the logits of what follows a position: of the prompt, known or to be chosen."""
+        sequence = candidate.sequence
+        if following < sequence.prompt_length:
+            self._prompt_logprobs.add(following, logits, row)
+        elif following < len(sequence.tokens):
+            candidate.score(sequence.tokens[following], logits, row)
+        elif len(self._candidates) < self._count:
+            self._fork(candidate)
+            for each in self._candidates:
+                self._grow(each, logits, row)
+        elif sequence.grows:
+            self._grow(candidate, logits, row)
 
     def deltas(self) -> list[Delta]:
         """Returns what is new, if the client wants text as it comes."""
@@ -98,6 +123,10 @@ class SamplingTask(Task):
                 cached_tokens=self.request.cached_tokens,
                 completion_tokens=sum(len(candidate.token_ids) for candidate in candidates),
                 forced_tokens=sum(candidate.forced for candidate in self._candidates),
+                drafted_tokens=sum(each.lookup.drafted for each in self._candidates if each.lookup),
+                accepted_tokens=sum(
+                    each.lookup.accepted for each in self._candidates if each.lookup
+                ),
             ),
             timing=self.timing(finished),
             seed=self._generation.seed,
@@ -126,11 +155,11 @@ class SamplingTask(Task):
             token_id: int | None = logits.argmax[row]
         else:
             token_id = self._sampler.choose(
-                logits.values[row],
+                logits.row(row),
                 sequence.tokens,
                 sequence.prompt_length,
                 candidate.rng,
-                None if candidate.constraint is None else candidate.constraint.allowed(),
+                candidate.allowed,
             )
         if token_id is None:
             candidate.finish(FinishReason.EOS)
@@ -138,6 +167,7 @@ class SamplingTask(Task):
         candidate.append(token_id)
         candidate.score(token_id, logits, row)
         candidate.append_forced()
+        candidate.look_ahead()
 
     def _retire_settled(self) -> None:
         """Gives back the slots of candidates that need no more runs."""

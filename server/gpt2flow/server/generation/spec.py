@@ -29,6 +29,7 @@ class Generation:
         constraint: The grammar at its start.
         tokenizer: Of the model.
         stream: Whether text is wanted as it comes.
+        draft_tokens: Tokens of a guess of what comes next, as a rule; 0 is not to guess.
     """
 
     params: GenerationParams
@@ -41,6 +42,17 @@ class Generation:
     constraint: Constraint | None
     tokenizer: Tokenizer
     stream: bool
+    draft_tokens: int = 0
+
+    @property
+    def scored(self) -> bool:
+        """Whether tokens get log-probabilities.
+
+        Under a grammar only if asked for: they need the logits of all tokens, and those of
+        tokens that are forced; the choice itself needs neither.
+        """
+        output = self.params.output
+        return self.constraint is None or output.logprobs or output.prompt_logprobs
 
 
 class PromptLogprobs:

@@ -149,6 +149,8 @@ def _usage(usage: Usage) -> pb.Usage:
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
         forced_tokens=usage.forced_tokens,
+        drafted_tokens=usage.drafted_tokens,
+        accepted_tokens=usage.accepted_tokens,
     )
 
 
