@@ -7,7 +7,7 @@
 import numpy as np
 import onnx
 
-from gpt2flow.export.cache import LARGEST_INT8, PARTS, Cache, past_names, present_names
+from gpt2flow.export.cache import PARTS, Cache, past_names, present_names
 from gpt2flow.export.model_writer import ModelWriter
 
 
@@ -76,21 +76,23 @@ def _read(
 
 def _codes(writer: ModelWriter, cache: Cache, new: str, part: tuple[int, str]) -> str:
     """Adds the int8 numbers of new keys or values, [1, heads, tokens, head_size]."""
-    add = writer.node
+    layer, name = part
+    assert cache.scales
+    scales = cache.scales.of(layer, name, cache.head_size).ravel()
     shape = np.array([0, 0, cache.architecture.heads, cache.head_size])
-    lowest = writer.constant("lowest_int8", np.array(-LARGEST_INT8 - 1, np.float32))
-    largest = writer.constant("largest_int8", np.array(LARGEST_INT8, np.float32))
-    scale = scale_of(writer, cache, *part)
+    # Division by channel, then one operator that rounds and clips with a scale for all: the
+    # operator's own scales by channel are slow where channels are the innermost dimension.
+    one = writer.constant("code_scale", np.array(1, np.float32))
+    zero = writer.constant("code_zero", np.array(0, np.int8))
+    channel_scales = writer.constant(f"h.{layer}.attn.{name}_scales", scales)
     steps = {
+        "scaled": ("Div", [channel_scales], {}),
+        "rounded": ("QuantizeLinear", [one, zero], {}),
         "heads": ("Reshape", [writer.constant("heads_shape", shape)], {}),
-        "rows": ("Transpose", [], {"perm": [0, 2, 1, 3]}),
-        "scaled": ("Div", [scale], {}),
-        "rounded": ("Round", [], {}),
-        "clipped": ("Clip", [lowest, largest], {}),
-        "codes": ("Cast", [], {"to": onnx.TensorProto.INT8}),
+        "codes": ("Transpose", [], {"perm": [0, 2, 1, 3]}),
     }
     outcome = new
     for step, (operator, inputs, attributes) in steps.items():
         output = f"{new}.{step}"
-        outcome = add(operator, [outcome, *inputs], [output], name=output, **attributes)
+        outcome = writer.node(operator, [outcome, *inputs], [output], name=output, **attributes)
     return outcome

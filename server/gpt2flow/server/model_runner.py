@@ -80,8 +80,8 @@ class ModelRunner:
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
         self.vocabulary_size = _vocabulary_size(self._session)
-        can_choose = any(node.name == "logits_ids" for node in self._session.get_inputs())
-        self.some_ids = self.vocabulary_size // _SOME if can_choose else 0
+        self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
+        self.some_ids = self.vocabulary_size // _SOME if self._chooses else 0
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
 
@@ -165,7 +165,7 @@ class ModelRunner:
                 array[copy.target, :, span] = array[copy.source, :, span]
 
     def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
-        if self.some_ids:
+        if self._chooses:
             binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
 
     def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
