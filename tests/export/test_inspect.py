@@ -25,8 +25,9 @@ def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
     assert inspection.sizes == {
         path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json"
     }
+    # Those that share a matrix count: the token embedding, and the head of few rows or few tokens.
     assert inspection.storage == {
-        "8 bits in blocks of 16": 9,
+        "8 bits in blocks of 16": 10,
         "8 bits in blocks of 64": 2,
         "8 bits in columns": 9,
     }
@@ -36,6 +37,9 @@ def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
     # Those of branches count: each layer decodes few rows, decodes many, and prefills.
     assert inspection.operators["GroupQueryAttention"] == 4
     assert inspection.operators["Attention"] == 2
+    # Rows of tokens, of positions, and of the tokens whose logits alone are asked for.
+    assert inspection.operators["GatherBlockQuantized"] == 3
+    assert inspection.operators["Gemm"] == 1
     assert json.loads(json.dumps(inspection.as_json()))["manifest"]["recipe"]["profile"] == "int8"
 
 

@@ -14,6 +14,7 @@ from tests.export.conftest import weights_of
 from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.cache import CacheScales
+from gpt2flow.export.model_writer import tensor_info
 from gpt2flow.export.quantize import quantize_columns, round_to_nearest
 from gpt2flow.export.recipe import (
     COLUMNS,
@@ -25,7 +26,7 @@ from gpt2flow.export.recipe import (
     fitting,
 )
 from gpt2flow.export.served_model import ServedModel
-from gpt2flow.export.serving_graph import GraphFacts, write_serving_graph
+from gpt2flow.export.serving_graph import NARROW, SOME, WIDE, GraphFacts, write_serving_graph
 
 FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
 TOKENS = np.random.default_rng(3).integers(0, 113, 30)
@@ -108,6 +109,34 @@ def test_one_large_row_leaves_the_others_as_exact_as_they_are(
     assert np.abs(served - expected)[others].max() < 0.2 * np.ptp(quiet)
 
 
+@pytest.mark.parametrize("recipe", [INT8, INT4], ids=["int8", "int4"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("heads", [{"n_embd": 48, "n_head": 3}, {"n_embd": 50, "n_head": 5}])
+def test_some_logits_are_of_the_entries_that_the_numbers_stand_for(
+    make_model: Any, tmp_path: Path, heads: dict[str, int], *, tied: bool, recipe: ProfileRecipe
+) -> None:
+    """Blocks and columns, of the embedding or of a head of its own; rows are not rounded."""
+    model = make_model(tie_word_embeddings=tied, **heads)
+    graph = Graph(tmp_path, model, recipe)
+    tell_hidden(graph)
+    served = graph.open()
+    weight = model.lm_head.weight.detach().numpy()
+    entries = _rounded(weight.T, recipe.entries).T
+    ids = np.array([3, 112, 0, 50, 3])
+    for rows in ([29], [4, 1, 1, 0, 9, 8, 7], []):
+        inputs = {
+            "input_ids": TOKENS[np.newaxis],
+            "position_ids": np.arange(len(TOKENS))[np.newaxis],
+            "seqlens_k": np.array([len(TOKENS) - 1], np.int32),
+            "total_sequence_length": np.array(len(TOKENS), np.int32),
+            "logits_rows": np.array(rows, np.int64),
+            "logits_ids": ids,
+        } | {f"past_key_values.{name}": buffer for name, buffer in served._cache.items()}
+        hidden, logits = served._session.run(["hidden", "logits"], inputs)
+        assert hidden.shape == (len(rows), heads["n_embd"])
+        np.testing.assert_allclose(logits, hidden @ entries[ids].T, atol=1e-4)
+
+
 @pytest.fixture
 def cached(make_model: Any, tmp_path: Path) -> Graph:
     """A graph of exact weights with an int8 cache, so that all error is that of the cache."""
@@ -172,7 +201,9 @@ def test_nothing_of_a_quantized_graph_stays_fp32_and_no_product_is_slow(
     graph = Graph(tmp_path, model, recipe)
     assert FP32_STORAGE not in graph.facts.storage.values()
     nodes = list(all_nodes(onnx.load(graph.path, load_external_data=False).graph))
-    assert not [node for node in nodes if node.op_type in {"MatMul", "Gemm"}]
+    # Only where few tokens are asked for are their entries multiplied as what they stand for.
+    exact = [node for node in nodes if node.op_type in {"MatMul", "Gemm"}]
+    assert [list(node.input) for node in exact] == [["hidden", f"{SOME}lm_head.output"]]
     for node in nodes:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "MatMulNBits":
@@ -203,6 +234,7 @@ def test_storage_is_told_for_every_matrix(make_model: Any, tmp_path: Path) -> No
         "narrow/h.0.mlp.c_fc": four,
         "narrow/h.0.mlp.c_proj": COLUMNS,
         "narrow/lm_head": four,
+        "some/lm_head": eight,
     } | {f"wide/{name}": COLUMNS for name in wide}
     weights = 48 * 144 + 48 * 48 + 48 * 70 + 70 * 48 + 48 * 113
     scales = 4 * (144 + 48 + 70 + 48 + 113)
@@ -221,7 +253,7 @@ def test_a_graph_that_is_fast_for_any_rows_has_one_kind_of_layers(
 ) -> None:
     facts = Graph(tmp_path, make_model(), replace(INT8, narrow_rows=None)).facts
     assert facts.second_copy_bytes == 0
-    assert not [name for name in facts.storage if "/" in name]
+    assert not [name for name in facts.storage if name.startswith((NARROW, WIDE))]
 
 
 def in_chunks(served: ServedModel, size: int) -> FloatArray:
@@ -242,6 +274,14 @@ def all_nodes(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from all_nodes(attribute.g)
+
+
+def tell_hidden(graph: Graph) -> None:
+    """Makes what goes into the head an output of its own."""
+    model = onnx.load(graph.path, load_external_data=False)
+    width = graph.architecture.hidden_size
+    model.graph.output.append(tensor_info("hidden", np.float32, ["rows", width]))
+    graph.path.write_bytes(model.SerializeToString())
 
 
 def leave_activations_alone(path: Path) -> None:

@@ -21,7 +21,7 @@ class Inspection:
         fingerprint: What the server calls it by: the hash of its manifest.
         manifest: Its manifest.
         sizes: Bytes of every file by name, the manifest's own left out.
-        storage: How many matrices are stored in which way.
+        storage: How many nodes have a matrix that is stored in which way; some share theirs.
         operators: How many nodes of which kind its graph has; none where onnx is not installed.
     """
 

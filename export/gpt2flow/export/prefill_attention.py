@@ -4,6 +4,8 @@
 `Attention` on the numbers that the cache stands for takes 1.3 and 3.4 ms with all that it needs.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -85,7 +87,7 @@ def _codes(writer: ModelWriter, cache: Cache, new: str, part: tuple[int, str]) -
     one = writer.constant("code_scale", np.array(1, np.float32))
     zero = writer.constant("code_zero", np.array(0, np.int8))
     channel_scales = writer.constant(f"h.{layer}.attn.{name}_scales", scales)
-    steps = {
+    steps: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         "scaled": ("Div", [channel_scales], {}),
         "rounded": ("QuantizeLinear", [one, zero], {}),
         "heads": ("Reshape", [writer.constant("heads_shape", shape)], {}),

@@ -185,7 +185,7 @@ class _ServingGraph:
             add_all(everything.name)
         none = self._at_most("logits_ids", self._writer.constant("no_ids", np.array(0)))
         branches = {"then_branch": for_all, "else_branch": for_some}
-        self._writer.node("If", [none], ["logits"], name="tokens", **branches)
+        self._writer.node("If", [none], ["logits"], name="logits", **branches)
 
     def _choose_head(self, limit: str, few: Storage, output: str) -> str:
         """Adds both kinds of the head and the choice between them; returns the outcome."""
