@@ -13,6 +13,7 @@ from gpt2flow.server.errors import BundleError
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
+WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 
 

@@ -9,7 +9,14 @@ from gpt2flow.server.constraint import GrammarCompiler
 from gpt2flow.server.engine import Engine
 from gpt2flow.server.errors import BundleError
 from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.manifest import MODEL_NAME, TOKENIZER_NAME, Bundle, load_bundle
+from gpt2flow.server.manifest import (
+    MODEL_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Bundle,
+    load_bundle,
+)
+from gpt2flow.server.memory import release
 from gpt2flow.server.model_runner import ModelRunner, RunnerError
 from gpt2flow.server.params import Limits
 from gpt2flow.server.scheduler import Scheduler
@@ -90,6 +97,7 @@ def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
         next_id=engine.next_id,
         draft_tokens=_draft_tokens(bundle) if config.speculation else 0,
     )
+    release(directory / WEIGHTS_NAME)
     kv_cache_bytes = runner.slots * runner.slot_bytes
     return Model(name, bundle, limits, tokenizer, tasks, engine, kv_cache_bytes)
 

@@ -82,6 +82,7 @@ class ModelRunner:
         self.vocabulary_size = _vocabulary_size(self._session)
         self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
         self.some_ids = self.vocabulary_size // _SOME if self._chooses else 0
+        self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
 
@@ -139,9 +140,7 @@ class ModelRunner:
         """
         count = len(tokens)
         if count not in self._steps:
-            self._steps[count] = _DecodeStep(
-                self._bind_cache(0, count), count, self.vocabulary_size
-            )
+            self._steps[count] = _DecodeStep(self._bind_cache(0, count), self._logits[:count])
         step = self._steps[count]
         step.tokens[:, 0] = tokens
         step.positions[:, 0] = lengths
@@ -181,13 +180,14 @@ class ModelRunner:
 class _DecodeStep:
     """The binding of a decode step over so many rows; its arrays are written, never bound anew."""
 
-    def __init__(self, binding: ort.IOBinding, rows: int, vocabulary_size: int) -> None:
+    def __init__(self, binding: ort.IOBinding, logits: Floats) -> None:
+        rows = len(logits)
         self.binding = binding
         self.tokens = np.zeros((rows, 1), np.int64)
         self.positions = np.zeros((rows, 1), np.int64)
         self.seqlens = np.zeros(rows, np.int32)
         self.total = np.zeros((), np.int32)
-        self.logits = np.zeros((rows, vocabulary_size), np.float32)
+        self.logits = logits
         inputs = {
             "input_ids": self.tokens,
             "position_ids": self.positions,
