@@ -89,16 +89,17 @@ bench: $(VENV)/.run-installed ## Measure the shipped model's latency and through
 	@$(BIN)/python benchmarks/serving.py --model $(MODEL)
 
 # What bench-peers measures: CHECKPOINT, or GPT-2 124M of random weights made of TEXT and VOCABULARY
-# (see benchmarks/wikitext_model.py). PEERS holds more of its options, such as --repeats 2.
+# (folders, see benchmarks/wikitext_model.py). PEERS holds more options, such as --repeats 2.
 CHECKPOINT ?=
-TEXT ?= ../shared/data/wikitext-2-raw
-VOCABULARY ?= ../shared/data/gpt2-tokenizer
+TEXT ?=
+VOCABULARY ?=
 PEERS ?=
 
 .PHONY: bench-peers
 bench-peers: $(VENV)/.all-installed ## Measure gpt2flow and its peers side by side.
 	@PYTHONPATH=benchmarks $(BIN)/python -m peers --work build/peers $(PEERS) \
-	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT),--text $(TEXT) --vocabulary $(VOCABULARY))
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(TEXT),--text $(TEXT)) \
+	  $(if $(VOCABULARY),--vocabulary $(VOCABULARY))
 
 .PHONY: clean
 clean: ## Remove the environment and what was built.

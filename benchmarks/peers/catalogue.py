@@ -40,6 +40,14 @@ _LLAMA, _LLAMA_SERVER, _OPENVINO = "llama-cpp", "llama_server", "openvino"
 ENGINES = [
     Engine("gpt2flow-int8", "gpt2flow int8, gRPC", None, "gpt2flow_server", "int8", _SERVED),
     Engine("gpt2flow-int4", "gpt2flow int4, gRPC", None, "gpt2flow_server", "int4", _SERVED),
+    Engine(
+        "gpt2flow-int4-guessing",
+        "gpt2flow int4, gRPC, guessing ahead",
+        None,
+        "gpt2flow_server",
+        "int4 guessing",
+        frozenset({"x1"}),
+    ),
     Engine("graph-int8", "its int8 graph alone", None, "gpt2flow_graph", "int8", STREAMS),
     Engine("graph-int4", "its int4 graph alone", None, "gpt2flow_graph", "int4", STREAMS),
     Engine(

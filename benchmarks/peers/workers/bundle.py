@@ -15,14 +15,19 @@ def prepare_bundle(setup: Setup) -> None:
         return
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "gpt2flow.cli", "export", str(setup.checkpoint), str(bundle)]
-    done = subprocess.run([*command, "--profile", setup.variant], stdout=sys.stderr, check=False)
+    done = subprocess.run([*command, "--profile", _profile(setup)], stdout=sys.stderr, check=False)
     if done.returncode:
         raise RuntimeError(f"gpt2flow export failed with {done.returncode}, see the log")
 
 
 def find_bundle(setup: Setup) -> Path:
     """Where the bundle is, or is to be."""
-    return Path(setup.options.get("bundles") or setup.folder) / setup.variant
+    return Path(setup.options.get("bundles") or setup.folder) / _profile(setup)
+
+
+def _profile(setup: Setup) -> str:
+    """The first word of the variant."""
+    return setup.variant.split()[0]
 
 
 def weight_bytes(bundle: Path) -> int:

@@ -56,6 +56,8 @@ class Gpt2FlowServer(Worker):
             command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(bundle)]
             command += ["--address", "127.0.0.1:0", "--ready-file", str(ready)]
             command += ["--threads", str(setup.threads), "--max-sequences", str(setup.streams)]
+            if "guessing" not in setup.variant:
+                command.append("--no-speculation")
             self._server = Child([*command, *setup.options.get("serve", [])], ready.exists)
             self._address = f"127.0.0.1:{ready.read_text(encoding='ascii').strip()}"
         self._client = self._run(self._connect())
