@@ -70,14 +70,14 @@ async def _measure(
     address: str, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> list[Figures]:
     async with AsyncClient(address, timeout=_SECONDS) as client:
-        prompts = await _prompts(client, prompt_tokens)
+        prompts = await held_out_prompts(client, prompt_tokens)
         return [
             await _streams(client, prompts, streams, new_tokens, repeats)
             for streams in (1, 4, 8, 16)
         ]
 
 
-async def _prompts(client: AsyncClient, length: int) -> Iterator[list[int]]:
+async def held_out_prompts(client: AsyncClient, length: int) -> Iterator[list[int]]:
     """Prompts of `length` tokens, each from another place of the text: no cache knows them."""
     lines = HELD_OUT.read_text(encoding="utf-8").splitlines()
     text = " ".join(json.loads(line)["message"] for line in lines)
