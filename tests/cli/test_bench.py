@@ -153,6 +153,8 @@ def test_interrupt_prints_what_was_measured(
     bench: Bench, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from the terminal, while the third request ends; others are in flight."""
+    # A shell starts what runs in the background with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextmanager
     def interrupt(_settings: Settings) -> Iterator[Callable[[Level], None]]:
