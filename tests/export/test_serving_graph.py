@@ -162,6 +162,21 @@ def test_logits_come_for_the_wanted_tokens_only(
     np.testing.assert_allclose(again, runner.decode([7], [6])[:, ids], atol=atol)
 
 
+@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
+def test_the_graph_tells_what_makes_log_probabilities_of_logits(
+    model: Any, make_runner: Any, profile: Profile
+) -> None:
+    runner = make_runner(model, profile)
+    chunk = runner.run_chunk(0, some_tokens(6).tolist(), 0, [0, 5])
+    expected = np.logaddexp.reduce(chunk.astype(np.float64), axis=1)
+    np.testing.assert_allclose(runner.logsumexp, expected, atol=1e-5)
+    step = runner.decode([7], [6])
+    expected = np.logaddexp.reduce(step.astype(np.float64), axis=1)
+    np.testing.assert_allclose(runner.logsumexp, expected, atol=1e-5)
+    runner.decode([7], [6], np.array([3, 112]))
+    assert runner.logsumexp is None  # The sum over some tokens is of no use.
+
+
 def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> None:
     prompt = some_tokens(5)
     expected = model.generate(

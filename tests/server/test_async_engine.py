@@ -29,6 +29,7 @@ class CountingRunner:
 
     vocabulary_size = VOCABULARY
     some_ids = 0
+    logsumexp: Floats | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds

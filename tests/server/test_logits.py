@@ -103,6 +103,13 @@ def test_rows_know_their_logprobs(seed: int, rows: int) -> None:
         )
 
 
+def test_what_the_run_has_summed_up_is_taken() -> None:
+    values = np.stack([random_scores(seed) for seed in range(2)])
+    sums = np.array([3.0, 4.0], np.float32)
+    ours = LogitsRows(values, logsumexp=sums)
+    assert ours.logprob(1, 5) == pytest.approx(float(values[1, 5]) - 4.0)
+
+
 def test_functions_leave_their_arguments_alone() -> None:
     scores = random_scores(0)
     before = scores.copy()

@@ -145,6 +145,13 @@ def test_streams_that_run_together_do_not_guess(bench: Bench) -> None:
     assert all(bench.result(task).usage.drafted_tokens == 0 for task in tasks)
 
 
+def test_a_stream_guesses_again_once_it_is_alone(bench: Bench) -> None:
+    longer = bench.add(bench.task(PROMPT, greedy(70, ignore_eos=True)))
+    bench.add(bench.task(PROMPT, greedy(2, ignore_eos=True)))
+    bench.finish()
+    assert bench.result(longer).usage.drafted_tokens > 0
+
+
 def choices(**options: Any) -> GenerationParams:
     return GenerationParams(
         decoding=GREEDY,

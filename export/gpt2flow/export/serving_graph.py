@@ -6,7 +6,9 @@ length; `logits_rows` int64 [rows], which of the batch · tokens positions to co
 `logits_ids` int64 [ids], of which tokens, none meaning all; and
 `past_key_values.{layer}.key` and `.value` float32 or int8 [batch, heads, capacity, head_size].
 
-Outputs: `logits` float32 [rows, ids or vocabulary]; `present.{layer}.key` and `.value`, to be bound
+Outputs: `logits` float32 [rows, ids or vocabulary]; `logsumexp` float32 [rows], the logarithm of
+the sum of the exponentials of a row's logits, which turns each of them into a log-probability;
+`present.{layer}.key` and `.value`, to be bound
 to the buffers of the past. More than one token per row goes with a batch of one only. The metadata
 of the model say how large the vocabulary is.
 
@@ -186,6 +188,18 @@ class _ServingGraph:
         none = self._at_most("logits_ids", self._writer.constant("no_ids", np.array(0)))
         branches = {"then_branch": for_all, "else_branch": for_some}
         self._writer.node("If", [none], ["logits"], name="logits", **branches)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Adds `logsumexp`: by how much the logits of a row exceed the log-probabilities."""
+        # ReduceLogSumExp is twelve times slower.
+        self._writer.node("LogSoftmax", ["logits"], ["logprobs"], name="logprobs", axis=-1)
+        first = self._writer.constant("first_column", np.array(0))
+        columns = []
+        for values in ("logits", "logprobs"):
+            name = f"{values}.first"
+            columns.append(self._writer.node("Gather", [values, first], [name], name=name, axis=1))
+        self._writer.node("Sub", columns, ["logsumexp"], name="logsumexp")
 
     def _choose_head(self, limit: str, few: Storage, output: str) -> str:
         """Adds both kinds of the head and the choice between them; returns the outcome."""
@@ -219,7 +233,8 @@ class _ServingGraph:
         ]
 
     def _outputs(self) -> list[Any]:
-        return [self._logits("logits"), *self._cache.present_infos("")]
+        rows = tensor_info("logsumexp", np.float32, ["rows"])
+        return [self._logits("logits"), rows, *self._cache.present_infos("")]
 
     def _logits(self, name: str) -> Any:
         return tensor_info(name, np.float32, ["rows", "ids or vocabulary"])

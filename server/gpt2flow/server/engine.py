@@ -24,6 +24,7 @@ class Runner(Protocol):
 
     vocabulary_size: int
     some_ids: int
+    logsumexp: Floats | None
 
     def run_chunk(
         self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int], ids: Ids | None
@@ -80,6 +81,8 @@ class Engine:
         for request in self._scheduler.admit(self._clock()):
             if not request.sequences:  # One that was preempted goes on as it is.
                 events += self._guard(request, self._begin)
+        if alone := self._scheduler.alone:
+            events += self._guard(alone, self._guess)
         batch = self._scheduler.schedule()
         if batch is None:
             return events
@@ -96,6 +99,10 @@ class Engine:
     def _begin(self, task: Task) -> list[Event]:
         task.begin(self._cache)
         return self._progress(task, self._clock()) if task.done else []
+
+    def _guess(self, task: Task) -> list[Event]:
+        task.guess()
+        return []
 
     def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         """Runs a batch and returns its logits, and which rows of them are whose."""
@@ -146,7 +153,7 @@ class Engine:
         return ids if len(ids) <= self._runner.some_ids else None
 
     def _rows(self, logits: Floats, ids: Ids | None) -> LogitsRows:
-        return LogitsRows(logits, ids, self._runner.vocabulary_size)
+        return LogitsRows(logits, ids, self._runner.vocabulary_size, self._runner.logsumexp)
 
     def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
         """Hands a request its logits."""

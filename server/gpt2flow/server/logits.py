@@ -19,12 +19,27 @@ class LogitsRows:
         values: float32 [rows, vocabulary], or [rows, ids] where the run was for some tokens only.
     """
 
-    def __init__(self, values: Floats, ids: Ids | None = None, vocabulary_size: int = 0) -> None:
-        """Takes the logits, and of which tokens of how many they are; None is all."""
+    def __init__(
+        self,
+        values: Floats,
+        ids: Ids | None = None,
+        vocabulary_size: int = 0,
+        logsumexp: Floats | None = None,
+    ) -> None:
+        """Takes what a run brought.
+
+        Args:
+            values: The logits.
+            ids: Of which tokens they are; None is all.
+            vocabulary_size: Of how many.
+            logsumexp: [rows]; None where it is still to be computed.
+        """
         self.values = values
         self._ids = ids
         self._vocabulary_size = vocabulary_size
         self._logsumexp: dict[int, np.float32] = {}
+        if logsumexp is not None:
+            self._logsumexp.update(enumerate(logsumexp))
 
     def row(self, row: int) -> Floats:
         """Returns the logits of a row: [vocabulary]; of tokens that the run was not for, -inf."""

@@ -37,6 +37,8 @@ class ModelRunner:
         slots: How many slots the cache has.
         slot_bytes: What each of them takes.
         vocabulary_size: How many logits a row has.
+        logsumexp: [rows] of the last run for all tokens: the logarithm of the sum of the
+            exponentials of a row's logits; None where the graph does not tell it.
         some_ids: For how many tokens at most it pays to ask for their logits alone; 0 where the
             graph cannot do that.
     """
@@ -81,6 +83,8 @@ class ModelRunner:
         }
         self.vocabulary_size = _vocabulary_size(self._session)
         self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
+        self._sums_up = any(node.name == "logsumexp" for node in self._session.get_outputs())
+        self.logsumexp: Floats | None = None
         self.some_ids = self.vocabulary_size // _SOME if self._chooses else 0
         self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
         self._slot_bindings: dict[int, ort.IOBinding] = {}
@@ -118,8 +122,7 @@ class ModelRunner:
         self._bind_ids(binding, ids)
         columns = self.vocabulary_size if ids is None else len(ids)
         logits = np.empty((len(rows), columns), np.float32)
-        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
-        self._session.run_with_iobinding(binding)
+        self._run(binding, logits, np.empty(len(rows), np.float32), ids)
         return logits
 
     def decode(
@@ -140,20 +143,15 @@ class ModelRunner:
         """
         count = len(tokens)
         if count not in self._steps:
-            self._steps[count] = _DecodeStep(self._bind_cache(0, count), self._logits[:count])
+            self._steps[count] = _DecodeStep(self._bind_cache(0, count), count)
         step = self._steps[count]
         step.tokens[:, 0] = tokens
         step.positions[:, 0] = lengths
         step.seqlens[:] = lengths
         step.total[...] = max(lengths) + 1
         self._bind_ids(step.binding, ids)
-        if ids is None:
-            step.binding.bind_ortvalue_output("logits", step.logits_value)
-            self._session.run_with_iobinding(step.binding)
-            return step.logits
-        logits = np.empty((count, len(ids)), np.float32)
-        step.binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
-        self._session.run_with_iobinding(step.binding)
+        logits = self._logits[:count] if ids is None else np.empty((count, len(ids)), np.float32)
+        self._run(step.binding, logits, step.logsumexp, ids)
         return logits
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
@@ -162,6 +160,16 @@ class ModelRunner:
             span = slice(copy.start, copy.stop)
             for array in self._cache.values():
                 array[copy.target, :, span] = array[copy.source, :, span]
+
+    def _run(
+        self, binding: ort.IOBinding, logits: Floats, logsumexp: Floats, ids: Ids | None
+    ) -> None:
+        """Runs the graph with these arrays as its outputs."""
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
+        if self._sums_up:
+            binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
+        self._session.run_with_iobinding(binding)
+        self.logsumexp = logsumexp if self._sums_up and ids is None else None
 
     def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
         if self._chooses:
@@ -180,14 +188,13 @@ class ModelRunner:
 class _DecodeStep:
     """The binding of a decode step over so many rows; its arrays are written, never bound anew."""
 
-    def __init__(self, binding: ort.IOBinding, logits: Floats) -> None:
-        rows = len(logits)
+    def __init__(self, binding: ort.IOBinding, rows: int) -> None:
         self.binding = binding
         self.tokens = np.zeros((rows, 1), np.int64)
         self.positions = np.zeros((rows, 1), np.int64)
         self.seqlens = np.zeros(rows, np.int32)
         self.total = np.zeros((), np.int32)
-        self.logits = logits
+        self.logsumexp = np.zeros(rows, np.float32)
         inputs = {
             "input_ids": self.tokens,
             "position_ids": self.positions,
@@ -197,7 +204,6 @@ class _DecodeStep:
         }
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-        self.logits_value = ort.OrtValue.ortvalue_from_numpy(self.logits)
 
 
 def _open(model: Path, threads: int) -> ort.InferenceSession:

@@ -97,6 +97,11 @@ class Scheduler:
         yield from self._running
         yield from self._waiting
 
+    @property
+    def alone(self) -> Request | None:
+        """The running request, if there is but one; it has time to have guesses checked."""
+        return self._running[0] if len(self._running) == 1 else None
+
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
         insort(self._waiting, request, key=lambda each: (-each.priority, each.id))

@@ -32,8 +32,8 @@ class Sequence:
             a position say what follows it. When the sequence lost its slot,
             those of the positions before were taken already.
         logits_ids: The tokens whose logits are wanted; None is all.
-        drafts: Tokens that are guessed to follow; they are run with the others
-            where that costs little, and what the model disagrees with is dropped.
+        drafts: Tokens that are guessed to follow, for the next run alone; what the model
+            disagrees with is dropped.
         grows: Whether tokens are still to be appended.
         finish_reason: Why it ended; None while it grows.
     """

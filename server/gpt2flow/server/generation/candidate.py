@@ -120,9 +120,8 @@ class Candidate:
             sequence.logits_ids = None if generation.processors else self.allowed
 
     def guess(self) -> None:
-        """Guesses what comes next."""
+        """Guesses what comes next, for one run."""
         sequence = self.sequence
-        sequence.drafts = []
         if not (self._generation.draft_tokens and sequence.grows):
             return
         if self.allowed is not None and len(self.allowed) < _FREE_CHOICE:

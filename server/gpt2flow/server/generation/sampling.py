@@ -54,6 +54,14 @@ class SamplingTask(Task):
             self._fork(candidate)
             self._retire_settled()
 
+    def guess(self) -> None:
+        """Guesses what comes next of a candidate that runs alone."""
+        if len(self._running) != 1:
+            return
+        [(sequence, candidate)] = self._running.items()
+        if sequence.to_run - self._cache.lengths[sequence.slot] == 1:
+            candidate.guess()
+
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Takes the logits of each sequence in turn."""
         for sequence, group in groupby(rows, key=lambda row: row.sequence):
@@ -64,7 +72,7 @@ class SamplingTask(Task):
         self._retire_settled()
 
     def _accept(self, candidate: Candidate, rows: Items[Row], logits: LogitsRows) -> None:
-        """Takes logits up to the first token that was guessed wrong, and guesses anew."""
+        """Takes logits up to the first token that was guessed wrong."""
         sequence = candidate.sequence
         drafts, known = sequence.drafts, len(sequence.tokens)
         accepted = 0
@@ -78,7 +86,7 @@ class SamplingTask(Task):
         if drafted > 0 and candidate.lookup is not None:
             candidate.lookup.learn(drafted, accepted)
             self._cache.truncate(sequence.slot, known + accepted)
-        candidate.guess()
+        sequence.drafts = []
 
     def _take(self, candidate: Candidate, following: int, logits: LogitsRows, row: int) -> None:
         """Uses the logits of what follows a position: of the prompt, known or to be chosen."""

@@ -47,6 +47,10 @@ class Task(ABC):
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Takes the logits of one run: appends tokens, ends sequences."""
 
+    def guess(self) -> None:
+        """Guesses what comes next, before a run that would be for this request alone."""
+        return
+
     @property
     @abstractmethod
     def done(self) -> bool:
