@@ -46,10 +46,11 @@ test: $(VENV)/.all-installed lint proto-check ## Run every check and every test.
 	@$(BIN)/python -m pytest -q
 
 .PHONY: lint
-lint: $(VENV)/.all-installed ## Ruff and mypy.
+lint: $(VENV)/.all-installed ## Ruff, mypy and hadolint.
 	@echo "Checking style and types"
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/hadolint deploy/Dockerfile
 	@$(BIN)/mypy
 
 PROTO := gpt2flow/inference/v1/inference.proto
@@ -83,6 +84,11 @@ model: $(VENV)/.all-installed ## Train and export the shipped model anew (about 
 .PHONY: understanding
 understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-out messages.
 	@$(BIN)/python benchmarks/understanding.py --model $(MODEL)
+
+.PHONY: image-check
+image-check: $(VENV)/.all-installed ## Build the images' stages and run them read-only (root on Linux).
+	@echo "Building the stages of deploy/Dockerfile and running them, without a container engine"
+	@$(BIN)/python -m pytest -q -rs tests/deploy/image_check.py
 
 .PHONY: bench
 bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.

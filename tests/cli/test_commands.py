@@ -31,6 +31,8 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["serve", "--model", "x", "--kv-cache-memory", "1TB"], 2, "kv_cache_memory is '1TB'"),
         (["generate", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
         (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
+        (["health", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["health", "--timeout", "0"], 2, "--timeout"),
         (["inspect", "nowhere"], 2, "nowhere"),
         (["export", "nowhere", "out"], 2, "nowhere"),
         (["export", "nowhere", "out", "--profile", "int3"], 2, "int3"),

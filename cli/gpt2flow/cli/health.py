@@ -1,0 +1,46 @@
+"""`gpt2flow health`: what a container's health check runs; imports as little as it can."""
+
+from typing import Annotated
+
+import typer
+
+from gpt2flow.cli.generate import DEFAULT_ADDRESS, Address
+from gpt2flow.cli.outcome import CommandError, Exit, needs_extra
+
+
+def health(
+    address: Address = DEFAULT_ADDRESS,
+    model: Annotated[str, typer.Option(help="Ask for one model; default: the server.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 3.0,
+) -> None:
+    """Ask a running server for its health: exit code 0 if it is SERVING, else 1."""
+    with needs_extra("server"):
+        import grpc
+        from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+        from grpc_health.v1.health_pb2_grpc import HealthStub
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = HealthStub(channel).Check(HealthCheckRequest(service=model), timeout=timeout)
+        except grpc.RpcError as error:
+            raise CommandError(_reason(error, address, model), Exit.FAILURE) from error
+    status = HealthCheckResponse.ServingStatus.Name(answer.status)
+    if answer.status != HealthCheckResponse.SERVING:
+        raise CommandError(f"{model or address} is {status}", Exit.FAILURE)
+    typer.echo(status)
+
+
+def _reason(error: object, address: str, model: str) -> str:
+    import grpc
+
+    if not isinstance(error, grpc.Call):
+        return str(error)
+    if error.code() is grpc.StatusCode.NOT_FOUND:
+        return f"the server at {address} has no model {model!r}"
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return f"no server answers at {address}"
+    return f"{error.code().name}: {error.details()}"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds `health`."""
+    app.command()(health)

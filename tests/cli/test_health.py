@@ -1,0 +1,54 @@
+"""`gpt2flow health` says by its exit code whether a server, or one of its models, serves."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from gpt2flow.cli.processes import server
+
+BUNDLE = Path(__file__).parents[2] / "models" / "shop"
+
+
+def ask(*arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "gpt2flow.cli", "health", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout.strip(), done.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(BUNDLE, tmp_path_factory.mktemp("server")) as where:
+        yield where
+
+
+def test_a_server_and_its_model_serve(address: str) -> None:
+    assert ask("--address", address) == (0, "SERVING", "")
+    assert ask("--address", address, "--model", "shop") == (0, "SERVING", "")
+
+
+def test_a_model_that_is_not_there(address: str) -> None:
+    code, out, err = ask("--address", address, "--model", "nobody")
+    assert (code, out) == (1, "")
+    assert err == f"gpt2flow: error: the server at {address} has no model 'nobody'"
+
+
+async def test_a_server_that_drains_is_not_serving() -> None:
+    draining = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, draining)
+    port = draining.add_insecure_port("127.0.0.1:0")
+    await draining.start()
+    await servicer.set("shop", HealthCheckResponse.SERVING)
+    await servicer.enter_graceful_shutdown()
+    for model in ([], ["--model", "shop"]):
+        code, out, err = await asyncio.to_thread(ask, "--address", f"127.0.0.1:{port}", *model)
+        assert (code, out) == (1, "")
+        assert err.endswith("is NOT_SERVING")
+    await draining.stop(None)

@@ -1,0 +1,197 @@
+"""What is in deploy/ fits together: commands that the real command line accepts, and one drain."""
+
+import configparser
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import typer
+import yaml
+from tests.deploy.dockerfile import DEPLOY, Stage, load, settings
+
+import gpt2flow.server
+from gpt2flow.cli.main import app
+
+PROJECT = DEPLOY.parent
+BIN = Path(sys.executable).parent
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+DEPLOYMENT, SERVICE = yaml.safe_load_all((DEPLOY / "kubernetes" / "server.yaml").read_text())
+POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
+CONTAINER: dict[str, Any] = POD["containers"][0]
+
+
+def unit() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(DEPLOY / "systemd" / "gpt2flow.service")
+    return parser["Service"]
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Stage]:
+    return load()
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `serve` with arguments and returns the settings that the server would get."""
+
+    def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
+        configs: list[gpt2flow.server.ServerConfig] = []
+        monkeypatch.setattr(gpt2flow.server, "serve", lambda config, **_: configs.append(config))
+        typer.main.get_command(app).main(arguments, standalone_mode=False)
+        return configs[0]
+
+    return run
+
+
+# What starts a server, and how many seconds it is given to end.
+SERVERS = {
+    "Dockerfile": (settings(load(), "server")["CMD"].words, None),
+    "compose": (
+        COMPOSE["services"]["server"]["command"],
+        seconds(COMPOSE["services"]["server"]["stop_grace_period"]),
+    ),
+    "systemd": (shlex.split(unit()["ExecStart"])[1:], seconds(unit()["TimeoutStopSec"])),
+    "kubernetes": (
+        CONTAINER["args"],
+        POD["terminationGracePeriodSeconds"]
+        - CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_command_is_one_that_serve_accepts(name: str, configured: Any) -> None:
+    arguments, to_end = SERVERS[name]
+    config = configured(arguments)
+    assert list(config.models) == ["shop"]
+    assert config.port == 50051
+    if name == "systemd":
+        assert config.host == "127.0.0.1"
+    else:
+        assert config.host == "0.0.0.0"  # noqa: S104 - inside a container
+        assert config.models["shop"] == Path("/models/shop")
+    if to_end is not None:
+        # The drain, what is flushed, and unloading.
+        assert to_end >= config.drain_seconds + 10
+
+
+@pytest.mark.parametrize("name", ["compose", "kubernetes"])
+def test_threads_are_the_limit_of_processors(name: str, configured: Any) -> None:
+    limits = {
+        "compose": COMPOSE["services"]["server"]["cpus"],
+        "kubernetes": CONTAINER["resources"]["limits"]["cpu"],
+    }
+    assert configured(SERVERS[name][0]).engine.threads == int(limits[name])
+
+
+def test_images_are_not_root_and_by_number(stages: dict[str, Stage]) -> None:
+    for target in ("server", "agent"):
+        assert settings(stages, target)["USER"].rest == "10001:10001"
+    context = POD["securityContext"]
+    assert (context["runAsUser"], context["runAsGroup"]) == (10001, 10001)
+    assert context["runAsNonRoot"] is True
+
+
+def test_nothing_is_writable_and_no_privilege_is_left() -> None:
+    for service in COMPOSE["services"].values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"]
+    assert COMPOSE["services"]["server"]["volumes"] == ["../models:/models:ro"]
+    assert CONTAINER["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert all(mount["readOnly"] for mount in CONTAINER["volumeMounts"])
+    assert unit()["DynamicUser"] == "yes"
+    assert unit()["ProtectSystem"] == "strict"
+
+
+def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
+    for service in COMPOSE["services"].values():
+        build = service["build"]
+        assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
+        assert build["target"] in stages
+    assert settings(stages, "server")["EXPOSE"].words == ["50051"]
+    assert COMPOSE["services"]["server"]["ports"] == ["127.0.0.1:50051:50051"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert CONTAINER[probe]["grpc"]["port"] == 50051
+    assert CONTAINER["ports"][0]["containerPort"] == 50051
+    assert SERVICE["spec"]["ports"][0]["targetPort"] == CONTAINER["ports"][0]["name"]
+    assert SERVICE["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"]
+
+
+def test_context_has_what_is_copied_and_no_more(stages: dict[str, Stage]) -> None:
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = [i.words[:-1] for i in stages["build"].instructions if i.name == "COPY"]
+    assert kept == {name for names in copied for name in names}
+    assert all((PROJECT / name).exists() for name in kept)
+
+
+def test_agent_needs_no_option(stages: dict[str, Stage]) -> None:
+    """What its image sets is what its commands read."""
+    variables = {
+        key: value
+        for i in stages["agent"].instructions
+        if i.name == "ENV"
+        for key, value in i.variables.items()
+    }
+    assert set(variables) == {"GPT2FLOW_ADDRESS", "GPT2FLOW_DATABASE"}
+    command = [sys.executable, "-m", "gpt2flow.cli", "agent", "run", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert all(name in said for name in variables)
+
+
+def linter(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [BIN / arguments[0], *arguments[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_linter_accepts_the_dockerfile_and_finds_what_is_wrong(tmp_path: Path) -> None:
+    checked = linter("hadolint", DEPLOY / "Dockerfile")
+    assert (checked.returncode, checked.stdout) == (0, "")
+    worse = tmp_path / "Dockerfile"
+    worse.write_text((DEPLOY / "Dockerfile").read_text().replace(":3.12-slim-bookworm", ""))
+    assert "DL3006" in linter("hadolint", worse).stdout
+
+
+def test_compose_file_is_of_the_published_schema(tmp_path: Path) -> None:
+    schema = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
+    assert linter(*schema, DEPLOY / "compose.yaml").returncode == 0
+    worse = tmp_path / "compose.yaml"
+    worse.write_text((DEPLOY / "compose.yaml").read_text().replace("read_only:", "readonly:"))
+    assert linter(*schema, worse).returncode == 1
+
+
+def test_kubernetes_objects_are_of_the_published_schema() -> None:
+    for item in (DEPLOYMENT, SERVICE):
+        kubernetes_validate.validate(item, "1.34", strict=True)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_accepts_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
+    # It wants to see the executable, which is another one here.
+    text = (DEPLOY / "systemd" / "gpt2flow.service").read_text()
+    path = tmp_path / "gpt2flow.service"
+    path.write_text(text.replace("/opt/gpt2flow/bin/gpt2flow", str(BIN / "python")))
+    checked = linter(shutil.which("systemd-analyze") or "", "verify", "--man=no", path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    analysed = linter(
+        shutil.which("systemd-analyze") or "", "security", "--offline=yes", "--threshold=20", path
+    )
+    assert analysed.returncode == 0, analysed.stdout[-2000:]
