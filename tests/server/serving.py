@@ -38,7 +38,7 @@ class Running:
 
     @property
     def model(self) -> Model:
-        return self.server._models[0]
+        return self.server.registry.models[0]
 
     async def all_free(self) -> None:
         cache = self.model.engine._engine._cache

@@ -33,7 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "task_factory": {"generation"},
     "memory": set(),
     "model": {"memory", "manifest", "async_engine", "task_factory"},
-    "servicer": {"model", "caller"},
+    "registry": {"model"},
+    "servicer": {"registry", "caller"},
     "app": {"servicer"},
     "__init__": {"app"},
 }

@@ -6,7 +6,13 @@ an event loop.
 
 from typing import TYPE_CHECKING, Any
 
-from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address, parse_bytes
+from gpt2flow.server.config import (
+    EngineConfig,
+    ModelConfig,
+    ServerConfig,
+    parse_address,
+    parse_bytes,
+)
 from gpt2flow.server.errors import BundleError, ConfigError, ServerError, StartupError
 
 if TYPE_CHECKING:
@@ -16,6 +22,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "EngineConfig",
+    "ModelConfig",
     "Server",
     "ServerConfig",
     "ServerError",

@@ -14,7 +14,7 @@ import structlog
 
 from gpt2flow.server.config import ServerConfig
 from gpt2flow.server.errors import StartupError
-from gpt2flow.server.model import Model, load_model
+from gpt2flow.server.registry import Registry
 from gpt2flow.server.servicer import Services
 
 # What was answered last must leave the process before its connections close.
@@ -30,22 +30,24 @@ _CHANNEL_OPTIONS = (
 
 
 class Server:
-    """A gRPC server over loaded models."""
+    """A gRPC server and its models."""
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._models: list[Model] = []
+        self.registry = Registry(config.models, config.drain_seconds)
 
     @property
     def kv_caches(self) -> dict[str, dict[str, int]]:
         """By model, how many sequences its KV cache holds, and the bytes that these take."""
         return {
             model.name: {"slots": model.limits.max_sequences, "bytes": model.kv_cache_bytes}
-            for model in self._models
+            for model in self.registry.models
         }
 
     async def start(self) -> int:
-        """Loads the models and opens the port.
+        """Opens the port, loads the models, and runs each of them once.
+
+        Until the models are loaded, health says NOT_SERVING and requests end with UNAVAILABLE.
 
         Returns:
             The port that was bound.
@@ -55,28 +57,32 @@ class Server:
             ConfigError: The memory for the KV cache does not hold one sequence.
             StartupError: The port cannot be bound.
         """
-        config = self._config
         self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
-        port = _bind(self._server, config)
-        for name, directory in config.models.items():
-            model = await asyncio.to_thread(load_model, name, directory, config.engine)
-            self._models.append(model)
-        for model in self._models:
-            model.engine.start()
-        self._services = Services(self._models)
-        await self._services.add_to(self._server)
+        port = _bind(self._server, self._config)
+        Services(self.registry).add_to(self._server)
         await self._server.start()
+        try:
+            await self.registry.apply(self._config.model_configs)
+        except BaseException:
+            await self.close()
+            raise
         return port
 
     async def stop(self) -> None:
         """Refuses new requests, lets running ones end within the drain time, and closes."""
-        await self._services.drain()
+        await self.drain()
+        await self.close()
+
+    async def drain(self) -> None:
+        """Refuses new requests, and lets running ones end within the drain time."""
+        self.registry.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):
-                for model in self._models:
-                    await model.engine.idle.wait()
-        for model in self._models:
-            await model.engine.stop()
+                await self.registry.finished()
+
+    async def close(self) -> None:
+        """Ends requests that still run with UNAVAILABLE, and closes."""
+        await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
 
 

@@ -72,7 +72,7 @@ class AsyncEngine:
         self._ids = itertools.count()
         self._log = structlog.get_logger().bind(model=name)
         self._thread = threading.Thread(target=self._work, name=f"engine-{name}", daemon=True)
-        self._stopping = False
+        self._stopping: str | None = None
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -81,9 +81,9 @@ class AsyncEngine:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Ends the thread; requests that still run end with `DrainingError`."""
-        self._stopping = True
+    async def stop(self, why: str = "the server is shutting down") -> None:
+        """Ends the thread; requests that still run end with `DrainingError` and this reason."""
+        self._stopping = why
         self._inbox.put(_Stop())
         await asyncio.to_thread(self._thread.join)
 
@@ -103,7 +103,7 @@ class AsyncEngine:
             DrainingError: The engine ends.
         """
         if self._stopping:
-            raise DrainingError("the server is shutting down")
+            raise DrainingError(self._stopping)
         waiting = self._waiting_with(tasks)
         if waiting > self._max_queued:
             raise OverloadedError(
@@ -156,7 +156,7 @@ class AsyncEngine:
                 failure.__cause__ = error
                 events = self._engine.abort_all(failure)
             self._send(events)
-        self._send(self._engine.abort_all(DrainingError("the server is shutting down")))
+        self._send(self._engine.abort_all(DrainingError(self._stopping or "")))
 
     def _read_inbox(self) -> bool:
         """Handles all messages, and waits for one while idle; returns whether to go on."""

@@ -65,18 +65,42 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model: its bundle, and how it is run.
+
+    Attributes:
+        path: Directory of the bundle.
+        fingerprint: SHA-256 of the bundle's manifest, in hexadecimal; another bundle is
+            refused. None admits any.
+        engine: How it is run.
+    """
+
+    path: Path
+    fingerprint: str | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of its range."""
+        if self.fingerprint is not None and not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
+            raise ConfigError(
+                f"fingerprint is {self.fingerprint!r}, must be 64 lower-case hexadecimal digits"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What is served, and where.
 
     Attributes:
-        models: Directory of the bundle by the model's name; the first is the default.
+        models: Bundles by the model's name; the first is the default. A path alone is run as
+            `engine` says.
         host: Name or address to listen on.
         port: 0 lets the system choose.
-        engine: How the models are run; each gets an engine of its own.
+        engine: How models are run that do not say; each gets an engine of its own.
         drain_seconds: How long running requests may go on after SIGTERM.
     """
 
-    models: Mapping[str, Path]
+    models: Mapping[str, Path | ModelConfig]
     host: str = "127.0.0.1"
     port: int = 50051
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -90,6 +114,14 @@ class ServerConfig:
             raise ConfigError("a model needs a name")
         _check_range("port", self.port, 0, 65535)
         _check_range("drain_seconds", self.drain_seconds, 0, 86400)
+
+    @property
+    def model_configs(self) -> dict[str, ModelConfig]:
+        """The models by name, each with all of its settings."""
+        return {
+            name: ModelConfig(path=model, engine=self.engine) if isinstance(model, Path) else model
+            for name, model in self.models.items()
+        }
 
     @property
     def address(self) -> str:

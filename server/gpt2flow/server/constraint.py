@@ -97,7 +97,10 @@ class GrammarCompiler:
             tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
         )
         self._vocabulary_size = vocabulary_size
-        self._compiled = functools.lru_cache(_CACHED_GRAMMARS)(self._compile)
+        # Not a method of this object: a cycle would outlive a model that is unloaded.
+        self._compiled = functools.lru_cache(_CACHED_GRAMMARS)(
+            functools.partial(_compile, self._tokenizer)
+        )
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Returns a constraint at its start. May be called from any thread.
@@ -109,11 +112,12 @@ class GrammarCompiler:
         mask = allocate_token_bitmask(1, self._vocabulary_size)
         return Constraint(matcher, mask, self._vocabulary_size)
 
-    def _compile(self, params: ConstraintParams) -> LLMatcher:
-        matcher = LLMatcher(self._tokenizer, _grammar(params), log_level=0)
-        if matcher.is_error():
-            raise GrammarError(_one_line(matcher.get_error()))
-        return matcher
+
+def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
+    matcher = LLMatcher(tokenizer, _grammar(params), log_level=0)
+    if matcher.is_error():
+        raise GrammarError(_one_line(matcher.get_error()))
+    return matcher
 
 
 def _grammar(params: ConstraintParams) -> str:

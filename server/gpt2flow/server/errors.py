@@ -13,6 +13,7 @@ class ErrorCode(Enum):
     MODEL_NOT_FOUND = "model_not_found"
     OVERLOADED = "overloaded"
     TIME_LIMIT = "time_limit"
+    LOADING = "loading"
     DRAINING = "draining"
     INVALID_CONFIG = "invalid_config"
     INVALID_BUNDLE = "invalid_bundle"
@@ -92,6 +93,12 @@ class ModelNotFoundError(ServerError):
 
     def __init__(self, name: str, loaded: Sequence[str]) -> None:
         super().__init__(f"no model named {name!r}; loaded: {', '.join(loaded)}")
+
+
+class LoadingError(ServerError):
+    """The model is not loaded yet; the same request may succeed later."""
+
+    code = ErrorCode.LOADING
 
 
 class OverloadedError(ServerError):

@@ -195,26 +195,34 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_bundle(directory: Path) -> Bundle:
+def load_bundle(directory: Path, fingerprint: str | None = None) -> Bundle:
     """Reads the manifest of a bundle and verifies the hash of every file.
+
+    Args:
+        directory: Where it lies.
+        fingerprint: The one that it must have; None admits any.
 
     Raises:
         BundleError: The directory or a file is missing, the manifest is not
-            readable, or a file does not match; the message names the file.
+            readable or has another fingerprint, or a file does not match; the
+            message names the file.
     """
     if not directory.is_dir():
         raise BundleError(f"{directory} is not a directory")
     data = _read(directory / MANIFEST_NAME)
+    actual = hashlib.sha256(data).hexdigest()
+    if fingerprint not in {None, actual}:
+        raise BundleError(f"{directory} has the fingerprint {actual}, must have {fingerprint}")
     manifest = Manifest.from_bytes(data)
     for name, expected in manifest.files.items():
         path = directory / name
         try:
-            actual = file_sha256(path)
+            found = file_sha256(path)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-        if actual != expected:
+        if found != expected:
             raise BundleError(f"{path} does not match the hash in {MANIFEST_NAME}")
-    return Bundle(directory, manifest, hashlib.sha256(data).hexdigest())
+    return Bundle(directory, manifest, actual)
 
 
 def _read(path: Path) -> bytes:

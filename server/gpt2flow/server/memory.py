@@ -22,7 +22,12 @@ def release(mapped: Path) -> None:
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for start, stop in _unwritten_mappings(mapped.resolve()):
         libc.madvise(start, stop - start, _DONT_NEED)
-    if hasattr(libc, "malloc_trim"):
+    trim()
+
+
+def trim() -> None:
+    """Lets go of freed memory."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

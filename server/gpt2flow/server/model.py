@@ -1,7 +1,6 @@
 """A loaded bundle, ready to serve."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt2flow.server.async_engine import AsyncEngine
 from gpt2flow.server.config import EngineConfig
@@ -14,7 +13,6 @@ from gpt2flow.server.manifest import (
     TOKENIZER_NAME,
     WEIGHTS_NAME,
     Bundle,
-    load_bundle,
 )
 from gpt2flow.server.memory import release
 from gpt2flow.server.model_runner import ModelRunner, RunnerError
@@ -49,15 +47,14 @@ class Model:
     kv_cache_bytes: int
 
 
-def load_model(name: str, directory: Path, config: EngineConfig) -> Model:
-    """Verifies a bundle, loads it, and runs it once so that the first request is not slower.
+def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
+    """Loads a verified bundle, and runs it once so that the first request is not slower.
 
     Raises:
-        BundleError: It cannot be read, does not match its manifest, or is not
-            one that this server can run.
+        BundleError: It is not one that this server can run.
         ConfigError: The memory for the KV cache does not hold one sequence.
     """
-    bundle = load_bundle(directory)
+    directory = bundle.directory
     shape = bundle.manifest.shape
     capacity = shape.context_length
     try:

@@ -3,20 +3,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
 from gpt2flow.server.errors import (
-    DrainingError,
     InvalidRequestError,
-    ModelNotFoundError,
     ServerError,
     Violations,
 )
 from gpt2flow.server.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
+from gpt2flow.server.registry import Registry
 from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
 from gpt2flow.server.servicer.requests import read_options, read_prompt
 from gpt2flow.server.servicer.responses import (
@@ -37,21 +36,15 @@ _T = TypeVar("_T")
 
 
 class InferenceServicer(InferenceServiceServicer):
-    """Serves several models.
+    """Serves the models of a registry."""
 
-    Attributes:
-        draining: Set when the server shuts down; new requests are refused then.
-    """
-
-    def __init__(self, models: Sequence[Model]) -> None:
-        """Takes the models in the order of their names' precedence: the first is the default."""
-        self._models = {model.name: model for model in models}
-        self.draining = False
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     @reports_errors
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Generates from one prompt or several and answers when all have ended."""
-        model = self._find(request.model)
+        model = self._find(request.model, context)
         if not request.prompts:
             raise InvalidRequestError.of("prompts", "must have at least one entry")
         params = read_options(request.options)
@@ -79,7 +72,7 @@ class InferenceServicer(InferenceServiceServicer):
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> None:
         """Generates from one prompt; text arrives as it is decoded."""
-        model = self._find(request.model)
+        model = self._find(request.model, context)
         params = read_options(request.options)
         arrival = _arrival(context, params)
         prompt = read_prompt("prompt", request.prompt)
@@ -94,7 +87,7 @@ class InferenceServicer(InferenceServiceServicer):
     @reports_errors
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Returns the log-likelihood of given continuations of one prompt."""
-        model = self._find(request.model)
+        model = self._find(request.model, context)
         if not request.continuations:
             raise InvalidRequestError.of("continuations", "must have at least one entry")
         prompt = read_prompt("prompt", request.prompt)
@@ -110,9 +103,9 @@ class InferenceServicer(InferenceServiceServicer):
             return write_scores(await _last(events, ScoreResult), model)
 
     @reports_errors
-    async def Tokenize(self, request: pb.TokenizeRequest, _context: Context) -> pb.TokenizeResponse:
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Encodes text into token ids."""
-        model = self._find(request.model)
+        model = self._find(request.model, context)
         tokens = await _offload(
             lambda: model.tokenizer.tokenize(request.text), heavy=len(request.text) > _LONG_TEXT
         )
@@ -125,10 +118,10 @@ class InferenceServicer(InferenceServiceServicer):
 
     @reports_errors
     async def Detokenize(
-        self, request: pb.DetokenizeRequest, _context: Context
+        self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """Decodes token ids into text."""
-        model = self._find(request.model)
+        model = self._find(request.model, context)
         violations = Violations()
         for i, token_id in enumerate(request.tokens.ids):
             if token_id >= model.limits.vocabulary_size:
@@ -142,20 +135,18 @@ class InferenceServicer(InferenceServiceServicer):
         self, _request: pb.ListModelsRequest, _context: Context
     ) -> pb.ListModelsResponse:
         """Lists the loaded models."""
-        return pb.ListModelsResponse(models=[write_model(each) for each in self._models.values()])
+        return pb.ListModelsResponse(models=[write_model(each) for each in self._registry.models])
 
     @reports_errors
-    async def GetModel(self, request: pb.GetModelRequest, _context: Context) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describes one loaded model."""
-        return pb.GetModelResponse(model=write_model(self._find(request.model)))
+        return pb.GetModelResponse(model=write_model(self._find(request.model, context)))
 
-    def _find(self, name: str) -> Model:
-        """Returns the model of a name; the first one for an empty name."""
-        if self.draining:
-            raise DrainingError("the server is shutting down")
-        model = self._models.get(name) if name else next(iter(self._models.values()))
-        if model is None:
-            raise ModelNotFoundError(name, list(self._models))
+    def _find(self, name: str, context: Context) -> Model:
+        """Returns the model of a name, for as long as the call lasts."""
+        model, lease = self._registry.lease(name)
+        # The stub wants a subclass of its own protocol.
+        context.add_done_callback(lambda _: lease.release())  # type: ignore[arg-type]
         return model
 
 

@@ -1,29 +1,26 @@
 """What a server offers: inference, health, reflection."""
 
-from collections.abc import Sequence
-
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
 from gpt2flow.inference.v1.inference_pb2 import DESCRIPTOR
 from gpt2flow.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
-from gpt2flow.server.model import Model
+from gpt2flow.server.registry import Registry
+from gpt2flow.server.servicer.health import HealthServicer
 from gpt2flow.server.servicer.service import InferenceServicer
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["InferenceService"].full_name
 
 
 class Services:
-    """The services of one server, for the models that it has loaded."""
+    """The services of one server, for the models of its registry."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        self._models = models
-        self._inference = InferenceServicer(models)
-        self._health = health.aio.HealthServicer()
+    def __init__(self, registry: Registry) -> None:
+        self._inference = InferenceServicer(registry)
+        self._health = HealthServicer(registry, frozenset({SERVICE_NAME}))
 
-    async def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, server: grpc.aio.Server) -> None:
         """Registers all of them.
 
         Health is known of the server as a whole (the empty name), of the
@@ -33,10 +30,3 @@ class Services:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        for name in (SERVICE_NAME, *(model.name for model in self._models)):
-            await self._health.set(name, HealthCheckResponse.SERVING)
-
-    async def drain(self) -> None:
-        """Refuses new requests, and says so to those who watch."""
-        self._inference.draining = True
-        await self._health.enter_graceful_shutdown()

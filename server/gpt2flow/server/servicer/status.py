@@ -26,6 +26,7 @@ _STATUS = {
     ErrorCode.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     ErrorCode.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.TIME_LIMIT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ErrorCode.LOADING: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
 }
 # Where rich details travel: https://grpc.io/docs/guides/error/.
