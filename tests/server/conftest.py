@@ -28,6 +28,7 @@ from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
 from gpt2flow.server.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from tests.server.desk import OpenDesk
     from tests.server.serving import Running
 
 CONTEXT = 96
@@ -162,9 +163,10 @@ class Bench:
         *,
         stream: bool = False,
         deadline: float | None = None,
+        caller: str = "",
     ) -> Task:
         given = prompt if isinstance(prompt, str) else tuple(prompt)
-        arrival = Arrival(self.now, deadline)
+        arrival = Arrival(self.now, deadline, caller)
         [task] = self.factory.generations([Prompt("prompt", given)], params, arrival, stream=stream)
         return task
 
@@ -236,6 +238,24 @@ async def running(bundle: Path) -> "AsyncIterator[Running]":
 
     async with serving(bundle) as running:
         yield running
+
+
+@pytest.fixture
+async def open_desk(tokenizer: Any, grammars: Any) -> "AsyncIterator[OpenDesk]":
+    """Opens desks; their threads end with the test."""
+    from tests.server.desk import Desk
+
+    desks: list[Desk] = []
+
+    def make(*, slots: int = 2, queued: int = 4, seconds: float = 0.001) -> Desk:
+        desk = Desk(tokenizer, grammars, slots=slots, queued=queued, seconds=seconds)
+        desk.engine.start()
+        desks.append(desk)
+        return desk
+
+    yield make
+    for desk in desks:
+        await desk.engine.stop()
 
 
 @pytest.fixture

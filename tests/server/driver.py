@@ -24,10 +24,16 @@ class Driver:
 
     @property
     def waiting(self) -> list[Request]:
-        return self.scheduler._waiting
+        return list(self.scheduler._waiting)
 
     def add(
-        self, prompt: int, *, width: int = 1, priority: int = 0, tokens: Iterable[int] = ()
+        self,
+        prompt: int,
+        *,
+        width: int = 1,
+        priority: int = 0,
+        caller: str = "",
+        tokens: Iterable[int] = (),
     ) -> Request:
         """Adds a request with a prompt of so many tokens, or of these."""
         number = next(IDS)
@@ -36,6 +42,7 @@ class Driver:
             list(tokens) or [number] * prompt,
             width,
             arrival=self.now,
+            caller=caller,
             priority=priority,
         )
         self.scheduler.add(request)

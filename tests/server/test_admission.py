@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.server.driver import Driver
 
-from gpt2flow.server.scheduler import AGING_SECONDS
 from gpt2flow.server.sequence import Request
+from gpt2flow.server.waiting import AGING_SECONDS
 
 
 def test_requests_wait_for_slots_in_order_of_arrival() -> None:

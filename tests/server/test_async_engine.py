@@ -1,133 +1,15 @@
 """The engine's thread and the event loop understand each other."""
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
+from tests.server.desk import VOCABULARY, OpenDesk
 
-from gpt2flow.server.async_engine import AsyncEngine
-from gpt2flow.server.engine import Engine
 from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
-from gpt2flow.server.generation.task import Task
-from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.params import GenerationParams, Limits, SamplingParams, StoppingParams
-from gpt2flow.server.ranking import Floats, Ids
-from gpt2flow.server.results import Event, GenerationResult
+from gpt2flow.server.results import GenerationResult
 from gpt2flow.server.scheduler import Scheduler
-from gpt2flow.server.sequence import CacheCopy
-from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
-
-VOCABULARY = 20
-
-
-class CountingRunner:
-    """A model that says the token after the last one, slowly."""
-
-    vocabulary_size = VOCABULARY
-    some_ids = 0
-    logsumexp: Floats | None = None
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.runs = 0
-
-    def run_chunk(
-        self,
-        _slot: int,
-        tokens: Sequence[int],
-        _past: int,
-        rows: Sequence[int],
-        _ids: Ids | None = None,
-    ) -> Floats:
-        return self._run([tokens[row] for row in rows])
-
-    def decode(
-        self, tokens: Sequence[int], _lengths: Sequence[int], _ids: Ids | None = None
-    ) -> Floats:
-        return self._run(tokens)
-
-    def copy(self, copies: Iterable[CacheCopy]) -> None:
-        pass
-
-    def _run(self, tokens: Sequence[int]) -> Floats:
-        self.runs += 1
-        time.sleep(self.seconds)
-        following = (np.array(tokens, np.intp) + 1) % VOCABULARY
-        return np.eye(VOCABULARY, dtype=np.float32)[following]
-
-
-class Desk:
-    """An engine in its thread, over a model that counts."""
-
-    def __init__(
-        self, tokenizer: Any, grammars: Any, *, slots: int, queued: int, seconds: float
-    ) -> None:
-        limits = Limits(
-            context_length=1000,
-            vocabulary_size=VOCABULARY,
-            max_sequences=slots,
-            max_queued=queued,
-            max_top_logprobs=5,
-            default_max_new_tokens=16,
-        )
-        self.runner = CountingRunner(seconds)
-        self.cache = SlotCache(slots, 1000)
-        self.engine = AsyncEngine(
-            "test",
-            Engine(self.runner, self.cache, Scheduler(self.cache, 8)),
-            slots=slots,
-            max_queued=queued,
-        )
-        self.factory = TaskFactory(
-            limits=limits,
-            eos_token_id=0,
-            tokenizer=tokenizer,
-            grammars=grammars,
-            next_id=itertools.count().__next__,
-        )
-
-    def task(self, count: int = 5, *, n: int = 1, stream: bool = False, priority: int = 0) -> Task:
-        params = GenerationParams(
-            decoding=SamplingParams(temperature=1 if n > 1 else 0, n=n),
-            stopping=StoppingParams(max_new_tokens=count, ignore_eos=True),
-            priority=priority,
-        )
-        arrival = Arrival(time.monotonic())
-        [task] = self.factory.generations(
-            [Prompt("prompt", (3, 4))], params, arrival, stream=stream
-        )
-        return task
-
-    async def run(self, task: Task) -> list[Event]:
-        with self.engine.submit([task]) as [events]:
-            return [event async for event in events]
-
-    async def all_free(self) -> None:
-        async with asyncio.timeout(5):
-            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.001)
-
-
-OpenDesk = Callable[..., Desk]
-
-
-@pytest.fixture
-async def open_desk(tokenizer: Any, grammars: Any) -> AsyncIterator[OpenDesk]:
-    desks: list[Desk] = []
-
-    def make(*, slots: int = 2, queued: int = 4, seconds: float = 0.001) -> Desk:
-        desk = Desk(tokenizer, grammars, slots=slots, queued=queued, seconds=seconds)
-        desk.engine.start()
-        desks.append(desk)
-        return desk
-
-    yield make
-    for desk in desks:
-        await desk.engine.stop()
 
 
 async def test_a_request_runs_to_its_end(open_desk: OpenDesk) -> None:

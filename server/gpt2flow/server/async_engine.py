@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+import random
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import Final
 
 import structlog
 
@@ -14,8 +17,13 @@ from gpt2flow.server.engine import Engine
 from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
 from gpt2flow.server.generation.task import Task
 from gpt2flow.server.results import Event
+from gpt2flow.server.sequence import Request
 
-RETRY_AFTER_SECONDS = 1.0
+# What a refused client is told to wait: before anything was measured, at least, and at most.
+UNKNOWN_RETRY_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = (0.1, 30.0)
+# Up to this share more, so that those who were refused together do not come back together.
+_JITTER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,9 @@ _Message = _Submit | _Abort | _Stop
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A request that has not ended: slots that it takes, events that nobody has read."""
+    """A request that has not ended, with the events that nobody has read."""
 
-    width: int
-    priority: int
+    request: Request
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
 
@@ -104,14 +111,12 @@ class AsyncEngine:
         """
         if self._stopping:
             raise DrainingError(self._stopping)
-        waiting = self._waiting_with(tasks)
-        if waiting > self._max_queued:
-            raise OverloadedError(
-                f"{waiting} requests would wait, {self._max_queued} may",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+        for displaced in self._displaced_by(tasks):
+            error = self._overloaded(1, "others need the places in the queue that this caller has")
+            self._deliver([Event(displaced.id, error)])
+            self._inbox.put(_Abort(displaced.id))
         for task in tasks:
-            self._live[task.request.id] = _live(task)
+            self._live[task.request.id] = _Live(task.request)
         self.idle.clear()
         queues = [self._live[task.request.id].events for task in tasks]
         self._inbox.put(_Submit(tasks))
@@ -123,15 +128,54 @@ class AsyncEngine:
                     self._forget(task.request.id)
                     self._inbox.put(_Abort(task.request.id))
 
-    def _waiting_with(self, tasks: Sequence[Task]) -> int:
-        """Returns how many requests would wait for slots if these came too.
+    def _displaced_by(self, tasks: Sequence[Task]) -> list[Request]:
+        """Returns the waiting requests whose places in the queue these take.
+
+        When the queue is full, whoever holds the most of it is refused: the caller of these
+        requests, or another one, whose lowest and latest requests make way then, unless they
+        asked for a higher priority. Nobody makes way who had slots already.
+
+        Raises:
+            OverloadedError: These are refused.
+        """
+        waiting = self._waiting_with(tasks)
+        excess = len(waiting) - self._max_queued
+        if excess <= 0:
+            return []
+        newcomer = tasks[0].request
+        held = Counter(request.caller for request in waiting)
+        displaced: list[Request] = []
+        for _ in range(excess):
+            caller, most = held.most_common(1)[0]
+            last = min(
+                (each for each in waiting if each.caller == caller and each not in displaced),
+                key=lambda each: (each.priority, -each.id),
+            )
+            began = last.slots or last.preemptions
+            if began or last.priority > newcomer.priority or most <= held[newcomer.caller]:
+                found = f"{len(waiting)} requests would wait, {self._max_queued} may"
+                raise self._overloaded(excess, found)
+            displaced.append(last)
+            held[caller] -= 1
+        return displaced
+
+    def _waiting_with(self, tasks: Sequence[Task]) -> list[Request]:
+        """Returns which requests would wait for slots if these came too.
 
         Higher priorities take theirs first: what they preempt waits as well.
         """
-        live = [*self._live.values(), *map(_live, tasks)]
+        live = [*(each.request for each in self._live.values()), *(task.request for task in tasks)]
         live.sort(key=lambda each: -each.priority)
         taken = itertools.accumulate(each.width for each in live)
-        return sum(slots > self._slots for slots in taken)
+        return [each for each, slots in zip(live, taken, strict=True) if slots > self._slots]
+
+    def _overloaded(self, excess: int, message: str) -> OverloadedError:
+        """Returns the refusal of one of so many requests too many."""
+        low, high = RETRY_SECONDS
+        measured = min(max(excess * self._engine.slot_seconds, low), high)
+        delay = measured if self._engine.slot_seconds else UNKNOWN_RETRY_SECONDS
+        jitter = random.uniform(1, 1 + _JITTER)
+        return OverloadedError(message, retry_after_seconds=delay * jitter)
 
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -177,10 +221,6 @@ class AsyncEngine:
     def _send(self, events: Sequence[Event]) -> None:
         if events:
             self._loop.call_soon_threadsafe(self._deliver, events)
-
-
-def _live(task: Task) -> _Live:
-    return _Live(task.request.width, task.request.priority)
 
 
 async def _until_last(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:

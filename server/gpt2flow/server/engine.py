@@ -8,7 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from gpt2flow.server.constraint import GrammarError
-from gpt2flow.server.errors import EngineError, InvalidRequestError, ServerError
+from gpt2flow.server.errors import (
+    EngineError,
+    InvalidRequestError,
+    ServerError,
+    TimeLimitError,
+)
+from gpt2flow.server.forecast import Forecast
 from gpt2flow.server.generation.task import Row, Task
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.logits import LogitsRows
@@ -52,6 +58,7 @@ class Engine:
         self._cache = cache
         self._scheduler = scheduler
         self._clock = clock
+        self._forecast = Forecast(cache)
         self._tasks: dict[int, Task] = {}
 
     @property
@@ -59,15 +66,24 @@ class Engine:
         """Whether a step has anything to do."""
         return bool(self._tasks)
 
+    @property
+    def slot_seconds(self) -> float:
+        """Seconds from one slot given back to the next while all are taken; 0 is unknown."""
+        return self._forecast.slot_seconds
+
     def add(self, task: Task) -> None:
         """Queues a request."""
         self._tasks[task.request.id] = task
         self._scheduler.add(task.request)
+        self._forecast.note_arrival()
 
     def abort(self, request_id: int) -> None:
         """Drops a request and frees its slots; one that has ended already is left alone."""
         if task := self._tasks.pop(request_id, None):
-            self._scheduler.remove(task.request)
+            request = task.request
+            if request.slots or task.done:
+                self._forecast.note_held(self._clock() - request.admitted, request.width)
+            self._scheduler.remove(request)
 
     def abort_all(self, error: ServerError) -> list[Event]:
         """Drops all requests, each with this error."""
@@ -81,6 +97,7 @@ class Engine:
         for request in self._scheduler.admit(self._clock()):
             if not request.sequences:  # One that was preempted goes on as it is.
                 events += self._guard(request, self._begin)
+        events += self._refuse_late()
         if alone := self._scheduler.alone:
             events += self._guard(alone, self._guess)
         batch = self._scheduler.schedule()
@@ -112,7 +129,12 @@ class Engine:
                 request.started = started
         if copies := self._cache.take_copies():
             self._runner.copy(copies)
-        return self._run_chunk(batch) if isinstance(batch, Chunk) else self._decode(batch)
+        if not isinstance(batch, Chunk):
+            return self._decode(batch)
+        ran = self._run_chunk(batch)
+        if batch.stop <= len(batch.request.prompt):
+            self._forecast.note_prompt(self._clock() - started, batch.stop - batch.start)
+        return ran
 
     def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
@@ -196,6 +218,21 @@ class Engine:
                 outcome = task.expire(now)
                 events += [Event(request.id, delta) for delta in task.deltas()]
                 events.append(self._end(task, outcome))
+        return events
+
+    def _refuse_late(self) -> list[Event]:
+        """Ends the requests that wait and cannot start in time."""
+        now = self._clock()
+        if not self._forecast.due(now):
+            return []
+        events = []
+        for request, seconds in self._forecast.late(self._scheduler.queue(now), now):
+            remaining = (request.deadline or now) - now
+            error = TimeLimitError(
+                f"the request would wait {seconds:.3f} s for its first token, its time is up in "
+                f"{remaining:.3f} s"
+            )
+            events.append(self._end(self._tasks[request.id], error))
         return events
 
     def _end(self, task: Task, outcome: GenerationResult | ScoreResult | ServerError) -> Event:

@@ -72,6 +72,10 @@ class SlotCache:
             self._used[source] = 0
         return taken
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """Returns how many leading ones of these tokens some slot holds."""
+        return self._longest_match(tokens, range(self.slots))[1]
+
     def reuse(self, slot: int, wanted: Sequence[int]) -> int:
         """Copies to a slot what others hold of the tokens that it shall hold.
 

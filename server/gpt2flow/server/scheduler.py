@@ -1,6 +1,5 @@
 """Who runs next: admits and preempts requests, splits prompts into chunks, batches decode steps."""
 
-from bisect import insort
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,9 +7,7 @@ from typing import Final
 
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.sequence import Request, Sequence
-
-# Waiting for so long raises the effective priority by one.
-AGING_SECONDS: Final = 10.0
+from gpt2flow.server.waiting import WaitingRequests
 
 # Of so many chunks of a kind, one goes to the request that was admitted first.
 FIRST_COME_EVERY: Final = 4
@@ -65,12 +62,11 @@ class Scheduler:
     C chunks together, it has been run after at most `FIRST_COME_EVERY` * C
     chunks of prompts, whatever else arrives.
 
-    **Admission.** Requests are admitted by effective priority, then in order of
-    arrival, when all slots that they need are free. Each `AGING_SECONDS` of
-    waiting raises the effective priority by one, so no stream of higher ones
-    keeps a request waiting for ever. One that needs many slots is not overtaken
-    by narrow ones, of which there may always be more: the slots that become
-    free are kept for it.
+    **Admission.** Requests are admitted by effective priority, which waiting
+    raises, and among equals the callers take turns (`WaitingRequests`), when
+    all slots that they need are free. One that needs many slots is not
+    overtaken by narrow ones, of which there may always be more: the slots that
+    become free are kept for it.
 
     **Preemption.** When the waiting request of the highest priority does not
     fit, running ones give their slots up to it, the lowest and latest first, if
@@ -86,7 +82,7 @@ class Scheduler:
     def __init__(self, cache: SlotCache, chunk_size: int) -> None:
         self._cache = cache
         self._chunk_size = chunk_size
-        self._waiting: list[Request] = []  # By priority as asked for, then by arrival.
+        self._waiting = WaitingRequests()
         self._running: list[Request] = []  # In the order of admission.
         self._turn = 0
         self._chunks: Counter[str] = Counter()
@@ -104,7 +100,11 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
-        insort(self._waiting, request, key=lambda each: (-each.priority, each.id))
+        self._waiting.add(request)
+
+    def queue(self, now: float) -> list[Request]:
+        """Returns the requests that wait, as their turns will come if no others do."""
+        return self._waiting.order(now)
 
     def remove(self, request: Request) -> None:
         """Takes an ended request out, wherever it stands, and frees its slots, which remember."""
@@ -124,7 +124,7 @@ class Scheduler:
         """
         admitted = []
         while request := self._next_to_admit(now):
-            self._waiting.remove(request)
+            self._waiting.take(request, now)
             self._give_slots(request)
             request.admitted = now
             self._running.append(request)
@@ -146,10 +146,12 @@ class Scheduler:
         if not self._waiting:
             return None
         if self._cache.free_slots:
-            first = min(self._waiting, key=lambda each: (-_effective_priority(each, now), each.id))
+            first = self._waiting.first(now)
             if first.width <= self._cache.free_slots:
                 return first
-        highest = self._waiting[0]
+        if all(each.standing >= self._waiting.top_priority for each in self._running):
+            return None
+        highest = self._waiting.highest()
         victims = self._victims(highest)
         for victim in victims:
             self._preempt(victim, now)
@@ -160,8 +162,8 @@ class Scheduler:
         room = self._cache.free_slots
         victims: list[Request] = []
         latest_first = reversed(self._running)
-        for each in sorted(latest_first, key=_running_priority):
-            if room >= request.width or _running_priority(each) >= request.priority:
+        for each in sorted(latest_first, key=lambda each: each.standing):
+            if room >= request.width or each.standing >= request.priority:
                 break
             victims.append(each)
             room += len(each.slots)
@@ -227,7 +229,7 @@ class Scheduler:
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
         """Returns what orders those who want a chunk: the least is first."""
         request, sequence = behind
-        return -_running_priority(request), sequence.to_run - self._cache.lengths[sequence.slot]
+        return -request.standing, sequence.to_run - self._cache.lengths[sequence.slot]
 
     def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
         """Returns what of a sequence to run now, at least one token."""
@@ -243,13 +245,3 @@ class Scheduler:
                 request.cached_tokens += min(reached, prompt) - min(start, prompt)
             start = reached
         return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
-
-
-def _effective_priority(request: Request, now: float) -> int:
-    """Returns the priority of a request that has waited until now."""
-    return request.priority + int((now - request.queued) // AGING_SECONDS)
-
-
-def _running_priority(request: Request) -> int:
-    """Returns the effective priority of a running request: what it was when it was admitted."""
-    return _effective_priority(request, request.admitted)

@@ -80,13 +80,16 @@ class Request:
         prompt: Token ids, at least one.
         width: Slots that it needs at the same time.
         arrival: When it came, in seconds of the engine's clock.
+        caller: Who sent it; callers of one priority take turns.
         priority: As asked for: higher is admitted first, and may preempt lower.
         deadline: When its time is up, on the same clock; None is never.
+        waits_to_deadline: Whether it wants to wait even where it is not expected to start in time.
         all_logits: Whether the logits of the whole prompt are wanted.
         lockstep: Whether its sequences get their next tokens all at once.
         queued: Since when it has waited, on the same clock. Only waiting
             counts: time with slots before a preemption moves it on.
         admitted: When it got its slots the last time.
+        standing: The effective priority that got it these.
         preemptions: How often they were taken from it.
         slots: The slots reserved for it; empty while it waits.
         sequences: Those that still need the model.
@@ -102,12 +105,15 @@ class Request:
     prompt: list[int]
     width: int
     arrival: float
+    caller: str = ""
     priority: int = 0
     deadline: float | None = None
+    waits_to_deadline: bool = False
     all_logits: bool = False
     lockstep: bool = False
     queued: float = field(init=False)
     admitted: float = field(init=False)
+    standing: int = field(init=False)
     preemptions: int = 0
     slots: list[int] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)

@@ -39,10 +39,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When a request came, and by when it must be answered: times of the engine's clock."""
+    """When a request came and from whom, and by when it must be answered.
+
+    Times are of the engine's clock.
+    """
 
     time: float
     deadline: float | None = None
+    caller: str = ""
 
 
 class TaskFactory:
@@ -142,6 +146,7 @@ class TaskFactory:
         params = generation.params
         request = self._request(generation.prompt, params.width, params.priority, arrival)
         request.all_logits = params.output.prompt_logprobs
+        request.waits_to_deadline = params.stopping.return_partial_on_time_limit
         limit = params.stopping.time_limit_seconds
         if limit is not None:
             request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))
@@ -156,6 +161,7 @@ class TaskFactory:
             prompt,
             width,
             arrival=arrival.time,
+            caller=arrival.caller,
             priority=priority,
             deadline=arrival.deadline,
         )

@@ -17,6 +17,7 @@ from gpt2flow.server.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
 from gpt2flow.server.registry import Registry
 from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.servicer.callers import caller_of
 from gpt2flow.server.servicer.requests import read_options, read_prompt
 from gpt2flow.server.servicer.responses import (
     write_delta,
@@ -151,13 +152,13 @@ class InferenceServicer(InferenceServiceServicer):
 
 
 def _arrival(context: Context, params: GenerationParams | None = None) -> Arrival:
-    now = time.monotonic()
+    now, caller = time.monotonic(), caller_of(context).name
     remaining = context.time_remaining()
     if remaining is None:
-        return Arrival(now)
+        return Arrival(now, caller=caller)
     if params is not None and params.stopping.return_partial_on_time_limit:
         remaining -= min(_REPLY_SECONDS, remaining / 4)
-    return Arrival(now, now + remaining)
+    return Arrival(now, now + remaining, caller)
 
 
 async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
