@@ -22,7 +22,9 @@ _IDLE_SECONDS = 20.0
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="The bundle.")] = Path("models/shop"),
+    model: Annotated[Path, typer.Option(help="The bundle.", exists=True, file_okay=False)] = Path(
+        "models/shop"
+    ),
     pauses: Annotated[str, typer.Option(help="Seconds, between commas.")] = "0,1,5",
     prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
     repeats: Annotated[int, typer.Option(min=1)] = 10,

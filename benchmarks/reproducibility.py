@@ -31,7 +31,9 @@ Tokens = tuple[int, ...]
 
 
 def main(
-    model: Annotated[list[Path], typer.Option(help="A bundle; may repeat.")],
+    model: Annotated[
+        list[Path], typer.Option(help="A bundle; may repeat.", exists=True, file_okay=False)
+    ],
     requests: Annotated[int, typer.Option(min=1)] = 64,
 ) -> None:
     """Serve each MODEL, and compare what requests give alone and in batches of 4 and of 16."""

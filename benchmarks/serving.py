@@ -46,7 +46,9 @@ class Figures:
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="The bundle.")] = Path("models/shop"),
+    model: Annotated[Path, typer.Option(help="The bundle.", exists=True, file_okay=False)] = Path(
+        "models/shop"
+    ),
     prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
     new_tokens: Annotated[int, typer.Option(min=2)] = 128,
     repeats: Annotated[int, typer.Option(min=1)] = 5,

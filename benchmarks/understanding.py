@@ -22,7 +22,9 @@ HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="The bundle.")] = Path("models/shop"),
+    model: Annotated[Path, typer.Option(help="The bundle.", exists=True, file_okay=False)] = Path(
+        "models/shop"
+    ),
     messages: Annotated[Path, typer.Option(help="Labelled messages.")] = HELD_OUT,
     as_json: Annotated[bool, typer.Option("--json", help="All figures and misses.")] = False,
 ) -> None:
