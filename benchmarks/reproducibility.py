@@ -45,7 +45,7 @@ def main(
 
 
 async def _compare(name: str, address: str, count: int) -> None:
-    async with AsyncClient(address, timeout=_SECONDS) as client:
+    async with AsyncClient(address, timeout=_SECONDS, retry=None) as client:
         found = await held_out_prompts(client, _PROMPT_TOKENS)
         prompts = [prompt for prompt, _ in zip(found, range(count), strict=False)]
         for decoding, sampling in _DECODING.items():

@@ -71,7 +71,7 @@ def main(
 async def _measure(
     address: str, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> list[Figures]:
-    async with AsyncClient(address, timeout=_SECONDS) as client:
+    async with AsyncClient(address, timeout=_SECONDS, retry=None) as client:
         prompts = await held_out_prompts(client, prompt_tokens)
         return [
             await _streams(client, prompts, streams, new_tokens, repeats)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -20,8 +21,10 @@ from gpt2flow.client import (
     Lark,
     NotFoundError,
     Options,
+    Prompt,
     Regex,
     Sampling,
+    Scores,
     UnavailableError,
 )
 
@@ -41,6 +44,7 @@ def test_stream_is_the_unary_text_in_pieces(client: Client) -> None:
     assert isinstance(last, Generation)
     assert "".join(d.text for d in deltas if isinstance(d, Delta)) == whole.text
     assert len(deltas) > 1
+    assert last.text == whole.text
     # The second of the same prompts finds the cache of the first.
     assert last.usage.cached_tokens > 0
     assert replace(last.usage, cached_tokens=whole.usage.cached_tokens) == whole.usage
@@ -62,6 +66,51 @@ def test_async_client_answers_as_the_sync_one(client: Client, address: str) -> N
     assert unary.text == streamed == client.generate(PROMPT, GREEDY).text
     assert names == [model.name for model in client.models()]
     assert text == "你好, kettle"
+
+
+def test_streams_of_several_candidates_are_put_together(client: Client) -> None:
+    sampling = Sampling(seed=9, n=3, temperature=2.0)
+    options = Options(decoding=sampling, max_new_tokens=12, token_ids=True, logprobs=True)
+    whole = client.generate(PROMPT, options)
+    *_, last = client.stream(PROMPT, options)
+    assert isinstance(last, Generation)
+    for one, other in zip(last.candidates, whole.candidates, strict=True):
+        assert (one.index, one.text, one.token_ids) == (other.index, other.text, other.token_ids)
+        assert [entry.token for entry in one.logprobs] == [entry.token for entry in other.logprobs]
+
+
+def test_beams_settle_at_the_end(client: Client) -> None:
+    options = Options(BeamSearch(num_beams=3, num_return_sequences=2), max_new_tokens=12)
+    *_, last = client.stream(PROMPT, options)
+    assert isinstance(last, Generation)
+    assert [c.text for c in last.candidates] == [
+        c.text for c in client.generate(PROMPT, options).candidates
+    ]
+
+
+def test_scores(client: Client, address: str) -> None:
+    continuations: list[Prompt] = ["green", '{"action":"add_to_cart"', [5, 6]]
+    scores = client.score(PROMPT, continuations, request_id="s-1")
+    assert scores.ranking[0] == 1
+    assert len(scores.scores[2].tokens) == 2
+    for score in scores.scores:
+        logprobs = [token.logprob for token in score.tokens]
+        assert None not in logprobs
+        assert score.total_logprob == pytest.approx(sum(p for p in logprobs if p is not None))
+        mean = score.total_logprob / len(score.tokens)
+        assert score.perplexity == pytest.approx(math.exp(-mean), rel=1e-6)
+    assert scores.model == client.model().name
+    assert scores.fingerprint == client.model().fingerprint
+    assert scores.usage.prompt_tokens > 0
+    assert scores.request_id == "s-1"
+
+    async def ask() -> Scores:
+        async with AsyncClient(address) as asynchronous:
+            return await asynchronous.score(PROMPT, continuations)
+
+    again = asyncio.run(ask())
+    assert again.ranking == scores.ranking
+    assert again.scores[0].total_logprob == pytest.approx(scores.scores[0].total_logprob, rel=1e-3)
 
 
 def test_tokens_cover_the_text(client: Client) -> None:

@@ -1,11 +1,12 @@
 """The agent's settings, made once at the edge."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gpt2flow.agent.errors import InputError
+from gpt2flow.client import Security
 
 # An aware instant; tests and replays bring their own.
 Clock = Callable[[], datetime]
@@ -26,6 +27,7 @@ class AgentConfig:
         database: URL of the shop's database, or the path of an SQLite file.
         flows: folder of the flows; None is the one that ships.
         timeout: seconds that one answer of the model may take.
+        security: TLS and token of the connection to the server.
     """
 
     address: str = "127.0.0.1:50051"
@@ -33,6 +35,7 @@ class AgentConfig:
     database: str = "gpt2flow.sqlite"
     flows: Path | None = None
     timeout: float = 30.0
+    security: Security = field(default_factory=Security)
 
     def __post_init__(self) -> None:
         """Refuses what cannot work.

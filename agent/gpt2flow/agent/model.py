@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Protocol
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import ModelError, UnanswerableError, UnknownModelError
+from gpt2flow.agent.errors import InputError, ModelError, UnanswerableError, UnknownModelError
 from gpt2flow.agent.prompt import Choice
 from gpt2flow.agent.shop import Database, ModelCall
 from gpt2flow.client import (
@@ -17,6 +17,8 @@ from gpt2flow.client import (
     NotFoundError,
     Options,
     Sampling,
+    Security,
+    SettingsError,
 )
 
 
@@ -51,10 +53,19 @@ class ServedModel:
         address: the server's `host:port`.
         name: of the model; empty is the server's first.
         timeout: seconds that one answer may take.
+        security: TLS and token of the connection.
+
+    Raises:
+        InputError: a setting of the connection is not usable.
     """
 
-    def __init__(self, address: str, name: str, timeout: float) -> None:
-        self._client = Client(address, timeout=timeout)
+    def __init__(
+        self, address: str, name: str, timeout: float, security: Security = Security()
+    ) -> None:
+        try:
+            self._client = Client(address, timeout=timeout, security=security)
+        except SettingsError as error:
+            raise InputError(str(error)) from error
         self._name = name
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:

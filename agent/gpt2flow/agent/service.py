@@ -58,7 +58,9 @@ class Agent:
             self._database = Database.open(url)
             opened.callback(self._database.close)
             if model is None:
-                model = served = ServedModel(config.address, config.model, config.timeout)
+                model = served = ServedModel(
+                    config.address, config.model, config.timeout, config.security
+                )
                 opened.callback(served.close)
             executor = Executor(book, self._database, clock, codes)
             on_record = ModelOnRecord(model, self._database, clock)

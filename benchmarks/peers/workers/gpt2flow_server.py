@@ -102,7 +102,7 @@ class Gpt2FlowServer(Worker):
         return self._server.resident()
 
     async def _connect(self) -> AsyncClient:
-        return AsyncClient(self._address, timeout=_SECONDS)
+        return AsyncClient(self._address, timeout=_SECONDS, retry=None)
 
     async def _arrivals(self, prompt: list[int], options: Options, begun: float) -> Arrivals:
         arrivals: Arrivals = []

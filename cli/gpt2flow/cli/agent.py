@@ -9,7 +9,12 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt2flow.cli.generate import DEFAULT_ADDRESS, Address
+from gpt2flow.cli.connection import (
+    DEFAULT_ADDRESS,
+    Address,
+    Protection,
+    takes_protection,
+)
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ DEFAULT_DATABASE = "gpt2flow.sqlite"
 
 
 @app.command()
+@takes_protection
 def ask(
     text: Annotated[str, typer.Argument(help="The customer's message.")],
     session: Annotated[str, typer.Option(help="Names the conversation.")] = "default",
@@ -41,9 +47,11 @@ def ask(
     flows: Flows = None,
     timeout: Timeout = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    *,
+    protection: Protection,
 ) -> None:
     """Carry out one message and print what was done and sent."""
-    with _open(address, model, database, flows, timeout) as agent:
+    with _open(address, model, database, flows, timeout, protection) as agent:
         report = agent.handle(session, text, message_id)
     if as_json:
         typer.echo(report.model_dump_json())
@@ -52,6 +60,7 @@ def ask(
 
 
 @app.command()
+@takes_protection
 def run(
     messages: Annotated[
         str, typer.Argument(help='File of JSON lines {"session", "text", "id"?}; - is stdin.')
@@ -61,13 +70,18 @@ def run(
     database: Database = DEFAULT_DATABASE,
     flows: Flows = None,
     timeout: Timeout = 30.0,
+    *,
+    protection: Protection,
 ) -> None:
     """Carry out a file of messages; print a JSON report a line, as each is done.
 
     A line that fails is reported with its error, and the rest go on. The exit
     code is 2 if a line could not be used, else 1 if a message failed.
     """
-    with _lines(messages) as lines, _open(address, model, database, flows, timeout) as agent:
+    with (
+        _lines(messages) as lines,
+        _open(address, model, database, flows, timeout, protection) as agent,
+    ):
         from gpt2flow.agent.lines import handle_lines
 
         worst = 0
@@ -81,7 +95,12 @@ def run(
 
 @contextmanager
 def _open(
-    address: str, model: str, database: str, flows: Path | None, timeout: float
+    address: str,
+    model: str,
+    database: str,
+    flows: Path | None,
+    timeout: float,
+    protection: Protection,
 ) -> Iterator["Agent"]:
     with needs_extra("agent"):
         from gpt2flow.agent.config import AgentConfig
@@ -89,7 +108,12 @@ def _open(
         from gpt2flow.agent.service import Agent
     with reported(bad_input=InputError, failure=AgentError):
         config = AgentConfig(
-            address=address, model=model, database=database, flows=flows, timeout=timeout
+            address=address,
+            model=model,
+            database=database,
+            flows=flows,
+            timeout=timeout,
+            security=protection.security(),
         )
         with Agent(config) as agent:
             yield agent

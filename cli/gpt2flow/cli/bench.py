@@ -10,7 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gpt2flow.cli.generate import DEFAULT_ADDRESS, Address
+from gpt2flow.cli.connection import (
+    DEFAULT_ADDRESS,
+    Address,
+    Protection,
+    takes_protection,
+)
 from gpt2flow.cli.load.arrivals import Budget
 from gpt2flow.cli.load.errors import LoadError
 from gpt2flow.cli.load.goodput import parse_limits
@@ -38,6 +43,7 @@ _RIVALS = (
 _REFRESHES_PER_SECOND = 2
 
 
+@takes_protection
 def bench(
     context: typer.Context,
     address: Address = DEFAULT_ADDRESS,
@@ -87,6 +93,8 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    *,
+    protection: Protection,
 ) -> None:
     """Put load on a running server; measure latency, throughput, goodput and errors.
 
@@ -115,21 +123,21 @@ def bench(
     )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise CommandError(f"--out '{out}': must be a file in a folder that exists", Exit.BAD_INPUT)
-    outcome = _run(address, settings)
+    outcome = _run(address, settings, protection)
     if outcome.model is None or not outcome.levels:
         raise _nothing(outcome)
     _finish(outcome, address, asked, out, as_json)
 
 
-def _run(address: str, settings: Settings) -> "Outcome":
+def _run(address: str, settings: Settings, protection: Protection) -> "Outcome":
     with needs_extra("client"):
         from gpt2flow.cli.load.runner import run
-        from gpt2flow.client import ClientError, NotFoundError
+        from gpt2flow.client import ClientError, NotFoundError, SettingsError
     with (
-        reported(bad_input=NotFoundError, failure=(ClientError, LoadError)),
+        reported(bad_input=(NotFoundError, SettingsError), failure=(ClientError, LoadError)),
         _progress(settings) as progress,
     ):
-        return run(address, settings, progress)
+        return run(address, protection.security(), settings, progress)
 
 
 def _finish(

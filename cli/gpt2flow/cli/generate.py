@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from gpt2flow.cli.connection import (
+    DEFAULT_ADDRESS,
+    Address,
+    Protection,
+    takes_protection,
+)
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
 
-Address = Annotated[str, typer.Option(help="host:port of the server.", envvar="GPT2FLOW_ADDRESS")]
-
-
+@takes_protection
 def generate(
     text: Annotated[str, typer.Argument(help="The prompt.")],
     address: Address = DEFAULT_ADDRESS,
@@ -30,6 +33,8 @@ def generate(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until the deadline.", min=0.001)] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, not streamed.")] = False,
+    *,
+    protection: Protection,
 ) -> None:
     """Continue TEXT on a running server and stream the result."""
     with needs_extra("client"):
@@ -43,6 +48,7 @@ def generate(
             NotFoundError,
             Options,
             Sampling,
+            SettingsError,
         )
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -53,8 +59,10 @@ def generate(
         constraint=JsonSchema(_read(json_schema)) if json_schema else None,
     )
     with (
-        reported(bad_input=(InvalidRequestError, NotFoundError), failure=ClientError),
-        Client(address, timeout=timeout) as client,
+        reported(
+            bad_input=(InvalidRequestError, NotFoundError, SettingsError), failure=ClientError
+        ),
+        Client(address, timeout=timeout, security=protection.security()) as client,
     ):
         if as_json:
             generation = client.generate(text, options, model=model)

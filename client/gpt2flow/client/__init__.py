@@ -10,7 +10,10 @@ from gpt2flow.client.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     ServerError,
+    SettingsError,
+    UnauthenticatedError,
     UnavailableError,
     Violation,
 )
@@ -20,19 +23,24 @@ from gpt2flow.client.options import (
     JsonSchema,
     Lark,
     Options,
+    Prompt,
     Regex,
     Sampling,
 )
 from gpt2flow.client.results import (
     Candidate,
+    ContinuationScore,
     Delta,
     Generation,
     Model,
+    Scores,
     Timing,
     Token,
     TokenLogprob,
     Usage,
 )
+from gpt2flow.client.retry import Retry
+from gpt2flow.client.security import Security, Tls
 from gpt2flow.client.sync import Client
 
 __all__ = [
@@ -42,6 +50,7 @@ __all__ = [
     "Choices",
     "Client",
     "ClientError",
+    "ContinuationScore",
     "DeadlineExceededError",
     "Delta",
     "Generation",
@@ -52,12 +61,20 @@ __all__ = [
     "NotFoundError",
     "Options",
     "OverloadedError",
+    "PermissionDeniedError",
+    "Prompt",
     "Regex",
+    "Retry",
     "Sampling",
+    "Scores",
+    "Security",
     "ServerError",
+    "SettingsError",
     "Timing",
+    "Tls",
     "Token",
     "TokenLogprob",
+    "UnauthenticatedError",
     "UnavailableError",
     "Usage",
     "Violation",

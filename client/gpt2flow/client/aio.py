@@ -1,34 +1,53 @@
 """The client for asyncio."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 
 from gpt2flow.client import requests, results
-from gpt2flow.client.errors import client_error
+from gpt2flow.client.call import Call, Calls
+from gpt2flow.client.channel import open_async_channel
 from gpt2flow.client.options import Options, Prompt
+from gpt2flow.client.retry import Retry
+from gpt2flow.client.security import Security
+from gpt2flow.client.token import TokenSource
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
 
 
 class AsyncClient:
     """Talks to the server at `address` (`host:port`) from one event loop.
 
     Args:
-        address: where the server listens.
-        timeout: seconds that a call may take unless it says otherwise.
+        address: Where the server listens.
+        timeout: Seconds that a call may take unless it says otherwise, with all its attempts.
+        security: TLS and token; the default is plain text without a token.
+        retry: When a call is tried again; None is never.
 
-    Every method raises a `ClientError`; cancelling the awaiting task cancels
-    the call.
+    Every method raises a `ClientError`, and sends a request id, its own unless one is given;
+    cancelling the awaiting task cancels the call.
+
+    Raises:
+        SettingsError: A setting is not usable.
     """
 
-    def __init__(self, address: str, *, timeout: float = 60.0) -> None:
-        self.address = address
-        self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=requests.CHANNEL_OPTIONS)
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 60.0,
+        security: Security = Security(),
+        retry: Retry | None = Retry(),
+    ) -> None:
+        token = None if security.token is None else TokenSource(security.token)
+        self._calls = Calls(address, timeout, retry, token)
+        self._channel = open_async_channel(address, security)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
@@ -53,9 +72,13 @@ class AsyncClient:
         *,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the deadline that the server sees
+        request_id: str | None = None,
     ) -> results.Generation:
         """Continues one prompt."""
-        return (await self.generate_many([prompt], options, model=model, timeout=timeout))[0]
+        [generation] = await self.generate_many(
+            [prompt], options, model=model, timeout=timeout, request_id=request_id
+        )
+        return generation
 
     async def generate_many(
         self,
@@ -64,12 +87,12 @@ class AsyncClient:
         *,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
     ) -> list[results.Generation]:
         """Continues several prompts with the same options, in their order."""
+        call = self._calls.begin(timeout, request_id)
         request = requests.generate_request(prompts, options, model)
-        with self._errors():
-            answer = await self._stub.Generate(request, timeout=timeout or self.timeout)
-        return [results.generation(r, answer.model, answer.fingerprint) for r in answer.results]
+        return results.generations(await self._unary(self._stub.Generate, request, call), call.id)
 
     async def stream(
         self,
@@ -78,52 +101,101 @@ class AsyncClient:
         *,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
-    ) -> AsyncIterator[results.Delta | results.Generation]:
+        request_id: str | None = None,
+    ) -> AsyncGenerator[results.Delta | results.Generation, None]:
         """Yields text as it is decoded, and the whole generation as the last item.
 
         Closing the iterator cancels the call.
         """
+        call = self._calls.begin(timeout, request_id)
         request = requests.stream_request(prompt, options, model)
-        call = self._stub.GenerateStream(request, timeout=timeout or self.timeout)
-        try:
-            with self._errors():
-                async for message in call:
-                    if message.HasField("delta"):
-                        yield results.delta(message.delta)
-                    else:
-                        end = message.end
-                        yield results.generation(end.result, end.model, end.fingerprint)
-        finally:
-            call.cancel()
+        stream = results.Stream(call.id)
+        while True:
+            messages = self._stub.GenerateStream(request, **call.arguments())
+            try:
+                async for message in messages:
+                    yield stream.item(message)
+            except grpc.RpcError as error:
+                pause = call.pause_after(error, answered=stream.begun)
+            else:
+                return
+            finally:
+                messages.cancel()
+            await asyncio.sleep(pause)
 
-    async def tokenize(self, text: str, *, model: str = "") -> list[results.Token]:
+    async def score(
+        self,
+        prompt: Prompt,
+        continuations: Sequence[Prompt],
+        *,
+        model: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
+    ) -> results.Scores:
+        """Tells how likely each continuation of the prompt is, without decoding."""
+        call = self._calls.begin(timeout, request_id)
+        request = requests.score_request(prompt, continuations, model)
+        return results.scores(await self._unary(self._stub.Score, request, call), call.id)
+
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        model: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
+    ) -> list[results.Token]:
         """Encodes text."""
+        call = self._calls.begin(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
-        with self._errors():
-            answer = await self._stub.Tokenize(request, timeout=self.timeout)
+        answer = await self._unary(self._stub.Tokenize, request, call)
         return [results.token(t) for t in answer.tokens]
 
-    async def detokenize(self, tokens: Sequence[int], *, model: str = "") -> str:
+    async def detokenize(
+        self,
+        tokens: Sequence[int],
+        *,
+        model: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
+    ) -> str:
         """Decodes token ids."""
+        call = self._calls.begin(timeout, request_id)
         request = requests.detokenize_request(tokens, model)
-        with self._errors():
-            return (await self._stub.Detokenize(request, timeout=self.timeout)).text
+        return (await self._unary(self._stub.Detokenize, request, call)).text
 
-    async def models(self) -> list[results.Model]:
+    async def models(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
+    ) -> list[results.Model]:
         """Lists the loaded models."""
-        with self._errors():
-            answer = await self._stub.ListModels(pb.ListModelsRequest(), timeout=self.timeout)
+        call = self._calls.begin(timeout, request_id)
+        answer = await self._unary(self._stub.ListModels, pb.ListModelsRequest(), call)
         return [results.model(m) for m in answer.models]
 
-    async def model(self, name: str = "") -> results.Model:
+    async def model(
+        self,
+        name: str = "",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        request_id: str | None = None,
+    ) -> results.Model:
         """Describes one model; no name is the server's first."""
-        with self._errors():
-            answer = await self._stub.GetModel(pb.GetModelRequest(model=name), timeout=self.timeout)
-        return results.model(answer.model)
+        call = self._calls.begin(timeout, request_id)
+        request = pb.GetModelRequest(model=name)
+        return results.model((await self._unary(self._stub.GetModel, request, call)).model)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise client_error(error, self.address) from error
+    async def _unary(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Answer]",
+        request: _Request,
+        call: Call,
+    ) -> _Answer:
+        while True:
+            try:
+                return await method(request, **call.arguments())
+            except grpc.RpcError as error:
+                pause = call.pause_after(error)
+            await asyncio.sleep(pause)

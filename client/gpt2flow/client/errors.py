@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gpt2flow.client.rpc_status import details
 
@@ -15,12 +16,22 @@ class Violation:
     description: str
 
 
+class SettingsError(ValueError):
+    """A client cannot be made or called like this; the message names the setting."""
+
+
 class ClientError(Exception):
-    """Base of all errors of a call; `code` is the gRPC status."""
+    """Base of all errors of a call.
+
+    Attributes:
+        code: The gRPC status.
+        request_id: What the server's log has it under; empty if no call was made.
+    """
 
     def __init__(self, message: str, code: grpc.StatusCode) -> None:
         super().__init__(message)
         self.code = code
+        self.request_id = ""
 
 
 class InvalidRequestError(ClientError):
@@ -53,14 +64,39 @@ class UnavailableError(ClientError):
     """No server answers at the address, or it is about to stop."""
 
 
+class UnauthenticatedError(ClientError):
+    """The server wants a token, and got none or one that it does not know."""
+
+
+class PermissionDeniedError(ClientError):
+    """The server knows who calls, and does not let them do this."""
+
+
 class ServerError(ClientError):
-    """Everything else: a defect, or a right that is missing."""
+    """Everything else, such as a defect; the message has the server's id of it."""
 
 
-def client_error(error: grpc.RpcError | grpc.aio.AioRpcError, address: str) -> ClientError:
+def client_error(
+    error: grpc.RpcError | grpc.aio.AioRpcError, address: str, request_id: str
+) -> ClientError:
     """Makes the typed error of a failed call to `address`."""
     # Every error of a call that grpcio raises is a Call too; its stubs do not say so.
     call: grpc.Call = error  # type: ignore[assignment]
+    failure = _typed(call, address)
+    failure.request_id = request_id
+    return failure
+
+
+# Those whose message says more than the server's own text.
+_SAYING: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineExceededError, "no answer from {} in time ({})"),
+    grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {} ({})"),
+    grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "{} does not know who calls ({})"),
+    grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, "{} does not allow this ({})"),
+}
+
+
+def _typed(call: grpc.Call, address: str) -> ClientError:
     code, text = call.code(), call.details() or ""
     violations, delay = _details(call)
     match code:
@@ -70,16 +106,17 @@ def client_error(error: grpc.RpcError | grpc.aio.AioRpcError, address: str) -> C
             return NotFoundError(text, code)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return OverloadedError(text, code, delay)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceededError(f"no answer from {address} in time ({text})", code)
-        case grpc.StatusCode.UNAVAILABLE:
-            return UnavailableError(f"no server answers at {address} ({text})", code)
-    return ServerError(f"{code.name}: {text}", code)
+    kind, saying = _SAYING.get(code, (ServerError, f"{code.name}: {{1}}"))
+    return kind(saying.format(address, text), code)
 
 
 def _details(call: grpc.Call) -> tuple[tuple[Violation, ...], float | None]:
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            violations, delay = details(value)
+            try:
+                violations, delay = details(value)
+            except DecodeError:
+                # Of something between; the status itself is what counts.
+                break
             return tuple(Violation(*v) for v in violations), delay
     return (), None

@@ -5,14 +5,6 @@ from collections.abc import Sequence
 from gpt2flow.client.options import Options, Prompt, prompt_message
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
-# Keepalive finds a dead connection under a stream that is silent; the interval
-# stays above what servers allow by default (5 minutes without a call).
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
-
 
 def generate_request(prompts: Sequence[Prompt], options: Options, model: str) -> pb.GenerateRequest:
     """The unary request."""
@@ -25,6 +17,15 @@ def stream_request(prompt: Prompt, options: Options, model: str) -> pb.GenerateS
     """The streaming request."""
     return pb.GenerateStreamRequest(
         model=model, prompt=prompt_message(prompt), options=options.message()
+    )
+
+
+def score_request(prompt: Prompt, continuations: Sequence[Prompt], model: str) -> pb.ScoreRequest:
+    """The request to score `continuations`."""
+    return pb.ScoreRequest(
+        model=model,
+        prompt=prompt_message(prompt),
+        continuations=[prompt_message(c) for c in continuations],
     )
 
 

@@ -1,7 +1,8 @@
 """What comes back, as plain frozen objects."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf import json_format
@@ -66,6 +67,7 @@ class Generation:
     seed: int
     model: str
     fingerprint: str
+    request_id: str
 
     @property
     def text(self) -> str:
@@ -81,6 +83,33 @@ class Delta:
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class ContinuationScore:
+    """How likely one continuation is; `total_logprob` is the sum over its tokens."""
+
+    tokens: tuple[TokenLogprob, ...]
+    total_logprob: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How likely continuations of one prompt are.
+
+    Attributes:
+        scores: In the order of the continuations.
+        ranking: Their indices, best first by log-likelihood per token.
+    """
+
+    scores: tuple[ContinuationScore, ...]
+    ranking: tuple[int, ...]
+    usage: Usage
+    timing: Timing
+    model: str
+    fingerprint: str
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -104,35 +133,69 @@ class Model:
     vocabulary_size: int
     context_length: int
     max_sequences: int
+    max_queued: int
+    max_beams: int
+    max_candidates: int
+    max_top_logprobs: int
     default_max_new_tokens: int
     quality: dict[str, Any]
     recipe: dict[str, Any]
 
 
-def generation(result: pb.GenerationResult, model: str, fingerprint: str) -> Generation:
-    """Reads one result."""
-    usage, timing = result.usage, result.timing
-    return Generation(
-        candidates=tuple(_candidate(c) for c in result.candidates),
-        prompt_logprobs=_logprobs(result.prompt_logprobs),
-        usage=Usage(
-            usage.prompt_tokens,
-            usage.cached_tokens,
-            usage.completion_tokens,
-            usage.forced_tokens,
-            usage.drafted_tokens,
-            usage.accepted_tokens,
+def generations(answer: pb.GenerateResponse, request_id: str) -> list[Generation]:
+    """Reads the answer to several prompts."""
+    return [_generation(r, answer.model, answer.fingerprint, request_id) for r in answer.results]
+
+
+class Stream:
+    """Reads the messages of one stream and puts together what they streamed."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._deltas: dict[int, list[Delta]] = defaultdict(list)
+        self.begun = False
+
+    def item(self, message: pb.GenerateStreamResponse) -> Delta | Generation:
+        """Reads the next message; the last one is the whole generation."""
+        self.begun = True
+        if message.HasField("delta"):
+            delta = _delta(message.delta)
+            self._deltas[delta.index].append(delta)
+            return delta
+        end = message.end
+        whole = _generation(end.result, end.model, end.fingerprint, self._request_id)
+        return replace(whole, candidates=tuple(self._with_deltas(c) for c in whole.candidates))
+
+    def _with_deltas(self, candidate: Candidate) -> Candidate:
+        deltas = self._deltas.get(candidate.index)
+        if deltas is None:
+            return candidate
+        return replace(
+            candidate,
+            text="".join(delta.text for delta in deltas),
+            token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+            logprobs=tuple(entry for delta in deltas for entry in delta.logprobs),
+        )
+
+
+def scores(answer: pb.ScoreResponse, request_id: str) -> Scores:
+    """Reads the answer to a request for scores."""
+    return Scores(
+        scores=tuple(
+            ContinuationScore(
+                tuple(_token_logprob(t) for t in score.tokens),
+                score.total_logprob,
+                score.perplexity,
+            )
+            for score in answer.scores
         ),
-        timing=Timing(timing.queue_ms, timing.prefill_ms, timing.decode_ms, timing.total_ms),
-        seed=result.seed,
-        model=model,
-        fingerprint=fingerprint,
+        ranking=tuple(answer.ranking),
+        usage=_usage(answer.usage),
+        timing=_timing(answer.timing),
+        model=answer.model,
+        fingerprint=answer.fingerprint,
+        request_id=request_id,
     )
-
-
-def delta(message: pb.CandidateDelta) -> Delta:
-    """Reads one delta."""
-    return Delta(message.index, message.text, tuple(message.token_ids), _logprobs(message.logprobs))
 
 
 def token(message: pb.Token) -> Token:
@@ -150,10 +213,48 @@ def model(message: pb.Model) -> Model:
         vocabulary_size=message.vocabulary_size,
         context_length=message.limits.context_length,
         max_sequences=message.limits.max_sequences,
+        max_queued=message.limits.max_queued,
+        max_beams=message.limits.max_beams,
+        max_candidates=message.limits.max_candidates,
+        max_top_logprobs=message.limits.max_top_logprobs,
         default_max_new_tokens=message.limits.default_max_new_tokens,
         quality=json_format.MessageToDict(message.quality),
         recipe=json_format.MessageToDict(message.recipe),
     )
+
+
+def _generation(
+    result: pb.GenerationResult, model: str, fingerprint: str, request_id: str
+) -> Generation:
+    return Generation(
+        candidates=tuple(_candidate(c) for c in result.candidates),
+        prompt_logprobs=_logprobs(result.prompt_logprobs),
+        usage=_usage(result.usage),
+        timing=_timing(result.timing),
+        seed=result.seed,
+        model=model,
+        fingerprint=fingerprint,
+        request_id=request_id,
+    )
+
+
+def _delta(message: pb.CandidateDelta) -> Delta:
+    return Delta(message.index, message.text, tuple(message.token_ids), _logprobs(message.logprobs))
+
+
+def _usage(message: pb.Usage) -> Usage:
+    return Usage(
+        message.prompt_tokens,
+        message.cached_tokens,
+        message.completion_tokens,
+        message.forced_tokens,
+        message.drafted_tokens,
+        message.accepted_tokens,
+    )
+
+
+def _timing(message: pb.Timing) -> Timing:
+    return Timing(message.queue_ms, message.prefill_ms, message.decode_ms, message.total_ms)
 
 
 def _candidate(message: pb.Candidate) -> Candidate:
@@ -174,10 +275,10 @@ def _candidate(message: pb.Candidate) -> Candidate:
 
 def _logprobs(positions: Sequence[pb.PositionLogprobs]) -> tuple[TokenLogprob, ...]:
     return tuple(
-        _token_logprob(p.chosen, tuple(_token_logprob(t, ()) for t in p.top)) for p in positions
+        _token_logprob(p.chosen, tuple(_token_logprob(t) for t in p.top)) for p in positions
     )
 
 
-def _token_logprob(message: pb.TokenLogprob, top: tuple[TokenLogprob, ...]) -> TokenLogprob:
+def _token_logprob(message: pb.TokenLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
     value = message.logprob if message.HasField("logprob") else None
     return TokenLogprob(message.token_id, message.token, value, top)

@@ -4,6 +4,7 @@ The field numbers are those of google/rpc/status.proto and error_details.proto;
 the messages live in a pool of their own, beside any generated ones.
 """
 
+from functools import cache
 from typing import Any
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
@@ -32,6 +33,7 @@ def _field(
     )
 
 
+@cache
 def _message_classes() -> dict[str, type[Any]]:
     file = descriptor_pb2.FileDescriptorProto(
         name="details.proto",

@@ -15,7 +15,7 @@ from gpt2flow.cli.load.workload import (
     filed_requests,
     ordinary_tokens,
 )
-from gpt2flow.client import AsyncClient, BeamSearch, JsonSchema, Model, Options, Sampling
+from gpt2flow.client import AsyncClient, BeamSearch, JsonSchema, Model, Options, Sampling, Security
 
 # Of the calls before the load: enough for any server that is there.
 _CALL_SECONDS = 10.0
@@ -30,30 +30,40 @@ class Outcome:
     interrupted: bool = False
 
 
-def run(address: str, settings: Settings, progress: Callable[[Level], None]) -> Outcome:
+def run(
+    address: str, security: Security, settings: Settings, progress: Callable[[Level], None]
+) -> Outcome:
     """Measures; Ctrl-C ends it with what was measured so far.
 
     Args:
         address: Of the server, `host:port`.
+        security: TLS and token of the connection.
         settings: What to do.
         progress: Called with each request that ended, of those that count.
 
     Raises:
         ClientError: No server answers, or it has no such model.
         LoadError: The server's tokens cannot be used.
+        SettingsError: The security is not usable.
     """
     outcome = Outcome()
     try:
-        asyncio.run(_run(address, settings, progress, outcome))
+        asyncio.run(_run(address, security, settings, progress, outcome))
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome
 
 
 async def _run(
-    address: str, settings: Settings, progress: Callable[[Level], None], outcome: Outcome
+    address: str,
+    security: Security,
+    settings: Settings,
+    progress: Callable[[Level], None],
+    outcome: Outcome,
 ) -> None:
-    async with AsyncClient(address, timeout=_CALL_SECONDS) as client:
+    # A request that is tried again would hide what is measured.
+    client = AsyncClient(address, timeout=_CALL_SECONDS, security=security, retry=None)
+    async with client:
         outcome.model = await client.model(settings.model)
         sweep = Sweep(client, settings, await _requests(client, settings), progress)
         outcome.levels = sweep.figures

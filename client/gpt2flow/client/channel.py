@@ -1,0 +1,99 @@
+"""The connection that a client opens, as its security says."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+
+from gpt2flow.client.errors import SettingsError
+from gpt2flow.client.security import Security, Tls
+
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    # Keepalive finds a dead connection under a stream that is silent; the interval
+    # stays above what servers allow by default (5 minutes without a call).
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that was not there is looked for again before the next attempt of a call;
+    # gRPC's own second would let several attempts fail without a look.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def open_channel(address: str, security: Security) -> grpc.Channel:
+    """Returns a channel for ordinary code.
+
+    Raises:
+        SettingsError: A file cannot be read, or the token would leave in plain text.
+    """
+    credentials, options = _prepared(address, security)
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def open_async_channel(address: str, security: Security) -> grpc.aio.Channel:
+    """Returns a channel for asyncio; errors are those of `open_channel`."""
+    credentials, options = _prepared(address, security)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def _prepared(
+    address: str, security: Security
+) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, int | str]]]:
+    """Returns credentials, None for plain text, and options."""
+    options = list(_OPTIONS)
+    local = _is_local(address)
+    if local:
+        # What is for this machine shall not leave it by a proxy of the environment.
+        options.append(("grpc.enable_http_proxy", 0))
+    if security.tls is None:
+        if security.token is not None and not (local or security.token_in_plain_text):
+            raise SettingsError(
+                f"the token would go to {address} in plain text, for everybody on the way to "
+                "read; use TLS, or allow it with token_in_plain_text (--insecure)"
+            )
+        return None, options
+    if security.tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", security.tls.server_name))
+    return _tls_credentials(security.tls), options
+
+
+def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read_pem("ca", tls.ca, "CERTIFICATE"),
+        private_key=_read_pem("key", tls.key, "PRIVATE KEY"),
+        certificate_chain=_read_pem("certificate", tls.certificate, "CERTIFICATE"),
+    )
+
+
+def _read_pem(field: str, path: Path | None, content: str) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{field}: cannot read {path}: {error.strerror}") from error
+    # gRPC would tell of it on standard error only, and fail with every call.
+    if f"{content}-----".encode() not in data:
+        raise SettingsError(f"{field}: {path} holds no {content.lower()} in PEM")
+    return data
+
+
+def _is_local(address: str) -> bool:
+    """Whether what is sent there stays on this machine."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    target = address.rpartition("/")[2]
+    for scheme in ("dns:", "ipv4:", "ipv6:"):
+        target = target.removeprefix(scheme)
+    host = target.rpartition(":")[0] or target
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

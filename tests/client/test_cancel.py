@@ -1,0 +1,71 @@
+"""A stream that nobody reads any more is cancelled, so that the server may drop it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from tests.client.flaky import Flaky, listening
+
+from gpt2flow.client import AsyncClient, Client
+
+
+async def closes(client: AsyncClient) -> None:
+    stream = client.stream("x")
+    await anext(stream)
+    await stream.aclose()
+
+
+async def breaks(client: AsyncClient) -> None:
+    async for _ in client.stream("x"):
+        break
+
+
+async def is_cancelled(client: AsyncClient) -> None:
+    async def read() -> None:
+        async for _ in client.stream("x"):
+            begun.set()
+
+    begun = asyncio.Event()
+    task = asyncio.create_task(read())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def times_out(client: AsyncClient) -> None:
+    async def read() -> None:
+        async for _ in client.stream("x"):
+            pass
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(read(), 0.2)
+
+
+@pytest.mark.parametrize("stops", [closes, breaks, is_cancelled, times_out])
+def test_async_stream(stops: Callable[[AsyncClient], Awaitable[None]]) -> None:
+    flaky = Flaky(endless=True)
+
+    async def run() -> None:
+        async with AsyncClient(address) as client:
+            await stops(client)
+            # The client is still open: what ended the call is not its end.
+            assert await asyncio.to_thread(flaky.ended.acquire, timeout=10)
+            assert (await client.model()).name == "first"
+
+    with listening(flaky) as address:
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("close", [True, False], ids=["closed", "dropped"])
+def test_sync_stream(close: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    flaky = Flaky(endless=True)
+    with listening(flaky) as address, Client(address) as client:
+        stream = client.stream("x")
+        next(stream)
+        if close:
+            stream.close()
+        else:
+            del stream
+        assert flaky.ended.acquire(timeout=10)
+        assert client.model().name == "first"

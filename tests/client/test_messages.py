@@ -1,0 +1,150 @@
+"""Everything that the protocol has can be asked for, and comes back."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from tests.client.flaky import BOTH, Flaky, ask, listening
+
+from gpt2flow.client import (
+    BeamSearch,
+    Candidate,
+    Choices,
+    ContinuationScore,
+    Delta,
+    Generation,
+    JsonSchema,
+    Lark,
+    Model,
+    Options,
+    Regex,
+    Sampling,
+    Scores,
+    SettingsError,
+    Timing,
+    Token,
+    TokenLogprob,
+    Usage,
+)
+from gpt2flow.inference.v1 import inference_pb2 as pb
+
+EVERYTHING = Options(
+    decoding=Sampling(
+        temperature=0.5,
+        top_k=1,
+        top_p=0.5,
+        min_p=0.5,
+        typical_p=0.5,
+        repetition_penalty=1.5,
+        presence_penalty=0.5,
+        frequency_penalty=0.5,
+        no_repeat_ngram_size=1,
+        logit_bias=((1, 0.5),),
+        bad_words=("x",),
+        seed=1,
+        n=1,
+    ),
+    max_new_tokens=1,
+    min_new_tokens=1,
+    stop_strings=("x",),
+    stop_token_ids=(1,),
+    ignore_eos=True,
+    time_limit_ms=1,
+    return_partial_on_time_limit=True,
+    constraint=Choices(("x",)),
+    logprobs=True,
+    top_logprobs=1,
+    prompt_logprobs=True,
+    echo=True,
+    token_ids=True,
+    priority=1,
+)
+BEAMS = BeamSearch(
+    num_beams=2,
+    length_penalty=0.5,
+    early_stopping="never",
+    num_return_sequences=1,
+    no_repeat_ngram_size=1,
+    repetition_penalty=1.5,
+)
+
+
+def names(descriptor: Any) -> set[str]:
+    return {field.name for field in descriptor.fields}
+
+
+def given(message: Any) -> set[str]:
+    return {field.name for field, _ in message.ListFields()}
+
+
+def test_every_option_reaches_the_server() -> None:
+    message = EVERYTHING.message()
+    assert given(message) == names(pb.GenerationOptions.DESCRIPTOR) - {"beam_search"}
+    for part in (message.sampling, message.stopping, message.output):
+        assert given(part) == names(part.DESCRIPTOR)
+    beams = Options(decoding=BEAMS).message().beam_search
+    assert given(beams) == names(beams.DESCRIPTOR)
+
+
+@pytest.mark.parametrize("early", [False, True, "never"])
+def test_every_early_stopping(early: Any) -> None:
+    message = Options(decoding=BeamSearch(2, early_stopping=early)).message()
+    expected = {False: "HEURISTIC", True: "FIRST", "never": "NEVER"}[early]
+    name = pb.EarlyStopping.Name(message.beam_search.early_stopping)
+    assert name == f"EARLY_STOPPING_{expected}"
+
+
+def test_every_constraint() -> None:
+    kinds = (JsonSchema("x"), Regex("x"), Choices(("x",)), Lark("x"))
+    sent = [Options(constraint=kind).message().constraint for kind in kinds]
+    assert set.union(*map(given, sent)) == names(pb.Constraint.DESCRIPTOR)
+
+
+@pytest.mark.parametrize(
+    "message, shown, elsewhere",
+    [
+        (pb.Candidate, Candidate, set()),
+        (pb.Usage, Usage, set()),
+        (pb.Timing, Timing, set()),
+        (pb.GenerationResult, Generation, set()),
+        (pb.GenerateResponse, Generation, {"results"}),
+        (pb.StreamEnd, Generation, {"result"}),
+        (pb.CandidateDelta, Delta, set()),
+        (pb.TokenLogprob, TokenLogprob, set()),
+        (pb.PositionLogprobs, TokenLogprob, {"chosen"}),
+        (pb.ContinuationScore, ContinuationScore, set()),
+        (pb.ScoreResponse, Scores, set()),
+        (pb.Token, Token, set()),
+        (pb.Model, Model, {"limits"}),
+        (pb.ModelLimits, Model, set()),
+    ],
+)
+def test_every_field_of_an_answer_is_shown(
+    message: Any, shown: type[Any], elsewhere: set[str]
+) -> None:
+    assert names(message.DESCRIPTOR) - elsewhere <= {field.name for field in fields(shown)}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_request_id_is_sent_and_comes_back(kind: type[Any]) -> None:
+    flaky = Flaky()
+    with listening(flaky) as address:
+        given = ask(kind, address, lambda c: c.stream("x", request_id="order-1"))[-1]
+        drawn = ask(kind, address, lambda c: c.stream("x"))[-1]
+    assert given.request_id == "order-1"
+    assert drawn.request_id not in {"", "order-1"}
+    assert [call.metadata["x-request-id"] for call in flaky.seen] == ["order-1", drawn.request_id]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("bad", ["", " x", "naïve", "a\nb", "x" * 129])
+def test_a_bad_request_id_is_refused(kind: type[Any], bad: str) -> None:
+    with pytest.raises(SettingsError, match="request_id is"):
+        ask(kind, "127.0.0.1:1", lambda c: c.model(request_id=bad))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_bad_timeout_is_refused(kind: type[Any], seconds: float) -> None:
+    with pytest.raises(SettingsError, match=f"timeout is {seconds} s, must be above 0"):
+        kind("127.0.0.1:1", timeout=seconds)
