@@ -1,11 +1,14 @@
 """The bundle that gpt2flow serves: exported from the checkpoint, or given."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 from peers.workers.loop import Setup
+
+import gpt2flow.export
 
 
 def prepare_bundle(setup: Setup) -> None:
@@ -21,8 +24,18 @@ def prepare_bundle(setup: Setup) -> None:
 
 
 def find_bundle(setup: Setup) -> Path:
-    """Where the bundle is, or is to be."""
-    return Path(setup.options.get("bundles") or setup.folder) / _profile(setup)
+    """Where the bundle is, or is to be: one of another exporter would be another graph."""
+    if given := setup.options.get("bundles"):
+        return Path(given) / _profile(setup)
+    return Path(setup.folder) / _exporter() / _profile(setup)
+
+
+def _exporter() -> str:
+    """Returns a name for the exporter as it is now."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(gpt2flow.export.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _profile(setup: Setup) -> str:
