@@ -79,9 +79,9 @@ def bad_fields(detail: BadRequest) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(bundle: Path) -> AsyncIterator[Running]:
+async def serving(bundle: Path, **options: Any) -> AsyncIterator[Running]:
     """Runs a server, which must have all its slots back in the end."""
-    server = Server(config(bundle))
+    server = Server(config(bundle, **options))
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         running = Running(server, port, channel, InferenceServiceStub(channel))

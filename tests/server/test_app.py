@@ -81,7 +81,7 @@ def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     lines = [json.loads(line) for line in errors.splitlines()]
-    assert [line["event"] for line in lines] == ["ready", "draining", "stopped"]
+    assert [line["event"] for line in lines] == ["ready", "rpc", "draining", "stopped"]
     assert (lines[0]["port"], lines[0]["models"]) == (port, ["m"])
     assert lines[0]["kv_cache"] == {"m": {"slots": 16, "bytes": 16 * SLOT_BYTES}}
     with pytest.raises(grpc.RpcError):

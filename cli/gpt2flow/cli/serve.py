@@ -28,6 +28,19 @@ def serve(
     ] = True,
     max_new_tokens: Annotated[int, typer.Option(help="For requests that do not say.")] = 256,
     drain_seconds: Annotated[float, typer.Option(help="For running requests, at SIGTERM.")] = 30.0,
+    log_level: Annotated[
+        str, typer.Option(help="Least that is logged: debug, info, warning or error.")
+    ] = "info",
+    log_format: Annotated[str, typer.Option(help="json, or console for people.")] = "json",
+    metrics_address: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port for Prometheus, unencrypted, open to all; port 0: a free one."
+        ),
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Collector of OpenTelemetry traces: http[s]://host:port.")
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written when ready: the bound port, one line.")
     ] = None,
@@ -40,6 +53,7 @@ def serve(
             EngineConfig,
             ServerConfig,
             ServerError,
+            TelemetryConfig,
             parse_address,
             parse_bytes,
         )
@@ -58,12 +72,22 @@ def serve(
             default_max_new_tokens=max_new_tokens,
             **threads_given,
         )
+        metrics = None
+        if metrics_address is not None:
+            metrics = parse_address(metrics_address, "metrics address")
+        telemetry = TelemetryConfig(
+            log_level=log_level,
+            log_format=log_format,
+            metrics_address=metrics,
+            otlp_endpoint=otlp_endpoint,
+        )
         config = ServerConfig(
             models=_models(model),
             host=host,
             port=port,
             engine=engine,
             drain_seconds=drain_seconds,
+            telemetry=telemetry,
         )
         run(config, on_ready=None if ready_file is None else lambda p: _announce(ready_file, p))
 

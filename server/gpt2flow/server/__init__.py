@@ -10,6 +10,7 @@ from gpt2flow.server.config import (
     EngineConfig,
     ModelConfig,
     ServerConfig,
+    TelemetryConfig,
     parse_address,
     parse_bytes,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "ServerConfig",
     "ServerError",
     "StartupError",
+    "TelemetryConfig",
     "parse_address",
     "parse_bytes",
     "serve",

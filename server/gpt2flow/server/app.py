@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 
 from gpt2flow.server.config import ServerConfig
 from gpt2flow.server.errors import StartupError
+from gpt2flow.server.log import logging_to_stderr
 from gpt2flow.server.registry import Registry
-from gpt2flow.server.servicer import Services
+from gpt2flow.server.servicer import Observer, Services
+from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
+from gpt2flow.server.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gpt2flow.server.telemetry.tracing import Tracing
 
 # What was answered last must leave the process before its connections close.
 _FLUSH_SECONDS = 1.0
@@ -30,11 +34,24 @@ _CHANNEL_OPTIONS = (
 
 
 class Server:
-    """A gRPC server and its models."""
+    """A gRPC server and its models.
+
+    Attributes:
+        registry: The models.
+        metrics: What it counts.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self.registry = Registry(config.models, config.drain_seconds)
+        self.metrics = Metrics(lambda: self.registry.models)
+        self._tracing = _tracing(config.telemetry.otlp_endpoint)
+        self._endpoint: MetricsEndpoint | None = None
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where the metrics can be asked for over HTTP; None is nowhere."""
+        return None if self._endpoint is None else self._endpoint.port
 
     @property
     def kv_caches(self) -> dict[str, dict[str, int]]:
@@ -55,10 +72,14 @@ class Server:
         Raises:
             BundleError: A bundle cannot be served.
             ConfigError: The memory for the KV cache does not hold one sequence.
-            StartupError: The port cannot be bound.
+            StartupError: A port cannot be bound.
         """
-        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        observer = Observer(self.metrics, self._tracing)
+        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS, interceptors=(observer,))
         port = _bind(self._server, self._config)
+        if (address := self._config.telemetry.metrics_address) is not None:
+            registry = self.metrics.registry
+            self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
         Services(self.registry).add_to(self._server)
         await self._server.start()
         try:
@@ -84,6 +105,22 @@ class Server:
         """Ends requests that still run with UNAVAILABLE, and closes."""
         await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
+        if self._endpoint is not None:
+            await asyncio.to_thread(self._endpoint.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+
+def _tracing(endpoint: str | None) -> "Tracing | None":
+    if endpoint is None:
+        return None
+    try:
+        from gpt2flow.server.telemetry.tracing import Tracing  # noqa: PLC0415 - another extra's
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"traces need the package {error.name!r}: pip install 'gpt2flow[telemetry]'"
+        ) from error
+    return Tracing(endpoint)
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
@@ -114,8 +151,8 @@ def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -
         ConfigError: The memory for the KV cache does not hold one sequence.
         StartupError: The port cannot be bound.
     """
-    _configure_logging()
-    asyncio.run(_serve(config, on_ready))
+    with logging_to_stderr(config.telemetry):
+        asyncio.run(_serve(config, on_ready))
 
 
 async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -> None:
@@ -132,6 +169,7 @@ async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -
         port=port,
         models=list(config.models),
         kv_cache=server.kv_caches,
+        **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
     )
     if on_ready is not None:
         on_ready(port)
@@ -139,31 +177,3 @@ async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -
     log.info("draining", seconds=config.drain_seconds)
     await server.stop()
     log.info("stopped")
-
-
-def _configure_logging() -> None:
-    """Sends one JSON object a line to standard error."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=_StandardError,
-    )
-
-
-class _StandardError:
-    """Where log lines go; the server lives on when nobody takes them."""
-
-    def __init__(self, *_args: Any) -> None:
-        pass
-
-    def info(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the log is printed
-
-    debug = warning = error = critical = info

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from gpt2flow.server.engine import Engine
+from gpt2flow.server.engine_stats import EngineLoad, RunStats
 from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
 from gpt2flow.server.generation.task import Task
 from gpt2flow.server.results import Event
@@ -93,6 +94,16 @@ class AsyncEngine:
         self._stopping = why
         self._inbox.put(_Stop())
         await asyncio.to_thread(self._thread.join)
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy the engine is."""
+        return self._engine.load
+
+    @property
+    def runs(self) -> RunStats:
+        """What its runs of the model took."""
+        return self._engine.runs
 
     def next_id(self) -> int:
         """Returns the id of a new request; ids rise in the order of arrival."""

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +11,10 @@ from typing import Final
 from gpt2flow.server.errors import ConfigError
 
 MAX_SEQUENCES = 1024
+
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_LOG_FORMATS: Final = ("json", "console")
+_ENDPOINT: Final = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
 
 _UNITS: Final = {
     "": 1,
@@ -88,6 +92,36 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """What the server tells about its work, and whom.
+
+    Attributes:
+        log_level: The least that is logged: debug, info, warning or error.
+        log_format: json, one object a line, or console, for people.
+        metrics_address: Host and port where Prometheus may ask; port 0 lets the
+            system choose. None is nowhere.
+        otlp_endpoint: Where traces go, as `http://host:port`, or https. None is nowhere.
+    """
+
+    log_level: str = "info"
+    log_format: str = "json"
+    metrics_address: tuple[str, int] | None = None
+    otlp_endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is not one of those allowed."""
+        _check_choice("log_level", self.log_level, _LOG_LEVELS)
+        _check_choice("log_format", self.log_format, _LOG_FORMATS)
+        if self.metrics_address is not None:
+            _check_range("metrics_address port", self.metrics_address[1], 0, 65535)
+        if self.otlp_endpoint is not None and not _ENDPOINT.fullmatch(self.otlp_endpoint):
+            raise ConfigError(
+                f"otlp_endpoint is {self.otlp_endpoint!r}, must be of the form http://host:port "
+                "or https://host:port"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What is served, and where.
 
@@ -98,6 +132,7 @@ class ServerConfig:
         port: 0 lets the system choose.
         engine: How models are run that do not say; each gets an engine of its own.
         drain_seconds: How long running requests may go on after SIGTERM.
+        telemetry: What is logged, counted and traced.
     """
 
     models: Mapping[str, Path | ModelConfig]
@@ -105,6 +140,7 @@ class ServerConfig:
     port: int = 50051
     engine: EngineConfig = field(default_factory=EngineConfig)
     drain_seconds: float = 30.0
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a value is out of its range."""
@@ -130,15 +166,19 @@ class ServerConfig:
         return f"{host}:{self.port}"
 
 
-def parse_address(address: str) -> tuple[str, int]:
+def parse_address(address: str, field: str = "address") -> tuple[str, int]:
     """Splits `host:port`; an IPv6 host stands in brackets.
+
+    Args:
+        address: What a user gave.
+        field: What they gave it for.
 
     Raises:
         ConfigError: It has another form.
     """
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit()):
-        raise ConfigError(f"address {address!r} is not of the form host:port")
+        raise ConfigError(f"{field} {address!r} is not of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -154,6 +194,11 @@ def parse_bytes(field: str, text: str) -> int:
             f"{field} is {text!r}, must be a number of bytes or of KB, MB, GB, KiB, MiB or GiB"
         )
     return int(Decimal(match[1]) * _UNITS[match[2]])
+
+
+def _check_choice(name: str, value: str, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from gpt2flow.server.constraint import GrammarError
+from gpt2flow.server.engine_stats import EngineLoad, RunStats
 from gpt2flow.server.errors import (
     EngineError,
     InvalidRequestError,
@@ -45,7 +46,11 @@ class Runner(Protocol):
 
 
 class Engine:
-    """Runs many requests on one model. Synchronous; one thread owns it."""
+    """Runs many requests on one model. Synchronous; one thread owns it.
+
+    Attributes:
+        runs: What the runs of the model took.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Engine:
         self._clock = clock
         self._forecast = Forecast(cache)
         self._tasks: dict[int, Task] = {}
+        self.runs = RunStats()
 
     @property
     def busy(self) -> bool:
@@ -70,6 +76,23 @@ class Engine:
     def slot_seconds(self) -> float:
         """Seconds from one slot given back to the next while all are taken; 0 is unknown."""
         return self._forecast.slot_seconds
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy it is; another thread may ask, and sees figures up to a step apart."""
+        cache = self._cache
+        running, waiting = self._scheduler.counts
+        filled, remembered = cache.filled
+        return EngineLoad(
+            running=running,
+            waiting=waiting,
+            slots=cache.slots,
+            free_slots=cache.free_slots,
+            positions=cache.slots * cache.capacity,
+            positions_running=filled,
+            positions_remembered=remembered,
+            preemptions=self._scheduler.preemptions,
+        )
 
     def add(self, task: Task) -> None:
         """Queues a request."""
@@ -129,11 +152,11 @@ class Engine:
                 request.started = started
         if copies := self._cache.take_copies():
             self._runner.copy(copies)
-        if not isinstance(batch, Chunk):
-            return self._decode(batch)
-        ran = self._run_chunk(batch)
-        if batch.stop <= len(batch.request.prompt):
-            self._forecast.note_prompt(self._clock() - started, batch.stop - batch.start)
+        ran = self._run_chunk(batch) if isinstance(batch, Chunk) else self._decode(batch)
+        seconds = self._clock() - started
+        self.runs.observe(batch, seconds)
+        if isinstance(batch, Chunk) and batch.stop <= len(batch.request.prompt):
+            self._forecast.note_prompt(seconds, batch.stop - batch.start)
         return ran
 
     def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:

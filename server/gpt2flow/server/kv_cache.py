@@ -44,6 +44,12 @@ class SlotCache:
         """How many slots are free."""
         return len(self._free)
 
+    @property
+    def filled(self) -> tuple[int, int]:
+        """How many positions running sequences fill, and how many free slots remember."""
+        remembered = sum(self.lengths[slot] for slot in tuple(self._free))
+        return max(0, sum(self.lengths) - remembered), remembered
+
     def allocate(self, count: int, wanted: Sequence[int] = ()) -> list[int]:
         """Takes free slots, the lowest.
 

@@ -75,6 +75,9 @@ class Scheduler:
     and go on where they were: tokens are kept, what the cache forgot is run
     again. There is no ping-pong: the own aging of a request preempts nobody,
     and what waiting raised an effective priority to, it keeps while it runs.
+
+    Attributes:
+        preemptions: How often a request had to give its slots up, so far.
     """
 
     _KINDS = ("decode", "extend", "prefill")
@@ -86,6 +89,7 @@ class Scheduler:
         self._running: list[Request] = []  # In the order of admission.
         self._turn = 0
         self._chunks: Counter[str] = Counter()
+        self.preemptions = 0
 
     @property
     def requests(self) -> Iterator[Request]:
@@ -97,6 +101,11 @@ class Scheduler:
     def alone(self) -> Request | None:
         """The running request, if there is but one; it has time to have guesses checked."""
         return self._running[0] if len(self._running) == 1 else None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many requests run, and how many wait."""
+        return len(self._running), len(self._waiting)
 
     def add(self, request: Request) -> None:
         """Puts a request into the queue."""
@@ -176,6 +185,7 @@ class Scheduler:
         request.width = len(request.slots)
         request.queued += now - request.admitted
         request.preemptions += 1
+        self.preemptions += 1
         self.remove(request)
         self.add(request)
 

@@ -1,5 +1,6 @@
 """The only room that knows protobuf: messages to domain and back, errors to status."""
 
+from gpt2flow.server.servicer.observer import Observer
 from gpt2flow.server.servicer.services import Services
 
-__all__ = ["Services"]
+__all__ = ["Observer", "Services"]

@@ -27,6 +27,7 @@ from gpt2flow.server.servicer.responses import (
 )
 from gpt2flow.server.servicer.status import Context, reports_errors
 from gpt2flow.server.task_factory import Arrival
+from gpt2flow.server.telemetry.call import current_call
 
 # Texts longer than this are tokenised in another thread, so that the loop stays live.
 _LONG_TEXT = 4096
@@ -81,8 +82,10 @@ class InferenceServicer(InferenceServiceServicer):
             lambda: model.tasks.generations([prompt], params, arrival, stream=True),
             heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
         )
+        call = current_call()
         with model.engine.submit(tasks) as [events]:
             async for event in events:
+                call.deliver(event)
                 await context.write(_stream_message(event, model, params))
 
     @reports_errors
@@ -148,6 +151,7 @@ class InferenceServicer(InferenceServiceServicer):
         model, lease = self._registry.lease(name)
         # The stub wants a subclass of its own protocol.
         context.add_done_callback(lambda _: lease.release())  # type: ignore[arg-type]
+        current_call().model = model.name
         return model
 
 
@@ -168,7 +172,9 @@ async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
 
 async def _last(events: AsyncIterator[Event], kind: type[_T]) -> _T:
     """Returns what a request came to, once it has."""
-    content = [event.content async for event in events][-1]
+    last = [event async for event in events][-1]
+    current_call().note(last)
+    content = last.content
     if isinstance(content, ServerError):
         raise content
     assert isinstance(content, kind)

@@ -13,6 +13,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from gpt2flow.server.errors import ErrorCode, InvalidRequestError, OverloadedError, ServerError
+from gpt2flow.server.telemetry.call import current_call
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -52,12 +53,14 @@ def reports_errors(
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
+    kind = error.code if isinstance(error, ServerError) else ErrorCode.INTERNAL
+    current_call().error = kind.value
     if not isinstance(error, ServerError) or error.code not in _STATUS:
         incident = uuid.uuid4().hex
         structlog.get_logger().error("internal_error", incident=incident, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}")
     code, message = _STATUS[error.code], str(error)
-    metadata = []
+    metadata = list(context.trailing_metadata())
     if detail := _detail(error):
         status = Status(code=code.value[0], message=message)
         status.details.append(detail)

@@ -1,0 +1,132 @@
+"""Tells about every RPC of the inference service: log line, metrics, span."""
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import grpc
+import structlog
+
+from gpt2flow.inference.v1.inference_pb2 import DESCRIPTOR
+from gpt2flow.server.servicer.callers import caller_of
+from gpt2flow.server.servicer.status import Context
+from gpt2flow.server.telemetry.call import Call, set_current_call
+from gpt2flow.server.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gpt2flow.server.telemetry.tracing import RpcSpan, Tracing
+
+REQUEST_ID_KEY: Final = "x-request-id"
+_SANE_ID: Final = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
+_SERVICE: Final[str] = DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+_Behavior = Callable[[Any, Context], Awaitable[Any]]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Observer(grpc.aio.ServerInterceptor):
+    """Stands before all other interceptors, so that it sees what they refuse as well.
+
+    Health checks and reflection are left alone: they come by the second and say nothing.
+    """
+
+    def __init__(self, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
+        """Takes where RPCs are counted, and what makes spans of them, if anything."""
+        self._metrics = metrics
+        self._tracing = tracing
+        self._log = structlog.get_logger()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        """Puts itself around the method."""
+        service, _, rpc = handler_call_details.method[1:].rpartition("/")
+        if service != _SERVICE:
+            return await continuation(handler_call_details)
+        metadata = {
+            key: value
+            for key, value in handler_call_details.invocation_metadata
+            if isinstance(value, str)
+        }
+        call = Call(rpc, _request_id(metadata.get(REQUEST_ID_KEY)), self._metrics.gaps)
+        set_current_call(call)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        handler = await continuation(handler_call_details)
+        return _around(handler, lambda behavior: self._observed(behavior, call, metadata))
+
+    def _observed(self, behavior: _Behavior, call: Call, metadata: dict[str, str]) -> _Behavior:
+        async def observed(request: Any, context: Context) -> Any:
+            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            with self._told(call, context, metadata):
+                return await behavior(request, context)
+
+        return observed
+
+    @contextlib.contextmanager
+    def _told(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
+        """Tells about an RPC when it has ended, however it does."""
+        code = grpc.StatusCode.UNKNOWN
+        with self._span(call, metadata) as span:
+            try:
+                yield
+                code = _code(context, grpc.StatusCode.OK)
+            except asyncio.CancelledError:
+                late = context.time_remaining() == 0
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+                raise
+            except Exception:
+                code = _code(context, grpc.StatusCode.UNKNOWN)
+                raise
+            finally:
+                call.end()
+                self._metrics.ended(call, code.name)
+                if span is not None:
+                    span.ended(call, code.name)
+                self._log.info(
+                    "rpc", caller=caller_of(context).name, code=code.name, **call.fields()
+                )
+
+    @contextlib.contextmanager
+    def _span(self, call: Call, metadata: dict[str, str]) -> "Iterator[RpcSpan | None]":
+        if self._tracing is None:
+            yield None
+            return
+        with self._tracing.span(call, _SERVICE, metadata) as span:
+            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+            yield span
+
+
+def _request_id(given: str | None) -> str:
+    """Returns the client's id of a request if it is one line of at most 128 printable characters.
+
+    Otherwise, one is made.
+    """
+    return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
+    """Returns the status that a method has set, if any."""
+    code: Any = context.code()
+    return default if code is None else code
+
+
+def _around(handler: "_Handler | None", wrap: Callable[[Any], _Behavior]) -> "_Handler | None":
+    """Returns a handler whose method is wrapped; None, an unknown method, stays None."""
+    if handler is None:
+        return None
+    if handler.response_streaming:
+        make: Any = grpc.unary_stream_rpc_method_handler
+        behavior: Any = handler.unary_stream
+    else:
+        make, behavior = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    wrapped: _Handler = make(
+        wrap(behavior),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
