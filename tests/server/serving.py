@@ -1,7 +1,7 @@
 """A real server on a real port, and what tests ask of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +79,15 @@ def bad_fields(detail: BadRequest) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(bundle: Path, **options: Any) -> AsyncIterator[Running]:
+async def serving(
+    bundle: Path,
+    connect: Callable[[str], Any] = grpc.aio.insecure_channel,
+    **options: Any,
+) -> AsyncIterator[Running]:
     """Runs a server, which must have all its slots back in the end."""
     server = Server(config(bundle, **options))
     port = await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with connect(f"localhost:{port}") as channel:
         running = Running(server, port, channel, InferenceServiceStub(channel))
         yield running
         await running.all_free()

@@ -21,6 +21,7 @@ from gpt2flow.server import (
     BundleError,
     ConfigError,
     EngineConfig,
+    SecurityConfig,
     Server,
     ServerConfig,
     StartupError,
@@ -182,8 +183,10 @@ def test_a_port_that_cannot_be_had_stops_the_start(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        insecure = SecurityConfig(insecure=True)
+        config = ServerConfig(models={"m": bundle}, host=host, port=port, security=insecure)
         with pytest.raises(StartupError, match=f"cannot listen on {host}:{port}: .*{reason}"):
-            serve(ServerConfig(models={"m": bundle}, host=host, port=port))
+            serve(config)
     assert capfd.readouterr() == ("", "")
 
 

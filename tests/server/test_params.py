@@ -165,14 +165,16 @@ def test_width_is_the_number_of_slots() -> None:
 
 
 def test_max_new_tokens_fill_the_context_at_most() -> None:
-    assert resolve_max_new_tokens(90, 10, LIMITS) == 10
+    assert resolve_max_new_tokens(90, StoppingParams(max_new_tokens=10), LIMITS) == 10
     with pytest.raises(InvalidRequestError, match=r"90 tokens.*\(11\).*100") as caught:
-        resolve_max_new_tokens(90, 11, LIMITS)
+        resolve_max_new_tokens(90, StoppingParams(max_new_tokens=11), LIMITS)
     assert caught.value.violations[0].field == "options.stopping.max_new_tokens"
 
 
 def test_max_new_tokens_default_to_what_the_context_leaves() -> None:
-    assert resolve_max_new_tokens(10, None, LIMITS) == 16
-    assert resolve_max_new_tokens(95, None, LIMITS) == 5
+    assert resolve_max_new_tokens(10, StoppingParams(), LIMITS) == 16
+    assert resolve_max_new_tokens(95, StoppingParams(), LIMITS) == 5
+    assert resolve_max_new_tokens(10, StoppingParams(ceiling=7), LIMITS) == 7
+    assert resolve_max_new_tokens(10, StoppingParams(ceiling=70), LIMITS) == 16
     with pytest.raises(InvalidRequestError, match=r"100 tokens.*\(1\).*100"):
-        resolve_max_new_tokens(100, None, LIMITS)
+        resolve_max_new_tokens(100, StoppingParams(), LIMITS)

@@ -47,7 +47,11 @@ ROOMS: dict[str, set[str]] = {
     "model": {"memory", "manifest", "async_engine", "task_factory"},
     "registry": {"model"},
     "telemetry": {"model"},
-    "servicer": {"registry", "caller", "telemetry"},
+    "permissions": {"caller", "params"},
+    "reloading": {"errors"},
+    "certificates": {"errors"},
+    "tokens": {"caller", "params"},
+    "servicer": {"registry", "telemetry", "permissions", "reloading", "certificates", "tokens"},
     "app": {"servicer", "log"},
     "__init__": {"app"},
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gpt2flow.cli import agent, bench, bundle, generate, health, serve, train
+from gpt2flow.cli import agent, bench, bundle, generate, health, serve, token, train
 from gpt2flow.cli.demo import command as demo
 from gpt2flow.cli.outcome import CommandError, Exit
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for register in (train, bundle, serve, health, generate, bench, agent, demo):
+for register in (train, bundle, serve, token, health, generate, bench, agent, demo):
     register.add_commands(app)
 
 

@@ -41,6 +41,19 @@ def serve(
     otlp_endpoint: Annotated[
         str | None, typer.Option(help="Collector of OpenTelemetry traces: http[s]://host:port.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file: the server's certificate and those up to its CA.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file: clients must have a certificate of this CA.")
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="TOML file: clients must send a token that is in it.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Plain text on addresses that others can reach.")
+    ] = False,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written when ready: the bound port, one line.")
     ] = None,
@@ -51,6 +64,7 @@ def serve(
             BundleError,
             ConfigError,
             EngineConfig,
+            SecurityConfig,
             ServerConfig,
             ServerError,
             TelemetryConfig,
@@ -88,6 +102,13 @@ def serve(
             engine=engine,
             drain_seconds=drain_seconds,
             telemetry=telemetry,
+            security=SecurityConfig(
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
+                tls_client_ca=tls_client_ca,
+                tokens=tokens,
+                insecure=insecure,
+            ),
         )
         run(config, on_ready=None if ready_file is None else lambda p: _announce(ready_file, p))
 

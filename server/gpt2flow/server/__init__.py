@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2flow.server.config import (
     EngineConfig,
     ModelConfig,
+    SecurityConfig,
     ServerConfig,
     TelemetryConfig,
     parse_address,
@@ -24,6 +25,7 @@ __all__ = [
     "ConfigError",
     "EngineConfig",
     "ModelConfig",
+    "SecurityConfig",
     "Server",
     "ServerConfig",
     "ServerError",

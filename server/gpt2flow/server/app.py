@@ -14,7 +14,7 @@ from gpt2flow.server.config import ServerConfig
 from gpt2flow.server.errors import StartupError
 from gpt2flow.server.log import logging_to_stderr
 from gpt2flow.server.registry import Registry
-from gpt2flow.server.servicer import Observer, Services
+from gpt2flow.server.servicer import Observer, Services, make_security
 from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
 from gpt2flow.server.telemetry.metrics import Metrics
 
@@ -71,12 +71,14 @@ class Server:
 
         Raises:
             BundleError: A bundle cannot be served.
-            ConfigError: The memory for the KV cache does not hold one sequence.
+            ConfigError: The memory for the KV cache does not hold one sequence, or a file of
+                certificates or tokens is not usable.
             StartupError: A port cannot be bound.
         """
-        observer = Observer(self.metrics, self._tracing)
-        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS, interceptors=(observer,))
-        port = _bind(self._server, self._config)
+        security = make_security(self._config.security)
+        interceptors = (Observer(self.metrics, self._tracing), *security.interceptors)
+        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS, interceptors=interceptors)
+        port = _bind(self._server, self._config, security.credentials)
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
@@ -123,7 +125,9 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
     return Tracing(endpoint)
 
 
-def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+def _bind(
+    server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
+) -> int:
     """Opens the port and returns it."""
     try:
         # gRPC would say why it cannot bind on standard error only, and at length.
@@ -133,7 +137,9 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        return int(server.add_insecure_port(config.address))
+        if credentials is None:
+            return int(server.add_insecure_port(config.address))
+        return int(server.add_secure_port(config.address, credentials))
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StartupError(f"cannot listen on {config.address}: {reason}") from error
@@ -148,7 +154,8 @@ def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -
 
     Raises:
         BundleError: A bundle cannot be served.
-        ConfigError: The memory for the KV cache does not hold one sequence.
+        ConfigError: The memory for the KV cache does not hold one sequence, or a file of
+            certificates or tokens is not usable.
         StartupError: The port cannot be bound.
     """
     with logging_to_stderr(config.telemetry):

@@ -1,5 +1,6 @@
 """The server's settings: one frozen object, made at the edge and handed down."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -122,6 +123,38 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """Who may talk to the server, and how.
+
+    Attributes:
+        tls_certificate: PEM file: the server's certificate, then those between it and its CA.
+        tls_key: PEM file: its private key, without a passphrase.
+        tls_client_ca: PEM file: a client must show a certificate that one of these signed.
+        tokens: TOML file: a client must show one of these tokens.
+        insecure: Whether plain text is served on addresses that others can reach.
+    """
+
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when one setting lacks another or contradicts it."""
+        if self.tls_certificate and not self.tls_key:
+            raise ConfigError("--tls-certificate needs --tls-key")
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigError("--tls-key needs --tls-certificate")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ConfigError("--tls-client-ca needs --tls-certificate and --tls-key")
+        if self.insecure and self.tls_certificate:
+            raise ConfigError(
+                "--insecure is plain text, --tls-certificate is TLS: give one of them"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What is served, and where.
 
@@ -133,6 +166,7 @@ class ServerConfig:
         engine: How models are run that do not say; each gets an engine of its own.
         drain_seconds: How long running requests may go on after SIGTERM.
         telemetry: What is logged, counted and traced.
+        security: Who may talk to the server, and how.
     """
 
     models: Mapping[str, Path | ModelConfig]
@@ -141,6 +175,7 @@ class ServerConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     drain_seconds: float = 30.0
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a value is out of its range."""
@@ -150,6 +185,12 @@ class ServerConfig:
             raise ConfigError("a model needs a name")
         _check_range("port", self.port, 0, 65535)
         _check_range("drain_seconds", self.drain_seconds, 0, 86400)
+        plain = self.security.tls_certificate is None and not self.security.insecure
+        if plain and not is_loopback(self.host):
+            raise ConfigError(
+                f"plain text on {self.host!r} can be read and changed by others: give "
+                "--tls-certificate and --tls-key, listen on 127.0.0.1, or say --insecure"
+            )
 
     @property
     def model_configs(self) -> dict[str, ModelConfig]:
@@ -164,6 +205,14 @@ class ServerConfig:
         """Host and port as gRPC takes them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine can reach a host; of names, only `localhost` is known."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def parse_address(address: str, field: str = "address") -> tuple[str, int]:

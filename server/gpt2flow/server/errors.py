@@ -15,6 +15,8 @@ class ErrorCode(Enum):
     TIME_LIMIT = "time_limit"
     LOADING = "loading"
     DRAINING = "draining"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     INVALID_CONFIG = "invalid_config"
     INVALID_BUNDLE = "invalid_bundle"
     STARTUP_FAILED = "startup_failed"
@@ -121,6 +123,18 @@ class DrainingError(ServerError):
     """The server ends and admits nothing new."""
 
     code = ErrorCode.DRAINING
+
+
+class UnauthenticatedError(ServerError):
+    """The request does not say who sends it, or says so wrongly."""
+
+    code = ErrorCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(ServerError):
+    """Who sends the request is known, and may not do this."""
+
+    code = ErrorCode.PERMISSION_DENIED
 
 
 class ConfigError(ServerError):

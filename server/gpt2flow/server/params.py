@@ -66,7 +66,10 @@ class BeamSearchParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingParams:
-    """When generation ends."""
+    """When generation ends.
+
+    `ceiling` is no field of the message: it is what the caller may have at most.
+    """
 
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
@@ -75,6 +78,7 @@ class StoppingParams:
     ignore_eos: bool = False
     time_limit_seconds: float | None = None
     return_partial_on_time_limit: bool = False
+    ceiling: int | None = None
 
 
 class ConstraintKind(Enum):
@@ -167,14 +171,17 @@ def validate(params: GenerationParams, limits: Limits) -> None:
         raise InvalidRequestError(violations)
 
 
-def resolve_max_new_tokens(prompt_tokens: int, asked: int | None, limits: Limits) -> int:
+def resolve_max_new_tokens(prompt_tokens: int, stopping: StoppingParams, limits: Limits) -> int:
     """Returns how many tokens a candidate may get after a prompt of this length.
 
     Raises:
         InvalidRequestError: The context cannot hold prompt and new tokens.
     """
     room = limits.context_length - prompt_tokens
-    wanted = min(limits.default_max_new_tokens, max(room, 1)) if asked is None else asked
+    wanted = stopping.max_new_tokens
+    if wanted is None:
+        default = limits.default_max_new_tokens
+        wanted = min(default, stopping.ceiling or default, max(room, 1))
     if wanted > room:
         raise InvalidRequestError.of(
             "options.stopping.max_new_tokens",

@@ -79,6 +79,11 @@ class Registry:
         return [loaded.model for loaded in self._loaded.values()]
 
     @property
+    def default(self) -> str:
+        """The name of the model that an empty name stands for."""
+        return next(iter(self._loaded or self._coming))
+
+    @property
     def ready(self) -> bool:
         """Whether all models are loaded that should be, and requests are accepted."""
         return bool(self._loaded) and not self.draining
@@ -103,8 +108,7 @@ class Registry:
         """
         if self.draining:
             raise DrainingError("the server is shutting down")
-        if not name:
-            name = next(iter(self._loaded or self._coming))
+        name = name or self.default
         if name in self._loaded:
             return self._loaded[name].model, Lease(self._loaded[name])
         if name in self._coming:

@@ -90,10 +90,8 @@ class TaskFactory:
         for prompt in prompts:
             with violations:
                 ids = self._encode(prompt)
-                asked = params.stopping.max_new_tokens
-                resolved.append(
-                    (prompt, ids, resolve_max_new_tokens(len(ids), asked, self._limits))
-                )
+                limit = resolve_max_new_tokens(len(ids), params.stopping, self._limits)
+                resolved.append((prompt, ids, limit))
         violations.raise_if_any()
         constraint = self._compile(params.constraint)
         endings = self._endings(params)
@@ -119,7 +117,14 @@ class TaskFactory:
             for prompt, ids, max_new_tokens in resolved
         ]
 
-    def score(self, prompt: Prompt, continuations: Sequence[Prompt], arrival: Arrival) -> Task:
+    def score(
+        self,
+        prompt: Prompt,
+        continuations: Sequence[Prompt],
+        arrival: Arrival,
+        *,
+        priority: int = 0,
+    ) -> Task:
         """Returns the task that scores continuations of a prompt.
 
         Raises:
@@ -140,7 +145,7 @@ class TaskFactory:
                     f"the model's context of {self._limits.context_length} tokens",
                 )
         violations.raise_if_any()
-        return ScoreTask(self._request(ids, 1, 0, arrival), endings)
+        return ScoreTask(self._request(ids, 1, priority, arrival), endings)
 
     def _generation_task(self, generation: Generation, arrival: Arrival) -> Task:
         params = generation.params

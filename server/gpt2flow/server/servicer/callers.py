@@ -10,10 +10,26 @@ from gpt2flow.server.servicer.status import Context
 # Set for one call by the interceptor that checks credentials.
 AUTHENTICATED: ContextVar[Caller | None] = ContextVar("authenticated", default=None)
 
+# gRPC fills these in from a certificate that it has checked, and from no other.
+_CERTIFIED_NAMES = ("x509_common_name", "x509_subject_alternative_name")
+
 
 def caller_of(context: Context) -> Caller:
-    """Returns who sends this request: whom its credentials name, else the connection's peer."""
-    return AUTHENTICATED.get() or Caller(peer_name(context.peer()))
+    """Returns who sends this request: whom its credentials name, else the connection's peer.
+
+    Credentials are a token, or else the client's certificate: its common name or, without
+    one, its first alternative name.
+    """
+    return AUTHENTICATED.get() or Caller(_certified_name(context) or peer_name(context.peer()))
+
+
+def _certified_name(context: Context) -> str | None:
+    known = context.auth_context()
+    for key in _CERTIFIED_NAMES:
+        # A subject without a common name has an empty one here.
+        for value in filter(None, known.get(key, ())):
+            return value.decode("utf-8", "replace")
+    return None
 
 
 def peer_name(peer: str) -> str:

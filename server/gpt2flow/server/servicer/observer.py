@@ -119,11 +119,11 @@ def _around(handler: "_Handler | None", wrap: Callable[[Any], _Behavior]) -> "_H
     """Returns a handler whose method is wrapped; None, an unknown method, stays None."""
     if handler is None:
         return None
-    if handler.response_streaming:
-        make: Any = grpc.unary_stream_rpc_method_handler
-        behavior: Any = handler.unary_stream
-    else:
-        make, behavior = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    # A call that is refused has a handler of another kind than its method.
+    asked = "stream" if handler.request_streaming else "unary"
+    answered = "stream" if handler.response_streaming else "unary"
+    behavior: Any = getattr(handler, f"{asked}_{answered}")
+    make: Any = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
     wrapped: _Handler = make(
         wrap(behavior),
         request_deserializer=handler.request_deserializer,

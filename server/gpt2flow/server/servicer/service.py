@@ -8,16 +8,20 @@ from typing import TypeVar
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
+from gpt2flow.server.caller import Caller
 from gpt2flow.server.errors import (
     InvalidRequestError,
+    ModelNotFoundError,
     ServerError,
     Violations,
 )
 from gpt2flow.server.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
+from gpt2flow.server.permissions import UnfinishedRequests, check_model, lowered, permitted
 from gpt2flow.server.registry import Registry
 from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
 from gpt2flow.server.servicer.callers import caller_of
+from gpt2flow.server.servicer.counting import counts_requests
 from gpt2flow.server.servicer.requests import read_options, read_prompt
 from gpt2flow.server.servicer.responses import (
     write_delta,
@@ -38,18 +42,24 @@ _T = TypeVar("_T")
 
 
 class InferenceServicer(InferenceServiceServicer):
-    """Serves the models of a registry."""
+    """Serves the models of a registry.
+
+    Attributes:
+        unfinished: Requests by caller.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.unfinished = UnfinishedRequests()
 
     @reports_errors
+    @counts_requests
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Generates from one prompt or several and answers when all have ended."""
         model = self._find(request.model, context)
         if not request.prompts:
             raise InvalidRequestError.of("prompts", "must have at least one entry")
-        params = read_options(request.options)
+        params = permitted(caller_of(context), read_options(request.options))
         prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
         arrival = _arrival(context, params)
         tasks = await _offload(
@@ -70,12 +80,13 @@ class InferenceServicer(InferenceServiceServicer):
     # Written to the context, not yielded: an abandoned generator would hold its request's
     # slots until it is collected.
     @reports_errors
+    @counts_requests
     async def GenerateStream(  # type: ignore[override]
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> None:
         """Generates from one prompt; text arrives as it is decoded."""
         model = self._find(request.model, context)
-        params = read_options(request.options)
+        params = permitted(caller_of(context), read_options(request.options))
         arrival = _arrival(context, params)
         prompt = read_prompt("prompt", request.prompt)
         tasks = await _offload(
@@ -89,6 +100,7 @@ class InferenceServicer(InferenceServiceServicer):
                 await context.write(_stream_message(event, model, params))
 
     @reports_errors
+    @counts_requests
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Returns the log-likelihood of given continuations of one prompt."""
         model = self._find(request.model, context)
@@ -98,9 +110,9 @@ class InferenceServicer(InferenceServiceServicer):
         continuations = [
             read_prompt(f"continuations[{i}]", each) for i, each in enumerate(request.continuations)
         ]
-        arrival = _arrival(context)
+        arrival, priority = _arrival(context), lowered(caller_of(context))
         task = await _offload(
-            lambda: model.tasks.score(prompt, continuations, arrival),
+            lambda: model.tasks.score(prompt, continuations, arrival, priority=priority),
             heavy=request.ByteSize() > _LONG_TEXT,
         )
         with model.engine.submit([task]) as [events]:
@@ -136,10 +148,11 @@ class InferenceServicer(InferenceServiceServicer):
 
     @reports_errors
     async def ListModels(
-        self, _request: pb.ListModelsRequest, _context: Context
+        self, _request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """Lists the loaded models."""
-        return pb.ListModelsResponse(models=[write_model(each) for each in self._registry.models])
+        """Lists the loaded models, as far as they are open to the caller."""
+        models = self._open_to(caller_of(context))
+        return pb.ListModelsResponse(models=[write_model(each) for each in models])
 
     @reports_errors
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -148,11 +161,20 @@ class InferenceServicer(InferenceServiceServicer):
 
     def _find(self, name: str, context: Context) -> Model:
         """Returns the model of a name, for as long as the call lasts."""
-        model, lease = self._registry.lease(name)
+        caller = caller_of(context)
+        check_model(caller, name or self._registry.default)
+        try:
+            model, lease = self._registry.lease(name)
+        except ModelNotFoundError as error:
+            names = [each.name for each in self._open_to(caller)]
+            raise ModelNotFoundError(name, names) from error
         # The stub wants a subclass of its own protocol.
         context.add_done_callback(lambda _: lease.release())  # type: ignore[arg-type]
         current_call().model = model.name
         return model
+
+    def _open_to(self, caller: Caller) -> list[Model]:
+        return [model for model in self._registry.models if caller.may_use(model.name)]
 
 
 def _arrival(context: Context, params: GenerationParams | None = None) -> Arrival:

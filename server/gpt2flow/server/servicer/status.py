@@ -29,6 +29,8 @@ _STATUS = {
     ErrorCode.TIME_LIMIT: grpc.StatusCode.DEADLINE_EXCEEDED,
     ErrorCode.LOADING: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
 }
 # Where rich details travel: https://grpc.io/docs/guides/error/.
 _DETAILS_KEY = "grpc-status-details-bin"

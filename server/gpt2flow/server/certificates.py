@@ -1,0 +1,73 @@
+"""The files of TLS, read and checked before a port opens with them."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from gpt2flow.server.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What TLS needs, in PEM.
+
+    Attributes:
+        chain: The server's certificate, then those between it and its CA.
+        key: Its private key.
+        client_ca: Whose certificates clients must show; None asks for none.
+    """
+
+    chain: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certificates:
+    """Reads certificate, key and CA.
+
+    Raises:
+        ConfigError: A file cannot be read or is not what it should be, or the key is of
+            another certificate.
+    """
+    content = Certificates(
+        _read("--tls-certificate", chain),
+        _read("--tls-key", key),
+        None if client_ca is None else _read("--tls-client-ca", client_ca),
+    )
+    _check_certificates("--tls-certificate", chain, content.chain)
+    if client_ca and content.client_ca is not None:
+        _check_certificates("--tls-client-ca", client_ca, content.client_ca)
+    _check_pair(chain, key)
+    return content
+
+
+def _read(option: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: {error.strerror}") from error
+
+
+def _check_certificates(option: str, path: Path, content: bytes) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{option} {path}: holds no certificate in PEM format") from error
+
+
+def _check_pair(chain: Path, key: Path) -> None:
+    def refuse_passphrase() -> NoReturn:
+        raise ConfigError(f"--tls-key {key}: has a passphrase; give a key without one")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a callback, OpenSSL would ask the terminal for the passphrase.
+        context.load_cert_chain(chain, key, refuse_passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"--tls-key {key}: is not the key of {chain}") from error
+        raise ConfigError(f"--tls-key {key}: holds no private key in PEM format") from error
+    except OSError as error:
+        raise ConfigError(f"--tls-key {key}: {error.strerror}") from error
