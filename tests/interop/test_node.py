@@ -21,7 +21,9 @@ PROMPT = "<|state|>guest<|user|>two umbrellas please<|act|>"
 
 
 def node(address: str, action: str) -> dict[str, Any]:
-    command = [NODE, HERE / "client.js", address, action, PROTOS, COMMON_PROTOS]
+    files = (NODE, HERE / "client.js", PROTOS, COMMON_PROTOS)
+    program, script, *folders = map(str, files)
+    command = [program, script, address, action, *folders]
     alone = {name: value for name, value in os.environ.items() if not name.endswith("_proxy")}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env=alone

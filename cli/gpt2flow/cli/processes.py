@@ -17,10 +17,10 @@ _POLL_SECONDS = 0.02
 
 
 @contextmanager
-def server(model: Path, folder: Path) -> Iterator[str]:
-    """Serves a bundle on a free port of 127.0.0.1 and yields the address."""
+def server(model: Path, folder: Path, *options: str) -> Iterator[str]:
+    """Serves a bundle on a free port of 127.0.0.1, with more options, and yields the address."""
     ready, log = folder / "server.port", folder / "server.log"
-    arguments = ["serve", "--model", str(model), "--address", "127.0.0.1:0"]
+    arguments = ["serve", "--model", str(model), "--address", "127.0.0.1:0", *options]
     with (
         log.open("w") as output,
         _running([*arguments, "--ready-file", str(ready)], stderr=output) as process,

@@ -1,0 +1,60 @@
+"""The examples of docs/client.md run as they stand."""
+
+import subprocess
+import sys
+
+import pytest
+from tests.cli.test_commands import gpt2flow
+from tests.docs.conftest import Protected
+from tests.docs.pages import ADDRESS, DOCS, blocks
+
+from gpt2flow import client as library
+
+SYNC, ASYNC = blocks("client.md", "python")
+
+
+@pytest.mark.parametrize(
+    "code, says",
+    [
+        (
+            SYNC,
+            [
+                " tokens\n",
+                "\nyes\n",
+                '\n{"action":"add_to_cart"\n',
+                "\nDEADLINE_EXCEEDED of request ",
+                "\noptions.sampling.temperature must be ",
+            ],
+        ),
+        (ASYNC, ['{"late"', "\nDEADLINE_EXCEEDED\n"]),
+    ],
+    ids=["sync", "async"],
+)
+def test_an_example(protected: Protected, code: str, says: list[str]) -> None:
+    assert ADDRESS in code
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(ADDRESS, protected.address)],
+        capture_output=True,
+        text=True,
+        cwd=protected.folder,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in says:
+        assert text in done.stdout.replace("\nno\n", "\nyes\n")
+
+
+def test_the_command_line(protected: Protected) -> None:
+    where = ["generate", "hi", "--max-new-tokens", "2", "--address", protected.address]
+    tls = ["--tls-ca", str(protected.folder / "ca.pem")]
+    assert gpt2flow(*where, *tls, "--token-file", str(protected.folder / "token"))[0] == 0
+    code, _, err = gpt2flow(*where, *tls)
+    assert code == 1
+    assert f"{protected.address} does not know who calls" in err
+
+
+def test_every_error_is_on_the_page() -> None:
+    page = (DOCS / "client.md").read_text(encoding="utf-8")
+    errors = [name for name in library.__all__ if name.endswith("Error")]
+    assert [name for name in errors if f"`{name}`" not in page] == []
