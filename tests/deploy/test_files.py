@@ -82,6 +82,7 @@ def test_every_command_is_one_that_serve_accepts(name: str, configured: Any) -> 
     else:
         assert config.host == "0.0.0.0"  # noqa: S104 - inside a container
         assert config.models["shop"] == Path("/models/shop")
+        assert config.telemetry.metrics_address == ("0.0.0.0", 9464)  # noqa: S104 - likewise
     if to_end is not None:
         # The drain, what is flushed, and unloading.
         assert to_end >= config.drain_seconds + 10
@@ -126,11 +127,15 @@ def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
         build = service["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
         assert build["target"] in stages
-    assert settings(stages, "server")["EXPOSE"].words == ["50051"]
-    assert COMPOSE["services"]["server"]["ports"] == ["127.0.0.1:50051:50051"]
+    assert settings(stages, "server")["EXPOSE"].words == ["50051", "9464"]
+    assert COMPOSE["services"]["server"]["ports"] == [
+        "127.0.0.1:50051:50051",
+        "127.0.0.1:9464:9464",
+    ]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["grpc"]["port"] == 50051
-    assert CONTAINER["ports"][0]["containerPort"] == 50051
+    assert [port["containerPort"] for port in CONTAINER["ports"]] == [50051, 9464]
+    assert DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == "9464"
     assert SERVICE["spec"]["ports"][0]["targetPort"] == CONTAINER["ports"][0]["name"]
     assert SERVICE["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"]
 
