@@ -34,7 +34,7 @@ class RunStats:
             tokens = batch.stop - batch.start
         else:
             kind = "decode"
-            tokens = sum(len(sequences) for _, sequences in batch.parts)
+            tokens = sum([len(sequences) for _, sequences in batch.parts])
         self.seconds[kind].observe(seconds)
         self.tokens[kind].observe(tokens)
 

@@ -70,35 +70,37 @@ class Observer(grpc.aio.ServerInterceptor):
     @contextlib.contextmanager
     def _told(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
         """Tells about an RPC when it has ended, however it does."""
+        span = self._start_span(call, metadata)
         code = grpc.StatusCode.UNKNOWN
-        with self._span(call, metadata) as span:
-            try:
-                yield
-                code = _code(context, grpc.StatusCode.OK)
-            except asyncio.CancelledError:
-                late = context.time_remaining() == 0
-                code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-                raise
-            except Exception:
-                code = _code(context, grpc.StatusCode.UNKNOWN)
-                raise
-            finally:
-                call.end()
-                self._metrics.ended(call, code.name)
-                if span is not None:
-                    span.ended(call, code.name)
-                self._log.info(
-                    "rpc", caller=caller_of(context).name, code=code.name, **call.fields()
-                )
+        try:
+            yield
+            code = _code(context, grpc.StatusCode.OK)
+        except asyncio.CancelledError:
+            late = context.time_remaining() == 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            raise
+        except Exception:
+            code = _code(context, grpc.StatusCode.UNKNOWN)
+            raise
+        finally:
+            call.end()
+            # The answer goes first.
+            asyncio.get_running_loop().call_soon(
+                self._tell, call, code.name, caller_of(context).name, span
+            )
 
-    @contextlib.contextmanager
-    def _span(self, call: Call, metadata: dict[str, str]) -> "Iterator[RpcSpan | None]":
+    def _start_span(self, call: Call, metadata: dict[str, str]) -> "RpcSpan | None":
         if self._tracing is None:
-            yield None
-            return
-        with self._tracing.span(call, _SERVICE, metadata) as span:
-            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-            yield span
+            return None
+        span = self._tracing.start(call, _SERVICE, metadata)
+        structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+        return span
+
+    def _tell(self, call: Call, code: str, caller: str, span: "RpcSpan | None") -> None:
+        self._metrics.ended(call, code)
+        if span is not None:
+            span.end(call, code)
+        self._log.info("rpc", caller=caller, code=code, **call.fields())
 
 
 def _request_id(given: str | None) -> str:

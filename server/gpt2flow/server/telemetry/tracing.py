@@ -1,8 +1,7 @@
 """Spans of RPCs, in the client's trace, sent to a collector. Needs the extra `telemetry`."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -41,17 +40,13 @@ class Tracing:
         self._tracer = self._provider.get_tracer("gpt2flow.server")
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextlib.contextmanager
-    def span(self, call: Call, service: str, metadata: Mapping[str, str]) -> Iterator["RpcSpan"]:
-        """Makes the span of an RPC, a child of the client's if its metadata names one."""
+    def start(self, call: Call, service: str, metadata: Mapping[str, str]) -> "RpcSpan":
+        """Starts the span of an RPC, a child of the client's if its metadata names one."""
         parent = self._propagator.extract(metadata)
         method = f"{service}/{call.rpc}"
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
         span = self._tracer.start_span(method, parent, kind=SpanKind.SERVER, attributes=attributes)
-        try:
-            yield RpcSpan(self._tracer, span)
-        finally:
-            span.end()
+        return RpcSpan(self._tracer, span)
 
     def close(self) -> None:
         """Sends what is left; blocks while that takes, or until a batch's time is up."""
@@ -71,11 +66,14 @@ class RpcSpan:
         self._started = time.time_ns()
         self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
-    def ended(self, call: Call, code: str) -> None:
-        """Notes what an RPC came to that ended with a status code of this name."""
+    def end(self, call: Call, code: str) -> None:
+        """Ends it, with what the RPC came to and the name of its status code."""
+        if self._span.is_recording():
+            self._note(call, code)
+        self._span.end(self._started + round(call.seconds * 1e9))
+
+    def _note(self, call: Call, code: str) -> None:
         span = self._span
-        if not span.is_recording():
-            return
         span.set_attribute("rpc.response.status_code", code)
         span.set_attribute("gpt2flow.request_id", call.request_id)
         if code in _SERVER_ERRORS:
