@@ -57,7 +57,7 @@ def value(given: Any) -> Any:
 def collector() -> Iterator[tuple[Collector, TelemetryConfig]]:
     servicer = Collector()
     server = grpc.server(ThreadPoolExecutor(1))
-    add_TraceServiceServicer_to_server(servicer, server)
+    add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield servicer, TelemetryConfig(otlp_endpoint=f"http://127.0.0.1:{port}")
