@@ -24,6 +24,10 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["serve"], 2, "--model"),
         (["serve", "--model", "nowhere"], 2, "nowhere"),
+        (["serve", "--config", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
+        (["serve", "--config", "bad.toml"], 2, "bad.toml: engine.threads is 'x', must be a valid"),
+        (["serve", "--config", "bad.toml", "--threads", "0"], 2, "threads is 0, must be in"),
+        (["serve", "--model", "x", "--drain-seconds", "-1"], 2, "drain_seconds is -1.0, must be"),
         (["serve", "--model", "a=x", "--model", "a=y"], 2, "two models are named 'a'"),
         (["serve", "--model", "=x"], 2, "[NAME=]DIR"),
         (["serve", "--model", "x", "--address", "here"], 2, "'here'"),
@@ -63,6 +67,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
     ],
 )
 def test_mistake_is_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[engine]\nthreads = 'x'\n")
     returned, _, err = gpt2flow(*arguments, cwd=tmp_path)
     last = err.strip().splitlines()[-1]
     assert says in last

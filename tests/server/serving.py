@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Running:
     async def all_free(self) -> None:
         cache = self.model.engine._engine._cache
         async with asyncio.timeout(5):
-            while cache.free_slots < SLOTS:  # noqa: ASYNC110 - nobody tells
+            while cache.free_slots < self.model.limits.max_sequences:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.001)
 
     async def stream(self, request: pb.GenerateStreamRequest) -> list[pb.GenerateStreamResponse]:
@@ -79,16 +79,23 @@ def bad_fields(detail: BadRequest) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(
-    bundle: Path,
-    connect: Callable[[str], Any] = grpc.aio.insecure_channel,
-    **options: Any,
+async def serving_as(
+    config: ServerConfig, connect: Callable[[str], Any] = grpc.aio.insecure_channel
 ) -> AsyncIterator[Running]:
     """Runs a server, which must have all its slots back in the end."""
-    server = Server(config(bundle, **options))
+    server = Server(config)
     port = await server.start()
     async with connect(f"localhost:{port}") as channel:
         running = Running(server, port, channel, InferenceServiceStub(channel))
         yield running
         await running.all_free()
     await server.stop()
+
+
+def serving(
+    bundle: Path,
+    connect: Callable[[str], Any] = grpc.aio.insecure_channel,
+    **options: Any,
+) -> AbstractAsyncContextManager[Running]:
+    """As `serving_as`, with the bundle under two names."""
+    return serving_as(config(bundle, **options), connect)

@@ -46,13 +46,15 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "model": {"memory", "manifest", "async_engine", "task_factory"},
     "registry": {"model"},
+    "config_file": {"config"},
+    "reload": {"registry"},
     "telemetry": {"model"},
     "permissions": {"caller", "params"},
     "reloading": {"errors"},
     "certificates": {"errors"},
     "tokens": {"caller", "params"},
     "servicer": {"registry", "telemetry", "permissions", "reloading", "certificates", "tokens"},
-    "app": {"servicer", "log"},
+    "app": {"servicer", "log", "reload", "config_file"},
     "__init__": {"app"},
 }
 # Libraries that one room alone may know.

@@ -9,29 +9,55 @@ from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 
 def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings; read again when it changes and at SIGHUP."),
+    ] = None,
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="[NAME=]DIR of a bundle; may repeat, the first is the default."),
-    ],
+    ] = None,
     address: Annotated[
-        str, typer.Option(help="host:port; port 0: a free one.")
-    ] = "127.0.0.1:50051",
-    threads: Annotated[int | None, typer.Option(help="Threads of one run of a model.")] = None,
-    max_sequences: Annotated[int, typer.Option(help="Sequences that run at once.")] = 16,
+        str | None,
+        typer.Option(help="host:port; port 0: a free one.", show_default="127.0.0.1:50051"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one run of a model.", show_default="all cores")
+    ] = None,
+    max_sequences: Annotated[
+        int | None, typer.Option(help="Sequences that run at once.", show_default="16")
+    ] = None,
     kv_cache_memory: Annotated[
         str | None,
         typer.Option(help="Memory of each model's KV cache, such as 512MB; fewer sequences fit."),
     ] = None,
-    max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 256,
+    max_queued: Annotated[
+        int | None, typer.Option(help="Requests that may wait.", show_default="256")
+    ] = None,
     speculation: Annotated[
-        bool, typer.Option(help="Guess the next tokens of a single stream, and check them.")
-    ] = True,
-    max_new_tokens: Annotated[int, typer.Option(help="For requests that do not say.")] = 256,
-    drain_seconds: Annotated[float, typer.Option(help="For running requests, at SIGTERM.")] = 30.0,
+        bool | None,
+        typer.Option(
+            "--speculation/--no-speculation",
+            help="Guess the next tokens of a single stream, and check them.",
+            show_default="speculation",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="For requests that do not say.", show_default="256")
+    ] = None,
+    drain_seconds: Annotated[
+        float | None,
+        typer.Option(help="For running requests, at SIGTERM.", show_default="30"),
+    ] = None,
     log_level: Annotated[
-        str, typer.Option(help="Least that is logged: debug, info, warning or error.")
-    ] = "info",
-    log_format: Annotated[str, typer.Option(help="json, or console for people.")] = "json",
+        str | None,
+        typer.Option(
+            help="Least that is logged: debug, info, warning or error.", show_default="info"
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="json, or console for people.", show_default="json")
+    ] = None,
     metrics_address: Annotated[
         str | None,
         typer.Option(
@@ -58,59 +84,55 @@ def serve(
         Path | None, typer.Option(help="Written when ready: the bound port, one line.")
     ] = None,
 ) -> None:
-    """Serve bundles over gRPC until SIGTERM or Ctrl-C."""
+    """Serve bundles over gRPC until SIGTERM or Ctrl-C.
+
+    An option that is given goes before the same setting of the file.
+    """
     with needs_extra("server"):
         from gpt2flow.server import (
             BundleError,
             ConfigError,
-            EngineConfig,
-            SecurityConfig,
-            ServerConfig,
+            ConfigSource,
             ServerError,
-            TelemetryConfig,
             parse_address,
             parse_bytes,
         )
         from gpt2flow.server import serve as run
+    if config is None and not model:
+        raise CommandError("nothing to serve: give --model or --config", Exit.BAD_INPUT)
     with reported(bad_input=(BundleError, ConfigError), failure=ServerError):
-        host, port = parse_address(address)
-        threads_given = {} if threads is None else {"threads": threads}
+        host, port = (None, None) if address is None else parse_address(address)
         memory = None
         if kv_cache_memory is not None:
             memory = parse_bytes("kv_cache_memory", kv_cache_memory)
-        engine = EngineConfig(
-            max_sequences=max_sequences,
-            kv_cache_memory=memory,
-            max_queued=max_queued,
-            speculation=speculation,
-            default_max_new_tokens=max_new_tokens,
-            **threads_given,
-        )
         metrics = None
         if metrics_address is not None:
             metrics = parse_address(metrics_address, "metrics address")
-        telemetry = TelemetryConfig(
-            log_level=log_level,
-            log_format=log_format,
-            metrics_address=metrics,
-            otlp_endpoint=otlp_endpoint,
-        )
-        config = ServerConfig(
-            models=_models(model),
-            host=host,
-            port=port,
-            engine=engine,
-            drain_seconds=drain_seconds,
-            telemetry=telemetry,
-            security=SecurityConfig(
-                tls_certificate=tls_certificate,
-                tls_key=tls_key,
-                tls_client_ca=tls_client_ca,
-                tokens=tokens,
-                insecure=insecure,
-            ),
-        )
-        run(config, on_ready=None if ready_file is None else lambda p: _announce(ready_file, p))
+        # What stays None is for the file or its default to say.
+        given = {
+            "models": _models(model) if model else None,
+            "host": host,
+            "port": port,
+            "drain_seconds": drain_seconds,
+            "engine.threads": threads,
+            "engine.max_sequences": max_sequences,
+            "engine.kv_cache_memory": memory,
+            "engine.max_queued": max_queued,
+            "engine.speculation": speculation,
+            "engine.default_max_new_tokens": max_new_tokens,
+            "telemetry.log_level": log_level,
+            "telemetry.log_format": log_format,
+            "telemetry.metrics_address": metrics,
+            "telemetry.otlp_endpoint": otlp_endpoint,
+            "security.tls_certificate": tls_certificate,
+            "security.tls_key": tls_key,
+            "security.tls_client_ca": tls_client_ca,
+            "security.tokens": tokens,
+            "security.insecure": insecure or None,
+        }
+        source = ConfigSource(file=config, given=given)
+        on_ready = None if ready_file is None else lambda p: _announce(ready_file, p)
+        run(source.read(), on_ready, source)
 
 
 def _models(given: list[str]) -> dict[str, Path]:

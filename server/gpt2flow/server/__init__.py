@@ -7,6 +7,7 @@ an event loop.
 from typing import TYPE_CHECKING, Any
 
 from gpt2flow.server.config import (
+    ConnectionConfig,
     EngineConfig,
     ModelConfig,
     SecurityConfig,
@@ -19,10 +20,13 @@ from gpt2flow.server.errors import BundleError, ConfigError, ServerError, Startu
 
 if TYPE_CHECKING:
     from gpt2flow.server.app import Server, serve
+    from gpt2flow.server.config_file import ConfigSource
 
 __all__ = [
     "BundleError",
     "ConfigError",
+    "ConfigSource",
+    "ConnectionConfig",
     "EngineConfig",
     "ModelConfig",
     "SecurityConfig",
@@ -43,4 +47,8 @@ def __getattr__(name: str) -> Any:
         from gpt2flow.server import app  # noqa: PLC0415 - as above
 
         return getattr(app, name)
+    if name == "ConfigSource":
+        from gpt2flow.server.config_file import ConfigSource  # noqa: PLC0415 - so does pydantic
+
+        return ConfigSource
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

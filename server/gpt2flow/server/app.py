@@ -5,15 +5,17 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
-from gpt2flow.server.config import ServerConfig
+from gpt2flow.server.config import ConnectionConfig, ServerConfig
+from gpt2flow.server.config_file import ConfigSource
 from gpt2flow.server.errors import StartupError
 from gpt2flow.server.log import logging_to_stderr
 from gpt2flow.server.registry import Registry
+from gpt2flow.server.reload import Reloader
 from gpt2flow.server.servicer import Observer, Services, make_security
 from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
 from gpt2flow.server.telemetry.metrics import Metrics
@@ -23,14 +25,6 @@ if TYPE_CHECKING:
 
 # What was answered last must leave the process before its connections close.
 _FLUSH_SECONDS = 1.0
-
-_CHANNEL_OPTIONS = (
-    # A second server on the same port is an error, not a silent partner.
-    ("grpc.so_reuseport", 0),
-    # Clients may send keepalive pings this often; without it they would be sent away.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 
 
 class Server:
@@ -76,8 +70,10 @@ class Server:
             StartupError: A port cannot be bound.
         """
         security = make_security(self._config.security)
-        interceptors = (Observer(self.metrics, self._tracing), *security.interceptors)
-        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS, interceptors=interceptors)
+        self._server = grpc.aio.server(
+            options=_channel_options(self._config.connections),
+            interceptors=(Observer(self.metrics, self._tracing), *security.interceptors),
+        )
         port = _bind(self._server, self._config, security.credentials)
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
@@ -125,6 +121,24 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
     return Tracing(endpoint)
 
 
+def _channel_options(connections: ConnectionConfig) -> list[tuple[str, int]]:
+    options = [
+        # A second server on the same port is an error, not a silent partner.
+        ("grpc.so_reuseport", 0),
+        # Clients may send keepalive pings as often as they like, with calls and without; else
+        # gRPC would send those away that do so more often than every five minutes.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", 0),
+        # The server's own pings find connections whose client is gone without a word.
+        ("grpc.keepalive_time_ms", int(connections.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", int(connections.keepalive_timeout_seconds * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    if connections.max_age_seconds is not None:
+        options.append(("grpc.max_connection_age_ms", int(connections.max_age_seconds * 1000)))
+    return options
+
+
 def _bind(
     server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
 ) -> int:
@@ -145,12 +159,19 @@ def _bind(
         raise StartupError(f"cannot listen on {config.address}: {reason}") from error
 
 
-def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then drains.
+def serve(
+    config: ServerConfig,
+    on_ready: Callable[[int], None] | None = None,
+    source: ConfigSource | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; a second one ends it at once.
+
+    SIGHUP has the settings and the bundles read again, and so has a change of the settings' file.
 
     Args:
         config: What is served, and where.
         on_ready: Told the port that was bound, when requests are accepted.
+        source: Where the settings came from; without it, they stay as they are.
 
     Raises:
         BundleError: A bundle cannot be served.
@@ -159,28 +180,57 @@ def serve(config: ServerConfig, on_ready: Callable[[int], None] | None = None) -
         StartupError: The port cannot be bound.
     """
     with logging_to_stderr(config.telemetry):
-        asyncio.run(_serve(config, on_ready))
+        asyncio.run(_serve(config, on_ready, source))
 
 
-async def _serve(config: ServerConfig, on_ready: Callable[[int], None] | None) -> None:
+async def _serve(
+    config: ServerConfig, on_ready: Callable[[int], None] | None, source: ConfigSource | None
+) -> None:
     log = structlog.get_logger()
-    ended = asyncio.Event()
+    server = Server(config)
+    reloader = Reloader(
+        server.registry,
+        config,
+        read=source.read if source else lambda: config,
+        file=source.file if source else None,
+    )
+    ended, hurried = asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        (hurried if ended.is_set() else ended).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    server = Server(config)
-    port = await server.start()
-    log.info(
-        "ready",
-        host=config.host,
-        port=port,
-        models=list(config.models),
-        kv_cache=server.kv_caches,
-        **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
-    )
-    if on_ready is not None:
-        on_ready(port)
-    await ended.wait()
-    log.info("draining", seconds=config.drain_seconds)
-    await server.stop()
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+    starting = asyncio.create_task(server.start())
+    if await _unless(ended, starting):
+        port = starting.result()
+        log.info(
+            "ready",
+            host=config.host,
+            port=port,
+            models=list(config.models),
+            kv_cache=server.kv_caches,
+            **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
+        )
+        if on_ready is not None:
+            on_ready(port)
+        watching = asyncio.create_task(reloader.run())
+        await ended.wait()
+        watching.cancel()
+        log.info("draining", seconds=config.drain_seconds)
+        await _unless(hurried, asyncio.create_task(server.drain()))
+        await server.close()
     log.info("stopped")
+
+
+async def _unless(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
+    """Waits for a task, or for the event, which cancels it; returns whether the task ended."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    ended = task.done()
+    for each in (task, waiting):
+        each.cancel()
+    await asyncio.wait({task, waiting})
+    return ended

@@ -50,7 +50,7 @@ class EngineConfig:
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     max_sequences: int = 16
-    kv_cache_memory: int | None = None
+    kv_cache_memory: int | None = field(default=None, metadata={"unit": "bytes"})
     max_queued: int = 256
     prefill_chunk: int = 128
     speculation: bool = True
@@ -106,7 +106,7 @@ class TelemetryConfig:
 
     log_level: str = "info"
     log_format: str = "json"
-    metrics_address: tuple[str, int] | None = None
+    metrics_address: tuple[str, int] | None = field(default=None, metadata={"unit": "address"})
     otlp_endpoint: str | None = None
 
     def __post_init__(self) -> None:
@@ -155,6 +155,29 @@ class SecurityConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """How long connections live, and how those are found whose client is gone without a word.
+
+    Attributes:
+        keepalive_seconds: Without traffic for so long, the client is asked whether it is there.
+        keepalive_timeout_seconds: A client that has not answered by then is gone.
+        max_age_seconds: Older connections are told to begin anew, so that a load balancer can
+            spread them; what runs on them goes on. None lets them live.
+    """
+
+    keepalive_seconds: float = 30.0
+    keepalive_timeout_seconds: float = 10.0
+    max_age_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of its range."""
+        _check_range("keepalive_seconds", self.keepalive_seconds, 0.1, 86400)
+        _check_range("keepalive_timeout_seconds", self.keepalive_timeout_seconds, 0.1, 3600)
+        if self.max_age_seconds is not None:
+            _check_range("max_age_seconds", self.max_age_seconds, 1, 30 * 86400)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """What is served, and where.
 
@@ -164,7 +187,9 @@ class ServerConfig:
         host: Name or address to listen on.
         port: 0 lets the system choose.
         engine: How models are run that do not say; each gets an engine of its own.
-        drain_seconds: How long running requests may go on after SIGTERM.
+        drain_seconds: How long running requests may go on after SIGTERM, and on a model that is
+            replaced or unloaded.
+        connections: How long connections live.
         telemetry: What is logged, counted and traced.
         security: Who may talk to the server, and how.
     """
@@ -174,6 +199,7 @@ class ServerConfig:
     port: int = 50051
     engine: EngineConfig = field(default_factory=EngineConfig)
     drain_seconds: float = 30.0
+    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
 

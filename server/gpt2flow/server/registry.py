@@ -72,6 +72,7 @@ class Registry:
         self._retiring: dict[asyncio.Task[None], list[_Loaded]] = {}
         self._changed = asyncio.Event()
         self.draining = False
+        self.closed = False
 
     @property
     def models(self) -> list[Model]:
@@ -173,6 +174,8 @@ class Registry:
             await loaded.model.engine.stop()
         for task in list(self._retiring):
             task.cancel()
+        self.closed = True
+        self._notify()
 
     def _all(self) -> list[_Loaded]:
         retiring = [each for several in self._retiring.values() for each in several]

@@ -29,15 +29,16 @@ class HealthServicer(_HealthServicer):  # type: ignore[misc]
         return HealthCheckResponse(status=status)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
-        """Sends the status of now, and every other one that follows, until the client leaves."""
+        """Sends the status of now, and every other one that follows, until somebody leaves."""
         last = None
-        while True:
+        while not self._registry.closed:
             status = self._status(request.service)
             if status != last:
                 await context.write(HealthCheckResponse(status=status))
                 last = status
             else:
                 await self._registry.changed()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
     def _status(self, service: str) -> HealthCheckResponse.ServingStatus:
         if service in self._services:
