@@ -1,8 +1,10 @@
 """Every user's mistake is one line on stderr with the right exit code, never a traceback."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,22 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["serve", "--model", "x", "--address", "here"], 2, "'here'"),
         (["serve", "--model", "x", "--max-sequences", "0"], 2, "max_sequences"),
         (["serve", "--model", "x", "--kv-cache-memory", "1TB"], 2, "kv_cache_memory is '1TB'"),
+        (["serve", "--model", "x", "--tls-key", "k"], 2, "--tls-key needs --tls-certificate"),
+        (["serve", "--model", "x", "--tls-certificate", "c"], 2, "needs --tls-key"),
+        (["serve", "--model", "x", "--tls-client-ca", "c"], 2, "--tls-client-ca needs --tls-c"),
+        (
+            ["serve", "--model", "x", "--tokens", "nowhere.toml"],
+            2,
+            "--tokens nowhere.toml: No such",
+        ),
+        (["serve", "--model", "x", "--address", "0.0.0.0:0"], 2, "or say --insecure"),
+        (["serve", "--model", "x", "--tokens", "t", "--address", "[::]:0"], 2, "or say --insecure"),
+        (
+            ["serve", "--model", "x", "--tls-certificate", "no.pem", "--tls-key", "no.key"],
+            2,
+            "--tls-certificate no.pem: No such file",
+        ),
+        (["token", "a b"], 2, "name is 'a b', must be 1 to 64 of the characters"),
         (["generate", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
         (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
         (["health", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
@@ -118,3 +136,16 @@ def test_help_lists_every_command() -> None:
     assert code == 0
     for command in ("train", "export", "inspect", "serve", "generate", "bench", "agent", "demo"):
         assert command in out
+
+
+def test_a_token_is_shown_once_beside_its_entry() -> None:
+    code, entry, shown = gpt2flow("token", "shop-agent")
+    secret = shown.strip()
+    assert code == 0
+    assert secret.startswith("g2f_")
+    assert secret not in entry
+    assert hashlib.sha256(secret.encode()).hexdigest() in entry
+    [parsed] = tomllib.loads(entry)["token"]
+    assert parsed["name"] == "shop-agent"
+    made = json.loads(gpt2flow("token", "shop-agent", "--json")[1])
+    assert hashlib.sha256(made["token"].encode()).hexdigest() in made["entry"]

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from gpt2flow.server.config import EngineConfig, ServerConfig, parse_address, parse_bytes
+from gpt2flow.server.config import (
+    EngineConfig,
+    SecurityConfig,
+    ServerConfig,
+    parse_address,
+    parse_bytes,
+)
 from gpt2flow.server.errors import ConfigError
 
 MODELS = {"m": Path("somewhere")}
@@ -90,3 +96,26 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
     assert str(caught.value) == (
         f"memory is {text!r}, must be a number of bytes or of KB, MB, GB, KiB, MiB or GiB"
     )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_plain_text_on_this_machine(host: str) -> None:
+    assert ServerConfig(models=MODELS, host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "shop"])  # noqa: S104
+def test_plain_text_beyond_this_machine_must_be_said(host: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ServerConfig(models=MODELS, host=host, security=SecurityConfig(tokens=Path("tokens")))
+    assert str(caught.value) == (
+        f"plain text on {host!r} can be read and changed by others: give --tls-certificate and "
+        "--tls-key, listen on 127.0.0.1, or say --insecure"
+    )
+    tls = SecurityConfig(tls_certificate=Path("c"), tls_key=Path("k"))
+    for security in (SecurityConfig(insecure=True), tls):
+        assert ServerConfig(models=MODELS, host=host, security=security).host == host
+
+
+def test_plain_text_and_tls_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="--insecure is plain text, --tls-certificate is TLS"):
+        SecurityConfig(tls_certificate=Path("c"), tls_key=Path("k"), insecure=True)

@@ -27,8 +27,8 @@ def token(
     if as_json:
         typer.echo(json.dumps({"name": name, "token": secret, "entry": entry}))
         return
-    typer.echo(f"{secret}", err=True)
-    typer.echo(entry)
+    typer.echo(secret, err=True)
+    typer.echo(entry, nl=False)
 
 
 def add_commands(app: typer.Typer) -> None:

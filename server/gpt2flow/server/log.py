@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import Processor
 
 from gpt2flow.server.config import TelemetryConfig
+from gpt2flow.server.tracebacks import format_exc_info, without_messages, write_exc_info
 
 # Lines that wait for a reader of standard error that has stalled; more are dropped, and counted.
 _MAX_WAITING: Final = 10_000
@@ -51,12 +52,11 @@ def _processors(log_format: str) -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if log_format == "console":
-        # The formatter that it would choose shows local variables: prompts among them.
-        plain = structlog.dev.plain_traceback
-        return [*shared, structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=write_exc_info)
+        return [*shared, console]
     # A value that is not JSON's must not keep the line from being written.
     renderer = structlog.processors.JSONRenderer(default=repr, ensure_ascii=False)
-    return [*shared, structlog.processors.format_exc_info, renderer]
+    return [*shared, structlog.processors.ExceptionRenderer(format_exc_info), renderer]
 
 
 def _standard_error() -> int | None:
@@ -121,6 +121,8 @@ class _ToStructlog(logging.Handler):
         try:
             level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
             message, cause = record.getMessage(), record.exc_info
+            if cause and cause[1]:
+                message = without_messages(message, cause[1])
             structlog.get_logger().log(level, message, logger=record.name, exc_info=cause)
         except Exception:  # noqa: BLE001 - as every handler: a bad record hurts nobody
             self.handleError(record)
