@@ -54,6 +54,7 @@ async def test_the_log_holds_no_text_of_requests(
             await good_and_bad(running)
             with monkeypatch.context() as patch:
                 patch.setattr(ModelRunner, "run_chunk", fail)
+                patch.setattr(ModelRunner, "decode", fail)
                 await failed(running)
             with monkeypatch.context() as patch:
                 patch.setattr(SamplingTask, "accept", fail)
