@@ -16,7 +16,7 @@ from gpt2flow.server.manifest import (
 )
 from gpt2flow.server.memory import release
 from gpt2flow.server.model_runner import ModelRunner, RunnerError
-from gpt2flow.server.params import Limits
+from gpt2flow.server.params import ConstraintKind, ConstraintParams, Limits
 from gpt2flow.server.scheduler import Scheduler
 from gpt2flow.server.task_factory import TaskFactory
 from gpt2flow.server.tokenizer import Tokenizer
@@ -69,8 +69,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         )
     except (ValueError, RunnerError) as error:
         raise BundleError(f"{directory}: {error}") from error
-    runner.run_chunk(0, [shape.bos_token_id] * 2, past=0, rows=[1])
-    runner.decode([shape.bos_token_id], [0])
+    _warm_up(runner, grammars, min(config.prefill_chunk, capacity))
     cache = SlotCache(runner.slots, capacity)
     engine = AsyncEngine(
         name,
@@ -97,6 +96,18 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     release(directory / WEIGHTS_NAME)
     kv_cache_bytes = runner.slots * runner.slot_bytes
     return Model(name, bundle, limits, tokenizer, tasks, engine, kv_cache_bytes)
+
+
+def _warm_up(runner: ModelRunner, grammars: GrammarCompiler, chunk: int) -> None:
+    """Does once what requests do, so that the first of them finds everything in its place."""
+    # A chunk of the usual size, then the operators for few tokens: of one slot, and of all.
+    runner.run_chunk(0, [0] * chunk, past=0, rows=[chunk - 1])
+    runner.run_chunk(0, [0], past=0, rows=[0])
+    for slots in (1, runner.slots):
+        runner.decode([0] * slots, [0] * slots)
+    ids = grammars.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
+    if len(ids) <= runner.some_ids:
+        runner.decode([0], [0], ids)
 
 
 def _draft_tokens(bundle: Bundle) -> int:
