@@ -16,7 +16,13 @@ from gpt2flow.server.errors import StartupError
 from gpt2flow.server.log import logging_to_stderr
 from gpt2flow.server.registry import Registry
 from gpt2flow.server.reload import Reloader
-from gpt2flow.server.servicer import Observer, Services, make_security
+from gpt2flow.server.servicer import (
+    SERVICE_NAME,
+    DecodingInterceptor,
+    Observer,
+    Services,
+    make_security,
+)
 from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
 from gpt2flow.server.telemetry.metrics import Metrics
 
@@ -70,10 +76,13 @@ class Server:
             StartupError: A port cannot be bound.
         """
         security = make_security(self._config.security)
-        self._server = grpc.aio.server(
-            options=_channel_options(self._config.connections),
-            interceptors=(Observer(self.metrics, self._tracing), *security.interceptors),
+        interceptors = (
+            Observer(self.metrics, self._tracing),
+            *security.interceptors,
+            DecodingInterceptor(SERVICE_NAME),
         )
+        options = _channel_options(self._config.connections)
+        self._server = grpc.aio.server(options=options, interceptors=interceptors)
         port = _bind(self._server, self._config, security.credentials)
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
@@ -122,6 +131,7 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
 
 
 def _channel_options(connections: ConnectionConfig) -> list[tuple[str, int]]:
+    timeout_ms = int(connections.keepalive_timeout_seconds * 1000)
     options = [
         # A second server on the same port is an error, not a silent partner.
         ("grpc.so_reuseport", 0),
@@ -131,7 +141,11 @@ def _channel_options(connections: ConnectionConfig) -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 0),
         # The server's own pings find connections whose client is gone without a word.
         ("grpc.keepalive_time_ms", int(connections.keepalive_seconds * 1000)),
-        ("grpc.keepalive_timeout_ms", int(connections.keepalive_timeout_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        # Else it is a minute for a client that still takes what is sent, and answers nothing.
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
+        # A connection that says nothing of HTTP/2 is none.
+        ("grpc.server_handshake_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
     ]
     if connections.max_age_seconds is not None:

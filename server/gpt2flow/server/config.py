@@ -160,7 +160,8 @@ class ConnectionConfig:
 
     Attributes:
         keepalive_seconds: Without traffic for so long, the client is asked whether it is there.
-        keepalive_timeout_seconds: A client that has not answered by then is gone.
+        keepalive_timeout_seconds: A client that has not answered by then is gone, and so
+            is a new one that has not begun.
         max_age_seconds: Older connections are told to begin anew, so that a load balancer can
             spread them; what runs on them goes on. None lets them live.
     """

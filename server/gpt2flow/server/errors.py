@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 
+# So many bad fields are named at once. A request can hold millions.
+MAX_VIOLATIONS = 64
+
 
 class ErrorCode(Enum):
     """What went wrong, in terms a client can act on."""
@@ -41,13 +44,17 @@ class FieldViolation:
 
 
 class InvalidRequestError(ServerError):
-    """The request has bad fields; `violations` names every one of them."""
+    """The request has bad fields; `violations` names them, at most `MAX_VIOLATIONS`."""
 
     code = ErrorCode.INVALID_REQUEST
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        self.violations = tuple(violations)
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+        self.violations = tuple(violations[:MAX_VIOLATIONS])
+        super().__init__(
+            "; ".join(
+                f"{v.field}: {v.description}" if v.field else v.description for v in self.violations
+            )
+        )
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidRequestError":
@@ -56,7 +63,7 @@ class InvalidRequestError(ServerError):
 
 
 class Violations:
-    """Collects what several checks find, so that every bad field is named at once.
+    """Collects what several checks find, so that the bad fields are named at once.
 
     Used as a context around each check, and asked at the end.
     """

@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain, islice
 
-from gpt2flow.server.errors import FieldViolation, InvalidRequestError
+from gpt2flow.server.errors import MAX_VIOLATIONS, FieldViolation, InvalidRequestError
 
 MAX_BAD_WORDS = 256
 MAX_CONSTRAINT_CHARACTERS = 256 * 1024
@@ -160,13 +161,14 @@ def validate(params: GenerationParams, limits: Limits) -> None:
     Raises:
         InvalidRequestError: Names every field that is out of its range.
     """
-    violations = [
-        *_decoding(params.decoding, limits),
-        *_stopping(params.stopping, limits),
-        *_constraint(params.constraint),
-        *_output(params.output, limits),
-        *_priority(params.priority),
-    ]
+    found = chain(
+        _decoding(params.decoding, limits),
+        _stopping(params.stopping, limits),
+        _constraint(params.constraint),
+        _output(params.output, limits),
+        _priority(params.priority),
+    )
+    violations = list(islice(found, MAX_VIOLATIONS))
     if violations:
         raise InvalidRequestError(violations)
 

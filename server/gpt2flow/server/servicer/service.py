@@ -4,16 +4,18 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import islice
 from typing import TypeVar
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
 from gpt2flow.server.caller import Caller
 from gpt2flow.server.errors import (
+    MAX_VIOLATIONS,
+    FieldViolation,
     InvalidRequestError,
     ModelNotFoundError,
     ServerError,
-    Violations,
 )
 from gpt2flow.server.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
@@ -138,13 +140,18 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> pb.DetokenizeResponse:
         """Decodes token ids into text."""
         model = self._find(request.model, context)
-        violations = Violations()
-        for i, token_id in enumerate(request.tokens.ids):
-            if token_id >= model.limits.vocabulary_size:
-                limit = f"must be below the vocabulary size of {model.limits.vocabulary_size}"
-                violations.add(f"tokens.ids[{i}]", limit)
-        violations.raise_if_any()
-        return pb.DetokenizeResponse(text=model.tokenizer.decode(request.tokens.ids))
+        size = model.limits.vocabulary_size
+        limit = f"must be below the vocabulary size of {size}"
+        ids = request.tokens.ids
+        bad = (i for i, token_id in enumerate(ids) if token_id >= size)
+        if found := [
+            FieldViolation(f"tokens.ids[{i}]", limit) for i in islice(bad, MAX_VIOLATIONS)
+        ]:
+            raise InvalidRequestError(found)
+        text = await _offload(
+            lambda: model.tokenizer.decode(ids), heavy=request.ByteSize() > _LONG_TEXT
+        )
+        return pb.DetokenizeResponse(text=text)
 
     @reports_errors
     async def ListModels(

@@ -2,7 +2,7 @@
 
 import functools
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -12,7 +12,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from gpt2flow.server.errors import ErrorCode, InvalidRequestError, OverloadedError, ServerError
+from gpt2flow.server.errors import (
+    ErrorCode,
+    FieldViolation,
+    InvalidRequestError,
+    OverloadedError,
+    ServerError,
+)
+from gpt2flow.server.servicer.decoding import Undecodable
 from gpt2flow.server.telemetry.call import current_call
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,6 +41,11 @@ _STATUS = {
 }
 # Where rich details travel: https://grpc.io/docs/guides/error/.
 _DETAILS_KEY = "grpc-status-details-bin"
+# Clients take 8 KiB of metadata. The text travels twice, once with three bytes for each that is
+# not ASCII; the details with four for three.
+_TEXT_BYTES = 512
+_VIOLATION_BYTES = 256
+_VIOLATIONS_BYTES = 3072
 
 
 def reports_errors(
@@ -47,11 +59,17 @@ def reports_errors(
     @functools.wraps(method)
     async def reporting(servicer: _Servicer, request: _Request, context: Context) -> _Response:
         try:
-            return await method(servicer, request, context)
+            return await method(servicer, _decoded(request), context)
         except Exception as error:  # noqa: BLE001 - a defect of any kind must end as INTERNAL
             return await _abort(context, error)
 
     return reporting
+
+
+def _decoded(request: _Request | Undecodable) -> _Request:
+    if isinstance(request, Undecodable):
+        raise InvalidRequestError.of("", "the bytes are not a message of the RPC's type")
+    return request
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
@@ -61,7 +79,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         incident = uuid.uuid4().hex
         structlog.get_logger().error("internal_error", incident=incident, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}")
-    code, message = _STATUS[error.code], str(error)
+    code, message = _STATUS[error.code], _cut(str(error), _TEXT_BYTES)
     metadata = list(context.trailing_metadata())
     if detail := _detail(error):
         status = Status(code=code.value[0], message=message)
@@ -73,11 +91,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 def _detail(error: ServerError) -> AnyMessage | None:
     detail = AnyMessage()
     if isinstance(error, InvalidRequestError):
-        violations = [
-            BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
-        ]
-        detail.Pack(BadRequest(field_violations=violations))
+        detail.Pack(_bad_request(error.violations))
         return detail
     if isinstance(error, OverloadedError):
         delay = Duration()
@@ -85,3 +99,23 @@ def _detail(error: ServerError) -> AnyMessage | None:
         detail.Pack(RetryInfo(retry_delay=delay))
         return detail
     return None
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> BadRequest:
+    """Names the bad fields, as many as a client takes; the first always."""
+    message = BadRequest()
+    for each in violations:
+        description = _cut(each.description, _VIOLATION_BYTES)
+        entry = BadRequest.FieldViolation(field=each.field, description=description)
+        if message.ByteSize() + entry.ByteSize() > _VIOLATIONS_BYTES:
+            break
+        message.field_violations.append(entry)
+    return message
+
+
+def _cut(text: str, most: int) -> str:
+    """Returns a text of at most so many bytes."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= most:
+        return text
+    return encoded[: most - 3].decode(errors="ignore") + "…"

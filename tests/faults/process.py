@@ -1,0 +1,81 @@
+"""A server process as the system sees it: memory, descriptors, threads, log, end."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+SLOTS = 16
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds: resident bytes, threads, open descriptors."""
+
+    rss: int
+    threads: int
+    descriptors: int
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """`gpt2flow serve` on a free port of 127.0.0.1."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def footprint(self) -> Footprint:
+        folder = Path(f"/proc/{self.process.pid}")
+        fields = dict(
+            line.split(":", 1) for line in (folder / "status").read_text().splitlines() if line
+        )
+        return Footprint(
+            rss=int(fields["VmRSS"].split()[0]) * 1024,
+            threads=int(fields["Threads"]),
+            descriptors=sum(1 for _ in (folder / "fd").iterdir()),
+        )
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def server_process(
+    bundle: Path, folder: Path, *options: str, stderr: IO[bytes] | int | None = None
+) -> Iterator[ServerProcess]:
+    """Serves a bundle; the log is a file in `folder`, unless standard error goes elsewhere."""
+    ready, log = folder / "port", folder / "server.log"
+    ready.unlink(missing_ok=True)
+    arguments = ["--model", f"m={bundle}", "--address", "127.0.0.1:0", "--ready-file", str(ready)]
+    command = [sys.executable, "-m", "gpt2flow.cli", "serve", *arguments]
+    limits = ["--max-sequences", str(SLOTS), "--max-queued", "500", "--threads", "1"]
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [*command, *limits, *options], stderr=file if stderr is None else stderr
+        )
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready.exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(_POLL_SECONDS)
+        yield ServerProcess(process, int(ready.read_text()), log)
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,122 @@
+"""Streams that are given up at any point leave no slot, task, connection or memory behind."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tests.faults.client import PROMPT, assert_nothing_left, canary, eventually, greedy
+from tests.faults.process import ServerProcess
+from tests.server.serving import serving
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+
+WARM_UP, STREAMS, AT_ONCE = 500, 1000, 32
+TOKENS = 40
+
+
+class Quitter:
+    """Opens streams and gives each up at a random point, in one of several ways."""
+
+    def __init__(self, address: str, seed: int) -> None:
+        self._address = address
+        self._random = random.Random(seed)
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self.ended: Counter[str] = Counter()
+
+    async def run(self, streams: int) -> None:
+        channel = grpc.aio.insecure_channel(self._address)
+        async with channel, asyncio.TaskGroup() as group:
+            for _ in range(streams):
+                group.create_task(self._one(channel))
+
+    async def _one(self, channel: grpc.aio.Channel) -> None:
+        ways = (self._cancel, self._late, self._leave, self._after_the_end)
+        async with self._at_once:
+            way = self._random.choice(ways)
+            try:
+                await way(channel)
+            except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "CANCELLED"
+                self.ended[code] += 1
+
+    def _request(self) -> pb.GenerateStreamRequest:
+        request = greedy(TOKENS, priority=self._random.randint(-2, 2))
+        if self._random.random() < 0.25:
+            request.options.sampling.MergeFrom(pb.SamplingParams(temperature=1, n=3, seed=1))
+        elif self._random.random() < 0.1:
+            request.options.beam_search.num_beams = 4
+        return request
+
+    async def _read(self, call: Any, messages: int) -> None:
+        for _ in range(messages):
+            if await call.read() is grpc.aio.EOF:
+                return
+
+    async def _cancel(self, channel: grpc.aio.Channel) -> None:
+        """Before the first message, between two, or after the last."""
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.GenerateStream(self._request())
+        await asyncio.sleep(self._random.choice([0, 0.001, 0.005]))
+        await self._read(call, self._random.choice([0, 0, 1, 5, 20, TOKENS]))
+        call.cancel()
+        await call.read()
+
+    async def _late(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.GenerateStream(self._request(), timeout=self._random.uniform(0.001, 0.2))
+        await self._read(call, 1000)
+        await call.code()
+
+    async def _leave(self, _channel: grpc.aio.Channel) -> None:
+        """Closes the whole connection."""
+        # Else this connection would be shared with those that stay.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.aio.insecure_channel(self._address, options=options)
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.GenerateStream(self._request())
+        await self._read(call, self._random.choice([0, 1, 5]))
+        await channel.close()
+
+    async def _after_the_end(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.GenerateStream(self._request())
+        await self._read(call, 1000)
+        call.cancel()
+        self.ended["OK"] += 1
+
+
+def test_cancelled_streams_leave_nothing_behind(server: ServerProcess) -> None:
+    answer = canary(server.address)
+    asyncio.run(Quitter(server.address, 1).run(WARM_UP))
+    eventually(lambda: canary(server.address) == answer)
+    before = server.footprint()
+    quitter = Quitter(server.address, 2)
+    asyncio.run(quitter.run(STREAMS))
+    assert quitter.ended["CANCELLED"] > STREAMS // 10, quitter.ended
+    assert quitter.ended["OK"] > STREAMS // 10, quitter.ended
+    assert set(quitter.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}, quitter.ended
+    assert_nothing_left(server, before)
+    assert canary(server.address) == answer
+    after = server.footprint()
+    assert after.rss <= 1.05 * before.rss, (before, after)
+    assert after.threads <= before.threads, (before, after)
+
+
+async def test_cancelled_streams_leave_no_task_behind(bundle: Path) -> None:
+    async with serving(bundle) as running:
+        address = f"127.0.0.1:{running.port}"
+        await running.stub.GetModel(pb.GetModelRequest())
+        before = len(asyncio.all_tasks())
+        await Quitter(address, 3).run(100)
+        await running.all_free()
+        async with asyncio.timeout(30):
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert not running.model.engine._live
+        request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3).options)
+        [result] = (await running.stub.Generate(request)).results
+        assert result.usage.completion_tokens == 3

@@ -1,0 +1,41 @@
+"""A log that nobody can write to or reads from is lost; requests are not."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.faults.client import assert_serving, canary, generate, greedy
+from tests.faults.process import server_process
+
+
+@contextmanager
+def full_disk() -> Iterator[int]:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@contextmanager
+def closed_pipe() -> Iterator[int]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("log", [full_disk, closed_pipe])
+def test_a_log_that_cannot_be_written(
+    log: Callable[[], AbstractContextManager[int]], bundle: Path, tmp_path: Path
+) -> None:
+    with log() as descriptor, server_process(bundle, tmp_path, stderr=descriptor) as server:
+        answer = canary(server.address)
+        for _ in range(20):
+            with pytest.raises(grpc.RpcError):
+                generate(server.address, greedy(0))
+        assert canary(server.address) == answer
+        assert_serving(server.address)
+        server.terminate()
+        assert server.process.wait(60) == 0

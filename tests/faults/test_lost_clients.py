@@ -1,0 +1,88 @@
+"""Clients that die, freeze, say nothing or talk nonsense cost nobody else anything."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.faults.client import assert_all_slots_free, assert_nothing_left, canary, eventually
+from tests.faults.process import ServerProcess, server_process
+
+PROJECT = Path(__file__).parents[2]
+CLIENTS, STREAMS = 3, 8
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+NOISE = (
+    b"",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+    b"\x00" * 100_000,
+    PREFACE,
+    PREFACE + b"\xff" * 50_000,
+    # A header block that never ends.
+    PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\x00\x40\x00\x01\x00\x00\x00\x00\x01" * 9,
+)
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    config = folder / "server.toml"
+    config.write_text("[connections]\nkeepalive_seconds = 1.0\nkeepalive_timeout_seconds = 1.0\n")
+    with server_process(bundle, folder, "--config", str(config)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def clients(server: ServerProcess) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Starts processes that stream, and returns when all their streams run."""
+    command = [sys.executable, "-m", "tests.faults.streams", server.address, str(STREAMS)]
+    processes = [
+        subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+        for _ in range(CLIENTS)
+    ]
+    try:
+        for each in processes:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "streaming\n"
+        yield processes
+    finally:
+        for each in processes:
+            each.kill()
+            each.communicate()
+
+
+def test_killed_clients_leave_nothing_behind(server: ServerProcess) -> None:
+    before, answer = server.footprint(), canary(server.address)
+    with clients(server) as processes:
+        for each in processes:
+            each.kill()
+        assert_nothing_left(server, before)
+    assert canary(server.address) == answer
+
+
+def test_frozen_clients_are_found_out(server: ServerProcess) -> None:
+    """Their connections stay open, but nobody reads them or answers a ping."""
+    before, answer = server.footprint(), canary(server.address)
+    with clients(server) as processes:
+        for each in processes:
+            each.send_signal(signal.SIGSTOP)
+        assert_all_slots_free(server.address)
+        assert canary(server.address) == answer
+        eventually(lambda: server.footprint().descriptors <= before.descriptors)
+        assert_nothing_left(server, before)
+
+
+def test_connections_of_noise_are_closed(server: ServerProcess) -> None:
+    before, answer = server.footprint(), canary(server.address)
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            each = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            each.settimeout(60)
+            with contextlib.suppress(OSError):  # The server may hang up at any time.
+                each.sendall(NOISE[number % len(NOISE)])
+        assert canary(server.address) == answer
+        assert_nothing_left(server, before)

@@ -1,0 +1,60 @@
+"""Many more streams than slots: all end, in the order of arrival among equals."""
+
+import asyncio
+import random
+from typing import Any
+
+import grpc
+from tests.faults.client import assert_nothing_left, canary, greedy
+from tests.faults.holding import all_slots_held
+from tests.faults.process import SLOTS, ServerProcess
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+
+STREAMS, TOKENS = 200, 30
+PRIORITIES = (0, 5, 10)
+
+
+async def first_tokens(address: str, priorities: list[int]) -> tuple[list[int], list[int]]:
+    """Sends streams in order and returns their numbers in the order of their first tokens.
+
+    Returns:
+        Those that began before all had arrived, in a gap between two holders, and the others.
+    """
+    order: list[int] = []
+
+    async def run(number: int, call: Any) -> None:
+        tokens = 0
+        async for message in call:
+            if not tokens:
+                order.append(number)
+            tokens += len(message.delta.token_ids)
+        assert tokens == TOKENS
+
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
+        stub: Any = InferenceServiceStub(channel)
+        async with all_slots_held(stub) as arrived:
+            for number, priority in enumerate(priorities):
+                # Prompts of one length that share nothing: no reason to run one before another.
+                prompt = pb.Prompt(tokens=pb.TokenIds(ids=[number + 10, 88, 120, 7]))
+                call = stub.GenerateStream(greedy(TOKENS, prompt, priority))
+                group.create_task(run(number, call))
+            await arrived()
+            early = len(order)
+    return order[:early], order[early:]
+
+
+def test_streams_beyond_the_slots_start_in_the_order_of_arrival(server: ServerProcess) -> None:
+    before, answer = server.footprint(), canary(server.address)
+    drawn = random.Random(3)
+    priorities = [drawn.choice(PRIORITIES) for _ in range(STREAMS)]
+    early, order = asyncio.run(first_tokens(server.address, priorities))
+    assert sorted(early + order) == list(range(STREAMS))
+    assert len(early) < STREAMS // 2
+    due = sorted(order, key=lambda number: (-priorities[number], number))
+    # Those that hold slots at the same time may overtake each other, and nobody else.
+    places = {number: place for place, number in enumerate(order)}
+    assert max(abs(places[number] - place) for place, number in enumerate(due)) < SLOTS
+    assert_nothing_left(server, before)
+    assert canary(server.address) == answer
