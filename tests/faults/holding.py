@@ -9,8 +9,10 @@ import grpc
 from tests.faults.client import greedy
 from tests.faults.process import SLOTS
 
-# Two more sets wait in the queue, so that hardly ever a slot is free.
-_HOLDERS = 3 * SLOTS
+from gpt2flow.inference.v1 import inference_pb2 as pb
+
+# One runs, the others wait in the queue, so that hardly ever a slot is free.
+_HOLDERS = 3
 
 
 @asynccontextmanager
@@ -19,16 +21,18 @@ async def all_slots_held(stub: Any) -> AsyncIterator[Callable[[], Awaitable[None
 
     Returns:
         A context with a function that waits until what was sent before has surely
-        arrived: until every holder has been through two streams more.
+        arrived: until every holder has had all slots two times more.
     """
+    request = pb.GenerateRequest(prompts=[pb.Prompt(text="a")], options=greedy(80).options)
+    request.options.priority = 100
+    request.options.sampling.MergeFrom(pb.SamplingParams(temperature=1, n=SLOTS, seed=1))
     released, ended = asyncio.Event(), 0
 
     async def hold() -> None:
         nonlocal ended
         while not released.is_set():
             try:
-                async for _ in stub.GenerateStream(greedy(40, priority=100)):
-                    pass
+                await stub.Generate(request)
             except grpc.aio.AioRpcError as error:
                 if released.is_set() and error.code() == grpc.StatusCode.UNAVAILABLE:
                     return

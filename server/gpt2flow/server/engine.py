@@ -104,9 +104,8 @@ class Engine:
         """Drops a request and frees its slots; one that has ended already is left alone."""
         if task := self._tasks.pop(request_id, None):
             request = task.request
-            if request.slots or task.done:
+            if self._scheduler.remove(request):
                 self._forecast.note_held(self._clock() - request.admitted, request.width)
-            self._scheduler.remove(request)
 
     def abort_all(self, error: ServerError) -> list[Event]:
         """Drops all requests, each with this error."""

@@ -115,15 +115,21 @@ class Scheduler:
         """Returns the requests that wait, as their turns will come if no others do."""
         return self._waiting.order(now)
 
-    def remove(self, request: Request) -> None:
-        """Takes an ended request out, wherever it stands, and frees its slots, which remember."""
-        if request in self._running:
+    def remove(self, request: Request) -> bool:
+        """Takes an ended request out, wherever it stands, and frees its slots, which remember.
+
+        Returns:
+            Whether it was running.
+        """
+        running = request in self._running
+        if running:
             self._running.remove(request)
         else:
             self._waiting.remove(request)
         for slot in request.slots:
             self._cache.free(slot)
         request.slots.clear()
+        return running
 
     def admit(self, now: float) -> list[Request]:
         """Gives slots to those who wait; returns whom.
