@@ -45,6 +45,28 @@ def serve(
     max_new_tokens: Annotated[
         int | None, typer.Option(help="For requests that do not say.", show_default="256")
     ] = None,
+    max_message_size: Annotated[
+        str | None, typer.Option(help="Of a request, such as 4MiB.", show_default="4MiB")
+    ] = None,
+    max_prompts: Annotated[
+        int | None, typer.Option(help="Of one unary call.", show_default="256")
+    ] = None,
+    max_candidates: Annotated[
+        int | None, typer.Option(help="Of one request (n).", show_default="all sequences")
+    ] = None,
+    max_beams: Annotated[
+        int | None, typer.Option(help="Of one request.", show_default="all sequences")
+    ] = None,
+    max_constraint_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a schema, expression or grammar, such as 256KiB.", show_default="256KiB"
+        ),
+    ] = None,
+    grammar_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long a constraint may take to compile.", show_default="2"),
+    ] = None,
     drain_seconds: Annotated[
         float | None,
         typer.Option(help="For running requests, at SIGTERM.", show_default="30"),
@@ -105,6 +127,11 @@ def serve(
         memory = None
         if kv_cache_memory is not None:
             memory = parse_bytes("kv_cache_memory", kv_cache_memory)
+        message_bytes = constraint_bytes = None
+        if max_message_size is not None:
+            message_bytes = parse_bytes("max_message_size", max_message_size)
+        if max_constraint_size is not None:
+            constraint_bytes = parse_bytes("max_constraint_size", max_constraint_size)
         metrics = None
         if metrics_address is not None:
             metrics = parse_address(metrics_address, "metrics address")
@@ -120,6 +147,12 @@ def serve(
             "engine.max_queued": max_queued,
             "engine.speculation": speculation,
             "engine.default_max_new_tokens": max_new_tokens,
+            "engine.requests.message_bytes": message_bytes,
+            "engine.requests.prompts": max_prompts,
+            "engine.requests.candidates": max_candidates,
+            "engine.requests.beams": max_beams,
+            "engine.requests.constraint_bytes": constraint_bytes,
+            "engine.requests.grammar_seconds": grammar_seconds,
             "telemetry.log_level": log_level,
             "telemetry.log_format": log_format,
             "telemetry.metrics_address": metrics,

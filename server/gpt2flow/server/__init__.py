@@ -17,6 +17,7 @@ from gpt2flow.server.config import (
     parse_bytes,
 )
 from gpt2flow.server.errors import BundleError, ConfigError, ServerError, StartupError
+from gpt2flow.server.request_limits import RequestLimits
 
 if TYPE_CHECKING:
     from gpt2flow.server.app import Server, serve
@@ -29,6 +30,7 @@ __all__ = [
     "ConnectionConfig",
     "EngineConfig",
     "ModelConfig",
+    "RequestLimits",
     "SecurityConfig",
     "Server",
     "ServerConfig",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from gpt2flow.server.config import ConnectionConfig, ServerConfig
+from gpt2flow.server.config import ServerConfig
 from gpt2flow.server.config_file import ConfigSource
 from gpt2flow.server.errors import StartupError
 from gpt2flow.server.log import logging_to_stderr
@@ -81,7 +81,7 @@ class Server:
             *security.interceptors,
             DecodingInterceptor(SERVICE_NAME),
         )
-        options = _channel_options(self._config.connections)
+        options = _channel_options(self._config)
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
         port = _bind(self._server, self._config, security.credentials)
         if (address := self._config.telemetry.metrics_address) is not None:
@@ -130,7 +130,8 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
     return Tracing(endpoint)
 
 
-def _channel_options(connections: ConnectionConfig) -> list[tuple[str, int]]:
+def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+    connections = config.connections
     timeout_ms = int(connections.keepalive_timeout_seconds * 1000)
     options = [
         # A second server on the same port is an error, not a silent partner.
@@ -147,6 +148,9 @@ def _channel_options(connections: ConnectionConfig) -> list[tuple[str, int]]:
         # A connection that says nothing of HTTP/2 is none.
         ("grpc.server_handshake_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", config.engine.requests.message_bytes),
+        # An answer may be longer than a question: what is asked for bounds it.
+        ("grpc.max_send_message_length", -1),
     ]
     if connections.max_age_seconds is not None:
         options.append(("grpc.max_connection_age_ms", int(connections.max_age_seconds * 1000)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gpt2flow.server.errors import ConfigError
+from gpt2flow.server.request_limits import RequestLimits
 
 MAX_SEQUENCES = 1024
 
@@ -46,6 +47,7 @@ class EngineConfig:
             the model check them in one run.
         default_max_new_tokens: For requests that do not say.
         max_top_logprobs: Alternatives per position that a request may ask for.
+        requests: What else a request may ask for at most.
     """
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -56,6 +58,7 @@ class EngineConfig:
     speculation: bool = True
     default_max_new_tokens: int = 256
     max_top_logprobs: int = 20
+    requests: RequestLimits = field(default_factory=RequestLimits)
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a value is out of its range."""

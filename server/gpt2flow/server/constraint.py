@@ -7,16 +7,24 @@ model has to run for.
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
-_CACHED_GRAMMARS = 64
+# Grammars with a source of at most so many characters, and longer ones, that are kept.
+_SMALL = 4096
+_CACHED_SMALL = 256
+_CACHED_LARGE = 8
+
+# What a lexer may come to weigh: a state takes 1 to 2 KB.
+_LIMITS: Final[Mapping[str, Any]] = {"max_lexer_states": 50_000, "verbose_errors": False}
+
 _MESSAGE_CHARACTERS = 300
 
 
@@ -83,7 +91,11 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Compiles constraints for one tokenizer, and keeps those that come again and again."""
+    """Compiles constraints for one tokenizer, and keeps those that come again and again.
+
+    Attributes:
+        setup: What another process needs to compile the same grammars.
+    """
 
     def __init__(self, tokenizer_json: str, vocabulary_size: int, eos_token_id: int) -> None:
         """Reads the tokenizer.
@@ -98,9 +110,15 @@ class GrammarCompiler:
         )
         self._vocabulary_size = vocabulary_size
         # Not a method of this object: a cycle would outlive a model that is unloaded.
-        self._compiled = functools.lru_cache(_CACHED_GRAMMARS)(
-            functools.partial(_compile, self._tokenizer)
-        )
+        compiled = functools.partial(_compile, self._tokenizer)
+        self._small = functools.lru_cache(_CACHED_SMALL)(compiled)
+        self._large = functools.lru_cache(_CACHED_LARGE)(compiled)
+        self.setup: Mapping[str, Any] = {
+            "tokenizer": tokenizer_json,
+            "vocabulary_size": vocabulary_size,
+            "eos_token_id": eos_token_id,
+            "limits": dict(_LIMITS),
+        }
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Returns a constraint at its start. May be called from any thread.
@@ -108,20 +126,26 @@ class GrammarCompiler:
         Raises:
             GrammarError: The source is not a valid schema, expression or grammar.
         """
-        matcher = self._compiled(params).deep_copy()
+        small = sum(map(len, params.source)) <= _SMALL
+        matcher = (self._small if small else self._large)(params).deep_copy()
         mask = allocate_token_bitmask(1, self._vocabulary_size)
         return Constraint(matcher, mask, self._vocabulary_size)
 
 
 def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
-    matcher = LLMatcher(tokenizer, _grammar(params), log_level=0)
+    limits = LLParserLimits(**_LIMITS)
+    matcher = LLMatcher(tokenizer, write_grammar(params), log_level=0, limits=limits)
     if matcher.is_error():
         raise GrammarError(_one_line(matcher.get_error()))
     return matcher
 
 
-def _grammar(params: ConstraintParams) -> str:
-    """Returns the grammar in llguidance's own form."""
+def write_grammar(params: ConstraintParams) -> str:
+    """Returns the grammar in llguidance's own form.
+
+    Raises:
+        GrammarError: A JSON schema is not JSON.
+    """
     source = params.source[0]
     match params.kind:
         case ConstraintKind.JSON_SCHEMA:
@@ -130,6 +154,8 @@ def _grammar(params: ConstraintParams) -> str:
                 json.loads(source)
             except ValueError as error:
                 raise GrammarError(f"not JSON: {error}") from error
+            except RecursionError as error:
+                raise GrammarError("nested too deeply") from error
             grammar = LLMatcher.grammar_from_json_schema(
                 source, defaults={"whitespace_flexible": False}
             )
@@ -143,7 +169,8 @@ def _grammar(params: ConstraintParams) -> str:
 
 
 def _choices(values: Sequence[str]) -> str:
-    return "start: " + " | ".join(json.dumps(value) for value in values)
+    # One terminal, however many there are: rules have a limit that is far lower.
+    return "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(value) for value in values)
 
 
 def _one_line(message: str) -> str:

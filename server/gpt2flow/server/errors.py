@@ -1,6 +1,6 @@
 """The errors of the server: one base class, a code each. Knows no gRPC."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -74,6 +74,10 @@ class Violations:
     def add(self, field: str, description: str) -> None:
         """Notes a bad field."""
         self._found.append(FieldViolation(field, description))
+
+    def extend(self, found: Iterable[FieldViolation]) -> None:
+        """Notes bad fields."""
+        self._found += found
 
     def raise_if_any(self) -> None:
         """Raises InvalidRequestError when anything was found."""

@@ -7,6 +7,7 @@ from gpt2flow.server.config import EngineConfig
 from gpt2flow.server.constraint import GrammarCompiler
 from gpt2flow.server.engine import Engine
 from gpt2flow.server.errors import BundleError
+from gpt2flow.server.grammar_trials import TriedGrammars
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.manifest import (
     MODEL_NAME,
@@ -34,6 +35,7 @@ class Model:
         limits: What requests may ask for.
         tokenizer: Its tokens.
         tasks: Makes tasks for the engine.
+        grammars: Tries and compiles constraints.
         engine: Runs them.
         kv_cache_bytes: What its KV cache takes.
     """
@@ -43,8 +45,14 @@ class Model:
     limits: Limits
     tokenizer: Tokenizer
     tasks: TaskFactory
+    grammars: TriedGrammars
     engine: AsyncEngine
     kv_cache_bytes: int
+
+    async def stop(self, why: str) -> None:
+        """Ends what it runs; requests end with `DrainingError` and this reason."""
+        await self.engine.stop(why)
+        self.grammars.close()
 
 
 def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
@@ -59,7 +67,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     capacity = shape.context_length
     try:
         tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
-        grammars = GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id)
+        compiler = GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id)
         runner = ModelRunner(
             directory / MODEL_NAME,
             slots=config.max_sequences,
@@ -77,6 +85,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         slots=runner.slots,
         max_queued=config.max_queued,
     )
+    grammars = TriedGrammars(compiler, config.requests.grammar_seconds)
     limits = Limits(
         context_length=capacity,
         vocabulary_size=shape.vocabulary_size,
@@ -84,6 +93,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         max_queued=config.max_queued,
         max_top_logprobs=min(config.max_top_logprobs, shape.vocabulary_size),
         default_max_new_tokens=config.default_max_new_tokens,
+        requests=config.requests,
     )
     tasks = TaskFactory(
         limits=limits,
@@ -95,7 +105,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     )
     release(directory / WEIGHTS_NAME)
     kv_cache_bytes = runner.slots * runner.slot_bytes
-    return Model(name, bundle, limits, tokenizer, tasks, engine, kv_cache_bytes)
+    return Model(name, bundle, limits, tokenizer, tasks, grammars, engine, kv_cache_bytes)
 
 
 def _warm_up(runner: ModelRunner, grammars: GrammarCompiler, chunk: int) -> None:

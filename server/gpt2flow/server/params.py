@@ -11,13 +11,8 @@ from enum import Enum
 from itertools import chain, islice
 
 from gpt2flow.server.errors import MAX_VIOLATIONS, FieldViolation, InvalidRequestError
+from gpt2flow.server.request_limits import RequestLimits
 
-MAX_BAD_WORDS = 256
-MAX_CONSTRAINT_CHARACTERS = 256 * 1024
-MAX_CHOICES = 4096
-MAX_STOP_STRINGS = 32
-MAX_STOP_STRING_CHARACTERS = 1024
-MAX_LOGIT_BIASES = 1024
 MAX_PRIORITY = 100
 
 
@@ -143,16 +138,17 @@ class Limits:
     max_queued: int
     max_top_logprobs: int
     default_max_new_tokens: int
+    requests: RequestLimits = field(default_factory=RequestLimits)
 
     @property
     def max_beams(self) -> int:
         """Beams of one request: all of them run at the same time."""
-        return self.max_sequences
+        return min(self.max_sequences, self.requests.beams)
 
     @property
     def max_candidates(self) -> int:
         """Candidates of one request: all of them run at the same time."""
-        return self.max_sequences
+        return min(self.max_sequences, self.requests.candidates)
 
 
 def validate(params: GenerationParams, limits: Limits) -> None:
@@ -164,7 +160,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
     found = chain(
         _decoding(params.decoding, limits),
         _stopping(params.stopping, limits),
-        _constraint(params.constraint),
+        _constraint(params.constraint, limits.requests),
         _output(params.output, limits),
         _priority(params.priority),
     )
@@ -203,6 +199,7 @@ def _decoding(
 
 # A comparison with NaN is false: the checks are written so that it fails them.
 def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
+    most = limits.requests
     checks = {
         "temperature": (0 <= p.temperature <= 100, "must be in [0, 100]"),
         "top_p": (0 < p.top_p <= 1, "must be in (0, 1]"),
@@ -212,13 +209,10 @@ def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
         "presence_penalty": (-2 <= p.presence_penalty <= 2, "must be in [-2, 2]"),
         "frequency_penalty": (-2 <= p.frequency_penalty <= 2, "must be in [-2, 2]"),
         "n": (1 <= p.n <= limits.max_candidates, f"must be in [1, {limits.max_candidates}]"),
-        "logit_bias": (
-            len(p.logit_bias) <= MAX_LOGIT_BIASES,
-            f"at most {MAX_LOGIT_BIASES} entries",
-        ),
-        "bad_words": (len(p.bad_words) <= MAX_BAD_WORDS, f"at most {MAX_BAD_WORDS} entries"),
     }
     yield from _violations("options.sampling", checks)
+    yield from at_most("options.sampling.logit_bias", len(p.logit_bias), most.logit_biases)
+    yield from at_most("options.sampling.bad_words", len(p.bad_words), most.bad_words)
     if p.greedy and p.n > 1:
         yield FieldViolation(
             "options.sampling.n", "greedy decoding (temperature 0) has one candidate"
@@ -230,8 +224,7 @@ def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
         if not -100 <= bias <= 100:
             yield FieldViolation(f"{where}.bias", "must be in [-100, 100]")
     for i, word in enumerate(p.bad_words):
-        if not word:
-            yield FieldViolation(f"options.sampling.bad_words[{i}]", "must not be empty")
+        yield from _sized(f"options.sampling.bad_words[{i}]", word, most.bad_word_bytes)
 
 
 def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation]:
@@ -255,38 +248,34 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
             p.min_new_tokens <= (limits.context_length if most is None else most),
             "must not exceed max_new_tokens",
         ),
-        "stop_strings": (
-            len(p.stop_strings) <= MAX_STOP_STRINGS,
-            f"at most {MAX_STOP_STRINGS} entries",
-        ),
         "time_limit_ms": (
             p.time_limit_seconds is None or p.time_limit_seconds > 0,
             "must be positive",
         ),
     }
     yield from _violations("options.stopping", checks)
+    name, requests = "options.stopping", limits.requests
+    yield from at_most(f"{name}.stop_strings", len(p.stop_strings), requests.stop_strings)
+    yield from at_most(f"{name}.stop_token_ids", len(p.stop_token_ids), requests.stop_token_ids)
     for i, text in enumerate(p.stop_strings):
-        if not 1 <= len(text) <= MAX_STOP_STRING_CHARACTERS:
-            yield FieldViolation(
-                f"options.stopping.stop_strings[{i}]",
-                f"must have 1 to {MAX_STOP_STRING_CHARACTERS} characters",
-            )
+        yield from _sized(f"{name}.stop_strings[{i}]", text, requests.stop_string_bytes)
     for i, token_id in enumerate(p.stop_token_ids):
         if not 0 <= token_id < limits.vocabulary_size:
             yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", _vocabulary(limits))
 
 
-def _constraint(p: ConstraintParams | None) -> Iterator[FieldViolation]:
+def _constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
     if p is None:
         return
     name = f"options.constraint.{p.kind.value}"
-    if sum(map(len, p.source)) > MAX_CONSTRAINT_CHARACTERS:
-        yield FieldViolation(name, f"at most {MAX_CONSTRAINT_CHARACTERS} characters")
+    size = sum(len(text.encode()) for text in p.source)
+    yield from at_most(name, size, most.constraint_bytes, "bytes")
     if p.kind is not ConstraintKind.CHOICES:
         return
     name += ".values"
-    if not 1 <= len(p.source) <= MAX_CHOICES:
-        yield FieldViolation(name, f"must have 1 to {MAX_CHOICES} entries")
+    if not p.source:
+        yield FieldViolation(name, "must have at least one entry")
+    yield from at_most(name, len(p.source), most.choices)
     if len(set(p.source)) < len(p.source):
         yield FieldViolation(name, "must not hold the same text twice")
     for i, text in enumerate(p.source):
@@ -315,6 +304,18 @@ def _priority(priority: int) -> Iterator[FieldViolation]:
         )
     }
     yield from _violations("options", checks)
+
+
+def at_most(name: str, count: int, limit: int, unit: str = "entries") -> Iterator[FieldViolation]:
+    """Returns what is wrong with the size of a field, if anything is."""
+    if count > limit:
+        yield FieldViolation(name, f"has {count} {unit}, must have at most {limit}")
+
+
+def _sized(name: str, text: str, limit: int) -> Iterator[FieldViolation]:
+    if not text:
+        yield FieldViolation(name, "must not be empty")
+    yield from at_most(name, len(text.encode()), limit, "bytes")
 
 
 def _violations(message: str, checks: dict[str, tuple[bool, str]]) -> Iterator[FieldViolation]:

@@ -171,7 +171,7 @@ class Registry:
     async def close(self) -> None:
         """Ends all models; requests that still run end with `DrainingError`."""
         for loaded in self._all():
-            await loaded.model.engine.stop()
+            await loaded.model.stop("the server is shutting down")
         for task in list(self._retiring):
             task.cancel()
         self.closed = True
@@ -200,7 +200,7 @@ class Registry:
                     await loaded.unused.wait()
         while old:
             model = old[-1].model
-            await model.engine.stop("the model was unloaded")
+            await model.stop("the model was unloaded")
             log.info("unloaded", model=model.name, fingerprint=model.bundle.fingerprint)
             del model, old[-1]
         await asyncio.to_thread(trim)

@@ -3,8 +3,9 @@
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError
+from gpt2flow.server.constraint import Constraint, GrammarError
 from gpt2flow.server.errors import InvalidRequestError, Violations
 from gpt2flow.server.generation.beams import BeamTask
 from gpt2flow.server.generation.sampling import SamplingTask
@@ -16,6 +17,7 @@ from gpt2flow.server.params import (
     ConstraintParams,
     GenerationParams,
     Limits,
+    at_most,
     resolve_max_new_tokens,
     validate,
 )
@@ -49,6 +51,13 @@ class Arrival:
     caller: str = ""
 
 
+class Grammars(Protocol):
+    """What compiles constraints."""
+
+    def compile(self, params: ConstraintParams) -> Constraint:
+        """Returns a constraint at its start, or raises GrammarError."""
+
+
 class TaskFactory:
     """Makes tasks for one model. Its methods may take long, and may run in any thread."""
 
@@ -58,7 +67,7 @@ class TaskFactory:
         limits: Limits,
         eos_token_id: int,
         tokenizer: Tokenizer,
-        grammars: GrammarCompiler,
+        grammars: Grammars,
         next_id: Callable[[], int],
         draft_tokens: int = 0,
     ) -> None:
@@ -84,6 +93,8 @@ class TaskFactory:
             InvalidRequestError: Names every bad field.
         """
         violations = Violations()
+        violations.extend(at_most("prompts", len(prompts), self._limits.requests.prompts))
+        violations.raise_if_any()
         with violations:
             validate(params, self._limits)
         resolved = []
@@ -131,6 +142,9 @@ class TaskFactory:
             InvalidRequestError: Names every bad field.
         """
         violations = Violations()
+        most = self._limits.requests.continuations
+        violations.extend(at_most("continuations", len(continuations), most))
+        violations.raise_if_any()
         encoded = []
         for each in (prompt, *continuations):
             with violations:

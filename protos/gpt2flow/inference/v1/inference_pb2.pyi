@@ -409,7 +409,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class ModelLimits(_message.Message):
-    __slots__ = ("context_length", "max_sequences", "max_queued", "max_beams", "max_candidates", "max_top_logprobs", "default_max_new_tokens")
+    __slots__ = ("context_length", "max_sequences", "max_queued", "max_beams", "max_candidates", "max_top_logprobs", "default_max_new_tokens", "max_message_bytes", "max_prompts", "max_continuations", "max_stop_strings", "max_stop_string_bytes", "max_stop_token_ids", "max_bad_words", "max_bad_word_bytes", "max_logit_biases", "max_choices", "max_constraint_bytes", "max_grammar_ms")
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -417,6 +417,18 @@ class ModelLimits(_message.Message):
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONTINUATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STOP_STRINGS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STOP_STRING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BAD_WORDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BAD_WORD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_LOGIT_BIASES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHOICES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONSTRAINT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_GRAMMAR_MS_FIELD_NUMBER: _ClassVar[int]
     context_length: int
     max_sequences: int
     max_queued: int
@@ -424,7 +436,19 @@ class ModelLimits(_message.Message):
     max_candidates: int
     max_top_logprobs: int
     default_max_new_tokens: int
-    def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ...) -> None: ...
+    max_message_bytes: int
+    max_prompts: int
+    max_continuations: int
+    max_stop_strings: int
+    max_stop_string_bytes: int
+    max_stop_token_ids: int
+    max_bad_words: int
+    max_bad_word_bytes: int
+    max_logit_biases: int
+    max_choices: int
+    max_constraint_bytes: int
+    max_grammar_ms: int
+    def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_continuations: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_string_bytes: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_bad_words: _Optional[int] = ..., max_bad_word_bytes: _Optional[int] = ..., max_logit_biases: _Optional[int] = ..., max_choices: _Optional[int] = ..., max_constraint_bytes: _Optional[int] = ..., max_grammar_ms: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe")

@@ -2,6 +2,7 @@
 # ruff: noqa: N802 - the names of the methods are the protocol's
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
@@ -18,7 +19,7 @@ from gpt2flow.server.errors import (
     ServerError,
 )
 from gpt2flow.server.model import Model
-from gpt2flow.server.params import BeamSearchParams, GenerationParams
+from gpt2flow.server.params import BeamSearchParams, GenerationParams, validate
 from gpt2flow.server.permissions import UnfinishedRequests, check_model, lowered, permitted
 from gpt2flow.server.registry import Registry
 from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
@@ -64,6 +65,7 @@ class InferenceServicer(InferenceServiceServicer):
         params = permitted(caller_of(context), read_options(request.options))
         prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
         arrival = _arrival(context, params)
+        await _prepare(model, params)
         tasks = await _offload(
             lambda: model.tasks.generations(prompts, params, arrival),
             heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
@@ -91,6 +93,7 @@ class InferenceServicer(InferenceServiceServicer):
         params = permitted(caller_of(context), read_options(request.options))
         arrival = _arrival(context, params)
         prompt = read_prompt("prompt", request.prompt)
+        await _prepare(model, params)
         tasks = await _offload(
             lambda: model.tasks.generations([prompt], params, arrival, stream=True),
             heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
@@ -192,6 +195,14 @@ def _arrival(context: Context, params: GenerationParams | None = None) -> Arriva
     if params is not None and params.stopping.return_partial_on_time_limit:
         remaining -= min(_REPLY_SECONDS, remaining / 4)
     return Arrival(now, now + remaining, caller)
+
+
+async def _prepare(model: Model, params: GenerationParams) -> None:
+    """Tries a constraint that is new; what is wrong with it is told when it is compiled."""
+    if params.constraint is not None and not model.grammars.knows(params.constraint):
+        with contextlib.suppress(InvalidRequestError):
+            validate(params, model.limits)
+            await model.grammars.prepare(params.constraint)
 
 
 async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
