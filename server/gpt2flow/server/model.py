@@ -77,7 +77,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         )
     except (ValueError, RunnerError) as error:
         raise BundleError(f"{directory}: {error}") from error
-    _warm_up(runner, grammars, min(config.prefill_chunk, capacity))
+    _warm_up(runner, compiler, min(config.prefill_chunk, capacity))
     cache = SlotCache(runner.slots, capacity)
     engine = AsyncEngine(
         name,
@@ -108,14 +108,14 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     return Model(name, bundle, limits, tokenizer, tasks, grammars, engine, kv_cache_bytes)
 
 
-def _warm_up(runner: ModelRunner, grammars: GrammarCompiler, chunk: int) -> None:
+def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
     """Does once what requests do, so that the first of them finds everything in its place."""
     # A chunk of the usual size, then the operators for few tokens: of one slot, and of all.
     runner.run_chunk(0, [0] * chunk, past=0, rows=[chunk - 1])
     runner.run_chunk(0, [0], past=0, rows=[0])
     for slots in (1, runner.slots):
         runner.decode([0] * slots, [0] * slots)
-    ids = grammars.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
+    ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
     if len(ids) <= runner.some_ids:
         runner.decode([0], [0], ids)
 
