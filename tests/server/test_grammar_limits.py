@@ -99,6 +99,13 @@ async def test_the_line_of_grammars_is_bounded(tried: TriedGrammars) -> None:
     await tried.prepare(params("regex", "one too many"))
 
 
+async def test_a_process_waits_for_the_first_constraint(running: Running) -> None:
+    trials = running.model.grammars._trials
+    async with asyncio.timeout(30):
+        while not any(trial._process for trial in trials):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
 def test_closing_ends_the_processes(grammars: GrammarCompiler) -> None:
     tried = TriedGrammars(grammars, seconds=1.0)
     tried.compile(params("regex", "a|b"))

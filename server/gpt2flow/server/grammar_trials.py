@@ -27,7 +27,7 @@ from gpt2flow.server.constraint import (
     write_grammar,
 )
 from gpt2flow.server.errors import EngineError, OverloadedError
-from gpt2flow.server.params import ConstraintParams
+from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
 # Grammars that are tried at the same time; the second process starts when it is needed.
 TRIALS: Final = 2
@@ -56,6 +56,10 @@ class TriedGrammars:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(TRIALS, thread_name_prefix="grammar")
         self._in_line = 0
+
+    def start(self) -> None:
+        """Starts the first process, so that the first constraint need not wait for that."""
+        self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
 
     def knows(self, params: ConstraintParams) -> bool:
         """Returns whether a grammar was tried already."""

@@ -49,6 +49,11 @@ class Model:
     engine: AsyncEngine
     kv_cache_bytes: int
 
+    def start(self) -> None:
+        """Starts what runs requests; for the event loop's thread."""
+        self.engine.start()
+        self.grammars.start()
+
     async def stop(self, why: str) -> None:
         """Ends what it runs; requests end with `DrainingError` and this reason."""
         await self.engine.stop(why)

@@ -137,7 +137,7 @@ class Registry:
         before, self._loaded = self._loaded, loaded
         for name, each in loaded.items():
             if before.get(name) is not each:
-                each.model.engine.start()
+                each.model.start()
         self._notify()
         self._retire([each for name, each in before.items() if loaded.get(name) is not each])
         return Changes(
