@@ -18,6 +18,7 @@ from tests.server.serving import PROMPT, Running, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import BundleError, EngineConfig, ModelConfig
+from gpt2flow.server.errors import DrainingError
 from gpt2flow.server.model import Model, load_model
 from gpt2flow.server.registry import Changes, Registry
 
@@ -146,6 +147,38 @@ async def test_nothing_of_an_unloaded_model_stays(running: Running) -> None:
         assert [reference() for reference in dead] == [None] * len(dead)
     finally:
         gc.enable()
+
+
+async def test_memory_is_given_back_when_the_last_model_is_gone(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = running.model.bundle.directory
+    engines = [weakref.ref(each.engine) for each in running.server.registry.models]
+    found: list[Any] = []
+    trimmed = threading.Event()
+
+    def trim() -> None:
+        found.extend(reference() for reference in engines)
+        trimmed.set()
+
+    monkeypatch.setattr("gpt2flow.server.registry.trim", trim)
+    gc.disable()
+    try:
+        await running.server.registry.apply({"other": model(bundle)})
+        assert await asyncio.to_thread(trimmed.wait, 10)
+        assert found == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_a_registry_that_never_had_a_model_refuses(tmp_path: Path) -> None:
+    registry = Registry(["first"], drain_seconds=0)
+    with pytest.raises(BundleError):
+        await registry.apply({"first": model(tmp_path / "nowhere")})
+    assert registry.default == ""
+    await registry.close()
+    with pytest.raises(DrainingError):
+        registry.lease(registry.default)
 
 
 @pytest.fixture

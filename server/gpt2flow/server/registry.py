@@ -81,8 +81,8 @@ class Registry:
 
     @property
     def default(self) -> str:
-        """The name of the model that an empty name stands for."""
-        return next(iter(self._loaded or self._coming))
+        """The name of the model that an empty name stands for; empty while there is none."""
+        return next(iter(self._loaded or self._coming), "")
 
     @property
     def ready(self) -> bool:
@@ -169,7 +169,8 @@ class Registry:
             await loaded.unused.wait()
 
     async def close(self) -> None:
-        """Ends all models; requests that still run end with `DrainingError`."""
+        """Ends all models; requests that still run end with `DrainingError`, as do new ones."""
+        self.draining = True
         for loaded in self._all():
             await loaded.model.stop("the server is shutting down")
         for task in list(self._retiring):
@@ -196,8 +197,8 @@ class Registry:
         log = structlog.get_logger()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
-                for loaded in old:
-                    await loaded.unused.wait()
+                for unused in [loaded.unused for loaded in old]:
+                    await unused.wait()
         while old:
             model = old[-1].model
             await model.stop("the model was unloaded")
