@@ -16,9 +16,11 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from tests.server.serving import PROMPT, Running, failure, greedy, serving
+from tests.server.telling import LOOPBACK, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.server import SecurityConfig
+from gpt2flow.server import SecurityConfig, TelemetryConfig
+from gpt2flow.server.servicer import SERVICE_NAME
 
 LIST = pb.ListModelsRequest()
 ENTRIES = """
@@ -287,3 +289,16 @@ async def test_callers_are_not_mixed_up(closed: Running) -> None:
 
     counts = await asyncio.gather(*(models(each) for _ in range(50) for each in (ALL, SOME)))
     assert counts == [2, 1] * 50
+
+
+async def test_who_has_no_token_cannot_fill_the_metrics(bundle: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(entries())
+    telemetry = TelemetryConfig(metrics_address=LOOPBACK)
+    security = SecurityConfig(tokens=tokens)
+    async with serving(bundle, security=security, telemetry=telemetry) as running:
+        for i in range(3):
+            unknown = running.channel.unary_unary(f"/{SERVICE_NAME}/Made{i}Up")
+            assert (await failure(unknown(b"")))[0] == grpc.StatusCode.UNAUTHENTICATED
+        found = await until_counted(running, 3)
+        assert found.labels("rpcs_total", "rpc") == {"other"}

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 REQUEST_ID_KEY: Final = "x-request-id"
 _SANE_ID: Final = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
-_SERVICE: Final[str] = DESCRIPTOR.services_by_name["InferenceService"].full_name
+_INFERENCE: Final = DESCRIPTOR.services_by_name["InferenceService"]
+_SERVICE: Final[str] = _INFERENCE.full_name
+# A caller may send any name of a method, and metrics keep each value of a label for ever.
+_OTHER_RPC: Final = "other"
 
 _Behavior = Callable[[Any, Context], Awaitable[Any]]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -53,6 +56,8 @@ class Observer(grpc.aio.ServerInterceptor):
             for key, value in handler_call_details.invocation_metadata
             if isinstance(value, str)
         }
+        if rpc not in _INFERENCE.methods_by_name:
+            rpc = _OTHER_RPC
         call = Call(rpc, _request_id(metadata.get(REQUEST_ID_KEY)), self._metrics.gaps)
         set_current_call(call)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
@@ -108,7 +113,7 @@ def _request_id(given: str | None) -> str:
 
     Otherwise, one is made.
     """
-    return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _SANE_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
