@@ -1,7 +1,7 @@
 """The files of TLS, read and checked before a port opens with them."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ class Certificates:
     """
 
     chain: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     client_ca: bytes | None
 
 

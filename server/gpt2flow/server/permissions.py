@@ -29,6 +29,8 @@ def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
     Raises:
         PermissionDeniedError: The request asks for more than its caller may.
     """
+    if caller.max_new_tokens is None and caller.max_priority is None:
+        return params
     most = caller.max_new_tokens
     asked = params.stopping.max_new_tokens
     if most is not None and asked is not None and asked > most:

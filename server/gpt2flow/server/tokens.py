@@ -9,6 +9,7 @@ import hmac
 import re
 import secrets
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -191,6 +192,6 @@ def _rule(field: str, error: ErrorDetails) -> str:
 
 
 def _check_unique(path: Path, field: str, values: Sequence[str]) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(f"--tokens {path}: two [[token]] entries have the {field} {value!r}")
+    [(value, count)] = Counter(values).most_common(1)
+    if count > 1:
+        raise ConfigError(f"--tokens {path}: two [[token]] entries have the {field} {value!r}")

@@ -8,7 +8,7 @@ import grpc
 from gpt2flow.server.caller import Caller
 from gpt2flow.server.errors import UnauthenticatedError
 from gpt2flow.server.reloading import Reloading
-from gpt2flow.server.servicer.callers import AUTHENTICATED
+from gpt2flow.server.servicer.callers import CALLER
 from gpt2flow.server.servicer.status import Context, reports_errors
 from gpt2flow.server.tokens import Tokens
 
@@ -30,10 +30,10 @@ class TokenAuthentication(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "_Handler | None":
-        """Goes on with the call, or answers it with UNAUTHENTICATED."""
+        """Goes on with the call, or answers it with UNCALLER."""
         if not handler_call_details.method.startswith(_OPEN):
             try:
-                AUTHENTICATED.set(self._caller(handler_call_details))
+                CALLER.set(self._caller(handler_call_details))
             except UnauthenticatedError as error:
                 return _Refusal(error).handler
         return await continuation(handler_call_details)

@@ -7,8 +7,9 @@ from urllib.parse import unquote
 from gpt2flow.server.caller import Caller
 from gpt2flow.server.servicer.status import Context
 
-# Set for one call by the interceptor that checks credentials.
-AUTHENTICATED: ContextVar[Caller | None] = ContextVar("authenticated", default=None)
+# Of the call that this task answers: set by the interceptor that checks tokens, or when it is
+# first asked for.
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 # gRPC fills these in from a certificate that it has checked, and from no other.
 _CERTIFIED_NAMES = ("x509_common_name", "x509_subject_alternative_name")
@@ -20,7 +21,11 @@ def caller_of(context: Context) -> Caller:
     Credentials are a token, or else the client's certificate: its common name or, without
     one, its first alternative name.
     """
-    return AUTHENTICATED.get() or Caller(_certified_name(context) or peer_name(context.peer()))
+    caller = CALLER.get()
+    if caller is None:
+        caller = Caller(_certified_name(context) or peer_name(context.peer()))
+        CALLER.set(caller)
+    return caller
 
 
 def _certified_name(context: Context) -> str | None:
