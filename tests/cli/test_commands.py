@@ -35,7 +35,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["serve", "--model", "x", "--address", "here"], 2, "'here'"),
         (["serve", "--model", "x", "--max-sequences", "0"], 2, "max_sequences"),
         (["serve", "--model", "x", "--kv-cache-memory", "1TB"], 2, "kv_cache_memory is '1TB'"),
-        (["serve", "--model", "x", "--tls-key", "k"], 2, "--tls-key needs --tls-certificate"),
+        (["serve", "--model", "x", "--tls-key", "k"], 2, ": --tls-key needs --tls-certificate"),
         (["serve", "--model", "x", "--tls-certificate", "c"], 2, "needs --tls-key"),
         (["serve", "--model", "x", "--tls-client-ca", "c"], 2, "--tls-client-ca needs --tls-c"),
         (

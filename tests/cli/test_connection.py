@@ -86,3 +86,17 @@ def test_a_token_stays_here_unless_it_is_let_go(token: Path) -> None:
     code, _, err = gpt2flow(*far, "--token-file", str(token), "--insecure")
     assert code == 1
     assert "in plain text" not in err
+
+
+@pytest.mark.parametrize("command", [["generate", "hi"], ["health"]])
+def test_a_certificate_of_somebody_else_is_one_line(
+    command: list[str], served: tuple[str, Flaky], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    ca = Authority(tmp_path / "other").ca
+    arguments = [*command, "--address", served[0], "--timeout", "5", "--tls-ca", str(ca)]
+    code, out, err = gpt2flow(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("gpt2flow: error: no server answers at")
+    assert err.count("\n") == 1
+    assert "Tls handshake failed" in err

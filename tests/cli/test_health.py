@@ -52,3 +52,14 @@ async def test_a_server_that_drains_is_not_serving() -> None:
         assert (code, out) == (1, "")
         assert err.endswith("is NOT_SERVING")
     await draining.stop(None)
+
+
+def test_a_server_that_cannot_say_that_it_is_ready_ends(tmp_path: Path) -> None:
+    ready = tmp_path / "nowhere" / "ready"
+    arguments = ["serve", "--model", str(BUNDLE), "--address", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "gpt2flow.cli", *arguments, "--ready-file", str(ready)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    *log, error = done.stderr.splitlines()
+    assert error == f"gpt2flow: error: --ready-file {ready}: No such file or directory"
+    assert all(line.startswith("{") for line in log)

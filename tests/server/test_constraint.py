@@ -49,6 +49,10 @@ def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterato
     "kind,source,message",
     [
         ("json_schema", '{"type": 12', "not JSON"),
+        ("json_schema", "true", "must be an object"),
+        ("json_schema", "NaN", "must be an object"),
+        ("json_schema", '{"minLength": 1e999}', "not JSON: number out of range"),
+        ("json_schema", '{"const": "\\ud800"}', "not JSON"),
         ("json_schema", '{"type": "nothing"}', "nothing"),
         ("json_schema", '{"type": "string", "minLength": 3, "maxLength": 1}', "."),
         ("regex", "(ab", "unclosed group"),

@@ -71,10 +71,14 @@ async def test_bad_options_are_named(
 
 
 async def test_no_prompt_and_no_continuation(running: Running) -> None:
-    code, _, detail = await failure(running.stub.Generate(pb.GenerateRequest()))
-    assert (code, bad_fields(detail)) == (grpc.StatusCode.INVALID_ARGUMENT, ["prompts"])
+    options = pb.GenerationOptions(sampling=pb.SamplingParams(top_p=2))
+    code, _, detail = await failure(running.stub.Generate(pb.GenerateRequest(options=options)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == ["prompts", "options.sampling.top_p"]
     code, _, detail = await failure(running.stub.Score(pb.ScoreRequest(prompt=PROMPT)))
     assert (code, bad_fields(detail)) == (grpc.StatusCode.INVALID_ARGUMENT, ["continuations"])
+    code, _, detail = await failure(running.stub.Score(pb.ScoreRequest()))
+    assert bad_fields(detail) == ["continuations", "prompt"]
 
 
 async def test_the_context_limit_names_both_numbers(running: Running) -> None:

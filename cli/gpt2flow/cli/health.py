@@ -54,7 +54,7 @@ def _reason(error: object, address: str, model: str) -> str:
     if error.code() is grpc.StatusCode.NOT_FOUND:
         return f"the server at {address} has no model {model!r}"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return f"no server answers at {address}"
+        return f"no server answers at {address} ({error.details()})"
     return f"{error.code().name}: {error.details()}"
 
 

@@ -49,6 +49,8 @@ def _options(
 
 def main() -> None:
     """Runs the command line; every error is one line on stderr."""
+    # Else gRPC writes lines of its own there, such as one for each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))
     except CommandError as error:

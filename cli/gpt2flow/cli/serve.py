@@ -185,8 +185,11 @@ def _models(given: list[str]) -> dict[str, Path]:
 
 def _announce(path: Path, port: int) -> None:
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(f"{port}\n", encoding="ascii")
-    draft.replace(path)
+    try:
+        draft.write_text(f"{port}\n", encoding="ascii")
+        draft.replace(path)
+    except OSError as error:
+        raise CommandError(f"--ready-file {path}: {error.strerror}", Exit.BAD_INPUT) from error
 
 
 def add_commands(app: typer.Typer) -> None:

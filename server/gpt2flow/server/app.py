@@ -233,7 +233,11 @@ async def _serve(
             **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
         )
         if on_ready is not None:
-            on_ready(port)
+            try:
+                on_ready(port)
+            except BaseException:
+                await server.close()
+                raise
         watching = asyncio.create_task(reloader.run())
         await ended.wait()
         watching.cancel()

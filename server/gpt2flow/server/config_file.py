@@ -133,7 +133,8 @@ class _Reader:
             # Ranges are checked by the groups themselves, which do not know where a value is from.
             if str(error).partition(" ")[0] in given:
                 raise
-            raise ConfigError(f"{self.origin}{where}{error}") from error
+            place = "" if str(error).startswith("--") else where
+            raise ConfigError(f"{self.origin}{place}{error}") from error
 
     def _value(self, where: str, value: object, hint: Any, unit: str | None) -> object:
         if unit is not None and isinstance(value, str):

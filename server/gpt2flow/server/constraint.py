@@ -144,21 +144,12 @@ def write_grammar(params: ConstraintParams) -> str:
     """Returns the grammar in llguidance's own form.
 
     Raises:
-        GrammarError: A JSON schema is not JSON.
+        GrammarError: A JSON schema is not a JSON object.
     """
     source = params.source[0]
     match params.kind:
         case ConstraintKind.JSON_SCHEMA:
-            # Without this check the error would speak of llguidance's own wrapping.
-            try:
-                json.loads(source)
-            except ValueError as error:
-                raise GrammarError(f"not JSON: {error}") from error
-            except RecursionError as error:
-                raise GrammarError("nested too deeply") from error
-            grammar = LLMatcher.grammar_from_json_schema(
-                source, defaults={"whitespace_flexible": False}
-            )
+            grammar = _json_schema(source)
         case ConstraintKind.REGEX:
             grammar = LLMatcher.grammar_from_regex(source)
         case ConstraintKind.CHOICES:
@@ -166,6 +157,29 @@ def write_grammar(params: ConstraintParams) -> str:
         case ConstraintKind.LARK:
             grammar = LLMatcher.grammar_from_lark(source)
     return str(grammar)
+
+
+def _json_schema(source: str) -> str:
+    if not isinstance(_parsed(source), dict):
+        raise GrammarError("a JSON schema must be an object")
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(
+            source, defaults={"whitespace_flexible": False}
+        )
+    except ValueError as error:
+        # What Python takes for JSON may be none: a number out of range, half of a character.
+        raise GrammarError(_one_line(f"not JSON: {error}")) from error
+    return str(grammar)
+
+
+def _parsed(source: str) -> object:
+    # Without this check the error would speak of llguidance's own wrapping.
+    try:
+        return json.loads(source)
+    except ValueError as error:
+        raise GrammarError(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise GrammarError("nested too deeply") from error
 
 
 def _choices(values: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ class ModelNotFoundError(ServerError):
     code = ErrorCode.MODEL_NOT_FOUND
 
     def __init__(self, name: str, loaded: Sequence[str]) -> None:
-        super().__init__(f"no model named {name!r}; loaded: {', '.join(loaded)}")
+        super().__init__(f"no model named {name!r}; loaded: {', '.join(loaded) or 'none'}")
 
 
 class LoadingError(ServerError):

@@ -95,6 +95,8 @@ class TaskFactory:
         violations = Violations()
         violations.extend(at_most("prompts", len(prompts), self._limits.requests.prompts))
         violations.raise_if_any()
+        if not prompts:
+            violations.add("prompts", "must have at least one entry")
         with violations:
             validate(params, self._limits)
         resolved = []
@@ -145,6 +147,8 @@ class TaskFactory:
         most = self._limits.requests.continuations
         violations.extend(at_most("continuations", len(continuations), most))
         violations.raise_if_any()
+        if not continuations:
+            violations.add("continuations", "must have at least one entry")
         encoded = []
         for each in (prompt, *continuations):
             with violations:

@@ -60,8 +60,6 @@ class InferenceServicer(InferenceServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Generates from one prompt or several and answers when all have ended."""
         model = self._find(request.model, context)
-        if not request.prompts:
-            raise InvalidRequestError.of("prompts", "must have at least one entry")
         params = permitted(caller_of(context), read_options(request.options))
         prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
         arrival = _arrival(context, params)
@@ -109,8 +107,6 @@ class InferenceServicer(InferenceServiceServicer):
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
         """Returns the log-likelihood of given continuations of one prompt."""
         model = self._find(request.model, context)
-        if not request.continuations:
-            raise InvalidRequestError.of("continuations", "must have at least one entry")
         prompt = read_prompt("prompt", request.prompt)
         continuations = [
             read_prompt(f"continuations[{i}]", each) for i, each in enumerate(request.continuations)
