@@ -54,10 +54,10 @@ ROOMS: dict[str, set[str]] = {
     "reload": {"registry"},
     "telemetry": {"model"},
     "permissions": {"caller", "params"},
-    "reloading": {"errors"},
+    "watched_files": {"errors"},
     "certificates": {"errors"},
     "tokens": {"caller", "params"},
-    "servicer": {"registry", "telemetry", "permissions", "reloading", "certificates", "tokens"},
+    "servicer": {"registry", "telemetry", "permissions", "watched_files", "certificates", "tokens"},
     "app": {"servicer", "log", "reload", "config_file"},
     "__init__": {"app"},
 }

@@ -7,10 +7,10 @@ import grpc
 
 from gpt2flow.server.caller import Caller
 from gpt2flow.server.errors import UnauthenticatedError
-from gpt2flow.server.reloading import Reloading
 from gpt2flow.server.servicer.callers import CALLER
 from gpt2flow.server.servicer.status import Context, reports_errors
 from gpt2flow.server.tokens import Tokens
+from gpt2flow.server.watched_files import WatchedFiles
 
 _HEADER = "authorization"
 # Probes have no credentials.
@@ -24,7 +24,7 @@ _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handl
 class TokenAuthentication(grpc.aio.ServerInterceptor):
     """Lets calls with a valid token pass, and tells the handler whose it is."""
 
-    def __init__(self, tokens: Reloading[Tokens]) -> None:
+    def __init__(self, tokens: WatchedFiles[Tokens]) -> None:
         self._tokens = tokens
 
     async def intercept_service(

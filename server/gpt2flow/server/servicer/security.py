@@ -7,9 +7,9 @@ import grpc
 
 from gpt2flow.server.certificates import Certificates, read_certificates
 from gpt2flow.server.config import SecurityConfig
-from gpt2flow.server.reloading import Reloading
 from gpt2flow.server.servicer.authentication import TokenAuthentication
 from gpt2flow.server.tokens import read_tokens
+from gpt2flow.server.watched_files import WatchedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def make_security(config: SecurityConfig) -> Security:
     """
     interceptors: list[grpc.aio.ServerInterceptor] = []
     if config.tokens is not None:
-        tokens = Reloading([config.tokens], partial(read_tokens, config.tokens))
+        tokens = WatchedFiles([config.tokens], partial(read_tokens, config.tokens))
         interceptors.append(TokenAuthentication(tokens))
     return Security(_credentials(config), interceptors)
 
@@ -42,7 +42,7 @@ def _credentials(config: SecurityConfig) -> grpc.ServerCredentials | None:
     chain, key, client_ca = config.tls_certificate, config.tls_key, config.tls_client_ca
     if chain is None or key is None:
         return None
-    certificates = Reloading(
+    certificates = WatchedFiles(
         [chain, key, *filter(None, [client_ca])],
         partial(read_certificates, chain, key, client_ca),
     )

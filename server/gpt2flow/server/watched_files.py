@@ -16,7 +16,7 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 _ATTEMPTS = 3
 
 
-class Reloading(Generic[_T]):
+class WatchedFiles(Generic[_T]):
     """What was read from files, always of their present state.
 
     Asking costs a `stat` of each file, so no timer is needed. Files that became
