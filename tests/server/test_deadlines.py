@@ -86,6 +86,18 @@ def test_a_long_prompt_counts_but_what_the_cache_knows_does_not(make_bench: Make
     bench.finish()
 
 
+def test_short_chunks_do_not_tell_what_a_token_costs(make_bench: MakeBench) -> None:
+    bench = make_bench(slots=1)
+    ask(bench)
+    bench.step()
+    forecast = measured(bench, token=0.001)
+    for _ in range(100):
+        forecast.note_prompt(0.1, 1)
+    waiting = ask(bench, bench.now + 0.001 * len(PROMPT))
+    bench.step()
+    assert waiting.request.id in bench.engine._tasks
+
+
 def test_nobody_is_refused_who_has_slots(make_bench: MakeBench) -> None:
     bench = make_bench(2)
     measured(bench, hold=1000.0, token=1000.0)

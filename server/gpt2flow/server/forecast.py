@@ -12,6 +12,10 @@ CHECK_SECONDS: Final = 0.05
 # A request is refused when this share of the time that it is expected to wait is too much.
 OPTIMISM: Final = 0.5
 
+# Chunks of fewer tokens say what a run costs, not what a token does: where the cache knows most of
+# the prompts, those of one token would make a long prompt look several times as slow as it is.
+MEASURED_TOKENS: Final = 16
+
 # What a value counts in an average, of what the next one does.
 _KEPT = 0.9
 
@@ -62,8 +66,9 @@ class Forecast:
         return self._hold.value / self._cache.slots
 
     def note_prompt(self, seconds: float, tokens: int) -> None:
-        """Notes how long a chunk of a prompt took."""
-        self._token.add(seconds, tokens)
+        """Notes how long a chunk of a prompt took, if it is long enough to tell."""
+        if tokens >= MEASURED_TOKENS:
+            self._token.add(seconds, tokens)
 
     def note_held(self, seconds: float, slots: int) -> None:
         """Notes how long a request held its slots."""
