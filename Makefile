@@ -107,6 +107,12 @@ image-check: $(VENV)/.all-installed ## Build the images' stages and run them rea
 bench: $(VENV)/.run-installed ## Measure the shipped model's latency and throughput.
 	@$(BIN)/python benchmarks/serving.py --model $(MODEL)
 
+MINUTES ?= 20
+
+.PHONY: soak
+soak: $(VENV)/.run-installed ## Keep a server busy for MINUTES and watch what it holds.
+	@PYTHONPATH=benchmarks $(BIN)/python -m soak --model $(MODEL) --minutes $(MINUTES)
+
 # What bench-peers measures: CHECKPOINT, or GPT-2 124M of random weights made of TEXT and VOCABULARY
 # (folders, see benchmarks/wikitext_model.py). PEERS holds more options, such as --repeats 2.
 CHECKPOINT ?=

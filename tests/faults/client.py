@@ -14,6 +14,8 @@ from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 PROMPT = pb.Prompt(text="Where is my order?")
 _SECONDS = 120.0
 _POOLED = 8
+# Of the server itself, and of gRPC: what an idle one has.
+_OWN_TASKS = 20
 
 
 def greedy(
@@ -76,10 +78,13 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def assert_nothing_left(server: ServerProcess, before: Footprint) -> None:
-    """No slot, connection or thread is held by what is over."""
+    """No request, slot, task, connection or thread is held by what is over."""
     assert_serving(server.address)
     assert_all_slots_free(server.address)
+    eventually(lambda: server.metric("slots_free") == SLOTS)
+    assert server.metric("requests_running") == server.metric("requests_waiting") == 0
     # That a client has closed its connections is noticed a moment later.
     eventually(lambda: server.footprint().descriptors <= before.descriptors)
+    eventually(lambda: server.metric("tasks") <= _OWN_TASKS)
     # Pools keep as many threads as were busy at once; never one a request.
     assert server.footprint().threads <= before.threads + _POOLED

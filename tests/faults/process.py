@@ -1,9 +1,12 @@
 """A server process as the system sees it: memory, descriptors, threads, log, end."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +54,19 @@ class ServerProcess:
             descriptors=sum(1 for _ in (folder / "fd").iterdir()),
         )
 
+    def metric(self, name: str) -> float:
+        """Returns a metric, as anybody may ask for it."""
+        port = next(
+            ready["metrics_port"]
+            for line in self.log.read_text().splitlines()
+            if (ready := json.loads(line))["event"] == "ready"
+        )
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        found = re.search(rf"^gpt2flow_{name}(?:{{.*}})? (.+)$", text, re.MULTILINE)
+        assert found is not None, name
+        return float(found[1])
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -64,10 +80,11 @@ def server_process(
     ready.unlink(missing_ok=True)
     arguments = ["--model", f"m={bundle}", "--address", "127.0.0.1:0", "--ready-file", str(ready)]
     command = [sys.executable, "-m", "gpt2flow.cli", "serve", *arguments]
+    metrics = ["--metrics-address", "127.0.0.1:0"]
     limits = ["--max-sequences", str(SLOTS), "--max-queued", "500", "--threads", "1"]
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [*command, *limits, *options], stderr=file if stderr is None else stderr
+            [*command, *metrics, *limits, *options], stderr=file if stderr is None else stderr
         )
     try:
         deadline = time.monotonic() + _START_SECONDS

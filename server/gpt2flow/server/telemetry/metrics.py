@@ -1,5 +1,6 @@
 """What is counted of RPCs, in a registry of this server's own."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     PlatformCollector,
     ProcessCollector,
 )
@@ -90,6 +92,15 @@ class Metrics:
         self.registry.register(ModelsCollector(models, self.gaps))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tells from now on how many tasks the server's event loop has."""
+        gauge = Gauge(
+            "gpt2flow_tasks",
+            "Tasks of the event loop: a few of the server's own, and those of each RPC",
+            registry=self.registry,
+        )
+        gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def ended(self, call: Call, code: str) -> None:
         """Counts an RPC that ended with a status code of this name."""
