@@ -8,6 +8,7 @@ descriptors, threads or tasks grow, when a request is answered with another stat
 than its kind should be, or when anything is left in the end.
 """
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -21,13 +22,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any, Final
 
+import grpc
 import typer
 from rich.console import Console
 from rich.table import Table
-from soak.kinds import ALWAYS_RIGHT, KINDS
+from soak.kinds import ALWAYS_RIGHT, KINDS, fill_grammars
 from soak.plot import svg
 from soak.samples import LIMITS, Sample, growth, metric, percentile, take
 from soak.traffic import BURST, BURST_SECONDS
+
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
 CLIENTS: Final = 2
 _CALIBRATION_SECONDS: Final = 15.0
@@ -119,6 +123,7 @@ def main(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pid, address, port = stack.enter_context(server(model, folder))
+        asyncio.run(_fill(address))
         capacity = _capacity(address)
         rate = max(load * capacity - CLIENTS * BURST / BURST_SECONDS, 0.5)
         console.print(
@@ -139,6 +144,11 @@ def main(
         console.print(f"[red]{fault}[/red]", highlight=False)
     console.print(f"{out}/soak.json, {out}/soak.svg")
     raise typer.Exit(1 if faults else 0)
+
+
+async def _fill(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        await fill_grammars(InferenceServiceStub(channel))
 
 
 def _capacity(address: str) -> float:

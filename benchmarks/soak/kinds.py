@@ -28,6 +28,8 @@ _SCHEMA: Final = (
 )
 _CHOICES: Final = ["refund", "exchange", "return", "question"]
 
+_GRAMMARS: Final = 300
+
 # Sends one request through a stub; returns the time of its first token, if that is known.
 Send = Callable[[Any, random.Random], Awaitable[float | None]]
 
@@ -87,10 +89,24 @@ async def _constrained(stub: Any, drawn: random.Random) -> float | None:
             pb.Constraint(json_schema=_SCHEMA),
             pb.Constraint(choices=pb.Choices(values=_CHOICES)),
             # Never the same twice: every one is compiled.
-            pb.Constraint(regex=f"order {drawn.randint(0, 10**9)} [a-z]{{2,9}}"),
+            pb.Constraint(regex=_unheard_of(drawn)),
         ]
     )
     return await _read(stub, drawn, _options(drawn, constraint=constraint))
+
+
+def _unheard_of(drawn: random.Random) -> str:
+    return f"order {drawn.randint(0, 10**9)} [a-z]{{2,9}}"
+
+
+async def fill_grammars(stub: Any) -> None:
+    """Sends more constraints than a server remembers, so that its memory of them is full."""
+    drawn = random.Random(0)
+    stopping = pb.StoppingCriteria(max_new_tokens=1)
+    for _ in range(_GRAMMARS):
+        constraint = pb.Constraint(regex=_unheard_of(drawn))
+        options = pb.GenerationOptions(stopping=stopping, constraint=constraint)
+        await stub.Generate(pb.GenerateRequest(prompts=[_prompt(drawn)], options=options))
 
 
 async def _cancelled(stub: Any, drawn: random.Random) -> float | None:
