@@ -138,6 +138,17 @@ def test_sampled_tokens_are_those_of_the_same_seed(
         assert logprobs(ours) == pytest.approx(logprobs(theirs), abs=1e-4)
 
 
+def test_nothing_is_guessed_before_the_candidates_part(bench: Bench) -> None:
+    """Not even where the cache has all of the prompt but its last token."""
+    prompt = [*PROMPT, *PROMPT, *PROMPT]
+    params = GenerationParams(
+        decoding=SamplingParams(n=3, seed=5),
+        stopping=StoppingParams(max_new_tokens=20, ignore_eos=True),
+    )
+    expected = bench.tokens(prompt, params)
+    assert bench.tokens(prompt, params) == expected
+
+
 def test_streams_that_run_together_do_not_guess(bench: Bench) -> None:
     params = greedy(40, ignore_eos=True)
     tasks = [bench.add(bench.task(PROMPT, params)) for _ in range(2)]

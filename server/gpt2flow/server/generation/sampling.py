@@ -56,7 +56,8 @@ class SamplingTask(Task):
 
     def guess(self) -> None:
         """Guesses what comes next of a candidate that runs alone."""
-        if len(self._running) != 1:
+        # The others start with a copy of what the first one ran: nothing of it may be a guess.
+        if len(self._running) != 1 or len(self._candidates) < self._count:
             return
         [(sequence, candidate)] = self._running.items()
         if sequence.to_run - self._cache.lengths[sequence.slot] == 1:
