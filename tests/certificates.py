@@ -1,16 +1,61 @@
-"""Certificates for tests: an authority, and what it signs."""
+"""Certificates for tests: authorities and what they sign, in memory and in files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
+
+
+@dataclass
+class Certified:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    private: ec.EllipticCurvePrivateKey
+
+    @property
+    def chain(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def key(self, passphrase: bytes | None = None) -> bytes:
+        how: KeySerializationEncryption = NoEncryption()
+        if passphrase is not None:
+            how = BestAvailableEncryption(passphrase)
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+
+
+class Authority(Certified):
+    """A CA of its own."""
+
+    def __init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # Two of the same name would be taken for one.
+        name = f"test CA {x509.random_serial_number():x}"
+        super().__init__(_certificate(name[:60], key, [], None), key)
+
+    def issue(
+        self, common_name: str | None, *names: str, addresses: Sequence[str] = ()
+    ) -> Certified:
+        """Signs a certificate for DNS names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ip_address(address)) for address in addresses]
+        return Certified(_certificate(common_name, key, alternatives, self), key)
 
 
 @dataclass(frozen=True)
@@ -21,62 +66,43 @@ class Pair:
     key: Path
 
 
-class Authority:
-    """Signs certificates; `ca` is the file of its own.
-
-    Args:
-        folder: For the files; must exist.
-        name: Of the authority, and of its files.
-    """
+class AuthorityFiles:
+    """An authority whose certificates are files of a folder; `ca` is that of its own."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
-        self._name = _name(name)
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        own = (
-            _builder(self._name, self._name, self._key.public_key())
-            .add_extension(constraints, critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
+        self._authority = Authority()
         self.ca = folder / f"{name}.pem"
-        self.ca.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+        self.ca.write_bytes(self._authority.chain)
 
-    def pair(self, name: str, *, addresses: tuple[str, ...] = ("127.0.0.1",)) -> Pair:
-        """Signs a certificate for a name, which is a DNS name of it too, and for addresses."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName(name), *(x509.IPAddress(ip_address(a)) for a in addresses)]
-        signed = (
-            _builder(_name(name), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+    def pair(self, name: str) -> Pair:
+        """Signs a certificate for a name, which is a DNS name of it too, and for 127.0.0.1."""
+        issued = self._authority.issue(name, name, addresses=["127.0.0.1"])
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        pair.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-        pair.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        pair.certificate.write_bytes(issued.chain)
+        pair.key.write_bytes(issued.key())
         return pair
 
 
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
+def _certificate(
+    common_name: str | None,
+    key: ec.EllipticCurvePrivateKey,
+    alternatives: Sequence[x509.GeneralName],
+    issuer: Authority | None,
+) -> x509.Certificate:
+    parts = [] if common_name is None else [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    subject, now = x509.Name(parts), datetime.now(UTC)
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _DAY)
         .not_valid_after(now + _DAY)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
+    if alternatives:
+        names = x509.SubjectAlternativeName(alternatives)
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(issuer.private if issuer else key, hashes.SHA256())

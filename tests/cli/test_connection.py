@@ -6,18 +6,18 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.certificates import Authority
+from tests.certificates import AuthorityFiles
 from tests.cli.test_commands import gpt2flow
 from tests.client.flaky import Flaky, listening
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+def authority(tmp_path: Path) -> AuthorityFiles:
+    return AuthorityFiles(tmp_path)
 
 
 @pytest.fixture
-def served(authority: Authority) -> Iterator[tuple[str, Flaky]]:
+def served(authority: AuthorityFiles) -> Iterator[tuple[str, Flaky]]:
     """A server that wants certificates, and writes down the tokens."""
     pair, flaky = authority.pair("server"), Flaky()
     credentials = grpc.ssl_server_credentials(
@@ -37,7 +37,7 @@ def token(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tls(authority: Authority) -> list[str]:
+def tls(authority: AuthorityFiles) -> list[str]:
     mine = authority.pair("client")
     files = {"ca": authority.ca, "certificate": mine.certificate, "key": mine.key}
     return [f"--tls-{name}={path}" for name, path in files.items()]
@@ -93,7 +93,7 @@ def test_a_certificate_of_somebody_else_is_one_line(
     command: list[str], served: tuple[str, Flaky], tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    ca = Authority(tmp_path / "other").ca
+    ca = AuthorityFiles(tmp_path / "other").ca
     arguments = [*command, "--address", served[0], "--timeout", "5", "--tls-ca", str(ca)]
     code, out, err = gpt2flow(*arguments)
     assert (code, out) == (1, "")

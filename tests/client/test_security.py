@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.certificates import Authority, Pair
+from tests.certificates import AuthorityFiles, Pair
 from tests.client.flaky import BOTH, Flaky, ask, listening
 
 from gpt2flow.client import (
@@ -22,22 +22,22 @@ FAR = "192.0.2.1:50051"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> AuthorityFiles:
+    return AuthorityFiles(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("other"), "other")
+def other(tmp_path_factory: pytest.TempPathFactory) -> AuthorityFiles:
+    return AuthorityFiles(tmp_path_factory.mktemp("other"), "other")
 
 
 @pytest.fixture(scope="module")
-def mine(authority: Authority) -> Pair:
+def mine(authority: AuthorityFiles) -> Pair:
     return authority.pair("client")
 
 
 @pytest.fixture(scope="module")
-def secure(authority: Authority) -> Iterator[tuple[str, Flaky]]:
+def secure(authority: AuthorityFiles) -> Iterator[tuple[str, Flaky]]:
     """A server that shows a certificate of the authority."""
     flaky = Flaky()
     with listening(flaky, _credentials(authority.pair("inner"))) as address:
@@ -45,7 +45,7 @@ def secure(authority: Authority) -> Iterator[tuple[str, Flaky]]:
 
 
 @pytest.fixture(scope="module")
-def mutual(authority: Authority) -> Iterator[str]:
+def mutual(authority: AuthorityFiles) -> Iterator[str]:
     """A server that wants one of the client too."""
     credentials = _credentials(authority.pair("server"), authority.ca)
     with listening(Flaky(), credentials) as address:
@@ -65,7 +65,9 @@ def model(kind: type[Any], address: str, security: Security) -> Any:
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_tls_with_a_token(kind: type[Any], secure: tuple[str, Flaky], authority: Authority) -> None:
+def test_tls_with_a_token(
+    kind: type[Any], secure: tuple[str, Flaky], authority: AuthorityFiles
+) -> None:
     address, flaky = secure
     assert model(kind, address, Security(tls=Tls(ca=authority.ca), token="s3cret"))  # noqa: S106 - made up
     assert flaky.seen[-1].metadata["authorization"] == "Bearer s3cret"
@@ -85,9 +87,9 @@ def test_tls_with_a_token(kind: type[Any], secure: tuple[str, Flaky], authority:
 def test_a_server_that_is_not_the_right_one_gets_nothing(
     kind: type[Any],
     secure: tuple[str, Flaky],
-    authority: Authority,
-    other: Authority,
-    security: Callable[[Authority, Authority], Security],
+    authority: AuthorityFiles,
+    other: AuthorityFiles,
+    security: Callable[[AuthorityFiles, AuthorityFiles], Security],
 ) -> None:
     address, flaky = secure
     before = len(flaky.seen)
@@ -99,14 +101,14 @@ def test_a_server_that_is_not_the_right_one_gets_nothing(
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_a_name_instead_of_the_address(
-    kind: type[Any], secure: tuple[str, Flaky], authority: Authority
+    kind: type[Any], secure: tuple[str, Flaky], authority: AuthorityFiles
 ) -> None:
     assert model(kind, secure[0], Security(tls=Tls(ca=authority.ca, server_name="inner")))
 
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_mutual_tls(
-    kind: type[Any], mutual: str, authority: Authority, mine: Pair, other: Authority
+    kind: type[Any], mutual: str, authority: AuthorityFiles, mine: Pair, other: AuthorityFiles
 ) -> None:
     tls = Tls(ca=authority.ca, certificate=mine.certificate, key=mine.key)
     assert model(kind, mutual, Security(tls=tls))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.certificates import Authority
+from tests.certificates import AuthorityFiles
 
 from gpt2flow.cli.processes import server
 
@@ -33,7 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
     folder = tmp_path_factory.mktemp("protected")
-    authority = Authority(folder, "ca")
+    authority = AuthorityFiles(folder, "ca")
     pair = authority.pair("server")
     made = subprocess.run(
         [sys.executable, "-m", "gpt2flow.cli", "token", "example", "--json"],

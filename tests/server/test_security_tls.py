@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from tests.server.authorities import Authority, Site, connecting
+from tests.certificates import Authority
 from tests.server.serving import PROMPT, greedy, serving
+from tests.server.site import Site, connecting
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
