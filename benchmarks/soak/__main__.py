@@ -10,6 +10,7 @@ than its kind should be, or when anything is left in the end.
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import grpc
 import typer
@@ -44,7 +45,15 @@ _END_SECONDS: Final = 120.0
 
 
 class Clients:
-    """Client processes, and what they have told."""
+    """Client processes, and what they have told; left over ones end with the block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
 
     def __init__(self, address: str, rate: float, seconds: float) -> None:
         """Starts them; `rate` is of all together."""
@@ -118,6 +127,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("build/soak"),
 ) -> None:
     """Soak a server on MODEL for MINUTES, at LOAD of what it manages."""
+    # A killed run must not leave the processes behind that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with ExitStack() as stack:
@@ -154,9 +165,9 @@ async def _fill(address: str) -> None:
 def _capacity(address: str) -> float:
     """Returns how many requests a second the server manages when it is never idle."""
     began = time.monotonic()
-    clients = Clients(address, 0, _CALIBRATION_SECONDS)
-    if not clients.end():
-        raise RuntimeError("a client process failed")
+    with Clients(address, 0, _CALIBRATION_SECONDS) as clients:
+        if not clients.end():
+            raise RuntimeError("a client process failed")
     return len(clients.records) / (time.monotonic() - began)
 
 
@@ -170,18 +181,19 @@ def _soak(
     )
     samples: list[Sample] = []
     idle = metric(port, "tasks")
-    clients, began, seen = Clients(address, rate, seconds), time.monotonic(), 0
-    while clients.running and time.monotonic() < began + seconds:
-        due = began + (len(samples) + 1) * every
-        time.sleep(max(0.0, due - time.monotonic()))
-        known = len(clients.records)
-        at = time.monotonic() - began
-        interval = at - (samples[-1].at if samples else 0.0)
-        sample = take(at, interval, clients.records[seen:known], pid, port)
-        seen = known
-        samples.append(sample)
-        console.print(_line(sample), highlight=False, soft_wrap=True)
-    faults = [] if clients.end() else ["a client process failed, or a request never ended"]
+    began, seen = time.monotonic(), 0
+    with Clients(address, rate, seconds) as clients:
+        while clients.running and time.monotonic() < began + seconds:
+            due = began + (len(samples) + 1) * every
+            time.sleep(max(0.0, due - time.monotonic()))
+            known = len(clients.records)
+            at = time.monotonic() - began
+            interval = at - (samples[-1].at if samples else 0.0)
+            sample = take(at, interval, clients.records[seen:known], pid, port)
+            seen = known
+            samples.append(sample)
+            console.print(_line(sample), highlight=False, soft_wrap=True)
+        faults = [] if clients.end() else ["a client process failed, or a request never ended"]
     time.sleep(2)
     left = {name: metric(port, name) for name in _NOTHING_LEFT}
     faults += [

@@ -1,5 +1,6 @@
 """Everything that the protocol has can be asked for, and comes back."""
 
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpt2flow.client import (
     JsonSchema,
     Lark,
     Model,
+    ModelLimits,
     Options,
     Regex,
     Sampling,
@@ -115,8 +117,8 @@ def test_every_constraint() -> None:
         (pb.ContinuationScore, ContinuationScore, set()),
         (pb.ScoreResponse, Scores, set()),
         (pb.Token, Token, set()),
-        (pb.Model, Model, {"limits"}),
-        (pb.ModelLimits, Model, set()),
+        (pb.Model, Model, set()),
+        (pb.ModelLimits, ModelLimits, set()),
     ],
 )
 def test_every_field_of_an_answer_is_shown(
@@ -143,8 +145,10 @@ def test_a_bad_request_id_is_refused(kind: type[Any], bad: str) -> None:
         ask(kind, "127.0.0.1:1", lambda c: c.model(request_id=bad))
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e300, float("inf"), float("nan")])
 @pytest.mark.parametrize("kind", BOTH)
 def test_a_bad_timeout_is_refused(kind: type[Any], seconds: float) -> None:
-    with pytest.raises(SettingsError, match=f"timeout is {seconds} s, must be above 0"):
+    with pytest.raises(SettingsError, match=re.escape(f"timeout is {seconds} s, must be above 0")):
         kind("127.0.0.1:1", timeout=seconds)
+    with pytest.raises(SettingsError, match="must be above 0"):
+        ask(kind, "127.0.0.1:1", lambda c: c.model(timeout=seconds))

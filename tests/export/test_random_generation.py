@@ -174,7 +174,7 @@ def transformers_tokens(
             "num_beams": request.beams.num_beams,
             "num_return_sequences": request.beams.num_beams,
             "length_penalty": request.beams.length_penalty,
-            "early_stopping": request.beams.early_stopping.value,
+            "early_stopping": EarlyStopping(request.beams.early_stopping).value,
         }
     )
     with torch.no_grad():

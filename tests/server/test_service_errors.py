@@ -70,6 +70,20 @@ async def test_bad_options_are_named(
     assert f"options.{field}: " in (caught.value.details() or "")
 
 
+async def test_an_unknown_value_hides_no_other_bad_field(running: Running) -> None:
+    beams = pb.BeamSearchParams(num_beams=0, early_stopping=77)  # type: ignore[arg-type]
+    request = pb.GenerateRequest(
+        prompts=[PROMPT], options=pb.GenerationOptions(beam_search=beams, priority=1000)
+    )
+    code, _, detail = await failure(running.stub.Generate(request))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == [
+        "options.beam_search.num_beams",
+        "options.beam_search.early_stopping",
+        "options.priority",
+    ]
+
+
 async def test_no_prompt_and_no_continuation(running: Running) -> None:
     options = pb.GenerationOptions(sampling=pb.SamplingParams(top_p=2))
     code, _, detail = await failure(running.stub.Generate(pb.GenerateRequest(options=options)))

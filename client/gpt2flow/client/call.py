@@ -12,6 +12,8 @@ from gpt2flow.client.security import Security
 from gpt2flow.client.token import TokenSource
 
 _MAX_ID_LENGTH = 128
+# A year; gRPC takes much longer ones for times that have passed.
+_MAX_TIMEOUT = 366 * 86400.0
 
 
 class Arguments(TypedDict):
@@ -39,17 +41,22 @@ class Calls:
 
     def __post_init__(self) -> None:
         """Raises SettingsError when the timeout is no time."""
-        if not 0 < self.timeout < float("inf"):
-            raise SettingsError(f"timeout is {self.timeout} s, must be above 0")
+        _check_timeout(self.timeout)
 
     def begin(self, timeout: float | None, request_id: str | None) -> "Call":
         """Starts the time of a call.
 
         Raises:
-            SettingsError: The id cannot travel in metadata.
+            SettingsError: The id cannot travel in metadata, or the timeout is no time.
         """
         seconds = self.timeout if timeout is None else timeout
+        _check_timeout(seconds)
         return Call(self, Attempts(self.retry, seconds), _checked(request_id))
+
+
+def _check_timeout(seconds: float) -> None:
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise SettingsError(f"timeout is {seconds} s, must be above 0 and at most {_MAX_TIMEOUT:g}")
 
 
 def bearer(security: Security) -> tuple[tuple[str, str], ...]:

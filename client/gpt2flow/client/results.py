@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from google.protobuf import json_format
@@ -123,6 +123,31 @@ class Token:
 
 
 @dataclass(frozen=True)
+class ModelLimits:
+    """What a request to a model may ask for at most; the message says what each counts."""
+
+    context_length: int
+    max_sequences: int
+    max_queued: int
+    max_beams: int
+    max_candidates: int
+    max_top_logprobs: int
+    default_max_new_tokens: int
+    max_message_bytes: int
+    max_prompts: int
+    max_continuations: int
+    max_stop_strings: int
+    max_stop_string_bytes: int
+    max_stop_token_ids: int
+    max_bad_words: int
+    max_bad_word_bytes: int
+    max_logit_biases: int
+    max_choices: int
+    max_constraint_bytes: int
+    max_grammar_ms: int
+
+
+@dataclass(frozen=True)
 class Model:
     """A loaded model."""
 
@@ -131,13 +156,7 @@ class Model:
     profile: str
     parameters: int
     vocabulary_size: int
-    context_length: int
-    max_sequences: int
-    max_queued: int
-    max_beams: int
-    max_candidates: int
-    max_top_logprobs: int
-    default_max_new_tokens: int
+    limits: ModelLimits
     quality: dict[str, Any]
     recipe: dict[str, Any]
 
@@ -211,15 +230,15 @@ def model(message: pb.Model) -> Model:
         profile=message.profile,
         parameters=message.parameters,
         vocabulary_size=message.vocabulary_size,
-        context_length=message.limits.context_length,
-        max_sequences=message.limits.max_sequences,
-        max_queued=message.limits.max_queued,
-        max_beams=message.limits.max_beams,
-        max_candidates=message.limits.max_candidates,
-        max_top_logprobs=message.limits.max_top_logprobs,
-        default_max_new_tokens=message.limits.default_max_new_tokens,
+        limits=_limits(message.limits),
         quality=json_format.MessageToDict(message.quality),
         recipe=json_format.MessageToDict(message.recipe),
+    )
+
+
+def _limits(message: pb.ModelLimits) -> ModelLimits:
+    return ModelLimits(
+        **{field.name: getattr(message, field.name) for field in fields(ModelLimits)}
     )
 
 

@@ -50,11 +50,14 @@ class EarlyStopping(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamSearchParams:
-    """Beam search with the semantics of transformers' generation."""
+    """Beam search with the semantics of transformers' generation.
+
+    `early_stopping` is a number where the client sent one that this version does not know.
+    """
 
     num_beams: int
     length_penalty: float = 1.0
-    early_stopping: EarlyStopping = EarlyStopping.HEURISTIC
+    early_stopping: EarlyStopping | int = EarlyStopping.HEURISTIC
     num_return_sequences: int = 1
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
@@ -231,6 +234,10 @@ def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation
     checks = {
         "num_beams": (1 <= p.num_beams <= limits.max_beams, f"must be in [1, {limits.max_beams}]"),
         "length_penalty": (-100 <= p.length_penalty <= 100, "must be in [-100, 100]"),
+        "early_stopping": (
+            isinstance(p.early_stopping, EarlyStopping),
+            f"has the unknown value {p.early_stopping}",
+        ),
         "num_return_sequences": (
             1 <= p.num_return_sequences <= max(p.num_beams, 1),
             "must be in [1, num_beams]",

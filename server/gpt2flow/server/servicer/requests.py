@@ -1,7 +1,6 @@
 """Messages to domain: what a request asks for."""
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.server.errors import Violations
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
@@ -30,18 +29,12 @@ def read_prompt(field: str, message: pb.Prompt) -> Prompt:
 
 
 def read_options(message: pb.GenerationOptions) -> GenerationParams:
-    """Returns generation options; ranges are for the caller to check.
-
-    Raises:
-        InvalidRequestError: An enum has a value that this version does not know.
-    """
-    violations = Violations()
+    """Returns generation options; ranges are for the caller to check."""
     decoding = (
-        _beam_search(message.beam_search, violations)
+        _beam_search(message.beam_search)
         if message.WhichOneof("decoding") == "beam_search"
         else _sampling(message.sampling)
     )
-    violations.raise_if_any()
     return GenerationParams(
         decoding=decoding,
         stopping=_stopping(message.stopping),
@@ -80,18 +73,14 @@ def _sampling(message: pb.SamplingParams) -> SamplingParams:
     )
 
 
-def _beam_search(message: pb.BeamSearchParams, violations: Violations) -> BeamSearchParams:
+def _beam_search(message: pb.BeamSearchParams) -> BeamSearchParams:
     default = BeamSearchParams(num_beams=1)
-    if message.early_stopping not in _EARLY_STOPPING:
-        violations.add(
-            "options.beam_search.early_stopping", f"unknown value {message.early_stopping}"
-        )
     return BeamSearchParams(
         num_beams=message.num_beams,
         length_penalty=(
             message.length_penalty if message.HasField("length_penalty") else default.length_penalty
         ),
-        early_stopping=_EARLY_STOPPING.get(message.early_stopping, default.early_stopping),
+        early_stopping=_EARLY_STOPPING.get(message.early_stopping, message.early_stopping),
         num_return_sequences=(
             message.num_return_sequences
             if message.HasField("num_return_sequences")
