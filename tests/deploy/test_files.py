@@ -48,7 +48,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
         configs: list[gpt2flow.server.ServerConfig] = []
-        monkeypatch.setattr(gpt2flow.server, "serve", lambda config, **_: configs.append(config))
+        monkeypatch.setattr(gpt2flow.server, "serve", lambda config, *_: configs.append(config))
         typer.main.get_command(app).main(arguments, standalone_mode=False)
         return configs[0]
 
