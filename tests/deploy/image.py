@@ -17,7 +17,7 @@ from tests.deploy.dockerfile import Instruction, Stage, lineage, settings
 
 # What the base image would bring. Of /etc, what names and certificates need.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
-_PIP_CACHE = "/root/.cache/pip"
+_PIP_CACHE = "/var/cache/pip"
 # How this machine finds the package index, as build arguments would say.
 _PASSED_ON = ("PIP_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
