@@ -122,7 +122,7 @@ async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path
     put_in_place(damaged, watched.bundle)
     line = await watched.outcome()
     assert (line["event"], line["log_level"]) == ("reload_failed", "error")
-    assert "model.onnx.data does not match the hash" in line["error"]
+    assert "model.onnx.data does not match the hash" in line["reason"]
     for call in calls:
         rest = [message async for message in call]
         assert rest[-1].end.result.usage.completion_tokens == 60
@@ -152,8 +152,8 @@ async def test_a_mistake_keeps_the_old_models(
     asked.write(text(asked.bundle))
     asked.reloader.ask()
     line = await asked.outcome()
-    assert says in line["error"]
-    assert "\n" not in line["error"]
+    assert says in line["reason"]
+    assert "\n" not in line["reason"]
     assert asked.running.model is old
     asked.write(entry("first", asked.bundle, "max_sequences = 2"))
     asked.reloader.ask()

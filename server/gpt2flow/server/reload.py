@@ -76,7 +76,7 @@ class Reloader:
             self._bundles = _paths(config)
             changes = await self._registry.apply(config.model_configs)
         except ServerError as error:
-            self._log.error("reload_failed", error=str(error))
+            self._log.error("reload_failed", reason=str(error))
             return
         except Exception:  # noqa: BLE001 - whatever it is, the server must live on
             self._log.exception("reload_failed")
