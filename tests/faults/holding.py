@@ -5,50 +5,42 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 from tests.faults.client import greedy
-from tests.faults.process import SLOTS
+from tests.faults.process import SLOTS, ServerProcess
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
-# One runs, the others wait in the queue, so that hardly ever a slot is free.
-_HOLDERS = 3
+# They run one after another, and the server has all of them: no slot is free in between,
+# however slow this process is. Together they run for many seconds.
+_HOLDERS, _TOKENS = 200, 80
 
 
 @asynccontextmanager
-async def all_slots_held(stub: Any) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Holds all slots at the highest priority.
+async def all_slots_held(
+    server: ServerProcess, stub: Any
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Holds all slots at the highest priority until the context is left.
 
     Returns:
-        A context with a function that waits until what was sent before has surely
-        arrived: until every holder has had all slots two times more.
+        A context with a function that waits until so many other requests wait.
     """
-    request = pb.GenerateRequest(prompts=[pb.Prompt(text="a")], options=greedy(80).options)
+    request = pb.GenerateRequest(prompts=[pb.Prompt(text="a")], options=greedy(_TOKENS).options)
     request.options.priority = 100
     request.options.sampling.MergeFrom(pb.SamplingParams(temperature=1, n=SLOTS, seed=1))
-    released, ended = asyncio.Event(), 0
 
-    async def hold() -> None:
-        nonlocal ended
-        while not released.is_set():
-            try:
-                await stub.Generate(request)
-            except grpc.aio.AioRpcError as error:
-                if released.is_set() and error.code() == grpc.StatusCode.UNAVAILABLE:
-                    return
-                raise
-            ended += 1
+    async def wait(others: int) -> None:
+        while True:
+            # Counted before the server counts: it may know of fewer by then, never of more.
+            unfinished = sum(1 for holder in holders if not holder.done())
+            assert unfinished, "the slots were not held for long enough"
+            waiting = await asyncio.to_thread(server.metric, "requests_waiting")
+            if waiting >= others + unfinished - 1:
+                return
 
-    async def some_rounds() -> None:
-        target = ended + 2 * _HOLDERS
-        while ended < target:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_HOLDERS):
-            group.create_task(hold())
-        await some_rounds()
-        try:
-            yield some_rounds
-        finally:
-            released.set()
+    holders = [stub.Generate(request) for _ in range(_HOLDERS)]
+    try:
+        await wait(0)
+        yield wait
+    finally:
+        for holder in holders:
+            holder.cancel()

@@ -34,13 +34,13 @@ async def test_sigterm_under_load_loses_no_accepted_request(bundle: Path, tmp_pa
         answers = [generate(server.address, greedy(TOKENS, prompt)) for prompt in PROMPTS]
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub: Any = InferenceServiceStub(channel)
-            async with all_slots_held(stub) as arrived:
+            async with all_slots_held(server, stub) as arrived:
                 requests = [greedy(TOKENS, PROMPTS[i % len(PROMPTS)]) for i in range(STREAMS)]
                 accepted = [
                     asyncio.create_task(tokens_of(stub.GenerateStream(request)))
                     for request in requests
                 ]
-                await arrived()
+                await arrived(STREAMS)
                 server.terminate()
             while await tokens_of(stub.GenerateStream(greedy(1))) != UNAVAILABLE:
                 pass

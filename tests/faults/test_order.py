@@ -16,12 +16,8 @@ STREAMS, TOKENS = 200, 30
 PRIORITIES = (0, 5, 10)
 
 
-async def first_tokens(address: str, priorities: list[int]) -> tuple[list[int], list[int]]:
-    """Sends streams in order and returns their numbers in the order of their first tokens.
-
-    Returns:
-        Those that began before all had arrived, in a gap between two holders, and the others.
-    """
+async def first_tokens(server: ServerProcess, priorities: list[int]) -> list[int]:
+    """Sends streams in order and returns their numbers in the order of their first tokens."""
     order: list[int] = []
 
     async def run(number: int, call: Any) -> None:
@@ -32,26 +28,26 @@ async def first_tokens(address: str, priorities: list[int]) -> tuple[list[int], 
             tokens += len(message.delta.token_ids)
         assert tokens == TOKENS
 
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
+    async with grpc.aio.insecure_channel(server.address) as channel, asyncio.TaskGroup() as group:
         stub: Any = InferenceServiceStub(channel)
-        async with all_slots_held(stub) as arrived:
+        async with all_slots_held(server, stub) as arrived:
             for number, priority in enumerate(priorities):
                 # Prompts of one length that share nothing: no reason to run one before another.
                 prompt = pb.Prompt(tokens=pb.TokenIds(ids=[number + 10, 88, 120, 7]))
                 call = stub.GenerateStream(greedy(TOKENS, prompt, priority))
                 group.create_task(run(number, call))
-            await arrived()
-            early = len(order)
-    return order[:early], order[early:]
+                # gRPC lets calls that come together overtake each other on their way in.
+                await arrived(number + 1)
+            assert not order
+    return order
 
 
 def test_streams_beyond_the_slots_start_in_the_order_of_arrival(server: ServerProcess) -> None:
     before, answer = server.footprint(), canary(server.address)
     drawn = random.Random(3)
     priorities = [drawn.choice(PRIORITIES) for _ in range(STREAMS)]
-    early, order = asyncio.run(first_tokens(server.address, priorities))
-    assert sorted(early + order) == list(range(STREAMS))
-    assert len(early) < STREAMS // 2
+    order = asyncio.run(first_tokens(server, priorities))
+    assert sorted(order) == list(range(STREAMS))
     due = sorted(order, key=lambda number: (-priorities[number], number))
     # Those that hold slots at the same time may overtake each other, and nobody else.
     places = {number: place for place, number in enumerate(order)}
