@@ -48,6 +48,8 @@ ENGINES = [
         "int4 guessing",
         frozenset({"x1"}),
     ),
+    Engine("engine-int8", "its int8 engine, no gRPC", None, "gpt2flow_engine", "int8", STREAMS),
+    Engine("engine-int4", "its int4 engine, no gRPC", None, "gpt2flow_engine", "int4", STREAMS),
     Engine("graph-int8", "its int8 graph alone", None, "gpt2flow_graph", "int8", STREAMS),
     Engine("graph-int4", "its int4 graph alone", None, "gpt2flow_graph", "int4", STREAMS),
     Engine(

@@ -47,7 +47,7 @@ GOALS = [
     Goal("agent turn, of llama-server's", "turn", "llama-server", 0.25, higher=False),
     Goal("memory, MB", "memory", "", 700, higher=False),
 ]
-# Between tokens through gRPC, of the graph's own time.
+# Between tokens through gRPC, of the bare engine loop's time.
 OVERHEAD = 1.10
 
 
@@ -97,8 +97,8 @@ def reached(results: Sequence[Result], result: Result, goal: Goal) -> tuple[floa
 
 
 def overhead(results: Sequence[Result], result: Result) -> tuple[float, bool] | None:
-    """Returns the time between tokens through gRPC over that of the graph alone."""
-    key = result.engine.key.replace("gpt2flow", "graph")
+    """Returns the time between tokens through gRPC over that of the bare engine loop."""
+    key = result.engine.key.replace("gpt2flow", "engine")
     alone = next((value(other, "x1") for other in results if other.engine.key == key), None)
     served = value(result, "x1")
     if alone is None or served is None:

@@ -74,7 +74,9 @@ def _goals(results: Sequence[Result]) -> str:
         sign = "≥" if goal.higher else "≤"
         lines.append(_row([goal.title, f"{sign} {goal.limit:g}", *cells, name]))
     cells = [_verdict(overhead(results, result)) for result in ours]
-    lines.append(_row(["server's overhead at ×1", f"≤ {OVERHEAD:g}", *cells, "its graph alone"]))
+    lines.append(
+        _row(["server's overhead at ×1", f"≤ {OVERHEAD:g}", *cells, "its engine, no gRPC"])
+    )
     return "\n".join(lines)
 
 

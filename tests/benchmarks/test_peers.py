@@ -63,10 +63,10 @@ def test_ratios_are_to_the_best_peer() -> None:
 
 def test_goals_are_reached_or_not() -> None:
     mine = result("gpt2flow-int8", peer=False, x1=184.0, turn=30.0, memory=701.0)
-    graph = result("graph-int8", peer=False, x1=200.0)
+    loop = result("engine-int8", peer=False, x1=200.0)
     server = result("llama-server-q4_0", x1=160.0, turn=120.0)
     quick = result("openvino-int8", turn=40.0)
-    results = [mine, graph, server, quick]
+    results = [mine, loop, server, quick]
     goals = {goal.column: reached(results, mine, goal) for goal in GOALS}
     assert goals["x1"] == (1.15, True)
     assert goals["turn"] == (0.25, True)

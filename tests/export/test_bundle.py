@@ -108,6 +108,19 @@ def test_a_bundle_holds_its_files_and_says_what_it_is(
     assert manifest.created_by["onnxruntime"] == onnxruntime.__version__
 
 
+@pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
+def test_a_bundle_without_a_second_copy_is_smaller_and_passes_its_gate(
+    bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
+) -> None:
+    out = tmp_path / "bundle"
+    recipe = export_bundle(checkpoint, out, profile=profile, second_copy=False).recipe
+    assert (recipe.narrow_rows, recipe.second_copy_bytes) == (None, 0)
+    assert recipe.operators["lm_head"].bits == recipe.default_bits
+    small, large = ((path / "model.onnx.data").stat().st_size for path in (out, bundles[profile]))
+    twice = load_bundle(bundles[profile]).manifest.recipe.second_copy_bytes
+    assert small < large - twice / 2
+
+
 def test_quality_is_measured_on_the_text_of_the_checkpoint(
     bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, tokenizer: Any
 ) -> None:

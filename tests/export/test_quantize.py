@@ -150,6 +150,17 @@ def test_a_recipe_takes_what_its_profile_has_a_choice_of() -> None:
         INT8.changed(method=Method.GPTQ)
 
 
+def test_without_a_second_copy_one_kind_of_matrices_serves_all_rows() -> None:
+    int8 = INT8.changed(second_copy=False)
+    assert (int8.narrow_rows, int8.body, int8.head) == (None, COLUMNS, COLUMNS)
+    int4 = INT4.changed(second_copy=False, block_size=32)
+    assert (int4.narrow_rows, int4.body, int4.head) == (None, Storage(4, 32), Storage(4, 32))
+    with pytest.raises(InputError, match="second copy: the profile has none"):
+        RECIPES[Profile.FP32].changed(second_copy=False)
+    with pytest.raises(InputError, match="block size 64: 8 bits without a second copy"):
+        INT8.changed(second_copy=False, block_size=64)
+
+
 def _product(hidden: FloatArray, blocks: BlockMatrix, storage: Storage) -> FloatArray:
     """Returns hidden · matrix as `MatMulNBits` computes it with activations left alone."""
     inputs, outputs = hidden.shape[1], len(blocks.data)

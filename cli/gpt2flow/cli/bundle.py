@@ -43,6 +43,12 @@ def export(
         float | None,
         typer.Option(help="Of the bytes of 4-bit layers, added to keep sensitive ones in 8 bits."),
     ] = None,
+    second_copy: Annotated[
+        bool,
+        typer.Option(
+            help="Have weights for many rows beside those for few: faster, and more memory."
+        ),
+    ] = True,
     calibration_text: Annotated[
         Path | None,
         typer.Option(
@@ -88,6 +94,7 @@ def export(
             method=None if method is None else Method.parse(method),
             block_size=block_size,
             kept_share=kept_share,
+            second_copy=second_copy,
             calibration_text=calibration_text,
             eval_text=eval_text,
             force=force,

@@ -36,6 +36,7 @@ def export_bundle(
     method: Method | None = None,
     block_size: int | None = None,
     kept_share: float | None = None,
+    second_copy: bool = True,
     calibration_text: Path | None = None,
     eval_text: Path | None = None,
     force: bool = False,
@@ -52,6 +53,8 @@ def export_bundle(
         block_size: How many weights share a scale; None: what the profile prefers.
         kept_share: Share of bytes to spend on keeping sensitive matrices in 8 bits; None: what
             the profile prefers.
+        second_copy: Have matrices for many rows beside those for few; without, the bundle and
+            the memory of a server are smaller, and one of the two kinds of runs is slower.
         calibration_text: Text to calibrate with; without it, the `calibration.txt` of the
             checkpoint, or else a part of the text that quality is measured on.
         eval_text: Text to measure quality on; without it, the `eval.txt` of the checkpoint.
@@ -68,7 +71,11 @@ def export_bundle(
         ExportError: It cannot be written, or a library failed; base of the two above.
     """
     recipe = RECIPES[profile].changed(
-        kv_cache=kv_cache, method=method, block_size=block_size, kept_share=kept_share
+        kv_cache=kv_cache,
+        method=method,
+        block_size=block_size,
+        kept_share=kept_share,
+        second_copy=second_copy,
     )
     report = progress or _report_nothing
     try:

@@ -114,26 +114,18 @@ class ProfileRecipe:
         method: Method | None = None,
         block_size: int | None = None,
         kept_share: float | None = None,
+        second_copy: bool = True,
     ) -> "ProfileRecipe":
         """Returns the recipe with what is not None changed.
 
         Raises:
             InputError: The profile has no such choice, or the value is out of range.
         """
-        recipe = self
+        recipe = self if second_copy else _with_one_copy(self)
         if kv_cache is not None:
             recipe = replace(recipe, kv_cache=kv_cache)
         if block_size is not None:
-            if not self.quantized:
-                raise InputError(f"block size {block_size}: the profile quantizes no weights")
-            if block_size not in BLOCK_SIZES:
-                allowed = ", ".join(map(str, BLOCK_SIZES))
-                raise InputError(f"block size {block_size}: choose one of {allowed}")
-            recipe = replace(
-                recipe,
-                body=replace(recipe.body, block_size=block_size),
-                head=replace(recipe.head, block_size=block_size),
-            )
+            recipe = _in_blocks(recipe, block_size)
         if (method or kept_share) and self.body.bits > 4:
             raise InputError("method and kept share: only the int4 profile has a choice of them")
         if method is not None:
@@ -143,6 +135,31 @@ class ProfileRecipe:
                 raise InputError(f"kept share {kept_share}: must be from 0 to 1")
             recipe = replace(recipe, kept_share=kept_share)
         return recipe
+
+
+def _with_one_copy(recipe: ProfileRecipe) -> ProfileRecipe:
+    """Returns the recipe of a graph that has one kind of matrices for any number of rows."""
+    if not recipe.quantized:
+        raise InputError("second copy: the profile has none that could be left out")
+    if recipe.body.bits == COLUMNS.bits:
+        # In as many bytes, columns lose less for few rows than blocks lose for many.
+        return replace(recipe, narrow_rows=None, body=COLUMNS, head=COLUMNS)
+    return replace(recipe, narrow_rows=None)
+
+
+def _in_blocks(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
+    if not recipe.quantized:
+        raise InputError(f"block size {block_size}: the profile quantizes no weights")
+    if recipe.body == COLUMNS:
+        raise InputError(f"block size {block_size}: 8 bits without a second copy are in columns")
+    if block_size not in BLOCK_SIZES:
+        allowed = ", ".join(map(str, BLOCK_SIZES))
+        raise InputError(f"block size {block_size}: choose one of {allowed}")
+    return replace(
+        recipe,
+        body=replace(recipe.body, block_size=block_size),
+        head=replace(recipe.head, block_size=block_size),
+    )
 
 
 def fitting(wanted: Storage, inputs: int) -> Storage:

@@ -1,0 +1,103 @@
+"""The bare engine loop on a bundle: what gRPC, the event loop and a second process add to."""
+
+import time
+from importlib.metadata import version
+from itertools import count
+from typing import Any
+
+from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.loop import Arrivals, Setup, Worker, answer
+
+from gpt2flow.server.config import EngineConfig
+from gpt2flow.server.constraint import GrammarCompiler
+from gpt2flow.server.engine import Engine
+from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
+from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.params import (
+    GenerationParams,
+    Limits,
+    OutputParams,
+    SamplingParams,
+    StoppingParams,
+)
+from gpt2flow.server.results import Delta
+from gpt2flow.server.scheduler import Scheduler
+from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.tokenizer import Tokenizer
+
+
+class Gpt2FlowEngine(Worker):
+    """The server's own engine with its scheduler, cache and sampler, stepped in a loop."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._engine: Engine | None = None
+        self._tasks: TaskFactory | None = None
+
+    def prepare(self) -> None:
+        """Exports the checkpoint."""
+        prepare_bundle(self.setup)
+
+    def load(self) -> dict[str, Any]:
+        """Puts the engine together as `load_model` does, without guesses as the server's row."""
+        config = EngineConfig(threads=self.setup.threads, max_sequences=self.setup.streams)
+        bundle = load_bundle(find_bundle(self.setup))
+        shape, folder = bundle.manifest.shape, bundle.directory
+        runner = ModelRunner(
+            folder / MODEL_NAME,
+            slots=config.max_sequences,
+            capacity=shape.context_length,
+            threads=config.threads,
+        )
+        cache = SlotCache(runner.slots, shape.context_length)
+        self._engine = Engine(runner, cache, Scheduler(cache, config.prefill_chunk))
+        tokenizer = Tokenizer.from_file(folder / TOKENIZER_NAME)
+        self._tasks = TaskFactory(
+            limits=Limits(
+                context_length=shape.context_length,
+                vocabulary_size=shape.vocabulary_size,
+                max_sequences=config.max_sequences,
+                max_queued=config.max_queued,
+                max_top_logprobs=config.max_top_logprobs,
+                default_max_new_tokens=config.default_max_new_tokens,
+            ),
+            eos_token_id=shape.eos_token_id,
+            tokenizer=tokenizer,
+            grammars=GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id),
+            next_id=count().__next__,
+        )
+        return {
+            "version": f"onnxruntime {version('onnxruntime')}",
+            "weight_bytes": weight_bytes(folder),
+        }
+
+    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
+        """Adds all requests, and steps until they have ended."""
+        if self._engine is None or self._tasks is None:
+            raise RuntimeError("not loaded")
+        params = GenerationParams(
+            decoding=SamplingParams(temperature=0.0),
+            stopping=StoppingParams(max_new_tokens=new_tokens, ignore_eos=True),
+            output=OutputParams(token_ids=True),
+        )
+        begun = time.perf_counter()
+        tasks = self._tasks.generations(
+            [Prompt(f"prompts[{i}]", tuple(prompt)) for i, prompt in enumerate(prompts)],
+            params,
+            Arrival(time.monotonic()),
+            stream=True,
+        )
+        arrivals: dict[int, Arrivals] = {task.request.id: [] for task in tasks}
+        for task in tasks:
+            self._engine.add(task)
+        while self._engine.busy:
+            for event in self._engine.step():
+                if isinstance(event.content, Delta):
+                    now = time.perf_counter() - begun
+                    arrivals[event.request_id] += [now] * len(event.content.token_ids)
+        return list(arrivals.values())
+
+
+if __name__ == "__main__":
+    answer(Gpt2FlowEngine)
