@@ -149,7 +149,8 @@ def engine_tokens(
     )
     for prompt, request in zip(prompts, requests, strict=True):
         given = [Prompt("prompt", tuple(prompt))]
-        [task] = factory.generations(given, request.params(config.n_positions), Arrival(0.0))
+        params = request.params(config.n_positions)
+        [task] = factory.generations(factory.resolve(given, params), params, Arrival(0.0))
         engine.add(task)
     results = {}
     while engine.busy:

@@ -167,7 +167,8 @@ class Bench:
     ) -> Task:
         given = prompt if isinstance(prompt, str) else tuple(prompt)
         arrival = Arrival(self.now, deadline, caller)
-        [task] = self.factory.generations([Prompt("prompt", given)], params, arrival, stream=stream)
+        prompts = self.factory.resolve([Prompt("prompt", given)], params)
+        [task] = self.factory.generations(prompts, params, arrival, stream=stream)
         return task
 
     def add(self, task: Task) -> Task:

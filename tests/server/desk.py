@@ -103,9 +103,8 @@ class Desk:
             priority=priority,
         )
         arrival = Arrival(time.monotonic(), caller=caller)
-        [task] = self.factory.generations(
-            [Prompt("prompt", (3, 4))], params, arrival, stream=stream
-        )
+        prompts = self.factory.resolve([Prompt("prompt", (3, 4))], params)
+        [task] = self.factory.generations(prompts, params, arrival, stream=stream)
         return task
 
     async def run(self, task: Task) -> list[Event]:

@@ -64,7 +64,7 @@ def test_what_was_refused_is_not_tried_again(tried: TriedGrammars) -> None:
     with pytest.raises(GrammarError, match="longer"):
         tried.compile(params("json_schema", ENDLESS))
     # The process ended with the first trial; there was no other.
-    assert not any(trial._process for trial in tried._trials)
+    assert not any(each._process for each in tried._processes)
 
 
 def test_as_many_choices_as_may_be_can_be_chosen_from(tried: TriedGrammars) -> None:
@@ -77,12 +77,15 @@ async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
 ) -> None:
     tried = TriedGrammars(grammars, seconds=60.0)
     sources = [f'{{"title": "{i}", {ENDLESS[1:]}' for i in range(TRIALS)]
-    slow = [asyncio.create_task(tried.prepare(params("json_schema", each))) for each in sources]
+    slow = [
+        asyncio.create_task(tried.prepare(params("json_schema", each), f"{each}"))
+        for each in sources
+    ]
     await asyncio.sleep(0)
     # More than asyncio's own threads, were the grammars compiled in these.
     await asyncio.gather(*(asyncio.to_thread(os.getpid) for _ in range(64)))
     assert not any(task.done() for task in slow)
-    while not all(trial._process for trial in tried._trials):  # noqa: ASYNC110 - nobody tells
+    while not all(each._process for each in tried._processes):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
     tried.close()
     await asyncio.gather(*slow, return_exceptions=True)  # A process may have been starting.
@@ -90,26 +93,31 @@ async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
 
 async def test_the_line_of_grammars_is_bounded(tried: TriedGrammars) -> None:
     waiting = [
-        asyncio.create_task(tried.prepare(params("regex", f"{ENDLESS}{i}"))) for i in range(LINE)
+        asyncio.create_task(tried.prepare(params("regex", f"{ENDLESS}{i}"), "many"))
+        for i in range(TRIALS + LINE)
     ]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match=f"{LINE} constraints wait to be compiled"):
-        await tried.prepare(params("regex", "one too many"))
-    await asyncio.gather(*waiting)
-    await tried.prepare(params("regex", "one too many"))
+        await tried.prepare(params("regex", "one too many"), "many")
+    # Whoever holds the most of it makes way for another.
+    await tried.prepare(params("regex", "one too many"), "one")
+    *others, last = await asyncio.gather(*waiting, return_exceptions=True)
+    assert set(others) == {None}
+    assert isinstance(last, OverloadedError)
+    await tried.prepare(params("regex", "one more"), "many")
 
 
 async def test_a_process_waits_for_the_first_constraint(running: Running) -> None:
-    trials = running.model.grammars._trials
+    processes = running.model.grammars._processes
     async with asyncio.timeout(30):
-        while not any(trial._process for trial in trials):  # noqa: ASYNC110 - nobody tells
+        while not any(each._process for each in processes):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
 
 def test_closing_ends_the_processes(grammars: GrammarCompiler) -> None:
     tried = TriedGrammars(grammars, seconds=1.0)
     tried.compile(params("regex", "a|b"))
-    [process] = [trial._process for trial in tried._trials if trial._process]
+    [process] = [each._process for each in tried._processes if each._process]
     tried.close()
     assert process.poll() is not None
     assert not Path(f"/proc/{process.pid}").exists()

@@ -120,6 +120,14 @@ class GrammarCompiler:
             "limits": dict(_LIMITS),
         }
 
+    def check(self, params: ConstraintParams) -> None:
+        """Checks what costs nothing to check.
+
+        Raises:
+            GrammarError: A JSON schema is not a JSON object.
+        """
+        write_grammar(params)
+
     def compile(self, params: ConstraintParams) -> Constraint:
         """Returns a constraint at its start. May be called from any thread.
 

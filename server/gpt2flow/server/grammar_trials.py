@@ -7,18 +7,13 @@ be killed. What passes is known to compile, and to do so in time.
 
 import asyncio
 import contextlib
-import json
 import queue
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from gpt2flow.server.constraint import (
     Constraint,
@@ -26,7 +21,9 @@ from gpt2flow.server.constraint import (
     GrammarError,
     write_grammar,
 )
-from gpt2flow.server.errors import EngineError, OverloadedError
+from gpt2flow.server.errors import DrainingError, TimeLimitError
+from gpt2flow.server.grammar_line import Trial, TrialLine
+from gpt2flow.server.grammar_process import GrammarProcess, Outcome
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
 # Grammars that are tried at the same time; the second process starts when it is needed.
@@ -35,9 +32,6 @@ TRIALS: Final = 2
 # Grammars that may wait to be tried; more are refused.
 LINE: Final = 64
 
-_PROGRAM = Path(__file__).with_name("grammar_worker.py")
-_START_SECONDS = 60.0
-_MEMORY = 512 * 2**20
 _REMEMBERED = 4096
 
 
@@ -47,15 +41,14 @@ class TriedGrammars:
     def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
         """Takes the compiler, and how long a grammar may take."""
         self._compiler = compiler
-        self._seconds = seconds
-        self._idle: queue.LifoQueue[_Trial] = queue.LifoQueue()
-        self._trials = [_Trial(compiler.setup, seconds) for _ in range(TRIALS)]
-        for trial in self._trials:
-            self._idle.put(trial)
-        self._outcomes: OrderedDict[int, str | None] = OrderedDict()
+        self._idle: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()
+        self._processes = [GrammarProcess(compiler.setup, seconds) for _ in range(TRIALS)]
+        for process in self._processes:
+            self._idle.put(process)
+        self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(TRIALS, thread_name_prefix="grammar")
-        self._in_line = 0
+        self._line = TrialLine(TRIALS, LINE)
 
     def start(self) -> None:
         """Starts the first process, so that the first constraint need not wait for that."""
@@ -65,29 +58,56 @@ class TriedGrammars:
         """Returns whether a grammar was tried already."""
         return hash(params) in self._outcomes
 
-    async def prepare(self, params: ConstraintParams) -> None:
+    async def prepare(
+        self,
+        params: ConstraintParams,
+        caller: str,
+        deadline: float | None = None,
+        *,
+        waits_to_deadline: bool = False,
+    ) -> None:
         """Tries a grammar, so that `compile` takes no longer than the compilation.
 
         Runs in threads of its own: however many grammars come, and however slow they are,
-        they delay nothing but each other.
+        they delay nothing but each other, and of these the caller's own first.
+
+        Args:
+            params: The constraint.
+            caller: Who sent it.
+            deadline: Of the request, by the clock of the event loop.
+            waits_to_deadline: Whether it waits even if it is not expected to start in time.
 
         Raises:
-            OverloadedError: Too many wait for a trial.
+            OverloadedError: Too many of this caller's wait for a trial.
+            TimeLimitError: It cannot be tried in time, or was not.
         """
         if self.knows(params):
             return
-        if self._in_line >= LINE:
-            raise OverloadedError(
-                f"{self._in_line} constraints wait to be compiled, {LINE} may",
-                retry_after_seconds=self._seconds,
-            )
-        self._in_line += 1
+        trial = Trial(params, caller, asyncio.get_running_loop().create_future())
+        self._line.add(trial)
         try:
-            with contextlib.suppress(GrammarError):
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, self.compile, params)
+            self._run_next()
+            if deadline is not None and not waits_to_deadline:
+                self._line.check_deadline(trial, deadline)
+            async with asyncio.timeout_at(deadline):
+                await trial.done
+        except TimeoutError as error:
+            text = "the time of the request was up before its constraint was compiled"
+            raise TimeLimitError(text) from error
         finally:
-            self._in_line -= 1
+            self._line.discard(trial)
+
+    def check(self, params: ConstraintParams) -> None:
+        """Checks what can be told of a grammar without trying it.
+
+        Raises:
+            GrammarError: The source is not valid, or was tried and failed.
+        """
+        known = self._outcomes.get(hash(params))
+        if known is None:
+            self._compiler.check(params)
+        elif known.error is not None:
+            raise GrammarError(known.error)
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Returns a constraint at its start. May be called from any thread, and may take long.
@@ -95,102 +115,83 @@ class TriedGrammars:
         Raises:
             GrammarError: The source is not valid, or asks for too much time or memory.
         """
-        key = hash(params)
-        with self._lock:
-            known = key in self._outcomes
-            error = self._outcomes.get(key)
-        if not known:
-            grammar = write_grammar(params)
-            error = self._try(grammar)
-            with self._lock:
-                self._outcomes[key] = error
-                if len(self._outcomes) > _REMEMBERED:
-                    self._outcomes.popitem(last=False)
-        if error is not None:
-            raise GrammarError(error)
+        outcome = self._outcome(params)
+        if outcome.error is not None:
+            raise GrammarError(outcome.error)
         return self._compiler.compile(params)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes; for the event loop's thread."""
+        for trial in self._line.clear():
+            _resolve(trial, DrainingError("the model is shutting down"))
         self._threads.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().end()
-        for trial in self._trials:
-            trial.kill()
-
-    def _try(self, grammar: str) -> str | None:
-        trial = self._idle.get()
-        try:
-            return trial.run(grammar)
-        finally:
-            self._idle.put(trial)
-
-
-class _Trial:
-    """One process, started when it is needed."""
-
-    def __init__(self, setup: Mapping[str, Any], seconds: float) -> None:
-        self._setup = setup
-        self._seconds = seconds
-        self._process: subprocess.Popen[str] | None = None
-
-    def run(self, grammar: str) -> str | None:
-        """Returns what is wrong with a grammar, or None."""
-        process = self._process or self._start()
-        try:
-            return self._ask(process, grammar, self._seconds)
-        except TimeoutError:
-            self.end()
-            return f"takes longer to compile than the limit of {self._seconds:g} s"
-        except (OSError, EOFError):
-            self.end()
-            return "takes too much memory, or is nested too deeply"
-
-    def kill(self) -> None:
-        """Kills the process, if there is one; whoever waits for its answer ends it."""
-        if (process := self._process) is not None:
+        for process in self._processes:
             process.kill()
 
-    def end(self) -> None:
-        """Ends the process, if there is one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+    def _run_next(self) -> None:
+        """Runs the trials whose turn it is, as many as there are processes for."""
+        while trial := self._line.take():
+            job = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._prepared, trial.params
+            )
+            job.add_done_callback(partial(self._end, trial, time.monotonic()))
 
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603 - the program is our own, grammars are its input
-            [sys.executable, "-I", str(_PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-        )
-        self._process = process
+    def _prepared(self, params: ConstraintParams) -> bool:
+        """Tries and compiles a grammar; returns whether that cost the process."""
+        known = self.knows(params)
         try:
-            self._ask(process, {**self._setup, "memory": _MEMORY}, _START_SECONDS)
-        except (OSError, EOFError) as error:
-            self.end()
-            raise EngineError("the process that tries grammars does not start") from error
-        return process
+            outcome = self._outcome(params)
+            if outcome.error is None:
+                self._compiler.compile(params)
+        except GrammarError:
+            return False
+        return outcome.cost_a_process and not known
 
-    def _ask(self, process: subprocess.Popen[str], question: object, seconds: float) -> str | None:
-        """Sends a line and returns the answer to it.
+    def _end(self, trial: Trial, began: float, job: "asyncio.Future[bool]") -> None:
+        if job.cancelled():  # By `close`.
+            _resolve(trial, DrainingError("the model is shutting down"))
+            return
+        error = job.exception()
+        cost_a_process = error is None and job.result()
+        seconds = time.monotonic() - began
+        self._line.end(trial, seconds, cost_a_process=cost_a_process)
+        _resolve(trial, error)
+        self._run_next()
+
+    def _outcome(self, params: ConstraintParams) -> Outcome:
+        """Returns what came of the trial of a grammar, or tries it.
 
         Raises:
-            TimeoutError: There is none in time.
-            OSError, EOFError: The process has ended.
+            GrammarError: It is not one, which shows without a trial.
         """
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ends = time.monotonic() + seconds
-        process.stdin.write(json.dumps(question) + "\n")
-        process.stdin.flush()
-        remaining = max(ends - time.monotonic(), 0)
-        if not select.select([process.stdout], [], [], remaining)[0]:
-            raise TimeoutError
-        if not (line := process.stdout.readline()):
-            raise EOFError
-        error: str | None = json.loads(line)
-        return error and " ".join(error.split())[:300]
+        key = hash(params)
+        with self._lock:
+            known = self._outcomes.get(key)
+        if known is not None:
+            return known
+        outcome = self._try(write_grammar(params))
+        with self._lock:
+            self._outcomes[key] = outcome
+            if len(self._outcomes) > _REMEMBERED:
+                self._outcomes.popitem(last=False)
+        return outcome
+
+    def _try(self, grammar: str) -> Outcome:
+        process = self._idle.get()
+        try:
+            return process.run(grammar)
+        finally:
+            self._idle.put(process)
+
+
+def _resolve(trial: Trial, error: BaseException | None) -> None:
+    """Tells who waits for a trial that it has ended, unless they have left."""
+    if trial.done.done():
+        return
+    if error is None:
+        trial.done.set_result(None)
+    else:
+        trial.done.set_exception(error)

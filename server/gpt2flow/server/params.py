@@ -163,7 +163,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
     found = chain(
         _decoding(params.decoding, limits),
         _stopping(params.stopping, limits),
-        _constraint(params.constraint, limits.requests),
+        check_constraint(params.constraint, limits.requests),
         _output(params.output, limits),
         _priority(params.priority),
     )
@@ -271,7 +271,8 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
             yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", _vocabulary(limits))
 
 
-def _constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
+def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
+    """Returns what is wrong with a constraint before its source is read."""
     if p is None:
         return
     name = f"options.constraint.{p.kind.value}"

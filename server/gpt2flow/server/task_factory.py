@@ -1,7 +1,8 @@
 """From what a client asks to tasks that the engine can run, or to every reason why not."""
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,9 @@ from gpt2flow.server.params import (
     ConstraintParams,
     GenerationParams,
     Limits,
+    StoppingParams,
     at_most,
+    check_constraint,
     resolve_max_new_tokens,
     validate,
 )
@@ -50,9 +53,34 @@ class Arrival:
     deadline: float | None = None
     caller: str = ""
 
+    def until(self, stopping: StoppingParams) -> float | None:
+        """Returns when the request must have ended: the earlier of its deadline and its limit."""
+        if stopping.time_limit_seconds is None:
+            return self.deadline
+        end = self.time + stopping.time_limit_seconds
+        return end if self.deadline is None else min(end, self.deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPrompt:
+    """A prompt that can be continued.
+
+    Attributes:
+        prompt: As it was given.
+        ids: Its tokens.
+        max_new_tokens: How many may follow.
+    """
+
+    prompt: Prompt
+    ids: list[int]
+    max_new_tokens: int
+
 
 class Grammars(Protocol):
     """What compiles constraints."""
+
+    def check(self, params: ConstraintParams) -> None:
+        """Raises GrammarError for what is wrong at first sight."""
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Returns a constraint at its start, or raises GrammarError."""
@@ -79,15 +107,8 @@ class TaskFactory:
         self._next_id = next_id
         self._draft_tokens = draft_tokens
 
-    def generations(
-        self,
-        prompts: Sequence[Prompt],
-        params: GenerationParams,
-        arrival: Arrival,
-        *,
-        stream: bool = False,
-    ) -> list[Task]:
-        """Returns a task for each prompt, all with the same options.
+    def resolve(self, prompts: Sequence[Prompt], params: GenerationParams) -> list[ResolvedPrompt]:
+        """Returns the prompts as tokens, once all is checked that needs no trial of a constraint.
 
         Raises:
             InvalidRequestError: Names every bad field.
@@ -99,13 +120,30 @@ class TaskFactory:
             violations.add("prompts", "must have at least one entry")
         with violations:
             validate(params, self._limits)
+        with violations:
+            self._check_constraint(params.constraint)
         resolved = []
         for prompt in prompts:
             with violations:
                 ids = self._encode(prompt)
                 limit = resolve_max_new_tokens(len(ids), params.stopping, self._limits)
-                resolved.append((prompt, ids, limit))
+                resolved.append(ResolvedPrompt(prompt, ids, limit))
         violations.raise_if_any()
+        return resolved
+
+    def generations(
+        self,
+        prompts: Sequence[ResolvedPrompt],
+        params: GenerationParams,
+        arrival: Arrival,
+        *,
+        stream: bool = False,
+    ) -> list[Task]:
+        """Returns a task for each prompt, all with the options that they were resolved with.
+
+        Raises:
+            InvalidRequestError: The constraint does not compile.
+        """
         constraint = self._compile(params.constraint)
         endings = self._endings(params)
         processors = self._processors(params, endings)
@@ -114,9 +152,9 @@ class TaskFactory:
             self._generation_task(
                 Generation(
                     params=params,
-                    prompt=ids,
-                    echo=self._text(prompt) if params.output.echo else "",
-                    max_new_tokens=max_new_tokens,
+                    prompt=each.ids,
+                    echo=self._text(each.prompt) if params.output.echo else "",
+                    max_new_tokens=each.max_new_tokens,
                     seed=secrets.randbits(63) if seed is None else seed,
                     endings=endings,
                     processors=processors,
@@ -127,7 +165,7 @@ class TaskFactory:
                 ),
                 arrival,
             )
-            for prompt, ids, max_new_tokens in resolved
+            for each in prompts
         ]
 
     def score(
@@ -170,9 +208,7 @@ class TaskFactory:
         request = self._request(generation.prompt, params.width, params.priority, arrival)
         request.all_logits = params.output.prompt_logprobs
         request.waits_to_deadline = params.stopping.return_partial_on_time_limit
-        limit = params.stopping.time_limit_seconds
-        if limit is not None:
-            request.deadline = min(arrival.time + limit, arrival.deadline or float("inf"))
+        request.deadline = arrival.until(params.stopping)
         if isinstance(params.decoding, BeamSearchParams):
             request.lockstep = True
             return BeamTask(request, generation, params.decoding)
@@ -206,14 +242,17 @@ class TaskFactory:
             return prompt.input
         return self._tokenizer.decode(prompt.input or ())
 
+    def _check_constraint(self, params: ConstraintParams | None) -> None:
+        # What is wrong with its size is named by `validate`.
+        if params is not None and not any(check_constraint(params, self._limits.requests)):
+            with _naming(params):
+                self._grammars.check(params)
+
     def _compile(self, params: ConstraintParams | None) -> Constraint | None:
         if params is None:
             return None
-        try:
+        with _naming(params):
             return self._grammars.compile(params)
-        except GrammarError as error:
-            field = f"options.constraint.{params.kind.value}"
-            raise InvalidRequestError.of(field, str(error)) from error
 
     def _endings(self, params: GenerationParams) -> dict[int, FinishReason]:
         endings = dict.fromkeys(params.stopping.stop_token_ids, FinishReason.STOP)
@@ -232,3 +271,13 @@ class TaskFactory:
             ending_ids=list(endings),
             min_new_tokens=params.stopping.min_new_tokens,
         )
+
+
+@contextmanager
+def _naming(params: ConstraintParams) -> Iterator[None]:
+    """Makes what is wrong with a grammar what is wrong with a field of the request."""
+    try:
+        yield
+    except GrammarError as error:
+        field = f"options.constraint.{params.kind.value}"
+        raise InvalidRequestError.of(field, str(error)) from error

@@ -2,9 +2,9 @@
 # ruff: noqa: N802 - the names of the methods are the protocol's
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -17,9 +17,11 @@ from gpt2flow.server.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ServerError,
+    TimeLimitError,
 )
+from gpt2flow.server.generation.task import Task
 from gpt2flow.server.model import Model
-from gpt2flow.server.params import BeamSearchParams, GenerationParams, validate
+from gpt2flow.server.params import BeamSearchParams, GenerationParams
 from gpt2flow.server.permissions import UnfinishedRequests, check_model, lowered, permitted
 from gpt2flow.server.registry import Registry
 from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
@@ -33,7 +35,7 @@ from gpt2flow.server.servicer.responses import (
     write_scores,
 )
 from gpt2flow.server.servicer.status import Context, reports_errors
-from gpt2flow.server.task_factory import Arrival
+from gpt2flow.server.task_factory import Arrival, Prompt
 from gpt2flow.server.telemetry.call import current_call
 
 # Texts longer than this are tokenised in another thread, so that the loop stays live.
@@ -63,11 +65,8 @@ class InferenceServicer(InferenceServiceServicer):
         params = permitted(caller_of(context), read_options(request.options))
         prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
         arrival = _arrival(context, params)
-        await _prepare(model, params)
-        tasks = await _offload(
-            lambda: model.tasks.generations(prompts, params, arrival),
-            heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
-        )
+        heavy = request.ByteSize() > _LONG_TEXT
+        tasks = await _tasks(model, prompts, params, arrival, heavy=heavy)
         with model.engine.submit(tasks) as streams:
             results = [await _last(events, GenerationResult) for events in streams]
         return pb.GenerateResponse(
@@ -91,11 +90,8 @@ class InferenceServicer(InferenceServiceServicer):
         params = permitted(caller_of(context), read_options(request.options))
         arrival = _arrival(context, params)
         prompt = read_prompt("prompt", request.prompt)
-        await _prepare(model, params)
-        tasks = await _offload(
-            lambda: model.tasks.generations([prompt], params, arrival, stream=True),
-            heavy=request.options.HasField("constraint") or request.ByteSize() > _LONG_TEXT,
-        )
+        heavy = request.ByteSize() > _LONG_TEXT
+        tasks = await _tasks(model, [prompt], params, arrival, stream=True, heavy=heavy)
         call = current_call()
         with model.engine.submit(tasks) as [events]:
             async for event in events:
@@ -193,12 +189,46 @@ def _arrival(context: Context, params: GenerationParams | None = None) -> Arriva
     return Arrival(now, now + remaining, caller)
 
 
-async def _prepare(model: Model, params: GenerationParams) -> None:
-    """Tries a constraint that is new; what is wrong with it is told when it is compiled."""
-    if params.constraint is not None and not model.grammars.knows(params.constraint):
-        with contextlib.suppress(InvalidRequestError):
-            validate(params, model.limits)
-            await model.grammars.prepare(params.constraint)
+async def _tasks(
+    model: Model,
+    prompts: Sequence[Prompt],
+    params: GenerationParams,
+    arrival: Arrival,
+    *,
+    stream: bool = False,
+    heavy: bool,
+) -> list[Task]:
+    """Returns a task for each prompt; a constraint is tried once all else is found to be good."""
+    resolved = await _offload(lambda: model.tasks.resolve(prompts, params), heavy=heavy)
+    constrained = params.constraint is not None
+    if constrained and not await _prepared(model, params, arrival):
+        # Its time is up, and nothing will be generated.
+        params, constrained = replace(params, constraint=None), False
+    return await _offload(
+        lambda: model.tasks.generations(resolved, params, arrival, stream=stream),
+        heavy=heavy or constrained,
+    )
+
+
+async def _prepared(model: Model, params: GenerationParams, arrival: Arrival) -> bool:
+    """Tries a constraint that is new; returns whether that was done before the request's end.
+
+    What is wrong with it is told when it is compiled.
+    """
+    assert params.constraint is not None
+    partial = params.stopping.return_partial_on_time_limit
+    try:
+        await model.grammars.prepare(
+            params.constraint,
+            arrival.caller,
+            arrival.until(params.stopping),
+            waits_to_deadline=partial,
+        )
+    except TimeLimitError:
+        if not partial:
+            raise
+        return False
+    return True
 
 
 async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
