@@ -42,7 +42,7 @@ def kept(scores: Floats) -> list[int]:
     "keep,warper,values",
     [
         (ranking.top_k, lambda k: hf.TopKLogitsWarper(int(k)), [1, 2, 7, 64, 199, 200, 500]),
-        (ranking.top_p, hf.TopPLogitsWarper, [0.001, 0.1, 0.5, 0.9, 0.99, 0.9999]),
+        (ranking.top_p, hf.TopPLogitsWarper, [1e-20, 0.001, 0.1, 0.5, 0.9, 0.99, 0.9999]),
         (ranking.min_p, hf.MinPLogitsWarper, [0.001, 0.05, 0.3, 0.99]),
         (ranking.typical_p, hf.TypicalLogitsWarper, [0.01, 0.2, 0.5, 0.9, 0.999]),
     ],

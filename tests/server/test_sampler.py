@@ -1,5 +1,6 @@
 """A token is chosen as transformers would choose it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,18 @@ def test_temperature_zero_takes_the_likeliest() -> None:
     sampler = Sampler(SamplingParams(temperature=0, top_k=3, top_p=0.5), [])
     assert sampler.takes_argmax
     values = random_logits(1)
+    assert sampler.choose(values, TOKENS, 4, make_rng(0, 0)) == values.argmax()
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e-31, 1e-29, 1e-9])
+@pytest.mark.parametrize(
+    "params", [SamplingParams(), SamplingParams(top_k=5), SamplingParams(top_p=0.5)]
+)
+def test_the_least_temperatures_take_the_likeliest_too(
+    temperature: float, params: SamplingParams
+) -> None:
+    values = random_logits(1)
+    sampler = Sampler(replace(params, temperature=temperature), [])
     assert sampler.choose(values, TOKENS, 4, make_rng(0, 0)) == values.argmax()
 
 

@@ -41,7 +41,9 @@ def top_p(scores: Floats, p: float) -> Ids:
     ascending = np.sort(candidates)
     cumulative = np.cumsum(ascending, dtype=np.float64)
     cumulative += mass - cumulative[-1]
-    kept: Ids = places[candidates >= ascending[(cumulative > (1 - p) * mass).argmax()]]
+    cut = int(cumulative.searchsorted((1 - p) * mass, side="right"))
+    # The likeliest stays even where p is so small that 1 - p is 1.
+    kept: Ids = places[candidates >= ascending[min(cut, len(ascending) - 1)]]
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -14,12 +15,15 @@ Processor = Callable[[Floats, Ids, int], Floats]
 
 _Filter = Callable[[Floats], Ids]
 
+# Logits that are divided by less may exceed float32, and only the likeliest has a chance anyway.
+_COLDEST: Final = 1e-30
+
 
 class Sampler:
     """Greedy decoding or random sampling with the options of one request."""
 
     def __init__(self, params: SamplingParams, processors: Sequence[Processor]) -> None:
-        self._greedy = params.greedy
+        self._greedy = params.temperature < _COLDEST
         self._temperature = np.float32(params.temperature)
         self._processors = processors
         self._top_k = params.top_k
