@@ -110,6 +110,30 @@ def test_the_time_limit_leaves_what_there_is(
     assert len(result.candidates) == expected
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_time_limit_before_the_prompt_was_run_leaves_all_candidates(
+    bench: Bench, steps: int
+) -> None:
+    params = GenerationParams(
+        decoding=SamplingParams(n=3, seed=1),
+        stopping=StoppingParams(time_limit_seconds=2.0, return_partial_on_time_limit=True),
+        output=OutputParams(echo=True),
+    )
+    task = bench.add(bench.task("Where is my order? " * 2, params, stream=True))
+    for _ in range(steps):
+        bench.step()
+    assert task.request.first_token is None
+    bench.now = 2.0
+    bench.step()
+    candidates = bench.result(task).candidates
+    assert [each.finish_reason for each in candidates] == [FinishReason.TIME_LIMIT] * 3
+    assert [each.text for each in candidates] == ["Where is my order? " * 2] * 3
+    deltas = [each.content for each in bench.events[task.request.id][:-1]]
+    for index, candidate in enumerate(candidates):
+        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
+        assert "".join(each.text for each in own) == candidate.text
+
+
 def test_an_interrupted_run_of_forced_tokens_stays_consistent(bench: Bench) -> None:
     params = GenerationParams(
         decoding=GREEDY,

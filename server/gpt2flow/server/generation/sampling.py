@@ -10,7 +10,7 @@ from gpt2flow.server.generation.task import Row, Task
 from gpt2flow.server.kv_cache import SlotCache
 from gpt2flow.server.logits import LogitsRows
 from gpt2flow.server.params import SamplingParams
-from gpt2flow.server.results import CandidateResult, Delta, GenerationResult, ScoreResult, Usage
+from gpt2flow.server.results import Delta, GenerationResult, ScoreResult, Usage
 from gpt2flow.server.sampler import Sampler
 from gpt2flow.server.sequence import FinishReason, Request, Sequence
 
@@ -39,14 +39,7 @@ class SamplingTask(Task):
     def begin(self, cache: SlotCache) -> None:
         """Starts the first candidate."""
         self._cache = cache
-        generation = self._generation
-        sequence = Sequence(
-            list(generation.prompt),
-            prompt_length=len(generation.prompt),
-            slot=self.request.slots[0],
-            logits_from=self.request.logits_from,
-        )
-        candidate = Candidate(generation, 0, sequence, generation.constraint)
+        candidate = self._first(self.request.slots[0])
         candidate.append_forced()
         candidate.look_ahead()
         self._add(candidate)
@@ -114,16 +107,16 @@ class SamplingTask(Task):
         if not self._generation.params.stopping.return_partial_on_time_limit:
             return super().expire(finished)
         if not self._candidates:
-            return self._result([self._nothing()] * self._count, finished)
-        for candidate in self._running.values():
+            self._candidates.append(self._first(slot=-1))
+        missing = range(len(self._candidates), self._count)
+        self._candidates += [self._candidates[0].fork(index, slot=-1) for index in missing]
+        for candidate in self._candidates:
             candidate.interrupt(FinishReason.TIME_LIMIT)
         return self.result(finished)
 
     def result(self, finished: float) -> GenerationResult:
         """Returns all candidates."""
-        return self._result([candidate.result() for candidate in self._candidates], finished)
-
-    def _result(self, candidates: list[CandidateResult], finished: float) -> GenerationResult:
+        candidates = [candidate.result() for candidate in self._candidates]
         return GenerationResult(
             candidates=tuple(candidates),
             prompt_logprobs=tuple(self._prompt_logprobs.positions),
@@ -141,9 +134,15 @@ class SamplingTask(Task):
             seed=self._generation.seed,
         )
 
-    def _nothing(self) -> CandidateResult:
-        """Returns what there is of a candidate that never ran."""
-        return CandidateResult(self._generation.echo, "", (), FinishReason.TIME_LIMIT)
+    def _first(self, slot: int) -> Candidate:
+        """Returns a candidate that has the prompt only."""
+        sequence = Sequence(
+            list(self._generation.prompt),
+            prompt_length=len(self._generation.prompt),
+            slot=slot,
+            logits_from=self.request.logits_from,
+        )
+        return Candidate(self._generation, 0, sequence, self._generation.constraint)
 
     def _add(self, candidate: Candidate) -> None:
         self._candidates.append(candidate)
