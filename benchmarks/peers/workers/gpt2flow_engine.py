@@ -82,12 +82,10 @@ class Gpt2FlowEngine(Worker):
             output=OutputParams(token_ids=True),
         )
         begun = time.perf_counter()
-        tasks = self._tasks.generations(
-            [Prompt(f"prompts[{i}]", tuple(prompt)) for i, prompt in enumerate(prompts)],
-            params,
-            Arrival(time.monotonic()),
-            stream=True,
-        )
+        given = [Prompt(f"prompts[{i}]", tuple(prompt)) for i, prompt in enumerate(prompts)]
+        resolved = self._tasks.resolve(given, params)
+        arrival = Arrival(time.monotonic())
+        tasks = self._tasks.generations(resolved, params, arrival, stream=True)
         arrivals: dict[int, Arrivals] = {task.request.id: [] for task in tasks}
         for task in tasks:
             self._engine.add(task)
