@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -15,7 +15,13 @@ import structlog
 
 from gpt2flow.server.engine import Engine
 from gpt2flow.server.engine_stats import EngineLoad, RunStats
-from gpt2flow.server.errors import DrainingError, EngineError, OverloadedError
+from gpt2flow.server.errors import (
+    BrokenModelError,
+    DrainingError,
+    EngineError,
+    OverloadedError,
+    ServerError,
+)
 from gpt2flow.server.generation.task import Task
 from gpt2flow.server.results import Event
 from gpt2flow.server.sequence import Request
@@ -45,11 +51,16 @@ class _Stop:
 _Message = _Submit | _Abort | _Stop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Live:
-    """A request that has not ended, with the events that nobody has read."""
+    """A request that has not ended, with the events that nobody has read.
+
+    Attributes:
+        taken: Whether the thread has it.
+    """
 
     request: Request
+    taken: bool = False
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
 
@@ -61,6 +72,7 @@ class AsyncEngine:
 
     Attributes:
         idle: Set while no request is unfinished.
+        broken: Whether a defect ended the thread; requests end with `BrokenModelError` then.
     """
 
     def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
@@ -75,18 +87,21 @@ class AsyncEngine:
         self._engine = engine
         self._slots = slots
         self._max_queued = max_queued
+        self._name = name
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
         self._live: dict[int, _Live] = {}
         self._ids = itertools.count()
         self._log = structlog.get_logger().bind(model=name)
         self._thread = threading.Thread(target=self._work, name=f"engine-{name}", daemon=True)
         self._stopping: str | None = None
+        self.broken = False
         self.idle = asyncio.Event()
         self.idle.set()
 
-    def start(self) -> None:
-        """Starts the engine's thread."""
+    def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
+        """Starts the engine's thread; the loop calls `on_broken` when a defect has ended it."""
         self._loop = asyncio.get_running_loop()
+        self._on_broken = on_broken
         self._thread.start()
 
     async def stop(self, why: str = "the server is shutting down") -> None:
@@ -119,9 +134,12 @@ class AsyncEngine:
         Raises:
             OverloadedError: More would wait than may.
             DrainingError: The engine ends.
+            BrokenModelError: A defect has ended it.
         """
         if self._stopping:
             raise DrainingError(self._stopping)
+        if self.broken:
+            raise BrokenModelError(self._name)
         for displaced in self._displaced_by(tasks):
             error = self._overloaded(1, "others need the places in the queue that this caller has")
             self._deliver([Event(displaced.id, error)])
@@ -188,12 +206,29 @@ class AsyncEngine:
         jitter = random.uniform(1, 1 + _JITTER)
         return OverloadedError(message, retry_after_seconds=delay * jitter)
 
-    def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if live := self._live.get(event.request_id):
-                live.events.put_nowait(event)
-                if event.last:
-                    self._forget(event.request_id)
+    def _deliver(self, events: Iterable[Event]) -> None:
+        try:
+            for event in events:
+                if live := self._live.get(event.request_id):
+                    live.events.put_nowait(event)
+                    if event.last:
+                        self._forget(event.request_id)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the rest must be told
+            self._break(error)
+
+    def _end(self, request_ids: Iterable[int], error: ServerError) -> None:
+        self._deliver([Event(request_id, error) for request_id in request_ids])
+
+    def _break(self, cause: BaseException) -> None:
+        """Ends for good: every request with an error, and the thread, if it still runs."""
+        if self.broken:
+            return
+        self.broken = True
+        self._log.error("engine_broken", exc_info=cause)
+        self._inbox.put(_Stop())
+        for request_id in list(self._live):
+            self._end([request_id], BrokenModelError(self._name))
+        self._on_broken()
 
     def _forget(self, request_id: int) -> None:
         del self._live[request_id]
@@ -202,16 +237,34 @@ class AsyncEngine:
 
     def _work(self) -> None:
         """The thread: takes messages, steps, sends events; sleeps when there is nothing to do."""
-        while self._read_inbox():
-            try:
-                events = self._engine.step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on
-                self._log.exception("engine_step_failed")
-                failure = EngineError("the engine failed")
-                failure.__cause__ = error
-                events = self._engine.abort_all(failure)
-            self._send(events)
-        self._send(self._engine.abort_all(DrainingError(self._stopping or "")))
+        try:
+            while self._turn():
+                pass
+            self._engine.clear()
+            self._tell(self._end, list(self._live), DrainingError(self._stopping or ""))
+        except BaseException as error:  # noqa: BLE001 - nobody else would learn of it
+            if not self._loop.is_closed():  # Else nobody is left who waits.
+                self._tell(self._break, error)
+
+    def _turn(self) -> bool:
+        """Handles messages and steps once; returns whether to go on.
+
+        Whatever fails, the thread lives on: all requests end, and the engine starts afresh.
+        """
+        try:
+            if not self._read_inbox():
+                return False
+            events = self._engine.step()
+        except BaseException as error:  # noqa: BLE001 - a panic in a library is no Exception
+            self._log.error("engine_failed", exc_info=error)
+            # Not only those that the engine knows of: events of the step are lost.
+            taken = [number for number, live in list(self._live.items()) if live.taken]
+            self._engine.clear()
+            self._tell(self._end, taken, _failure(error))
+        else:
+            if events:
+                self._tell(self._deliver, events)
+        return True
 
     def _read_inbox(self) -> bool:
         """Handles all messages, and waits for one while idle; returns whether to go on."""
@@ -222,16 +275,43 @@ class AsyncEngine:
                 return True
             match message:
                 case _Submit(tasks):
-                    for task in tasks:
-                        self._engine.add(task)
+                    self._add(tasks)
                 case _Abort(request_id):
-                    self._engine.abort(request_id)
+                    self._abort(request_id)
                 case _Stop():
                     return False
 
-    def _send(self, events: Sequence[Event]) -> None:
-        if events:
-            self._loop.call_soon_threadsafe(self._deliver, events)
+    def _add(self, tasks: Sequence[Task]) -> None:
+        """Queues requests; one that cannot be queued ends alone."""
+        for task in tasks:
+            if live := self._live.get(task.request.id):
+                live.taken = True
+        for task in tasks:
+            try:
+                self._engine.add(task)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the request ends with it
+                self._log.error("request_not_queued", exc_info=error)
+                self._tell(self._end, [task.request.id], _failure(error))
+                self._abort(task.request.id)
+                self._engine.check()
+
+    def _abort(self, request_id: int) -> None:
+        """Drops a request; if it cannot be dropped, it runs to its end, unheard."""
+        try:
+            self._engine.abort(request_id)
+        except Exception as error:  # noqa: BLE001 - no other request is to suffer
+            self._log.error("request_not_aborted", exc_info=error)
+            self._engine.check()
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Has the loop call a method; what is told first comes first."""
+        self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _failure(cause: BaseException) -> EngineError:
+    error = EngineError("the engine failed")
+    error.__cause__ = cause
+    return error
 
 
 async def _until_last(events: asyncio.Queue[Event]) -> AsyncIterator[Event]:

@@ -96,22 +96,34 @@ class Engine:
 
     def add(self, task: Task) -> None:
         """Queues a request."""
-        self._tasks[task.request.id] = task
         self._scheduler.add(task.request)
+        self._tasks[task.request.id] = task
         self._forecast.note_arrival()
 
     def abort(self, request_id: int) -> None:
         """Drops a request and frees its slots; one that has ended already is left alone."""
-        if task := self._tasks.pop(request_id, None):
+        if task := self._tasks.get(request_id):
             request = task.request
             if self._scheduler.remove(request):
                 self._forecast.note_held(self._clock() - request.admitted, request.width)
+            del self._tasks[request_id]
 
-    def abort_all(self, error: ServerError) -> list[Event]:
-        """Drops all requests, each with this error."""
-        events = [self._end(task, error) for task in list(self._tasks.values())]
-        self._cache.forget()
-        return events
+    def clear(self) -> None:
+        """Drops all requests and all that the cache remembers, whatever state they are in."""
+        self._tasks.clear()
+        self._scheduler.clear()
+
+    def check(self) -> None:
+        """Makes sure, after a failure, that no request and no slot is left behind.
+
+        Raises:
+            RuntimeError: One is, and would be for ever; only `clear` helps.
+        """
+        requests = list(self._scheduler.requests)
+        held = sum(len(request.slots) for request in requests)
+        known = {request.id for request in requests} == self._tasks.keys()
+        if not known or held + self._cache.free_slots != self._cache.slots:
+            raise RuntimeError("a request or a slot was left behind")
 
     def step(self) -> list[Event]:
         """Runs the model once, and returns what that brought: schedule → run → sample → update."""

@@ -18,6 +18,7 @@ class ErrorCode(Enum):
     TIME_LIMIT = "time_limit"
     LOADING = "loading"
     DRAINING = "draining"
+    BROKEN = "broken"
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
     INVALID_CONFIG = "invalid_config"
@@ -134,6 +135,15 @@ class DrainingError(ServerError):
     """The server ends and admits nothing new."""
 
     code = ErrorCode.DRAINING
+
+
+class BrokenModelError(ServerError):
+    """A defect has stopped the model; it serves again once it is loaded again."""
+
+    code = ErrorCode.BROKEN
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model {name!r} has failed and must be loaded again")
 
 
 class UnauthenticatedError(ServerError):

@@ -31,13 +31,17 @@ class SlotCache:
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots = slots
         self.capacity = capacity
-        self.lengths = [0] * slots
-        self._tokens: list[list[int]] = [[] for _ in range(slots)]
-        self._free = list(range(slots))
+        self._now = itertools.count(1)
+        self.clear()
+
+    def clear(self) -> None:
+        """Frees all slots, and forgets what they hold."""
+        self.lengths = [0] * self.slots
+        self._tokens: list[list[int]] = [[] for _ in range(self.slots)]
+        self._free = list(range(self.slots))
         self._copies: list[CacheCopy] = []
         # By slot, when what it remembers was last of use; 0 when that is nothing.
-        self._used = [0] * slots
-        self._now = itertools.count(1)
+        self._used = [0] * self.slots
 
     @property
     def free_slots(self) -> int:

@@ -1,5 +1,6 @@
 """A loaded bundle, ready to serve."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpt2flow.server.async_engine import AsyncEngine
@@ -49,9 +50,13 @@ class Model:
     engine: AsyncEngine
     kv_cache_bytes: int
 
-    def start(self) -> None:
-        """Starts what runs requests; for the event loop's thread."""
-        self.engine.start()
+    def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
+        """Starts what runs requests; for the event loop's thread.
+
+        Args:
+            on_broken: Called on that thread if the engine fails for good.
+        """
+        self.engine.start(on_broken)
         self.grammars.start()
 
     async def stop(self, why: str) -> None:

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from gpt2flow.server.config import ModelConfig
-from gpt2flow.server.errors import DrainingError, LoadingError, ModelNotFoundError
+from gpt2flow.server.errors import (
+    BrokenModelError,
+    DrainingError,
+    LoadingError,
+    ModelNotFoundError,
+)
 from gpt2flow.server.manifest import load_bundle
 from gpt2flow.server.memory import trim
 from gpt2flow.server.model import Model, load_model
@@ -87,12 +92,12 @@ class Registry:
     @property
     def ready(self) -> bool:
         """Whether all models are loaded that should be, and requests are accepted."""
-        return bool(self._loaded) and not self.draining
+        return bool(self._loaded) and all(map(self.model_ready, self._loaded))
 
     def model_ready(self, name: str) -> bool | None:
         """Returns whether a model accepts requests, None if there is none of this name."""
         if name in self._loaded:
-            return not self.draining
+            return not (self.draining or self._loaded[name].model.engine.broken)
         return False if name in self._coming else None
 
     async def changed(self) -> None:
@@ -105,12 +110,15 @@ class Registry:
         Raises:
             DrainingError: The server ends.
             LoadingError: The model is not loaded yet.
+            BrokenModelError: It has failed, and was not loaded again since.
             ModelNotFoundError: There is none of this name.
         """
         if self.draining:
             raise DrainingError("the server is shutting down")
         name = name or self.default
         if name in self._loaded:
+            if self._loaded[name].model.engine.broken:
+                raise BrokenModelError(name)
             return self._loaded[name].model, Lease(self._loaded[name])
         if name in self._coming:
             raise LoadingError(f"model {name!r} is loading")
@@ -121,7 +129,8 @@ class Registry:
 
         What runs on a model that is replaced or unloaded ends on it; its memory
         is free after that. A model stays as it is where its path, its
-        fingerprint and its engine's settings do. Not to be called twice at once.
+        fingerprint and its engine's settings do, unless it is broken. Not to be
+        called twice at once.
 
         Raises:
             BundleError: A bundle cannot be served.
@@ -137,7 +146,7 @@ class Registry:
         before, self._loaded = self._loaded, loaded
         for name, each in loaded.items():
             if before.get(name) is not each:
-                each.model.start()
+                each.model.start(self._notify)
         self._notify()
         self._retire([each for name, each in before.items() if loaded.get(name) is not each])
         return Changes(
@@ -152,6 +161,7 @@ class Registry:
         old = self._loaded.get(name)
         if (
             old is not None
+            and not old.model.engine.broken
             and (old.config.path, old.config.engine) == (config.path, config.engine)
             and old.model.bundle.fingerprint == bundle.fingerprint
         ):

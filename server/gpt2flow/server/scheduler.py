@@ -85,11 +85,16 @@ class Scheduler:
     def __init__(self, cache: SlotCache, chunk_size: int) -> None:
         self._cache = cache
         self._chunk_size = chunk_size
-        self._waiting = WaitingRequests()
-        self._running: list[Request] = []  # In the order of admission.
         self._turn = 0
         self._chunks: Counter[str] = Counter()
         self.preemptions = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all requests, and frees all slots, whatever state they are in."""
+        self._waiting = WaitingRequests()
+        self._running: list[Request] = []  # In the order of admission.
+        self._cache.clear()
 
     @property
     def requests(self) -> Iterator[Request]:

@@ -36,6 +36,7 @@ _STATUS = {
     ErrorCode.TIME_LIMIT: grpc.StatusCode.DEADLINE_EXCEEDED,
     ErrorCode.LOADING: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.BROKEN: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
 }
