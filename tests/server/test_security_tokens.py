@@ -105,9 +105,8 @@ async def test_without_a_valid_token_nothing_answers(
     await refused(stub.GenerateStream(pb.GenerateStreamRequest(), metadata=metadata))
     await refused(stub.ListModels(LIST, metadata=metadata))
     await refused(closed.channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
-    reflection = ServerReflectionStub(closed.channel).ServerReflectionInfo
-    request = ServerReflectionRequest(list_services="")
-    await refused(reflection(iter([request]), metadata=metadata))
+    # Nothing is sent: a request that crosses the refusal makes grpc.aio say INTERNAL instead.
+    await refused(ServerReflectionStub(closed.channel).ServerReflectionInfo(metadata=metadata))
 
 
 @pytest.mark.parametrize("header", ["Bearer all", "bearer all", "BEARER  all "])

@@ -17,6 +17,7 @@ from gpt2flow.client.errors import (
     UnavailableError,
     Violation,
 )
+from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.options import (
     BeamSearch,
     Choices,
@@ -57,6 +58,7 @@ __all__ = [
     "Generation",
     "InvalidRequestError",
     "JsonSchema",
+    "Keepalive",
     "Lark",
     "Model",
     "ModelLimits",

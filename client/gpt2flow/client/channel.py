@@ -6,47 +6,57 @@ from pathlib import Path
 import grpc
 
 from gpt2flow.client.errors import SettingsError
+from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.security import Security, Tls
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 64 << 20),
-    # Keepalive finds a dead connection under a stream that is silent; the interval
-    # stays above what servers allow by default (5 minutes without a call).
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # gRPC's own two would be the last signs of life of a stream that is silent for long.
+    ("grpc.http2.max_pings_without_data", 0),
     # A server that was not there is looked for again before the next attempt of a call;
-    # gRPC's own second would let several attempts fail without a look.
+    # gRPC's own second would let several attempts fail without a look. Its minimum stays,
+    # because that is also the time that a connection may take to be made.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
 
-def open_channel(address: str, security: Security) -> grpc.Channel:
+def open_channel(
+    address: str, security: Security, keepalive: Keepalive = Keepalive()
+) -> grpc.Channel:
     """Returns a channel for ordinary code.
 
     Raises:
         SettingsError: A file cannot be read, or the token would leave in plain text.
     """
-    credentials, options = _prepared(address, security)
+    credentials, options = _prepared(address, security, keepalive)
     if credentials is None:
         return grpc.insecure_channel(address, options=options)
     return grpc.secure_channel(address, credentials, options=options)
 
 
-def open_async_channel(address: str, security: Security) -> grpc.aio.Channel:
+def open_async_channel(
+    address: str, security: Security, keepalive: Keepalive = Keepalive()
+) -> grpc.aio.Channel:
     """Returns a channel for asyncio; errors are those of `open_channel`."""
-    credentials, options = _prepared(address, security)
+    credentials, options = _prepared(address, security, keepalive)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def _prepared(
-    address: str, security: Security
+    address: str, security: Security, keepalive: Keepalive
 ) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, int | str]]]:
     """Returns credentials, None for plain text, and options."""
-    options = list(_OPTIONS)
+    timeout_ms = int(keepalive.timeout * 1000)
+    options = [
+        *_OPTIONS,
+        ("grpc.keepalive_time_ms", int(keepalive.seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        # Else it is a minute for a server that still sends, and answers nothing.
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
+    ]
     local = _is_local(address)
     if local:
         # What is for this machine shall not leave it by a proxy of the environment.

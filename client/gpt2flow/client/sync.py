@@ -10,6 +10,7 @@ import grpc
 from gpt2flow.client import requests, results
 from gpt2flow.client.call import Call, Calls
 from gpt2flow.client.channel import open_channel
+from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.options import Options, Prompt
 from gpt2flow.client.retry import Retry
 from gpt2flow.client.security import Security
@@ -29,6 +30,7 @@ class Client:
         timeout: Seconds that a call may take unless it says otherwise, with all its attempts.
         security: TLS and token; the default is plain text without a token.
         retry: When a call is tried again; None is never.
+        keepalive: When a silent connection is taken for dead.
 
     Every method raises a `ClientError`, and sends a request id, its own unless one is given.
 
@@ -43,10 +45,11 @@ class Client:
         timeout: float = 60.0,
         security: Security = Security(),
         retry: Retry | None = Retry(),
+        keepalive: Keepalive = Keepalive(),
     ) -> None:
         token = None if security.token is None else TokenSource(security.token)
         self._calls = Calls(address, timeout, retry, token)
-        self._channel = open_channel(address, security)
+        self._channel = open_channel(address, security, keepalive)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 
     def __enter__(self) -> Self:
