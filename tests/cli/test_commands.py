@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
+
+from gpt2flow.cli import serve
 
 NOBODY = "127.0.0.1:9"
 
@@ -45,6 +48,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         ),
         (["serve", "--model", "x", "--address", "0.0.0.0:0"], 2, "or say --insecure"),
         (["serve", "--model", "x", "--tokens", "t", "--address", "[::]:0"], 2, "or say --insecure"),
+        (["serve", "--config", "open.toml", "--no-insecure"], 2, "or say --insecure"),
         (
             ["serve", "--model", "x", "--tls-certificate", "no.pem", "--tls-key", "no.key"],
             2,
@@ -86,6 +90,9 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
 )
 def test_mistake_is_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[engine]\nthreads = 'x'\n")
+    (tmp_path / "open.toml").write_text(
+        "host = '0.0.0.0'\nmodels = [{name = 'm', path = 'x'}]\nsecurity = {insecure = true}\n"
+    )
     returned, _, err = gpt2flow(*arguments, cwd=tmp_path)
     last = err.strip().splitlines()[-1]
     assert says in last
@@ -112,6 +119,20 @@ def test_mistake_of_a_message_leaves_no_row(tmp_path: Path) -> None:
     assert [r["exit_code"] for r in results] == [2, 2, 2]
     assert "empty" in results[0]["error"]
     assert "session" in results[2]["error"]
+
+
+def test_what_a_file_switches_on_the_command_line_can_switch_off() -> None:
+    app = typer.Typer(add_completion=False)
+    serve.add_commands(app)
+    flags = [
+        option
+        for option in typer.main.get_command(app).params
+        if isinstance(option, typer.core.TyperOption) and option.is_flag
+    ]
+    assert [flag.name for flag in flags] == ["speculation", "insecure"]
+    for flag in flags:
+        assert flag.secondary_opts == [f"--no-{flag.name}"]
+        assert flag.default is None  # Not given is for the file to say.
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -179,12 +179,16 @@ async def test_the_retry_delay_follows_what_was_measured(open_desk: OpenDesk) ->
     [
         ("ipv4:10.1.2.3:4567", "10.1.2.3"),
         ("ipv4:127.0.0.1:4567", "127.0.0.1:4567"),
-        ("ipv6:%5B2001:db8::1%5D:4567", "2001:db8::1"),
+        ("ipv6:%5B2001:db8:0:7::1%5D:4567", "2001:db8:0:7::/64"),
+        ("ipv6:%5B2001:db8:0:7:ffff:ffff:ffff:ffff%5D:4567", "2001:db8:0:7::/64"),
+        ("ipv6:%5B2001:db8:0:8::1%5D:4567", "2001:db8:0:8::/64"),
+        ("ipv6:%5B::ffff:10.1.2.3%5D:4567", "10.1.2.3"),
+        ("ipv6:%5B::ffff:7f00:1%5D:4567", "127.0.0.1:4567"),
         ("ipv6:%5B::1%5D:4567", "[::1]:4567"),
-        ("ipv6:[fe80::1%25eth0]:4567", "fe80::1%eth0"),
+        ("ipv6:[fe80::1%25eth0]:4567", "fe80::/64%eth0"),
         ("unix:/run/gpt2flow.sock", "unix:/run/gpt2flow.sock"),
         ("unix:", "unix:"),
     ],
 )
-def test_a_peer_is_its_host(peer: str, name: str) -> None:
+def test_a_peer_is_its_host_or_its_network(peer: str, name: str) -> None:
     assert peer_name(peer) == name

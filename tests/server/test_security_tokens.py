@@ -35,6 +35,8 @@ models = ["second", "absent"]
 max_requests = 2
 max_priority = -5
 max_new_tokens = 7
+max_candidates = 2
+max_beams = 3
 
 [[token]]
 name = "former"
@@ -187,11 +189,21 @@ async def test_models_are_listed_as_far_as_they_are_open(closed: Running) -> Non
         assert [model.name for model in answer.models] == names
 
 
+def several(n: int = 0, num_beams: int = 0) -> pb.GenerationOptions:
+    stopping = pb.StoppingCriteria(max_new_tokens=1)
+    if n:
+        return pb.GenerationOptions(sampling=pb.SamplingParams(n=n), stopping=stopping)
+    beams = pb.BeamSearchParams(num_beams=num_beams)
+    return pb.GenerationOptions(beam_search=beams, stopping=stopping)
+
+
 @pytest.mark.parametrize(
     "options,text",
     [
         (greedy(8), "options.stopping.max_new_tokens is 8, 'some' may have 7"),
         (greedy(1, priority=1), "options.priority is 1, 'some' may have -5"),
+        (several(n=3), "options.sampling.n is 3, 'some' may have 2"),
+        (several(num_beams=4), "options.beam_search.num_beams is 4, 'some' may have 3"),
     ],
 )
 async def test_more_than_a_token_allows_is_refused(
@@ -204,10 +216,34 @@ async def test_more_than_a_token_allows_is_refused(
         closed.stub.Generate(unary, metadata=SOME),
     ):
         assert await status(call) == (grpc.StatusCode.PERMISSION_DENIED, text)
-    answer = await closed.stub.GenerateStream(
-        pb.GenerateStreamRequest(prompt=PROMPT, options=options), metadata=ALL
-    ).read()
-    assert answer.HasField("delta")
+    stream = pb.GenerateStreamRequest(prompt=PROMPT, options=options)
+    answer = await closed.stub.GenerateStream(stream, metadata=ALL).read()
+    assert answer.WhichOneof("event") in {"delta", "end"}
+
+
+async def test_all_that_a_token_does_not_allow_is_named_at_once(closed: Running) -> None:
+    options = greedy(8, priority=2)
+    options.sampling.n = 3
+    request = pb.GenerateRequest(model="second", prompts=[PROMPT], options=options)
+    code, text, detail = await failure(closed.stub.Generate(request, metadata=SOME))
+    assert code == grpc.StatusCode.PERMISSION_DENIED
+    assert text == (
+        "options.sampling.n is 3, 'some' may have 2; "
+        "options.stopping.max_new_tokens is 8, 'some' may have 7; "
+        "options.priority is 2, 'some' may have -5"
+    )
+    assert [(each.field, each.description) for each in detail.field_violations] == [
+        ("options.sampling.n", "is 3, 'some' may have 2"),
+        ("options.stopping.max_new_tokens", "is 8, 'some' may have 7"),
+        ("options.priority", "is 2, 'some' may have -5"),
+    ]
+
+
+@pytest.mark.parametrize("options", [several(n=2), several(num_beams=3)])
+async def test_what_a_token_allows_is_done(closed: Running, options: pb.GenerationOptions) -> None:
+    request = pb.GenerateRequest(model="second", prompts=[PROMPT], options=options)
+    answer = await closed.stub.Generate(request, metadata=SOME)
+    assert answer.results[0].usage.completion_tokens
 
 
 async def test_defaults_are_lowered_to_what_a_token_allows(closed: Running) -> None:

@@ -13,7 +13,10 @@ from gpt2flow.server.tokens import make_token, read_tokens
 DIGEST = "0" * 64
 GOOD = f"[[token]]\nname = 'a'\nsha256 = '{DIGEST}'\n"
 SECOND = "[[token]]\nname = 'b'\n"
-FIELDS = "name, sha256, models, max_requests, max_priority, max_new_tokens, expires"
+FIELDS = (
+    "name, sha256, models, max_requests, max_priority, max_new_tokens, max_candidates, "
+    "max_beams, expires"
+)
 
 
 def test_a_made_token_is_one_that_its_entry_knows(tmp_path: Path) -> None:
@@ -22,9 +25,9 @@ def test_a_made_token_is_one_that_its_entry_knows(tmp_path: Path) -> None:
     assert token not in entry
     assert make_token("shop-agent")[0] != token
     path = tmp_path / "tokens.toml"
-    path.write_text(GOOD + entry + "max_requests = 3\nmodels = ['m']\n")
+    path.write_text(GOOD + entry + "max_requests = 3\nmax_candidates = 2\nmax_beams = 4\n")
     caller = read_tokens(path).caller_of(token)
-    assert caller == Caller("shop-agent", models=frozenset({"m"}), max_requests=3)
+    assert caller == Caller("shop-agent", max_requests=3, max_candidates=2, max_beams=4)
     with pytest.raises(UnauthenticatedError):
         read_tokens(path).caller_of(token[:-1])
 
@@ -64,6 +67,8 @@ def test_names_that_no_entry_may_have(name: str) -> None:
         (GOOD + "max_requests = true", "max_requests: Input should be a valid integer"),
         (GOOD + "max_priority = 101", "max_priority: Input should be less than or equal to 100"),
         (GOOD + "max_new_tokens = '5'", "max_new_tokens: Input should be a valid integer"),
+        (GOOD + "max_candidates = 0", "max_candidates: Input should be greater than or equal to 1"),
+        (GOOD + "max_beams = 1.5", "max_beams: Input should be a valid integer"),
         (GOOD + "models = []", "models: List should have at least 1 item"),
         (GOOD + "models = 'm'", "models: Input should be a valid list"),
         (GOOD + "expires = 2030-01-01", "expires: Input should be a valid datetime"),

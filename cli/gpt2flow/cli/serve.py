@@ -100,8 +100,13 @@ def serve(
         Path | None, typer.Option(help="TOML file: clients must send a token that is in it.")
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Plain text on addresses that others can reach.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--insecure/--no-insecure",
+            help="Plain text on addresses that others can reach.",
+            show_default="no-insecure",
+        ),
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written when ready: the bound port, one line.")
     ] = None,
@@ -161,7 +166,7 @@ def serve(
             "security.tls_key": tls_key,
             "security.tls_client_ca": tls_client_ca,
             "security.tokens": tokens,
-            "security.insecure": insecure or None,
+            "security.insecure": insecure,
         }
         source = ConfigSource(file=config, given=given)
         on_ready = None if ready_file is None else lambda p: _announce(ready_file, p)

@@ -13,6 +13,8 @@ class Caller:
         max_requests: Requests that it may have unfinished at the same time; None is no limit.
         max_priority: The highest priority that it may ask for; None is no limit but that of all.
         max_new_tokens: The most that it may ask for; None is no limit but the context.
+        max_candidates: Of one request, likewise; None is no limit but that of all.
+        max_beams: Of one request, likewise.
     """
 
     name: str
@@ -20,6 +22,8 @@ class Caller:
     max_requests: int | None = None
     max_priority: int | None = None
     max_new_tokens: int | None = None
+    max_candidates: int | None = None
+    max_beams: int | None = None
 
     def may_use(self, model: str) -> bool:
         """Returns whether a model of this name is open to it."""

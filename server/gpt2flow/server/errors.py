@@ -153,9 +153,13 @@ class UnauthenticatedError(ServerError):
 
 
 class PermissionDeniedError(ServerError):
-    """Who sends the request is known, and may not do this."""
+    """Who sends the request is known, and may not do this; `violations` names what fields ask."""
 
     code = ErrorCode.PERMISSION_DENIED
+
+    def __init__(self, message: str, violations: Sequence[FieldViolation] = ()) -> None:
+        super().__init__(message)
+        self.violations = tuple(violations)
 
 
 class ConfigError(ServerError):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from gpt2flow.server.caller import Caller
-from gpt2flow.server.errors import OverloadedError, PermissionDeniedError
-from gpt2flow.server.params import GenerationParams
+from gpt2flow.server.errors import FieldViolation, OverloadedError, PermissionDeniedError
+from gpt2flow.server.params import BeamSearchParams, GenerationParams
 
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -27,25 +27,37 @@ def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
     """Returns the options as a caller may have them: defaults are lowered, wishes are refused.
 
     Raises:
-        PermissionDeniedError: The request asks for more than its caller may.
+        PermissionDeniedError: The request asks for more than its caller may; names all of it.
     """
-    if caller.max_new_tokens is None and caller.max_priority is None:
-        return params
-    most = caller.max_new_tokens
-    asked = params.stopping.max_new_tokens
-    if most is not None and asked is not None and asked > most:
-        raise PermissionDeniedError(
-            f"options.stopping.max_new_tokens is {asked}, {caller.name!r} may have {most}"
-        )
-    if caller.max_priority is not None and params.priority > max(caller.max_priority, 0):
-        raise PermissionDeniedError(
-            f"options.priority is {params.priority}, {caller.name!r} may have {caller.max_priority}"
-        )
+    found = [
+        FieldViolation(field, f"is {asked}, {caller.name!r} may have {most}")
+        for field, asked, most in _asked(caller, params)
+        if most is not None and asked is not None and asked > most
+    ]
+    if found:
+        text = "; ".join(f"{each.field} {each.description}" for each in found)
+        raise PermissionDeniedError(text, found)
     return replace(
         params,
-        stopping=replace(params.stopping, ceiling=most),
+        stopping=replace(params.stopping, ceiling=caller.max_new_tokens),
         priority=lowered(caller, params.priority),
     )
+
+
+def _asked(
+    caller: Caller, params: GenerationParams
+) -> Iterator[tuple[str, int | None, int | None]]:
+    """Yields what a request asks for: the field, its value, and what the caller may have."""
+    decoding = params.decoding
+    if isinstance(decoding, BeamSearchParams):
+        yield "options.beam_search.num_beams", decoding.num_beams, caller.max_beams
+    else:
+        yield "options.sampling.n", decoding.n, caller.max_candidates
+    max_new_tokens = params.stopping.max_new_tokens
+    yield "options.stopping.max_new_tokens", max_new_tokens, caller.max_new_tokens
+    # Not to have asked for a priority is to have asked for 0, which is lowered.
+    asked = params.priority if params.priority > 0 else None
+    yield "options.priority", asked, caller.max_priority
 
 
 def lowered(caller: Caller, priority: int = 0) -> int:

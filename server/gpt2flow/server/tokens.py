@@ -57,6 +57,8 @@ class _Entry(BaseModel):
     max_requests: int | None = Field(default=None, ge=1)
     max_priority: int | None = Field(default=None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     max_new_tokens: int | None = Field(default=None, ge=1)
+    max_candidates: int | None = Field(default=None, ge=1)
+    max_beams: int | None = Field(default=None, ge=1)
     expires: AwareDatetime | None = None
 
     def caller(self) -> Caller:
@@ -66,6 +68,8 @@ class _Entry(BaseModel):
             max_requests=self.max_requests,
             max_priority=self.max_priority,
             max_new_tokens=self.max_new_tokens,
+            max_candidates=self.max_candidates,
+            max_beams=self.max_beams,
         )
 
 

@@ -14,6 +14,9 @@ CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 # gRPC fills these in from a certificate that it has checked, and from no other.
 _CERTIFIED_NAMES = ("x509_common_name", "x509_subject_alternative_name")
 
+# Of an IPv6 address, so many bits at its start are a network; the others are the host's to choose.
+_NETWORK_BITS = 64
+
 
 def caller_of(context: Context) -> Caller:
     """Returns who sends this request: whom its credentials name, else the connection's peer.
@@ -40,12 +43,22 @@ def _certified_name(context: Context) -> str | None:
 def peer_name(peer: str) -> str:
     """Returns what tells a peer of gRPC from others: its host.
 
-    Clients of this machine are told apart by their ports, since they share the host. Peers
-    that are no internet addresses, such as those of a Unix socket, stay as they are.
+    Of IPv6 that is the network of 64 bits, in which a host may take any address; one that
+    stands for an IPv4 address is that. Clients of this machine are told apart by their ports,
+    since they share the host. Peers that are no internet addresses, such as those of a Unix
+    socket, stay as they are.
     """
     family, _, address = unquote(peer).partition(":")
     if family not in {"ipv4", "ipv6"}:
         return peer
-    host = address.rpartition(":")[0].strip("[]")
-    local = ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    return address if local else host
+    host, _, port = address.rpartition(":")
+    ip = ipaddress.ip_address(host.strip("[]"))
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip.is_loopback:
+        return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    network = str(ipaddress.IPv6Network((int(ip), _NETWORK_BITS), strict=False))
+    # The same link-local network is another one on another link.
+    return f"{network}%{ip.scope_id}" if ip.scope_id else network

@@ -17,6 +17,7 @@ from gpt2flow.server.errors import (
     FieldViolation,
     InvalidRequestError,
     OverloadedError,
+    PermissionDeniedError,
     ServerError,
 )
 from gpt2flow.server.servicer.decoding import Undecodable
@@ -91,7 +92,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
 
 def _detail(error: ServerError) -> AnyMessage | None:
     detail = AnyMessage()
-    if isinstance(error, InvalidRequestError):
+    if isinstance(error, InvalidRequestError | PermissionDeniedError) and error.violations:
         detail.Pack(_bad_request(error.violations))
         return detail
     if isinstance(error, OverloadedError):
