@@ -1,15 +1,18 @@
 """What one request may ask for: errors name the field, its size and the limit."""
 
+import threading
 from dataclasses import fields
 from typing import Any
 
 import grpc
 import pytest
+from tests.server.conftest import CONTEXT
 from tests.server.serving import PROMPT, Running, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import ConfigError
 from gpt2flow.server.request_limits import RequestLimits
+from gpt2flow.server.tokenizer import Tokenizer
 
 LIMITS = RequestLimits()
 
@@ -98,6 +101,53 @@ async def test_one_call_scores_so_many_continuations(running: Running) -> None:
     )
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert bad_fields(detail) == ["continuations"]
+
+
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, encoded = Tokenizer.encode, list[str]()
+
+    def noted(tokenizer: Tokenizer, text: str) -> list[int]:
+        encoded.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", noted)
+    tokenizer = running.model.tokenizer
+    longest = max(len(tokenizer.piece(i)) for i in range(tokenizer.vocabulary_size))
+    long = pb.Prompt(text="x" * (longest * CONTEXT + 1))
+    code, text, detail = await failure(
+        running.stub.Generate(pb.GenerateRequest(prompts=[long, PROMPT], options=greedy(5)))
+    )
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == ["options.stopping.max_new_tokens"]
+    assert text == (
+        f"options.stopping.max_new_tokens: prompt (at least {CONTEXT + 1} tokens) and "
+        f"max_new_tokens (5) together exceed the model's context of {CONTEXT} tokens"
+    )
+    code, text, detail = await failure(
+        running.stub.Score(pb.ScoreRequest(prompt=PROMPT, continuations=[PROMPT, long]))
+    )
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == ["continuations[1]"]
+    assert f"continuation (at least {CONTEXT + 1})" in text
+    assert encoded == [PROMPT.text]
+
+
+async def test_a_long_text_is_not_tokenised_by_the_event_loop(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, threads = Tokenizer.encode, set[int]()
+
+    def noted(tokenizer: Tokenizer, text: str) -> list[int]:
+        threads.add(threading.get_ident())
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", noted)
+    long = pb.Prompt(text="x" * 1025)
+    await failure(running.stub.Generate(pb.GenerateRequest(prompts=[long], options=greedy(5))))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_a_message_that_is_too_long_says_so(running: Running) -> None:

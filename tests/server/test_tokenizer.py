@@ -1,16 +1,22 @@
 """Text to tokens and back, byte for byte."""
 
 import itertools
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HfTokenizer
-from tokenizers import decoders, models, normalizers
 
 from gpt2flow.server.tokenizer import TextStream, Tokenizer
 
+dropping = pre_tokenizers.Sequence(
+    [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+)
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
@@ -31,6 +37,46 @@ def test_tokens_tell_their_bytes(tokenizer: Tokenizer, text: str) -> None:
     tokens = tokenizer.tokenize(text)
     assert b"".join(token.piece for token in tokens) == data
     assert all(data[token.start : token.end] == token.piece for token in tokens)
+
+
+@given(texts)
+def test_a_text_has_at_least_the_tokens_that_its_size_says(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.least_tokens(text) <= len(tokenizer.encode(text))
+    longest = max(len(tokenizer.piece(i)) for i in range(tokenizer.vocabulary_size))
+    assert tokenizer.least_tokens("é" * longest) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": normalizers.Strip()},
+        {"pre_tokenizer": pre_tokenizers.Whitespace()},
+        {"pre_tokenizer": dropping},
+        {"added": AddedToken("<|gap|>", lstrip=True)},
+    ],
+)
+def test_the_size_says_nothing_where_text_may_be_left_out(
+    bundle: Path, changes: dict[str, Any]
+) -> None:
+    library = HfTokenizer.from_file(str(bundle / "tokenizer.json"))
+    if "added" in changes:
+        library.add_tokens([changes["added"]])
+    else:
+        [(name, value)] = changes.items()
+        setattr(library, name, value)
+    assert Tokenizer(library.to_str()).least_tokens("é" * 1000) == 0
+
+
+def test_other_threads_run_while_a_text_is_tokenised(tokenizer: Tokenizer) -> None:
+    text = "word " * 20_000
+    thread = threading.Thread(target=tokenizer.encode, args=(text,))
+    turns = 0
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0)
+        turns += 1
+    # With the interpreter held it would be a few: before it begins, and after it ends.
+    assert turns > 100
 
 
 def test_special_tokens_are_recognised_and_written_out(tokenizer: Tokenizer) -> None:

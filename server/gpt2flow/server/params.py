@@ -172,8 +172,10 @@ def validate(params: GenerationParams, limits: Limits) -> None:
         raise InvalidRequestError(violations)
 
 
-def resolve_max_new_tokens(prompt_tokens: int, stopping: StoppingParams, limits: Limits) -> int:
-    """Returns how many tokens a candidate may get after a prompt of this length.
+def resolve_max_new_tokens(
+    prompt_tokens: int, stopping: StoppingParams, limits: Limits, *, at_least: bool = False
+) -> int:
+    """Returns how many tokens a candidate may get after a prompt of this length, or at least this.
 
     Raises:
         InvalidRequestError: The context cannot hold prompt and new tokens.
@@ -186,8 +188,8 @@ def resolve_max_new_tokens(prompt_tokens: int, stopping: StoppingParams, limits:
     if wanted > room:
         raise InvalidRequestError.of(
             "options.stopping.max_new_tokens",
-            f"prompt ({prompt_tokens} tokens) and max_new_tokens ({wanted}) together exceed the "
-            f"model's context of {limits.context_length} tokens",
+            f"prompt ({'at least ' * at_least}{prompt_tokens} tokens) and max_new_tokens "
+            f"({wanted}) together exceed the model's context of {limits.context_length} tokens",
         )
     return wanted
 

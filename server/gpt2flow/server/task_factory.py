@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpt2flow.server.constraint import Constraint, GrammarError
-from gpt2flow.server.errors import InvalidRequestError, Violations
+from gpt2flow.server.errors import FieldViolation, InvalidRequestError, Violations
 from gpt2flow.server.generation.beams import BeamTask
 from gpt2flow.server.generation.sampling import SamplingTask
 from gpt2flow.server.generation.scoring import ScoreTask
@@ -39,7 +39,7 @@ class Prompt:
     """
 
     field: str
-    input: str | tuple[int, ...] | None
+    input: str | Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,9 @@ class TaskFactory:
         resolved = []
         for prompt in prompts:
             with violations:
+                # A text may have megabytes: most of what is too long shows without its tokens.
+                least = self._least_tokens(prompt)
+                resolve_max_new_tokens(least, params.stopping, self._limits, at_least=True)
                 ids = self._encode(prompt)
                 limit = resolve_max_new_tokens(len(ids), params.stopping, self._limits)
                 resolved.append(ResolvedPrompt(prompt, ids, limit))
@@ -187,20 +190,18 @@ class TaskFactory:
         violations.raise_if_any()
         if not continuations:
             violations.add("continuations", "must have at least one entry")
+        least = [self._least_tokens(each) for each in (prompt, *continuations)]
+        if max(least) > self._limits.context_length:
+            violations.extend(self._too_long(continuations, least, "at least "))
+            violations.raise_if_any()
         encoded = []
         for each in (prompt, *continuations):
             with violations:
                 encoded.append(self._encode(each))
         violations.raise_if_any()
-        ids, *endings = encoded
-        for continuation, ending in zip(continuations, endings, strict=True):
-            if len(ids) + len(ending) > self._limits.context_length:
-                violations.add(
-                    continuation.field,
-                    f"prompt ({len(ids)} tokens) and continuation ({len(ending)}) together exceed "
-                    f"the model's context of {self._limits.context_length} tokens",
-                )
+        violations.extend(self._too_long(continuations, [len(ids) for ids in encoded]))
         violations.raise_if_any()
+        ids, *endings = encoded
         return ScoreTask(self._request(ids, 1, priority, arrival), endings)
 
     def _generation_task(self, generation: Generation, arrival: Arrival) -> Task:
@@ -224,6 +225,23 @@ class TaskFactory:
             priority=priority,
             deadline=arrival.deadline,
         )
+
+    def _too_long(
+        self, continuations: Sequence[Prompt], lengths: Sequence[int], about: str = ""
+    ) -> Iterator[FieldViolation]:
+        """Yields the continuations that the context cannot hold with the prompt, the first."""
+        size, *sizes = lengths
+        for continuation, own in zip(continuations, sizes, strict=True):
+            if size + own > self._limits.context_length:
+                yield FieldViolation(
+                    continuation.field,
+                    f"prompt ({about}{size} tokens) and continuation ({about}{own}) together "
+                    f"exceed the model's context of {self._limits.context_length} tokens",
+                )
+
+    def _least_tokens(self, prompt: Prompt) -> int:
+        given = prompt.input or ()
+        return self._tokenizer.least_tokens(given) if isinstance(given, str) else len(given)
 
     def _encode(self, prompt: Prompt) -> list[int]:
         given = prompt.input or ()

@@ -1,10 +1,11 @@
 """Text to tokens and back: byte-exact, incremental, aware of stop strings."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tokenizers import AddedToken, decoders
 from tokenizers import Tokenizer as HfTokenizer
@@ -27,22 +28,23 @@ class Tokenizer:
         json: The file's content, for libraries that read it themselves.
     """
 
-    def __init__(self, json: str) -> None:
+    def __init__(self, content: str) -> None:
         """Reads the content of a `tokenizer.json`.
 
         Raises:
             ValueError: It is not a byte-level tokenizer, or cannot be read.
         """
         try:
-            self._tokenizer = HfTokenizer.from_str(json)
+            self._tokenizer = HfTokenizer.from_str(content)
         except Exception as error:  # The library raises bare Exception.
             raise ValueError(f"not a tokenizer: {error}") from error
         if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
             raise ValueError("not a byte-level tokenizer: wrong decoder")  # noqa: TRY004
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.json = json
+        self.json = content
         self._pieces = _pieces(self._tokenizer)
+        self._longest = max(map(len, self._pieces)) if self._keeps_all_bytes() else None
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -56,8 +58,16 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text; special tokens written out in it are recognised."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # A batch of one: for a single text, the library holds on to the interpreter.
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return ids
+
+    def least_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has at least, by its size; 0 where that says nothing."""
+        if self._longest is None:
+            return 0
+        return -(-len(text.encode()) // self._longest)
 
     def piece(self, token_id: int) -> bytes:
         """Returns the bytes of one token; none for an id that the vocabulary leaves unused."""
@@ -69,7 +79,7 @@ class Tokenizer:
 
     def tokenize(self, text: str) -> list[Token]:
         """Returns the tokens of a text with their places."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        [encoding] = self._tokenizer.encode_batch([text], add_special_tokens=False)
         pieces = [self.piece(token_id) for token_id in encoding.ids]
         if b"".join(pieces) == text.encode():
             return list(_consecutive(encoding.ids, pieces))
@@ -83,6 +93,16 @@ class Tokenizer:
                 encoding.ids, pieces, encoding.offsets, strict=True
             )
         ]
+
+    def _keeps_all_bytes(self) -> bool:
+        """Returns whether each byte of a text is in a token: nothing is changed or left out."""
+        added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
+        return (
+            self._tokenizer.normalizer is None
+            and not any(token.lstrip or token.rstrip for token in added.values())
+            and {bytes([byte]) for byte in range(256)} <= set(self._pieces)
+            and _splits_only(json.loads(self.json)["pre_tokenizer"])
+        )
 
 
 class TextStream:
@@ -171,6 +191,19 @@ def _pieces(tokenizer: HfTokenizer) -> list[bytes]:
         else:
             raise ValueError(f"not a byte-level tokenizer: token {token_id} is {token!r}")
     return pieces
+
+
+def _splits_only(pre_tokenizer: Mapping[str, Any] | None) -> bool:
+    """Returns whether a text is made bytes and split, with nothing taken away from it."""
+    match pre_tokenizer:
+        case {"type": "ByteLevel"}:
+            return True
+        case {"type": "Sequence", "pretokenizers": [*before, {"type": "ByteLevel"}]}:
+            kinds = {"Split", "Punctuation", "Digits"}
+            return all(
+                each["type"] in kinds and each.get("behavior") != "Removed" for each in before
+            )
+    return False
 
 
 def _byte_of_character() -> dict[str, int]:

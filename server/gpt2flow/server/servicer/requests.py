@@ -24,7 +24,7 @@ _EARLY_STOPPING = {
 def read_prompt(field: str, message: pb.Prompt) -> Prompt:
     """Returns a prompt; whether it has any input is for the caller to check."""
     if message.WhichOneof("input") == "tokens":
-        return Prompt(field, tuple(message.tokens.ids))
+        return Prompt(field, message.tokens.ids)
     return Prompt(field, message.text)
 
 

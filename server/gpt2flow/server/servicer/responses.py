@@ -19,7 +19,7 @@ from gpt2flow.server.results import (
     Usage,
 )
 from gpt2flow.server.sequence import FinishReason
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer import Token, Tokenizer
 
 _FINISH_REASON = {
     FinishReason.EOS: pb.FINISH_REASON_EOS,
@@ -179,3 +179,13 @@ def _struct(fields: dict[str, Any]) -> Struct:
     struct = Struct()
     struct.update(fields)
     return struct
+
+
+def write_tokens(tokens: Iterable[Token]) -> pb.TokenizeResponse:
+    """Returns the tokens of a text."""
+    return pb.TokenizeResponse(
+        tokens=[
+            pb.Token(id=token.id, piece=token.piece, start=token.start, end=token.end)
+            for token in tokens
+        ]
+    )
