@@ -7,8 +7,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.faults.client import assert_serving, canary, generate, greedy
+from tests.faults.client import assert_serving, canary, eventually, generate, greedy
 from tests.faults.process import server_process
+
+REQUESTS = 50
+# Pools keep as many threads as were busy at once; never one a line.
+POOLED = 8
 
 
 @contextmanager
@@ -32,10 +36,15 @@ def test_a_log_that_cannot_be_written(
 ) -> None:
     with log() as descriptor, server_process(bundle, tmp_path, stderr=descriptor) as server:
         answer = canary(server.address)
-        for _ in range(20):
+        before = server.footprint()
+        for _ in range(REQUESTS):
             with pytest.raises(grpc.RpcError):
                 generate(server.address, greedy(0))
-        assert canary(server.address) == answer
+            # Not one is lost.
+            assert canary(server.address) == answer
+        # That a client has closed its connection is noticed a moment later.
+        eventually(lambda: server.footprint().descriptors <= before.descriptors)
+        assert server.footprint().threads <= before.threads + POOLED
         assert_serving(server.address)
         server.terminate()
         assert server.process.wait(60) == 0
