@@ -1,15 +1,17 @@
 """Guesses save runs of the model and change no token; where they do not pay, they end."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.server.asking import GREEDY, PROMPT, greedy
 from tests.server.conftest import Bench
 
+from gpt2flow.server.generation import candidate
 from gpt2flow.server.generation.prompt_lookup import PromptLookup
 from gpt2flow.server.model_runner import ModelRunner
 from gpt2flow.server.params import (
@@ -136,6 +138,54 @@ def test_sampled_tokens_are_those_of_the_same_seed(
     for ours, theirs in zip(speculative.candidates, expected, strict=True):
         assert ours.token_ids == theirs.token_ids
         assert logprobs(ours) == pytest.approx(logprobs(theirs), abs=1e-4)
+
+
+def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
+    make_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a grammar that forces some tokens, leaves others free, and with stop strings."""
+    # The vocabulary is so small that no grammar allows more.
+    monkeypatch.setattr(candidate, "_FREE_CHOICE", 1)
+    accepted: Counter[str] = Counter()
+
+    @settings(deadline=None, derandomize=True, max_examples=100)
+    @given(
+        grammar=st.sampled_from(["(ab ?cd, )+", "([ab][xy][ab] please )+", "[ab]+", "(?s:.)*"]),
+        decoding=st.builds(
+            SamplingParams,
+            temperature=st.sampled_from([0, 0.2]),
+            seed=st.just(3),
+            repetition_penalty=st.sampled_from([1.0, 0.3]),
+        ),
+        stopping=st.builds(
+            StoppingParams,
+            max_new_tokens=st.integers(30, 50),
+            min_new_tokens=st.sampled_from([0, 9]),
+            stop_strings=st.sampled_from([(), ("bb",), ("please a", "cd, ab")]),
+        ),
+        output=st.builds(OutputParams, logprobs=st.booleans()),
+        draft_tokens=st.sampled_from([1, 4, 9]),
+    )
+    def check(grammar: str, draft_tokens: int, **params: Any) -> None:
+        constraint = ConstraintParams(ConstraintKind.REGEX, (grammar,))
+        results = []
+        for drafts in (0, draft_tokens):
+            bench = make_bench()
+            bench.factory._draft_tokens = drafts
+            results.append(bench.run(PROMPT * 5, GenerationParams(constraint=constraint, **params)))
+            bench.assert_all_free()
+        [expected], [ours] = (result.candidates for result in results)
+        told = ("token_ids", "text", "finish_reason", "stop_string")
+        assert [getattr(ours, name) for name in told] == [getattr(expected, name) for name in told]
+        if params["output"].logprobs:
+            assert logprobs(ours) == pytest.approx(logprobs(expected), abs=1e-3)
+        usage = results[1].usage
+        assert usage.forced_tokens == results[0].usage.forced_tokens
+        accepted["tokens"] += usage.accepted_tokens
+        accepted["beside forced ones"] += usage.accepted_tokens * (usage.forced_tokens > 0)
+
+    check()
+    assert min(accepted["tokens"], accepted["beside forced ones"]) > 0
 
 
 def test_nothing_is_guessed_before_the_candidates_part(bench: Bench) -> None:
