@@ -118,6 +118,17 @@ def test_a_search_goes_on_although_all_of_the_likeliest_end(
     assert bench.tokens(PROMPT, params) == expected
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("penalty", [-100.0, 100.0])
+def test_extreme_penalties_leave_the_range_of_numbers_and_the_search_ends(
+    bench: Bench, penalty: float
+) -> None:
+    decoding = BeamSearchParams(num_beams=2, num_return_sequences=2, length_penalty=penalty)
+    stopping = StoppingParams(max_new_tokens=40, ignore_eos=True)
+    tokens = bench.tokens(PROMPT, GenerationParams(decoding=decoding, stopping=stopping))
+    assert [len(each) for each in tokens] == [40, 40]
+
+
 def log_likelihood(model: GPT2LMHeadModel, prompt: list[int], tokens: list[int]) -> float:
     with torch.no_grad():
         logprobs = model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)

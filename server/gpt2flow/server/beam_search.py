@@ -166,7 +166,10 @@ class BeamSearch(Generic[State]):
 
     def _rank(self, score: np.float32, length: int) -> np.float32:
         """Returns what a hypothesis of so many produced tokens is ranked by."""
-        return np.float32(score / np.float32(max(length, 1) ** self._params.length_penalty))
+        # Extreme penalties leave the range of the numbers, and nothing to rank by.
+        with np.errstate(over="ignore", divide="ignore"):
+            divisor = np.float32(np.float64(max(length, 1)) ** self._params.length_penalty)
+            return np.float32(score / divisor)
 
     def _cannot_improve(self, best_running: np.float32, length: int) -> bool:
         """Whether no running hypothesis is expected to get among the ended ones."""
