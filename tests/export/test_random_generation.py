@@ -130,7 +130,7 @@ def engine_tokens(
     eos: int,
 ) -> list[list[list[int]]]:
     """Returns what the engine makes of all prompts, best first."""
-    config, tokenizer = model.config, Tokenizer(model.tokenizer_json)
+    config, tokenizer = model.config, Tokenizer(model.tokenizer_json.encode())
     cache = SlotCache(SLOTS, config.n_positions)
     engine = Engine(model.runner, cache, Scheduler(cache, chunk))
     factory = TaskFactory(
@@ -144,7 +144,7 @@ def engine_tokens(
         ),
         eos_token_id=eos,
         tokenizer=tokenizer,
-        grammars=GrammarCompiler(tokenizer.json, config.vocab_size, eos),
+        grammars=GrammarCompiler(tokenizer, config.vocab_size, eos),
         next_id=itertools.count().__next__,
     )
     for prompt, request in zip(prompts, requests, strict=True):

@@ -126,7 +126,7 @@ def limits(vocabulary_size: int) -> Limits:
 
 @pytest.fixture(scope="session")
 def grammars(tokenizer: Tokenizer, vocabulary_size: int) -> GrammarCompiler:
-    return GrammarCompiler(tokenizer.json, vocabulary_size, EOS)
+    return GrammarCompiler(tokenizer, vocabulary_size, EOS)
 
 
 @dataclass

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask
 from tests.server.conftest import EOS
+from tokenizers import Tokenizer as HfTokenizer
 
-from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError
+from gpt2flow.server.constraint import Constraint, GrammarCompiler, GrammarError, write_grammar
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 from gpt2flow.server.tokenizer import Tokenizer
 
@@ -170,3 +173,45 @@ def test_a_token_that_is_not_admitted_is_an_error(
 def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> None:
     constraint = grammars.compile(params("lark", 'start: <|user|> "hi"'))
     assert constraint.allowed().tolist() == [1]
+
+
+def vocabulary(tokenizer: Tokenizer) -> HfTokenizer:
+    """Returns the tokenizer with a token added that is text, and one that is not."""
+    library = HfTokenizer.from_buffer(tokenizer.json)
+    library.add_tokens(["blue cup"])
+    library.add_special_tokens(["<|end of turn|>"])
+    return library
+
+
+@pytest.mark.parametrize(
+    "kind,source",
+    [
+        ("json_schema", SCHEMA),
+        ("regex", r"(Where is|a blue cup|<\|end of turn\|>) [a-z]{2,5}!"),
+        ("lark", 'start: "订单 blue cup " /[0-9]+/ "<|user|> is late, thanks"'),
+        ("lark", "start: /[a-z]+/ <|user|> /[0-9]{3}/"),
+    ],
+)
+def test_the_vocabulary_is_the_one_that_llguidance_reads_itself(
+    tokenizer: Tokenizer, kind: str, source: str
+) -> None:
+    library = vocabulary(tokenizer)
+    size = library.get_vocab_size() + 5
+    ours = GrammarCompiler(Tokenizer(library.to_str().encode()), size, EOS)
+    theirs = LLTokenizer(library.to_str(), n_vocab=size, eos_token=EOS)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        constraint = ours.compile(params(kind, source))
+        matcher = LLMatcher(theirs, write_grammar(params(kind, source)), log_level=0)
+        oracle = Constraint(matcher, allocate_token_bitmask(1, size), size)
+        for _ in range(40):
+            forced = constraint.forced()
+            assert forced == oracle.forced()
+            allowed = constraint.allowed()
+            np.testing.assert_array_equal(allowed, oracle.allowed())
+            token = forced[0] if forced else int(rng.choice(allowed))
+            constraint.advance(token)
+            oracle.advance(token)
+            assert constraint.complete == oracle.complete
+            if constraint.complete:
+                break

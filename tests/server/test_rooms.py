@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "logits": {"params", "ranking"},
     "sampler": {"params", "logits"},
     "beam_search": {"sequence", "kv_cache", "params"},
-    "constraint": {"params"},
+    "constraint": {"params", "tokenizer"},
     "grammar_worker": set(),
     "grammar_process": {"errors"},
     "grammar_line": {"errors", "params", "forecast"},

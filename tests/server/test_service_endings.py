@@ -1,6 +1,7 @@
 """Calls that are cancelled, late or drained free what they held."""
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,35 @@ async def test_what_is_there_when_the_time_is_up(running: Running, *, by_deadlin
     [candidate] = response.results[0].candidates
     assert candidate.finish_reason == pb.FINISH_REASON_TIME_LIMIT
     assert candidate.text
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+async def test_the_first_prompt_that_fails_ends_the_call(running: Running, bad: int) -> None:
+    """The others would run for as long as the test: they are held before their next step."""
+    engine: Any = running.model.engine._engine
+    may_run, begin, decode = threading.Event(), engine._begin, engine._runner.decode
+
+    def failing(task: Any) -> Any:
+        if list(task.request.prompt) == [9, 9, 9]:
+            raise RuntimeError("no such luck")
+        return begin(task)
+
+    def held(*args: Any) -> Any:
+        assert may_run.wait(60)
+        return decode(*args)
+
+    engine._begin, engine._runner.decode = failing, held
+    prompts = [PROMPT, PROMPT]
+    prompts.insert(bad, pb.Prompt(tokens=pb.TokenIds(ids=[9, 9, 9])))
+    call = running.stub.Generate(pb.GenerateRequest(prompts=prompts, options=greedy(70)))
+    try:
+        async with asyncio.timeout(20):
+            code, _, _ = await failure(call)
+        assert code == grpc.StatusCode.INTERNAL
+        assert not running.model.engine._live
+    finally:
+        may_run.set()
+    await running.all_free()
 
 
 # --- Shutting down --------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Gpt2FlowEngine(Worker):
             ),
             eos_token_id=shape.eos_token_id,
             tokenizer=tokenizer,
-            grammars=GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id),
+            grammars=GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id),
             next_id=count().__next__,
         )
         return {

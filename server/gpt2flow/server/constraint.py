@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
+from gpt2flow.server.tokenizer import Tokenizer
 
 # Grammars with a source of at most so many characters, and longer ones, that are kept.
 _SMALL = 4096
@@ -97,24 +98,26 @@ class GrammarCompiler:
         setup: What another process needs to compile the same grammars.
     """
 
-    def __init__(self, tokenizer_json: str, vocabulary_size: int, eos_token_id: int) -> None:
-        """Reads the tokenizer.
+    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_token_id: int) -> None:
+        """Makes llguidance's tables of the vocabulary.
 
         Args:
-            tokenizer_json: The content of `tokenizer.json`.
+            tokenizer: Of the model.
             vocabulary_size: Of the model; it may exceed the tokenizer's.
             eos_token_id: The end-of-text token.
         """
-        self._tokenizer = LLTokenizer(
-            tokenizer_json, n_vocab=vocabulary_size, eos_token=eos_token_id
-        )
+        # Not from the file, which llguidance would parse again, and hold another tokenizer. It
+        # holds the interpreter meanwhile, and so stops running streams: in two parts.
+        pieces = TokenizerWrapper(_Pieces(tokenizer, eos_token_id))
+        bare = LLTokenizer(pieces, n_vocab=vocabulary_size, slices=[])
+        self._tokenizer = bare.with_slices(LLTokenizer.general_slices())
         self._vocabulary_size = vocabulary_size
         # Not a method of this object: a cycle would outlive a model that is unloaded.
         compiled = functools.partial(_compile, self._tokenizer)
         self._small = functools.lru_cache(_CACHED_SMALL)(compiled)
         self._large = functools.lru_cache(_CACHED_LARGE)(compiled)
         self.setup: Mapping[str, Any] = {
-            "tokenizer": tokenizer_json,
+            "tokenizer": tokenizer.json,
             "vocabulary_size": vocabulary_size,
             "eos_token_id": eos_token_id,
             "limits": dict(_LIMITS),
@@ -138,6 +141,21 @@ class GrammarCompiler:
         matcher = (self._small if small else self._large)(params).deep_copy()
         mask = allocate_token_bitmask(1, self._vocabulary_size)
         return Constraint(matcher, mask, self._vocabulary_size)
+
+
+class _Pieces:
+    """A tokenizer as llguidance asks for it."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_id: int) -> None:
+        self.eos_token_id = eos_token_id
+        self.tokens = tokenizer.pieces
+        self.special_token_ids = tokenizer.special_ids
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode_short(text)
 
 
 def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:

@@ -5,6 +5,7 @@ import select
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,11 @@ class GrammarProcess:
             encoding="utf-8",
         )
         self._process = process
+        # The file is megabytes, and JSON of plain ASCII is the cheapest to write.
+        tokenizer = b64encode(self._setup["tokenizer"]).decode("ascii")
+        setup = {**self._setup, "tokenizer": tokenizer, "memory": _MEMORY}
         try:
-            self._ask(process, {**self._setup, "memory": _MEMORY}, _START_SECONDS)
+            self._ask(process, setup, _START_SECONDS)
         except (OSError, EOFError) as error:
             self.end()
             raise EngineError("the process that tries grammars does not start") from error

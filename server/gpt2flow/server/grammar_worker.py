@@ -8,6 +8,7 @@ grammar a line; it answers each with a line that holds the error, or null.
 import json
 import resource
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +19,9 @@ def main(lines: TextIO, answers: TextIO) -> None:
     """Answers until the input ends."""
     setup: dict[str, Any] = json.loads(lines.readline())
     tokenizer = LLTokenizer(
-        setup["tokenizer"], n_vocab=setup["vocabulary_size"], eos_token=setup["eos_token_id"]
+        b64decode(setup["tokenizer"]).decode(),
+        n_vocab=setup["vocabulary_size"],
+        eos_token=setup["eos_token_id"],
     )
     limits = LLParserLimits(**setup["limits"])
     _limit_memory(setup["memory"])

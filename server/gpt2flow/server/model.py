@@ -77,7 +77,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     capacity = shape.context_length
     try:
         tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
-        compiler = GrammarCompiler(tokenizer.json, shape.vocabulary_size, shape.eos_token_id)
+        compiler = GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id)
         runner = ModelRunner(
             directory / MODEL_NAME,
             slots=config.max_sequences,

@@ -26,16 +26,17 @@ class Tokenizer:
 
     Attributes:
         json: The file's content, for libraries that read it themselves.
+        special_ids: The ids of tokens that stand for no text.
     """
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: bytes) -> None:
         """Reads the content of a `tokenizer.json`.
 
         Raises:
             ValueError: It is not a byte-level tokenizer, or cannot be read.
         """
         try:
-            self._tokenizer = HfTokenizer.from_str(content)
+            self._tokenizer = HfTokenizer.from_buffer(content)
         except Exception as error:  # The library raises bare Exception.
             raise ValueError(f"not a tokenizer: {error}") from error
         if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
@@ -43,24 +44,36 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.json = content
-        self._pieces = _pieces(self._tokenizer)
+        added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = [token_id for token_id, token in added.items() if token.special]
+        self._pieces = _pieces(self._tokenizer, added)
         self._longest = max(map(len, self._pieces)) if self._keeps_all_bytes() else None
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Reads a `tokenizer.json`; raises as the constructor does."""
-        return cls(path.read_text(encoding="utf-8"))
+        return cls(path.read_bytes())
 
     @property
     def vocabulary_size(self) -> int:
         """One more than the highest id."""
         return len(self._pieces)
 
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of every token, by id; none for an id that the vocabulary leaves unused."""
+        return self._pieces
+
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text; special tokens written out in it are recognised."""
         # A batch of one: for a single text, the library holds on to the interpreter.
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
+        return ids
+
+    def encode_short(self, text: str) -> list[int]:
+        """Does as `encode`; a short text is done before it could get the interpreter back."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def least_tokens(self, text: str) -> int:
@@ -101,7 +114,8 @@ class Tokenizer:
             self._tokenizer.normalizer is None
             and not any(token.lstrip or token.rstrip for token in added.values())
             and {bytes([byte]) for byte in range(256)} <= set(self._pieces)
-            and _splits_only(json.loads(self.json)["pre_tokenizer"])
+            and (splitter := self._tokenizer.pre_tokenizer) is not None
+            and _splits_only(json.loads(splitter.__getstate__()))
         )
 
 
@@ -177,9 +191,8 @@ def _consecutive(ids: Sequence[int], pieces: Sequence[bytes]) -> Iterable[Token]
         start += len(piece)
 
 
-def _pieces(tokenizer: HfTokenizer) -> list[bytes]:
+def _pieces(tokenizer: HfTokenizer, added: Mapping[int, AddedToken]) -> list[bytes]:
     """Returns the bytes of every token, by id."""
-    added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     byte_of = _byte_of_character()
     pieces = [b""] * (max(vocabulary.values()) + 1)
@@ -193,7 +206,7 @@ def _pieces(tokenizer: HfTokenizer) -> list[bytes]:
     return pieces
 
 
-def _splits_only(pre_tokenizer: Mapping[str, Any] | None) -> bool:
+def _splits_only(pre_tokenizer: Mapping[str, Any]) -> bool:
     """Returns whether a text is made bytes and split, with nothing taken away from it."""
     match pre_tokenizer:
         case {"type": "ByteLevel"}:

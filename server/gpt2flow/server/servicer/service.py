@@ -70,7 +70,7 @@ class InferenceServicer(InferenceServiceServicer):
         heavy = request.ByteSize() > _LONG_TEXT
         tasks = await _tasks(model, prompts, params, arrival, heavy=heavy)
         with model.engine.submit(tasks) as streams:
-            results = [await _last(events, GenerationResult) for events in streams]
+            results = await _all(streams)
         return pb.GenerateResponse(
             results=[
                 write_result(result, model.tokenizer, token_ids=params.output.token_ids)
@@ -243,6 +243,18 @@ async def _last(events: AsyncIterator[Event], kind: type[_T]) -> _T:
         raise content
     assert isinstance(content, kind)
     return content
+
+
+async def _all(streams: Sequence[AsyncIterator[Event]]) -> list[GenerationResult]:
+    """Returns what the requests of a call came to; the first that fails ends it at once."""
+    if len(streams) == 1:
+        return [await _last(streams[0], GenerationResult)]
+    tasks = [asyncio.ensure_future(_last(events, GenerationResult)) for events in streams]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _stream_message(
