@@ -4,7 +4,7 @@ import json
 
 import llguidance
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
@@ -117,7 +117,6 @@ def test_event_allows_its_own_actions_alone(
         assert not accepts(tokenizer, grammar, text)
 
 
-@settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=60), data=st.data())
 def test_any_words_of_any_message_are_a_span(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str, data: st.DataObject

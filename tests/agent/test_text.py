@@ -31,7 +31,7 @@ def test_normalised(typed: str, message: str) -> None:
     assert normalise(typed) == message
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(text=st.text())
 def test_normal_form_is_final_and_free_of_special_tokens(text: str) -> None:
     message = normalise(text)
@@ -40,7 +40,6 @@ def test_normal_form_is_final_and_free_of_special_tokens(text: str) -> None:
     assert json.dumps(message, ensure_ascii=False) == f'"{message}"'
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_customer_cannot_write_state_or_results(book: FlowBook, text: str) -> None:
     prompt = opening(book.shared, Situation(frozenset({"guest"})), normalise(text))

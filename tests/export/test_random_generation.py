@@ -83,7 +83,7 @@ generations = st.builds(
 )
 
 
-@settings(deadline=None, derandomize=True, phases=PHASES, max_examples=60)
+@settings(phases=PHASES, max_examples=60)
 @given(
     config=configurations(),
     seed=seeds,

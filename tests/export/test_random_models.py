@@ -19,7 +19,7 @@ from gpt2flow.export.arrays import FloatArray
 ROWS = 3
 
 
-@settings(deadline=None, derandomize=True, phases=PHASES, max_examples=100)
+@settings(phases=PHASES, max_examples=100)
 @given(
     config=configurations(),
     seed=seeds,

@@ -223,9 +223,7 @@ def test_activation_functions_equal_those_of_transformers(
     by_layer=st.booleans(),
     data=st.data(),
 )
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_any_shape_equals_pytorch(
     make_model: Any,
     serve: Any,

@@ -193,7 +193,7 @@ jobs = st.tuples(
 )
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(jobs, max_size=12), st.sampled_from([0.0, 1.0, AGING_SECONDS]))
 def test_all_come_to_their_end(
     arrivals: list[tuple[int, int, int, int, int]], seconds: float

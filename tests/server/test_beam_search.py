@@ -49,7 +49,7 @@ def transformers_beams(
     return sequences, output.sequences_scores.tolist()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=20),
     options=st.fixed_dictionaries(
@@ -169,7 +169,7 @@ def test_hypotheses_may_become_fewer_and_more_again(bench: Bench) -> None:
         assert re.fullmatch("[QXZ]J|K~[0-9]!", candidate.text)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=10),
     num_beams=st.integers(1, 4),
@@ -201,7 +201,7 @@ def test_constrained_beams_keep_to_their_grammar(
     bench.assert_all_free()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=10),
     stops=st.lists(st.sampled_from(["er", "a", ", ", '"', "new", "o"]), min_size=1, max_size=2),

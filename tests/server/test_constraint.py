@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask
@@ -73,7 +73,6 @@ def test_a_bad_grammar_says_why_in_one_line(
     assert len(str(caught.value)) <= 400
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6, unique=True), st.data())
 def test_choices_admit_exactly_themselves(
     grammars: GrammarCompiler, tokenizer: Tokenizer, choices: list[str], data: st.DataObject

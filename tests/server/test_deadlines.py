@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.server.asking import PROMPT, greedy
 from tests.server.conftest import Bench
@@ -140,7 +140,6 @@ def test_what_is_measured_is_how_long_slots_are_held(make_bench: MakeBench) -> N
     assert bench.engine.slot_seconds <= max(held) / 2
 
 
-@settings(derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.none() | st.floats(0.1, 50)), max_size=12),
     st.integers(0, 3),

@@ -34,7 +34,7 @@ from gpt2flow.server.params import (
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(prompt=prompts, params=generations)
 def test_alone_it_equals_the_naive_decode(
     make_bench: Callable[[], Bench],
@@ -67,7 +67,7 @@ clients = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mix=st.lists(clients, min_size=2, max_size=8))
 def test_in_any_mix_it_gives_what_it_gives_alone(
     make_bench: Callable[[], Bench], mix: list[Client]

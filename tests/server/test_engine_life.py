@@ -25,7 +25,7 @@ from gpt2flow.server.results import Delta, GenerationResult
 from gpt2flow.server.sequence import FinishReason
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(prompt=prompts, params=generations, echo=st.booleans())
 def test_deltas_add_up_to_the_result(
     make_bench: Callable[[], Bench],

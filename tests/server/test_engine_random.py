@@ -168,10 +168,7 @@ def test_any_mix_gives_what_naive_decoding_gives(
     seen: Counter[str] = Counter()
 
     @settings(
-        deadline=None,
-        max_examples=80,
-        derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
     )
     @given(mixes)
     def check(mix: Mix) -> None:

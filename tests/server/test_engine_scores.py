@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel
 from gpt2flow.server.task_factory import Arrival, Prompt
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     prompt=prompts,
     continuations=st.lists(

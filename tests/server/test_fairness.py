@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.server.desk import OpenDesk
 from tests.server.driver import Driver
@@ -66,7 +66,6 @@ def test_who_is_admitted_in_the_turn_of_an_aged_request_is_protected_like_it() -
     assert high in driver.waiting
 
 
-@settings(derandomize=True)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=20),
     st.integers(0, 30),
@@ -92,7 +91,6 @@ def test_the_order_that_is_foreseen_is_the_order_of_admission(
     assert queue[:1] == turns(driver, 1)
 
 
-@settings(derandomize=True)
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.integers(0, 29))
 def test_nobody_gets_two_turns_while_another_waits(arrivals: list[str], late: int) -> None:
     driver = Driver(slots=1)

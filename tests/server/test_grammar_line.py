@@ -6,7 +6,7 @@ from collections import Counter
 
 import grpc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.server.serving import PROMPT, Running, failure, greedy
 from tests.server.test_grammar_limits import ENDLESS
@@ -80,7 +80,6 @@ async def test_who_cost_a_process_goes_behind_all_others_and_leaves_them_one() -
     assert callers(line.fill()) == ["bad"]
 
 
-@settings(derandomize=True)
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.integers(0, 29))
 def test_nobody_has_two_turns_while_another_waits(arrivals: list[str], late: int) -> None:
     async def check() -> None:

@@ -209,7 +209,7 @@ steps: st.SearchStrategy[tuple[str, list[int]]] = st.one_of(
 )
 
 
-@settings(max_examples=300, derandomize=True)
+@settings(max_examples=300)
 @given(st.integers(1, 5), st.lists(steps, max_size=60))
 def test_what_is_remembered_is_what_the_arrays_hold(
     slots: int, script: list[tuple[str, list[int]]]

@@ -75,7 +75,7 @@ def run_mix(bench: Bench, mix: list[Client]) -> list[Task]:
     return tasks
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60)
 @given(mix=st.lists(clients, min_size=2, max_size=10))
 def test_with_shared_prefixes_it_gives_what_it_gives_alone(
     make_bench: Callable[[], Bench], fresh: ModelRunner, mix: list[Client]
@@ -93,7 +93,7 @@ def test_with_shared_prefixes_it_gives_what_it_gives_alone(
     bench.assert_all_free()
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20)
 @given(ends=st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=9), min_size=2, max_size=9))
 def test_a_shared_prefix_is_run_once_however_the_prompts_come(
     make_bench: Callable[[], Bench], ends: list[list[int]]

@@ -41,7 +41,7 @@ def chances(scores: torch.Tensor) -> Floats:
     return probabilities
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     options=st.fixed_dictionaries(

@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.server.driver import Driver
 
@@ -139,7 +139,6 @@ def test_a_long_prompt_has_its_share_in_a_stream_of_higher_ones() -> None:
     assert len(chunks) == FIRST_COME_EVERY * 10
 
 
-@settings(derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 30), st.integers(0, 2)), min_size=1))
 def test_a_prompt_waits_no_longer_than_is_stated(arrivals: list[tuple[int, int, int]]) -> None:
     """And a stream waits for one chunk at most."""

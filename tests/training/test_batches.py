@@ -21,7 +21,7 @@ def _corpus(lengths: list[int]) -> EncodedCorpus:
     return EncodedCorpus(ids, ids % 3 == 0, starts, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=40),
     packed_share=st.sampled_from([0.0, 0.5, 1.0]),

@@ -68,14 +68,14 @@ def test_numbers_that_mean_something_stay(text: str) -> None:
     assert clean_text(text) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.text(), st.lists(_PIECES, max_size=12).map("".join)))
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean_text(text)
     assert clean_text(once) == once
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_PIECES, max_size=12).map("".join))
 def test_ordinary_text_cannot_spell_a_special_token(text: str) -> None:
     assert not any(token in clean_text(text) for token in SPECIAL_TOKENS)

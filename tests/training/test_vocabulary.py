@@ -27,13 +27,13 @@ def saved(vocabulary: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text())
 def test_any_text_survives_the_round_trip(vocabulary: Tokenizer, text: str) -> None:
     assert vocabulary.decode(vocabulary.encode(text).ids, skip_special_tokens=False) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text())
 def test_transformers_and_llguidance_read_the_same_tokens(
     vocabulary: Tokenizer, saved: Path, text: str
