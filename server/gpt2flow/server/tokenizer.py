@@ -47,7 +47,7 @@ class Tokenizer:
         added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = [token_id for token_id, token in added.items() if token.special]
         self._pieces = _pieces(self._tokenizer, added)
-        self._longest = max(map(len, self._pieces)) if self._keeps_all_bytes() else None
+        self._longest = max(map(len, self._pieces)) if self._keeps_all_bytes(added) else None
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -107,9 +107,8 @@ class Tokenizer:
             )
         ]
 
-    def _keeps_all_bytes(self) -> bool:
+    def _keeps_all_bytes(self, added: Mapping[int, AddedToken]) -> bool:
         """Returns whether each byte of a text is in a token: nothing is changed or left out."""
-        added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
         return (
             self._tokenizer.normalizer is None
             and not any(token.lstrip or token.rstrip for token in added.values())
