@@ -41,8 +41,8 @@ LOADING = """
 import sys, time
 begun = time.perf_counter()
 from pathlib import Path
-from gpt2flow.server.manifest import load_bundle
-from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.bundle.manifest import load_bundle
+from gpt2flow.server.bundle.model_runner import ModelRunner
 bundle = load_bundle(Path(sys.argv[1]))
 shape = bundle.manifest.shape
 runner = ModelRunner(
@@ -88,7 +88,7 @@ class Bundle:
     """A graph of ours, as the server runs it."""
 
     def __init__(self, bundle: Path) -> None:
-        from gpt2flow.server.model_runner import ModelRunner  # noqa: PLC0415 - only where needed
+        from gpt2flow.server.bundle.model_runner import ModelRunner  # noqa: PLC0415 - only where needed
 
         self._runner = ModelRunner(
             bundle / "model.onnx", slots=max(BATCHES), capacity=1024, threads=THREADS

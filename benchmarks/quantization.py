@@ -32,7 +32,7 @@ from gpt2flow.export.recipe import (
 from gpt2flow.export.reference import export_reference
 from gpt2flow.export.reference_model import ReferenceModel
 from gpt2flow.export.serving_graph import write_serving_graph
-from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.bundle.model_runner import ModelRunner
 
 CONTEXT = 128
 ROUNDS = 30

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from transformers.generation import logits_process as hf
 
-from gpt2flow.server.logits import LogitsRows
 from gpt2flow.server.params import SamplingParams
-from gpt2flow.server.ranking import Floats
-from gpt2flow.server.sampler import Sampler, make_rng
+from gpt2flow.server.sampling.filters import Floats
+from gpt2flow.server.sampling.logits import LogitsRows
+from gpt2flow.server.sampling.sampler import Sampler, make_rng
 
 VOCABULARY = 50_257
 ROUNDS = 200

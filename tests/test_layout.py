@@ -7,15 +7,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.support.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 ROOTS = ["agent", "cli", "client", "export", "protos", "server", "training"]
 
 # What each component may import of the others, as `gpt2flow.<name>` prefixes.
 ALLOWED = {
     "client": {"client", "inference"},
     "server": {"server", "inference"},
-    "export": {"export", "server.manifest"},
+    "export": {"export", "server.bundle"},
     "agent": {"agent", "client"},
     "training": {
         "training",
@@ -87,7 +87,7 @@ def test_component_imports(component: str) -> None:
         ("gpt2flow.client", ["numpy", "onnxruntime", "google.rpc", "pydantic", "typer"]),
         ("gpt2flow.cli.main", ["grpc", "numpy", "onnxruntime", "torch", "sqlalchemy", "dbos"]),
         ("gpt2flow.agent.flows", ["grpc", "sqlalchemy", "dbos", "numpy"]),
-        ("gpt2flow.server.manifest", ["grpc", "onnxruntime", "llguidance"]),
+        ("gpt2flow.server.bundle.manifest", ["grpc", "onnxruntime", "llguidance"]),
         ("gpt2flow.export", ["torch", "transformers", "optimum"]),
         ("gpt2flow.training", ["torch", "transformers"]),
     ],

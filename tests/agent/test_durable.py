@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
+from tests.support.project import PROJECT
 
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import ModelError
@@ -22,7 +23,6 @@ from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, data
 if TYPE_CHECKING:
     from tests.agent.conftest import Clock, ScriptedModel
 
-PROJECT = Path(__file__).parents[2]
 SCRIPT: dict[str, Sequence[Choice | str]] = {
     "a kettle and a lamp": [
         Choice("add_to_cart", {"product": "kettle"}),
@@ -83,7 +83,7 @@ def executed(path: Path) -> list[str]:
 
 def test_killed_at_any_boundary_a_turn_ends_the_same(tmp_path: Path) -> None:
     """Kill -9 before every step, and between every effect and its record; then start again."""
-    command = [sys.executable, "-m", "tests.agent.crashes", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.agent_crashes", str(tmp_path)]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     left: dict[str, dict[str, Any]] = {

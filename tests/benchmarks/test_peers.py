@@ -12,8 +12,8 @@ from peers.measurements import Burst, Turn, all_measurements
 from peers.process import WorkerError, WorkerProcess
 from peers.report import write_report
 from peers.session import Result, Session
+from tests.support.project import PROJECT
 
-ROOT = Path(__file__).parents[2]
 MACHINE = {"processor": "P", "date": "D", "read_gb_per_second": 10.0}
 
 
@@ -146,7 +146,7 @@ def test_a_worker_answers_fails_and_ends(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "peers", "--work", str(tmp_path), *arguments],
-        cwd=ROOT / "benchmarks",
+        cwd=PROJECT / "benchmarks",
         capture_output=True,
         text=True,
         check=False,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.project import PROJECT
 
 from gpt2flow.cli import bench as command
 from gpt2flow.cli.load.levels import Level
@@ -16,7 +17,6 @@ from gpt2flow.cli.load.settings import Settings
 from gpt2flow.cli.main import main
 from gpt2flow.cli.processes import server
 
-PROJECT = Path(__file__).parents[2]
 Bench = Callable[..., tuple[int, str, str]]
 
 NOBODY = "127.0.0.1:9"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.certificates import AuthorityFiles
 from tests.cli.test_commands import gpt2flow
-from tests.client.flaky import Flaky, listening
+from tests.support.certificates import AuthorityFiles
+from tests.support.flaky_server import Flaky, listening
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from tests.support.project import SHIPPED_BUNDLE
 
 from gpt2flow.cli.processes import server
-
-BUNDLE = Path(__file__).parents[2] / "models" / "shop"
 
 
 def ask(*arguments: str) -> tuple[int, str, str]:
@@ -24,7 +23,7 @@ def ask(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(BUNDLE, tmp_path_factory.mktemp("server")) as where:
+    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
         yield where
 
 
@@ -56,7 +55,7 @@ async def test_a_server_that_drains_is_not_serving() -> None:
 
 def test_a_server_that_cannot_say_that_it_is_ready_ends(tmp_path: Path) -> None:
     ready = tmp_path / "nowhere" / "ready"
-    arguments = ["serve", "--model", str(BUNDLE), "--address", "127.0.0.1:0"]
+    arguments = ["serve", "--model", str(SHIPPED_BUNDLE), "--address", "127.0.0.1:0"]
     command = [sys.executable, "-m", "gpt2flow.cli", *arguments, "--ready-file", str(ready)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

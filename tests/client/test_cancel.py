@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.client.flaky import Flaky, listening
+from tests.support.flaky_server import Flaky, listening
 
 from gpt2flow.client import AsyncClient, Client
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from tests.client.flaky import BOTH, Flaky, ask, listening
+from tests.support.flaky_server import BOTH, Flaky, ask, listening
 
 from gpt2flow.client import (
     BeamSearch,

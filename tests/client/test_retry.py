@@ -10,7 +10,7 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.client.flaky import BOTH, Failure, Flaky, ask, listening
+from tests.support.flaky_server import BOTH, Failure, Flaky, ask, listening
 
 from gpt2flow.client import (
     AsyncClient,

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.certificates import AuthorityFiles, Pair
-from tests.client.flaky import BOTH, Flaky, ask, listening
+from tests.support.certificates import AuthorityFiles, Pair
+from tests.support.flaky_server import BOTH, Flaky, ask, listening
 
 from gpt2flow.client import (
     Client,

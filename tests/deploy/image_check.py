@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.deploy.dockerfile import load, settings
-from tests.deploy.image import Image
-
-PROJECT = Path(__file__).parents[2]
+from tests.support.dockerfile import load, settings
+from tests.support.image import Image
+from tests.support.project import PROJECT
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare"

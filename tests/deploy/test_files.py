@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import typer
 import yaml
-from tests.deploy.dockerfile import DEPLOY, Stage, load, settings
+from tests.support.dockerfile import DEPLOY, Stage, load, settings
 
 import gpt2flow.server
 from gpt2flow.cli.main import app

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.certificates import AuthorityFiles
+from tests.support.certificates import AuthorityFiles
+from tests.support.project import SHIPPED_BUNDLE
 
 from gpt2flow.cli.processes import server
-
-BUNDLE = Path(__file__).parents[2] / "models" / "shop"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Protected:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(BUNDLE, tmp_path_factory.mktemp("server")) as where:
+    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
         yield where
 
 
@@ -47,5 +46,5 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
     tokens.chmod(0o600)
     (folder / "token").write_text(f"{token['token']}\n")
     options = [f"--tls-certificate={pair.certificate}", f"--tls-key={pair.key}"]
-    with server(BUNDLE, folder, *options, f"--tokens={tokens}") as where:
+    with server(SHIPPED_BUNDLE, folder, *options, f"--tokens={tokens}") as where:
         yield Protected(where, folder, token["token"])

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.cli.test_commands import gpt2flow
 from tests.docs.conftest import Protected
-from tests.docs.pages import ADDRESS, DOCS, blocks
+from tests.support.doc_pages import ADDRESS, DOCS, blocks
 
 from gpt2flow import client as library
 

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from tests.docs.conftest import Protected
-from tests.docs.pages import ADDRESS, blocks
-from tests.interop.reflected import Reflected
+from tests.support.doc_pages import ADDRESS, blocks
+from tests.support.reflection_client import Reflected
 
 # Of those flags that the page uses.
 _WITH_VALUE = {"-d", "-H", "-max-time", "-cacert"}

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.project import PROJECT
 
 from gpt2flow.cli.processes import server
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.project import PROJECT
+
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.model import ServedModel
 from gpt2flow.agent.understanding import judge, load_examples, summary
-from gpt2flow.server.manifest import load_bundle
+from gpt2flow.server.bundle.manifest import load_bundle
 
-PROJECT = Path(__file__).parents[2]
 HELD_OUT = PROJECT / "tests" / "heldout" / "messages.jsonl"
 
 

@@ -15,7 +15,7 @@ from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.served_model import ServedModel
 from gpt2flow.export.serving_graph import write_serving_graph
-from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.bundle.model_runner import ModelRunner
 
 DOCUMENTS = (
     "I would like to order two blue cups.",

@@ -28,7 +28,7 @@ from gpt2flow.export import (
     QualityGateError,
     export_bundle,
 )
-from gpt2flow.server.manifest import Manifest, file_sha256, load_bundle
+from gpt2flow.server.bundle.manifest import Manifest, file_sha256, load_bundle
 
 SERVING_FILES = {
     "config.json",

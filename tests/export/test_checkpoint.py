@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.export.checkpoint_files import (
+from tests.support.checkpoint_files import (
     BIN,
     FORMATS,
     HEAD,

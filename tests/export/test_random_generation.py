@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from tests.export.random_models import (
+from tests.support.random_models import (
     PHASES,
     TOLERANCE,
     RandomModel,
@@ -18,20 +18,20 @@ from tests.export.random_models import (
 )
 from transformers import GPT2Config, LogitsProcessor
 
-from gpt2flow.server.constraint import GrammarCompiler
-from gpt2flow.server.engine import Engine
-from gpt2flow.server.kv_cache import SlotCache
+from gpt2flow.server.engine.engine import Engine
+from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.results import GenerationResult
+from gpt2flow.server.engine.scheduler import Scheduler
+from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import (
     BeamSearchParams,
     EarlyStopping,
     GenerationParams,
-    Limits,
     SamplingParams,
     StoppingParams,
 )
-from gpt2flow.server.results import GenerationResult
-from gpt2flow.server.scheduler import Scheduler
-from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
 from gpt2flow.server.tokenizer import Tokenizer
 
 MOST_NEW_TOKENS = 20

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from tests.export.random_models import (
+from tests.support.random_models import (
     PHASES,
     TOLERANCE,
     configurations,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.project import PROJECT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Tokenizer, GPT2TokenizerFast
 
@@ -13,7 +14,6 @@ from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.errors import CheckpointError
 from gpt2flow.export.vocabulary import read_vocabulary
 
-PROJECT = Path(__file__).parents[2]
 TEXTS = [
     *(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("*.md"))),
     "It's   what they've said:\n\n\t naïve café — 12,345.67 €… 你好，世界 🙂👩‍👩‍👧 \u00a0end ",

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.process import ServerProcess, server_process
 from tests.server.conftest import bundle, checkpoint
+from tests.support.server_process import ServerProcess, server_process
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.faults.client import PROMPT, assert_nothing_left, canary, eventually, greedy
-from tests.faults.process import ServerProcess
-from tests.server.serving import serving
+from tests.support.fault_client import PROMPT, assert_nothing_left, canary, eventually, greedy
+from tests.support.running_server import serving
+from tests.support.server_process import ServerProcess
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub

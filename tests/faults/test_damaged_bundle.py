@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.faults.client import assert_serving, canary, eventually, generate, greedy
-from tests.faults.process import ServerProcess, server_process
+from tests.support.fault_client import assert_serving, canary, eventually, generate, greedy
+from tests.support.server_process import ServerProcess, server_process
 
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 

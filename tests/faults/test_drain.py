@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.faults.client import generate, greedy
-from tests.faults.holding import all_slots_held
-from tests.faults.process import server_process
+from tests.support.fault_client import generate, greedy
+from tests.support.held_slots import all_slots_held
+from tests.support.server_process import server_process
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub

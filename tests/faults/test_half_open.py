@@ -12,18 +12,18 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.certificates import AuthorityFiles
-from tests.client.flaky import BOTH, ask
-from tests.faults.client import (
+from tests.support.certificates import AuthorityFiles
+from tests.support.fault_client import (
     assert_all_slots_free,
     assert_nothing_left,
     canary,
     eventually,
     greedy,
 )
-from tests.faults.holding import all_slots_held
-from tests.faults.process import SLOTS, ServerProcess, server_process
-from tests.line import line_to
+from tests.support.flaky_server import BOTH, ask
+from tests.support.held_slots import all_slots_held
+from tests.support.server_process import SLOTS, ServerProcess, server_process
+from tests.support.silent_proxy import line_to
 
 from gpt2flow.client import (
     ClientError,

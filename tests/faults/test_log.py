@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.faults.client import assert_serving, canary, eventually, generate, greedy
-from tests.faults.process import server_process
+from tests.support.fault_client import assert_serving, canary, eventually, generate, greedy
+from tests.support.server_process import server_process
 
 REQUESTS = 50
 # Pools keep as many threads as were busy at once; never one a line.

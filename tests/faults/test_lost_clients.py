@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.faults.client import assert_all_slots_free, assert_nothing_left, canary, eventually
-from tests.faults.process import ServerProcess, server_process
+from tests.support.fault_client import (
+    assert_all_slots_free,
+    assert_nothing_left,
+    canary,
+    eventually,
+)
+from tests.support.project import PROJECT
+from tests.support.server_process import ServerProcess, server_process
 
-PROJECT = Path(__file__).parents[2]
 CLIENTS, STREAMS = 3, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NOISE = (
@@ -39,7 +44,7 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @contextlib.contextmanager
 def clients(server: ServerProcess) -> Iterator[list["subprocess.Popen[str]"]]:
     """Starts processes that stream, and returns when all their streams run."""
-    command = [sys.executable, "-m", "tests.faults.streams", server.address, str(STREAMS)]
+    command = [sys.executable, "-m", "tests.support.streaming_client", server.address, str(STREAMS)]
     processes = [
         subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
         for _ in range(CLIENTS)

@@ -5,9 +5,9 @@ import random
 from typing import Any
 
 import grpc
-from tests.faults.client import assert_nothing_left, canary, greedy
-from tests.faults.holding import all_slots_held
-from tests.faults.process import SLOTS, ServerProcess
+from tests.support.fault_client import assert_nothing_left, canary, greedy
+from tests.support.held_slots import all_slots_held
+from tests.support.server_process import SLOTS, ServerProcess
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub

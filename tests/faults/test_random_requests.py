@@ -16,9 +16,9 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.faults.client import assert_nothing_left, canary
-from tests.faults.messages import SERVICE, requests
-from tests.faults.process import ServerProcess
+from tests.support.fault_client import assert_nothing_left, canary
+from tests.support.random_messages import SERVICE, requests
+from tests.support.server_process import ServerProcess
 
 USUAL, AT_ONCE = 2000, 20
 REQUESTS = int(os.environ.get("GPT2FLOW_FAULT_REQUESTS", USUAL))

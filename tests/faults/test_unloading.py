@@ -5,10 +5,10 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.faults.client import assert_serving, canary, eventually
-from tests.faults.process import ServerProcess, server_process
+from tests.support.fault_client import assert_serving, canary, eventually
+from tests.support.project import SHIPPED_BUNDLE
+from tests.support.server_process import ServerProcess, server_process
 
-SHOP = Path(__file__).parents[2] / "models" / "shop"
 WARM_UP, TIMES = 3, 10
 # Ten models that stay would take some 200 MB.
 _MOST = 25 * 2**20
@@ -34,7 +34,7 @@ def replace(server: ServerProcess, bundle: Path, run: int) -> None:
 
 def test_models_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    shutil.copytree(SHOP, bundle)
+    shutil.copytree(SHIPPED_BUNDLE, bundle)
     with server_process(bundle, tmp_path) as server:
         answer = canary(server.address)
         for run in range(WARM_UP):

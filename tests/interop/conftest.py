@@ -1,19 +1,17 @@
 """The shipped bundle behind a real server, for clients that nobody here wrote."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
+from tests.support.project import SHIPPED_BUNDLE
 
 from gpt2flow.cli.processes import server
-
-BUNDLE = Path(__file__).parents[2] / "models" / "shop"
 
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(BUNDLE, tmp_path_factory.mktemp("server")) as where:
+    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
         yield where
 
 

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from tests.interop.conftest import BUNDLE
+from tests.support.project import SHIPPED_BUNDLE
 
 SERVING = HealthCheckResponse.SERVING
 
@@ -36,7 +36,7 @@ def test_check(channel: grpc.Channel, service: str, code: int) -> None:
 
 def test_watch_tells_of_the_drain(tmp_path: Path) -> None:
     ready = tmp_path / "port"
-    command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(BUNDLE)]
+    command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(SHIPPED_BUNDLE)]
     process = subprocess.Popen(
         [*command, "--address", "127.0.0.1:0", "--ready-file", str(ready)],
         stderr=subprocess.DEVNULL,

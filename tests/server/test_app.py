@@ -150,7 +150,7 @@ def test_memory_for_no_sequence_stops_the_start(bundle: Path) -> None:
 
 def rewrite(directory: Path, name: str, data: bytes) -> None:
     """Replaces a file and makes the manifest agree."""
-    from gpt2flow.server.manifest import file_sha256
+    from gpt2flow.server.bundle.manifest import file_sha256
 
     (directory / name).write_bytes(data)
     manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from tests.server.bundles import copy_of, put_in_place
+from tests.support.bundles import copy_of, put_in_place
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -23,7 +23,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from gpt2flow.server import EngineConfig, ServerConfig, serve
-from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.bundle.model_runner import ModelRunner
 decode = ModelRunner.decode
 def slowly(*args):
     time.sleep(0.02)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from gpt2flow.server.errors import InvalidRequestError
+from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
     ConstraintParams,
     GenerationParams,
-    Limits,
     OutputParams,
     SamplingParams,
     StoppingParams,

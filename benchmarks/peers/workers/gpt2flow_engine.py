@@ -8,22 +8,17 @@ from typing import Any
 from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
 from peers.workers.loop import Arrivals, Setup, Worker, answer
 
-from gpt2flow.server.config import EngineConfig
-from gpt2flow.server.constraint import GrammarCompiler
-from gpt2flow.server.engine import Engine
-from gpt2flow.server.kv_cache import SlotCache
-from gpt2flow.server.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
-from gpt2flow.server.model_runner import ModelRunner
-from gpt2flow.server.params import (
-    GenerationParams,
-    Limits,
-    OutputParams,
-    SamplingParams,
-    StoppingParams,
-)
-from gpt2flow.server.results import Delta
-from gpt2flow.server.scheduler import Scheduler
-from gpt2flow.server.task_factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
+from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.config.settings import EngineConfig
+from gpt2flow.server.engine.engine import Engine
+from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.results import Delta
+from gpt2flow.server.engine.scheduler import Scheduler
+from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.limits import Limits
+from gpt2flow.server.params import GenerationParams, OutputParams, SamplingParams, StoppingParams
 from gpt2flow.server.tokenizer import Tokenizer
 
 

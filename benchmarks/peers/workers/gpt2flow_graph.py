@@ -7,7 +7,7 @@ from typing import Any
 from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
 from peers.workers.loop import Arrivals, Setup, Worker, answer
 
-from gpt2flow.server.model_runner import ModelRunner
+from gpt2flow.server.bundle.model_runner import ModelRunner
 
 
 class Gpt2FlowGraph(Worker):

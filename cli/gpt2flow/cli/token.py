@@ -21,7 +21,7 @@ def token(
     """
     with needs_extra("server"):
         from gpt2flow.server import ConfigError
-        from gpt2flow.server.tokens import make_token
+        from gpt2flow.server.access.tokens import make_token
     with reported(bad_input=ConfigError):
         secret, entry = make_token(name)
     if as_json:

@@ -17,7 +17,7 @@ from gpt2flow.export.quality import hold_to_gate, measure, measure_alone
 from gpt2flow.export.recipe import RECIPES, KvCache, Method, Profile, ProfileRecipe
 from gpt2flow.export.reference_model import ReferenceModel
 from gpt2flow.export.serving_graph import write_serving_graph
-from gpt2flow.server.manifest import (
+from gpt2flow.server.bundle.manifest import (
     MANIFEST_NAME,
     MODEL_NAME,
     TOKENIZER_NAME,

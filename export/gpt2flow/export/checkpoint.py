@@ -14,7 +14,7 @@ from gpt2flow.export.errors import CheckpointError
 from gpt2flow.export.json_files import read_json, read_object
 from gpt2flow.export.vocabulary import read_vocabulary
 from gpt2flow.export.weight_files import weight_files
-from gpt2flow.server.manifest import file_sha256
+from gpt2flow.server.bundle.manifest import file_sha256
 
 if TYPE_CHECKING:
     from gpt2flow.export.weights import Weights

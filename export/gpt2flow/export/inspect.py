@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from gpt2flow.server.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
+from gpt2flow.server.bundle.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
 
 _FP32_BITS: Final = 32
 

@@ -9,7 +9,7 @@ from gpt2flow.export.head_padding import padded_head_size
 from gpt2flow.export.matrix_writer import ACCURACY_LEVEL
 from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe
 from gpt2flow.export.serving_graph import GraphFacts
-from gpt2flow.server.manifest import (
+from gpt2flow.server.bundle.manifest import (
     Manifest,
     ModelShape,
     OperatorRecipe,

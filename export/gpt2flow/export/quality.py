@@ -10,7 +10,7 @@ from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.reference_model import ReferenceModel
 from gpt2flow.export.served_model import ServedModel
 from gpt2flow.export.verify import SLOTS, Comparison, Part, PartedComparison, compare
-from gpt2flow.server.manifest import PartQuality, Quality
+from gpt2flow.server.bundle.manifest import PartQuality, Quality
 
 # More digits would be noise of the machine, and bundles of the same input are to be the same.
 _DIGITS = 6

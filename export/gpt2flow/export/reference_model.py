@@ -9,7 +9,7 @@ from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.cache import PARTS
 from gpt2flow.export.sessions import open_session
-from gpt2flow.server.manifest import MODEL_NAME
+from gpt2flow.server.bundle.manifest import MODEL_NAME
 
 
 class ReferenceModel:

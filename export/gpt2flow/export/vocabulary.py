@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.errors import CheckpointError, one_line, shortened
 from gpt2flow.export.json_files import read_object
-from gpt2flow.server.manifest import TOKENIZER_NAME
+from gpt2flow.server.bundle.manifest import TOKENIZER_NAME
 
 _VOCABULARY_NAME: Final = "vocab.json"
 _MERGES_NAME: Final = "merges.txt"

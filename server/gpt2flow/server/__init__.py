@@ -6,7 +6,7 @@ an event loop.
 
 from typing import TYPE_CHECKING, Any
 
-from gpt2flow.server.config import (
+from gpt2flow.server.config.settings import (
     ConnectionConfig,
     EngineConfig,
     ModelConfig,
@@ -17,11 +17,11 @@ from gpt2flow.server.config import (
     parse_bytes,
 )
 from gpt2flow.server.errors import BundleError, ConfigError, ServerError, StartupError
-from gpt2flow.server.request_limits import RequestLimits
+from gpt2flow.server.limits import RequestLimits
 
 if TYPE_CHECKING:
     from gpt2flow.server.app import Server, serve
-    from gpt2flow.server.config_file import ConfigSource
+    from gpt2flow.server.config.file import ConfigSource
 
 __all__ = [
     "BundleError",
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(app, name)
     if name == "ConfigSource":
-        from gpt2flow.server.config_file import ConfigSource  # noqa: PLC0415 - so does pydantic
+        from gpt2flow.server.config.file import ConfigSource  # noqa: PLC0415 - so does pydantic
 
         return ConfigSource
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from gpt2flow.server.config import ServerConfig
-from gpt2flow.server.config_file import ConfigSource
+from gpt2flow.server.config.file import ConfigSource
+from gpt2flow.server.config.settings import ServerConfig
 from gpt2flow.server.errors import StartupError
-from gpt2flow.server.log import logging_to_stderr
-from gpt2flow.server.registry import Registry
-from gpt2flow.server.reload import Reloader
+from gpt2flow.server.models.registry import Registry
+from gpt2flow.server.models.reload import Reloader
 from gpt2flow.server.servicer import (
     SERVICE_NAME,
     DecodingInterceptor,
     Observer,
-    Services,
+    add_services,
     make_security,
 )
 from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
+from gpt2flow.server.telemetry.log import logging_to_stderr
 from gpt2flow.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Server:
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
-        Services(self.registry).add_to(self._server)
+        add_services(self.registry, self._server)
         await self._server.start()
         try:
             await self.registry.apply(self._config.model_configs)

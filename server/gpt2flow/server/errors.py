@@ -184,3 +184,7 @@ class EngineError(ServerError):
     """A defect ended the request; the cause stands in the log."""
 
     code = ErrorCode.INTERNAL
+
+
+class GrammarError(ValueError):
+    """A grammar does not compile, or grew too complex while it ran; says why in one line."""

@@ -11,7 +11,7 @@ from enum import Enum
 from itertools import chain, islice
 
 from gpt2flow.server.errors import MAX_VIOLATIONS, FieldViolation, InvalidRequestError
-from gpt2flow.server.request_limits import RequestLimits
+from gpt2flow.server.limits import Limits, RequestLimits
 
 MAX_PRIORITY = 100
 
@@ -129,29 +129,6 @@ class GenerationParams:
         if isinstance(self.decoding, BeamSearchParams):
             return self.decoding.num_beams
         return self.decoding.n
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a request to a model may ask for at most."""
-
-    context_length: int
-    vocabulary_size: int
-    max_sequences: int
-    max_queued: int
-    max_top_logprobs: int
-    default_max_new_tokens: int
-    requests: RequestLimits = field(default_factory=RequestLimits)
-
-    @property
-    def max_beams(self) -> int:
-        """Beams of one request: all of them run at the same time."""
-        return min(self.max_sequences, self.requests.beams)
-
-    @property
-    def max_candidates(self) -> int:
-        """Candidates of one request: all of them run at the same time."""
-        return min(self.max_sequences, self.requests.candidates)
 
 
 def validate(params: GenerationParams, limits: Limits) -> None:

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from gpt2flow.server.constraint import Constraint
-from gpt2flow.server.generation.task import position_logprobs
-from gpt2flow.server.logits import LogitsRows
+from gpt2flow.server.engine.sequence import FinishReason
+from gpt2flow.server.grammar.constraint import Constraint
 from gpt2flow.server.params import GenerationParams
-from gpt2flow.server.results import PositionLogprobs, TokenLogprob
-from gpt2flow.server.sampler import Processor
-from gpt2flow.server.sequence import FinishReason
+from gpt2flow.server.sampling.processors import Processor
 from gpt2flow.server.tokenizer import Tokenizer
 
 
@@ -53,18 +50,3 @@ class Generation:
         """
         output = self.params.output
         return self.constraint is None or output.logprobs or output.prompt_logprobs
-
-
-class PromptLogprobs:
-    """Collects the log-probabilities of a prompt's tokens, where they are wanted."""
-
-    def __init__(self, generation: Generation) -> None:
-        first = PositionLogprobs(TokenLogprob(generation.prompt[0], None))
-        self._prompt = generation.prompt
-        self._top = generation.params.output.top_logprobs
-        self.positions = [first] if generation.params.output.prompt_logprobs else []
-
-    def add(self, position: int, logits: LogitsRows, row: int) -> None:
-        """Notes the logits that precede a position of the prompt."""
-        token_id = self._prompt[position]
-        self.positions.append(position_logprobs(logits, row, token_id, self._top))

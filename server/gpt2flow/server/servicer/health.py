@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthServicer as _HealthServicer
 
-from gpt2flow.server.registry import Registry
+from gpt2flow.server.models.registry import Registry
 from gpt2flow.server.servicer.status import Context
 
 

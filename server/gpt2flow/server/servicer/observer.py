@@ -11,7 +11,7 @@ import grpc
 import structlog
 
 from gpt2flow.inference.v1.inference_pb2 import DESCRIPTOR
-from gpt2flow.server.servicer.callers import caller_of
+from gpt2flow.server.servicer.identity import caller_of
 from gpt2flow.server.servicer.status import Context
 from gpt2flow.server.telemetry.call import Call, set_current_call
 from gpt2flow.server.telemetry.metrics import Metrics

@@ -1,6 +1,7 @@
 """Messages to domain: what a request asks for."""
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server.generation.factory import Prompt
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
@@ -11,7 +12,6 @@ from gpt2flow.server.params import (
     SamplingParams,
     StoppingParams,
 )
-from gpt2flow.server.task_factory import Prompt
 
 _EARLY_STOPPING = {
     pb.EARLY_STOPPING_UNSPECIFIED: EarlyStopping.HEURISTIC,

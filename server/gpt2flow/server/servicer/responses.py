@@ -7,8 +7,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.server.model import Model
-from gpt2flow.server.results import (
+from gpt2flow.server.engine.results import (
     CandidateResult,
     Delta,
     GenerationResult,
@@ -18,7 +17,8 @@ from gpt2flow.server.results import (
     TokenLogprob,
     Usage,
 )
-from gpt2flow.server.sequence import FinishReason
+from gpt2flow.server.engine.sequence import FinishReason
+from gpt2flow.server.models.model import Model
 from gpt2flow.server.tokenizer import Token, Tokenizer
 
 _FINISH_REASON = {

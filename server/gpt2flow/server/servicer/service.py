@@ -9,8 +9,18 @@ from itertools import islice
 from typing import TypeVar
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
-from gpt2flow.server.caller import Caller
+from gpt2flow.inference.v1.inference_pb2_grpc import (
+    InferenceServiceServicer,
+)
+from gpt2flow.server.access.permissions import (
+    Caller,
+    UnfinishedRequests,
+    check_model,
+    lowered,
+    permitted,
+)
+from gpt2flow.server.engine.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import (
     MAX_VIOLATIONS,
     FieldViolation,
@@ -19,14 +29,11 @@ from gpt2flow.server.errors import (
     ServerError,
     TimeLimitError,
 )
-from gpt2flow.server.generation.task import Task
-from gpt2flow.server.model import Model
+from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.models.model import Model
+from gpt2flow.server.models.registry import Registry
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
-from gpt2flow.server.permissions import UnfinishedRequests, check_model, lowered, permitted
-from gpt2flow.server.registry import Registry
-from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
-from gpt2flow.server.servicer.callers import caller_of
-from gpt2flow.server.servicer.counting import counts_requests
+from gpt2flow.server.servicer.identity import caller_of, counts_requests
 from gpt2flow.server.servicer.requests import read_options, read_prompt
 from gpt2flow.server.servicer.responses import (
     write_delta,
@@ -36,7 +43,6 @@ from gpt2flow.server.servicer.responses import (
     write_tokens,
 )
 from gpt2flow.server.servicer.status import Context, reports_errors
-from gpt2flow.server.task_factory import Arrival, Prompt
 from gpt2flow.server.telemetry.call import current_call
 
 # Texts longer than this are tokenised in another thread, so that the loop stays live: a

@@ -3,6 +3,7 @@
 import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -20,7 +21,6 @@ from gpt2flow.server.errors import (
     PermissionDeniedError,
     ServerError,
 )
-from gpt2flow.server.servicer.decoding import Undecodable
 from gpt2flow.server.telemetry.call import current_call
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -48,6 +48,11 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _TEXT_BYTES = 512
 _VIOLATION_BYTES = 256
 _VIOLATIONS_BYTES = 3072
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """What a method is called with when the bytes are not a message of its type."""
 
 
 def reports_errors(

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt2flow.server.histogram import Histogram
-from gpt2flow.server.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.engine.results import Delta, Event, GenerationResult, ScoreResult
+from gpt2flow.server.engine.stats import Histogram
 
 _TOKENS = ("prompt", "cached", "completion", "forced", "drafted", "accepted")
 _TIMES = ("queue", "prefill", "decode", "total")

@@ -13,9 +13,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gpt2flow.server.engine_stats import EngineLoad
-from gpt2flow.server.histogram import Histogram
-from gpt2flow.server.model import Model
+from gpt2flow.server.engine.stats import EngineLoad, Histogram
+from gpt2flow.server.models.model import Model
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
     "requests_running": ("Prompts that hold slots", lambda load: load.running),

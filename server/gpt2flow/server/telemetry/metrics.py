@@ -14,9 +14,9 @@ from prometheus_client import (
 )
 from prometheus_client import Histogram as LabelledHistogram
 
-from gpt2flow.server.histogram import TOKEN_SECONDS, Histogram
-from gpt2flow.server.model import Model
-from gpt2flow.server.results import GenerationResult, ScoreResult
+from gpt2flow.server.engine.results import GenerationResult, ScoreResult
+from gpt2flow.server.engine.stats import TOKEN_SECONDS, Histogram
+from gpt2flow.server.models.model import Model
 from gpt2flow.server.telemetry.call import Call
 from gpt2flow.server.telemetry.collector import ModelsCollector
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gpt2flow.server.results import GenerationResult, ScoreResult, Timing
+from gpt2flow.server.engine.results import GenerationResult, ScoreResult, Timing
 from gpt2flow.server.telemetry.call import Call
 
 # For a batch, retries included: the end of the server waits for the last one.

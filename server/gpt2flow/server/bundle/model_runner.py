@@ -1,0 +1,227 @@
+"""Runs the serving graph on slots of a KV cache. The only room that knows onnxruntime."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from gpt2flow.server.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.intp]
+
+_ERRORS_ONLY: Final = 3
+_PAST: Final = "past_key_values."
+_PRESENT: Final = "present."
+# Picking a token's part of the head costs so many times what it costs within the whole.
+_SOME: Final = 32
+_ALL_IDS: Final = np.empty(0, np.int64)
+
+
+class RunnerError(Exception):
+    """The graph cannot be loaded, or is not a serving graph; says why."""
+
+
+class ModelRunner:
+    """One model, its KV cache, and the bindings between them.
+
+    The cache is one array [slots, heads, capacity, head_size] per layer for
+    keys and one for values. The graph reads and writes it in place: past and
+    present are bound to the same memory. Not thread-safe: one thread runs it.
+
+    Attributes:
+        slots: How many slots the cache has.
+        slot_bytes: What each of them takes.
+        vocabulary_size: How many logits a row has.
+        logsumexp: [rows] of the last run for all tokens: the logarithm of the sum of the
+            exponentials of a row's logits; None where the graph does not tell it.
+        some_ids: For how many tokens at most it pays to ask for their logits alone; 0 where the
+            graph cannot do that.
+    """
+
+    def __init__(
+        self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
+    ) -> None:
+        """Loads the graph and reserves the cache; pages are committed when first written.
+
+        Args:
+            model: The graph.
+            slots: Slots of the cache, or fewer if the memory holds no more.
+            capacity: Positions of a slot.
+            threads: Threads that one run uses.
+            memory: Bytes that the cache may take; None sets no limit.
+
+        Raises:
+            RunnerError: onnxruntime cannot load it.
+            ConfigError: The memory does not hold one slot.
+        """
+        try:
+            self._session = _open(model, threads)
+        except Exception as error:  # onnxruntime raises many kinds, all without a common base.
+            raise RunnerError(f"{model} cannot be loaded: {error}") from error
+        parts = {
+            node.name.removeprefix(_PAST): (
+                (node.shape[1], capacity, node.shape[3]),
+                _numpy_type(node.type),
+            )
+            for node in self._session.get_inputs()
+            if node.name.startswith(_PAST)
+        }
+        self.slot_bytes = sum(math.prod(shape) * kind.itemsize for shape, kind in parts.values())
+        self.slots = slots if memory is None else min(slots, memory // self.slot_bytes)
+        if self.slots == 0:
+            raise ConfigError(
+                f"kv_cache_memory is {memory} bytes, must be at least {self.slot_bytes}: "
+                f"what one sequence of {capacity} positions takes in {model}"
+            )
+        self._cache = {
+            name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
+        }
+        self.vocabulary_size = _vocabulary_size(self._session)
+        self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
+        self._sums_up = any(node.name == "logsumexp" for node in self._session.get_outputs())
+        self.logsumexp: Floats | None = None
+        self.some_ids = self.vocabulary_size // _SOME if self._chooses else 0
+        self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
+        self._slot_bindings: dict[int, ort.IOBinding] = {}
+        self._steps: dict[int, _DecodeStep] = {}
+
+    def run_chunk(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        past: int,
+        rows: Sequence[int],
+        ids: Ids | None = None,
+    ) -> Floats:
+        """Runs several tokens of one sequence.
+
+        Args:
+            slot: Where its keys and values are, and where the new ones go.
+            tokens: Those after the first `past` ones.
+            past: How many positions of the slot are filled.
+            rows: Indices into `tokens`: after which of them logits are wanted.
+            ids: Of which tokens, `some_ids` at most and one at least; None is all.
+
+        Returns:
+            Logits [rows, ids or vocabulary].
+        """
+        count = len(tokens)
+        if slot not in self._slot_bindings:
+            self._slot_bindings[slot] = self._bind_cache(slot, slot + 1)
+        binding = self._slot_bindings[slot]
+        binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+        binding.bind_cpu_input("position_ids", np.arange(past, past + count)[np.newaxis])
+        binding.bind_cpu_input("seqlens_k", np.array([past + count - 1], np.int32))
+        binding.bind_cpu_input("total_sequence_length", np.array(past + count, np.int32))
+        binding.bind_cpu_input("logits_rows", np.array(rows, np.int64))
+        self._bind_ids(binding, ids)
+        columns = self.vocabulary_size if ids is None else len(ids)
+        logits = np.empty((len(rows), columns), np.float32)
+        self._run(binding, logits, np.empty(len(rows), np.float32), ids)
+        return logits
+
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
+    ) -> Floats:
+        """Runs one token of each of the first slots.
+
+        A row that does nothing takes part all the same: its token is run at the
+        position after its last, which it overwrites when it goes on.
+
+        Args:
+            tokens: The next token of each slot, from slot 0 on.
+            lengths: How many positions of each slot are filled.
+            ids: As in `run_chunk`.
+
+        Returns:
+            Logits [slots, ids or vocabulary], valid until the next call.
+        """
+        count = len(tokens)
+        if count not in self._steps:
+            self._steps[count] = _DecodeStep(self._bind_cache(0, count), count)
+        step = self._steps[count]
+        step.tokens[:, 0] = tokens
+        step.positions[:, 0] = lengths
+        step.seqlens[:] = lengths
+        step.total[...] = max(lengths) + 1
+        self._bind_ids(step.binding, ids)
+        logits = self._logits[:count] if ids is None else np.empty((count, len(ids)), np.float32)
+        self._run(step.binding, logits, step.logsumexp, ids)
+        return logits
+
+    def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
+        """Copies positions [start, stop) of slots, each given as (source, target, start, stop)."""
+        for source, target, start, stop in copies:
+            span = slice(start, stop)
+            for array in self._cache.values():
+                array[target, :, span] = array[source, :, span]
+
+    def _run(
+        self, binding: ort.IOBinding, logits: Floats, logsumexp: Floats, ids: Ids | None
+    ) -> None:
+        """Runs the graph with these arrays as its outputs."""
+        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
+        if self._sums_up:
+            binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
+        self._session.run_with_iobinding(binding)
+        self.logsumexp = logsumexp if self._sums_up and ids is None else None
+
+    def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
+        if self._chooses:
+            binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
+
+    def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
+        """Returns a binding whose past and present are the slots [start, stop)."""
+        binding = self._session.io_binding()
+        for name, array in self._cache.items():
+            value = ort.OrtValue.ortvalue_from_numpy(array[start:stop])
+            binding.bind_ortvalue_input(_PAST + name, value)
+            binding.bind_ortvalue_output(_PRESENT + name, value)
+        return binding
+
+
+class _DecodeStep:
+    """The binding of a decode step over so many rows; its arrays are written, never bound anew."""
+
+    def __init__(self, binding: ort.IOBinding, rows: int) -> None:
+        self.binding = binding
+        self.tokens = np.zeros((rows, 1), np.int64)
+        self.positions = np.zeros((rows, 1), np.int64)
+        self.seqlens = np.zeros(rows, np.int32)
+        self.total = np.zeros((), np.int32)
+        self.logsumexp = np.zeros(rows, np.float32)
+        inputs = {
+            "input_ids": self.tokens,
+            "position_ids": self.positions,
+            "seqlens_k": self.seqlens,
+            "total_sequence_length": self.total,
+            "logits_rows": np.arange(rows),
+        }
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+
+
+def _open(model: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Threads spin while a run lasts, for speed, and sleep between runs: idle is idle.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _vocabulary_size(session: ort.InferenceSession) -> int:
+    """Returns how many logits a row has; graphs of older exports tell by their output's shape."""
+    facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
+
+
+def _numpy_type(onnx_type: str) -> np.dtype[np.generic]:
+    """Returns the type of a cache array."""
+    return np.dtype({"tensor(float)": "float32", "tensor(int8)": "int8"}[onnx_type])

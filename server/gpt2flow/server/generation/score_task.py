@@ -1,0 +1,77 @@
+"""Log-likelihoods of given continuations of one prompt."""
+
+from collections.abc import Sequence as Items
+
+from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.results import ContinuationScore, ScoreResult, TokenLogprob, Usage
+from gpt2flow.server.engine.sequence import Request, Sequence
+from gpt2flow.server.engine.task import Row, Task
+from gpt2flow.server.sampling.logits import LogitsRows
+
+
+class ScoreTask(Task):
+    """Scores continuations one after the other in one slot; the prompt is run once."""
+
+    def __init__(self, request: Request, continuations: Items[Items[int]]) -> None:
+        """Takes at least one continuation, each of at least one token."""
+        super().__init__(request)
+        self._continuations = continuations
+        self._scores: list[list[TokenLogprob]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all continuations are scored."""
+        return not self.request.sequences and bool(self._scores)
+
+    def begin(self, cache: SlotCache) -> None:
+        """Starts with the prompt and the first continuation."""
+        self._cache = cache
+        prompt = self.request.prompt
+        self._sequence = Sequence(
+            [*prompt, *self._continuations[0]],
+            prompt_length=len(prompt),
+            slot=self.request.slots[0],
+            logits_from=self.request.logits_from,
+            grows=False,
+        )
+        self._scores.append([])
+        self.request.sequences.append(self._sequence)
+
+    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
+        """Notes the scores of the tokens that were run, and goes on to the next continuation."""
+        for _, position, row in rows:
+            if position == self._sequence.prompt_length - 1:
+                self._after_prompt = LogitsRows(logits.values[row : row + 1].copy())
+            self._score(logits, row)
+        while self._remaining == 0 and len(self._scores) < len(self._continuations):
+            self._next()
+        if self._remaining == 0:
+            self.request.sequences.clear()
+
+    def result(self, finished: float) -> ScoreResult:
+        """Returns all scores."""
+        return ScoreResult(
+            scores=tuple(ContinuationScore(tuple(tokens)) for tokens in self._scores),
+            usage=Usage(
+                prompt_tokens=len(self.request.prompt), cached_tokens=self.request.cached_tokens
+            ),
+            timing=self.timing(finished),
+        )
+
+    @property
+    def _remaining(self) -> int:
+        """How many tokens of the present continuation have no score yet."""
+        return self._sequence.new_tokens - len(self._scores[-1])
+
+    def _score(self, logits: LogitsRows, row: int) -> None:
+        token_id = self._sequence.tokens[self._sequence.prompt_length + len(self._scores[-1])]
+        self._scores[-1].append(TokenLogprob(token_id, logits.logprob(row, token_id)))
+
+    def _next(self) -> None:
+        """Puts the next continuation in the place of the last; its first token needs no run."""
+        sequence = self._sequence
+        sequence.tokens[sequence.prompt_length :] = self._continuations[len(self._scores)]
+        sequence.logits_from = sequence.prompt_length
+        self._cache.truncate(sequence.slot, sequence.prompt_length)
+        self._scores.append([])
+        self._score(self._after_prompt, 0)

@@ -1,0 +1,1 @@
+"""Constrained output: grammars, compiled in a sandbox first."""

@@ -1,0 +1,192 @@
+"""Tries grammars in processes of their own before the server compiles them.
+
+There are small grammars whose compilation takes minutes, and some that end the process by
+overflowing its stack; neither can be told from their text. So each is tried first where it can
+be killed. What passes is known to compile, and to do so in time.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from gpt2flow.server.errors import DrainingError, GrammarError, TimeLimitError
+from gpt2flow.server.grammar.compile_queue import Trial, TrialLine
+from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
+from gpt2flow.server.grammar.sandbox import GrammarProcess, Outcome
+from gpt2flow.server.params import ConstraintKind, ConstraintParams
+
+# Grammars that are tried at the same time; the second process starts when it is needed.
+TRIALS: Final = 2
+
+# Grammars that may wait to be tried; more are refused.
+LINE: Final = 64
+
+_REMEMBERED = 4096
+
+
+class TriedGrammars:
+    """Compiles constraints that passed a trial; remembers which did, and why others did not."""
+
+    def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
+        """Takes the compiler, and how long a grammar may take."""
+        self._compiler = compiler
+        self._idle: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()
+        self._processes = [GrammarProcess(compiler.setup, seconds) for _ in range(TRIALS)]
+        for process in self._processes:
+            self._idle.put(process)
+        self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(TRIALS, thread_name_prefix="grammar")
+        self._line = TrialLine(TRIALS, LINE)
+
+    def start(self) -> None:
+        """Starts the first process, so that the first constraint need not wait for that."""
+        self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
+
+    def knows(self, params: ConstraintParams) -> bool:
+        """Returns whether a grammar was tried already."""
+        return hash(params) in self._outcomes
+
+    async def prepare(
+        self,
+        params: ConstraintParams,
+        caller: str,
+        deadline: float | None = None,
+        *,
+        waits_to_deadline: bool = False,
+    ) -> None:
+        """Tries a grammar, so that `compile` takes no longer than the compilation.
+
+        Runs in threads of its own: however many grammars come, and however slow they are,
+        they delay nothing but each other, and of these the caller's own first.
+
+        Args:
+            params: The constraint.
+            caller: Who sent it.
+            deadline: Of the request, by the clock of the event loop.
+            waits_to_deadline: Whether it waits even if it is not expected to start in time.
+
+        Raises:
+            OverloadedError: Too many of this caller's wait for a trial.
+            TimeLimitError: It cannot be tried in time, or was not.
+        """
+        if self.knows(params):
+            return
+        trial = Trial(params, caller, asyncio.get_running_loop().create_future())
+        self._line.add(trial)
+        try:
+            self._run_next()
+            if deadline is not None and not waits_to_deadline:
+                self._line.check_deadline(trial, deadline)
+            async with asyncio.timeout_at(deadline):
+                await trial.done
+        except TimeoutError as error:
+            text = "the time of the request was up before its constraint was compiled"
+            raise TimeLimitError(text) from error
+        finally:
+            self._line.discard(trial)
+
+    def check(self, params: ConstraintParams) -> None:
+        """Checks what can be told of a grammar without trying it.
+
+        Raises:
+            GrammarError: The source is not valid, or was tried and failed.
+        """
+        known = self._outcomes.get(hash(params))
+        if known is None:
+            self._compiler.check(params)
+        elif known.error is not None:
+            raise GrammarError(known.error)
+
+    def compile(self, params: ConstraintParams) -> Constraint:
+        """Returns a constraint at its start. May be called from any thread, and may take long.
+
+        Raises:
+            GrammarError: The source is not valid, or asks for too much time or memory.
+        """
+        outcome = self._outcome(params)
+        if outcome.error is not None:
+            raise GrammarError(outcome.error)
+        return self._compiler.compile(params)
+
+    def close(self) -> None:
+        """Ends the processes; for the event loop's thread."""
+        for trial in self._line.clear():
+            _resolve(trial, DrainingError("the model is shutting down"))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().end()
+        for process in self._processes:
+            process.kill()
+
+    def _run_next(self) -> None:
+        """Runs the trials whose turn it is, as many as there are processes for."""
+        while trial := self._line.take():
+            job = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._prepared, trial.params
+            )
+            job.add_done_callback(partial(self._end, trial, time.monotonic()))
+
+    def _prepared(self, params: ConstraintParams) -> bool:
+        """Tries and compiles a grammar; returns whether that cost the process."""
+        known = self.knows(params)
+        try:
+            outcome = self._outcome(params)
+            if outcome.error is None:
+                self._compiler.compile(params)
+        except GrammarError:
+            return False
+        return outcome.cost_a_process and not known
+
+    def _end(self, trial: Trial, began: float, job: "asyncio.Future[bool]") -> None:
+        if job.cancelled():  # By `close`.
+            _resolve(trial, DrainingError("the model is shutting down"))
+            return
+        error = job.exception()
+        cost_a_process = error is None and job.result()
+        seconds = time.monotonic() - began
+        self._line.end(trial, seconds, cost_a_process=cost_a_process)
+        _resolve(trial, error)
+        self._run_next()
+
+    def _outcome(self, params: ConstraintParams) -> Outcome:
+        """Returns what came of the trial of a grammar, or tries it.
+
+        Raises:
+            GrammarError: It is not one, which shows without a trial.
+        """
+        key = hash(params)
+        with self._lock:
+            known = self._outcomes.get(key)
+        if known is not None:
+            return known
+        outcome = self._try(write_grammar(params))
+        with self._lock:
+            self._outcomes[key] = outcome
+            if len(self._outcomes) > _REMEMBERED:
+                self._outcomes.popitem(last=False)
+        return outcome
+
+    def _try(self, grammar: str) -> Outcome:
+        process = self._idle.get()
+        try:
+            return process.run(grammar)
+        finally:
+            self._idle.put(process)
+
+
+def _resolve(trial: Trial, error: BaseException | None) -> None:
+    """Tells who waits for a trial that it has ended, unless they have left."""
+    if trial.done.done():
+        return
+    if error is None:
+        trial.done.set_result(None)
+    else:
+        trial.done.set_exception(error)

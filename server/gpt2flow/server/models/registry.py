@@ -1,0 +1,217 @@
+"""The models of one server, by name: loaded, replaced and unloaded while it serves."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from gpt2flow.server.bundle.manifest import load_bundle
+from gpt2flow.server.config.settings import ModelConfig
+from gpt2flow.server.errors import (
+    BrokenModelError,
+    DrainingError,
+    LoadingError,
+    ModelNotFoundError,
+)
+from gpt2flow.server.models.memory import trim
+from gpt2flow.server.models.model import Model, load_model
+
+
+class Lease:
+    """The use of a model by one request: it stays loaded until this is released."""
+
+    def __init__(self, loaded: "_Loaded") -> None:
+        self._loaded: _Loaded | None = loaded
+        loaded.users += 1
+        loaded.unused.clear()
+
+    def release(self) -> None:
+        """Ends the use; what still holds the lease holds no model any more."""
+        if self._loaded is not None:
+            self._loaded.users -= 1
+            if not self._loaded.users:
+                self._loaded.unused.set()
+            self._loaded = None
+
+
+@dataclass(eq=False, slots=True)
+class _Loaded:
+    """A model that is loaded, and how many requests use it."""
+
+    model: Model
+    config: ModelConfig
+    users: int = 0
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.unused.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new set of models brought, by name."""
+
+    added: list[str]
+    replaced: list[str]
+    removed: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.replaced or self.removed)
+
+
+class Registry:
+    """All methods are for the event loop's thread; models load in another one."""
+
+    def __init__(self, names: Iterable[str], drain_seconds: float) -> None:
+        """Starts without a model.
+
+        Args:
+            names: Of the models that are going to be loaded.
+            drain_seconds: How long requests on a model may go on that is replaced or unloaded.
+        """
+        self._drain_seconds = drain_seconds
+        self._coming = list(names)
+        self._loaded: dict[str, _Loaded] = {}
+        self._retiring: dict[asyncio.Task[None], list[_Loaded]] = {}
+        self._changed = asyncio.Event()
+        self.draining = False
+        self.closed = False
+
+    @property
+    def models(self) -> list[Model]:
+        """The models that are loaded; the first is the default."""
+        return [loaded.model for loaded in self._loaded.values()]
+
+    @property
+    def default(self) -> str:
+        """The name of the model that an empty name stands for; empty while there is none."""
+        return next(iter(self._loaded or self._coming), "")
+
+    @property
+    def ready(self) -> bool:
+        """Whether all models are loaded that should be, and requests are accepted."""
+        return bool(self._loaded) and all(map(self.model_ready, self._loaded))
+
+    def model_ready(self, name: str) -> bool | None:
+        """Returns whether a model accepts requests, None if there is none of this name."""
+        if name in self._loaded:
+            return not (self.draining or self._loaded[name].model.engine.broken)
+        return False if name in self._coming else None
+
+    async def changed(self) -> None:
+        """Returns after the next change of what is ready."""
+        await self._changed.wait()
+
+    def lease(self, name: str) -> tuple[Model, Lease]:
+        """Returns a model, and the use of it; an empty name is the default's.
+
+        Raises:
+            DrainingError: The server ends.
+            LoadingError: The model is not loaded yet.
+            BrokenModelError: It has failed, and was not loaded again since.
+            ModelNotFoundError: There is none of this name.
+        """
+        if self.draining:
+            raise DrainingError("the server is shutting down")
+        name = name or self.default
+        if name in self._loaded:
+            if self._loaded[name].model.engine.broken:
+                raise BrokenModelError(name)
+            return self._loaded[name].model, Lease(self._loaded[name])
+        if name in self._coming:
+            raise LoadingError(f"model {name!r} is loading")
+        raise ModelNotFoundError(name, list(self._loaded))
+
+    async def apply(self, wanted: Mapping[str, ModelConfig]) -> Changes:
+        """Makes these the models, in this order: all of them, or the old ones go on.
+
+        What runs on a model that is replaced or unloaded ends on it; its memory
+        is free after that. A model stays as it is where its path, its
+        fingerprint and its engine's settings do, unless it is broken. Not to be
+        called twice at once.
+
+        Raises:
+            BundleError: A bundle cannot be served.
+            ConfigError: The memory for a KV cache does not hold one sequence.
+        """
+        self._coming = list(wanted)
+        self._notify()
+        try:
+            loaded = {name: await self._load(name, config) for name, config in wanted.items()}
+        finally:
+            self._coming = []
+            self._notify()
+        before, self._loaded = self._loaded, loaded
+        for name, each in loaded.items():
+            if before.get(name) is not each:
+                each.model.start(self._notify)
+        self._notify()
+        self._retire([each for name, each in before.items() if loaded.get(name) is not each])
+        return Changes(
+            added=[name for name in loaded if name not in before],
+            replaced=[n for n, each in loaded.items() if n in before and before[n] is not each],
+            removed=[name for name in before if name not in loaded],
+        )
+
+    async def _load(self, name: str, config: ModelConfig) -> _Loaded:
+        """Verifies a bundle, and loads it unless it is loaded already."""
+        bundle = await asyncio.to_thread(load_bundle, config.path, config.fingerprint)
+        old = self._loaded.get(name)
+        if (
+            old is not None
+            and not old.model.engine.broken
+            and (old.config.path, old.config.engine) == (config.path, config.engine)
+            and old.model.bundle.fingerprint == bundle.fingerprint
+        ):
+            return old
+        return _Loaded(await asyncio.to_thread(load_model, name, bundle, config.engine), config)
+
+    def drain(self) -> None:
+        """Refuses new requests."""
+        self.draining = True
+        self._notify()
+
+    async def finished(self) -> None:
+        """Returns when no request uses a model."""
+        for loaded in self._all():
+            await loaded.unused.wait()
+
+    async def close(self) -> None:
+        """Ends all models; requests that still run end with `DrainingError`, as do new ones."""
+        self.draining = True
+        for loaded in self._all():
+            await loaded.model.stop("the server is shutting down")
+        for task in list(self._retiring):
+            task.cancel()
+        self.closed = True
+        self._notify()
+
+    def _all(self) -> list[_Loaded]:
+        retiring = [each for several in self._retiring.values() for each in several]
+        return [*self._loaded.values(), *retiring]
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _retire(self, old: list[_Loaded]) -> None:
+        if old:
+            task = asyncio.create_task(self._unload(old))
+            self._retiring[task] = old
+            task.add_done_callback(self._retiring.pop)
+
+    async def _unload(self, old: list[_Loaded]) -> None:
+        """Ends models when nothing uses them any more, and gives their memory back."""
+        log = structlog.get_logger()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                for unused in [loaded.unused for loaded in old]:
+                    await unused.wait()
+        while old:
+            model = old[-1].model
+            await model.stop("the model was unloaded")
+            log.info("unloaded", model=model.name, fingerprint=model.bundle.fingerprint)
+            del model, old[-1]
+        await asyncio.to_thread(trim)

@@ -1,0 +1,132 @@
+"""Processors of scores: pure NumPy functions with transformers' semantics.
+
+Scores are float32 [vocabulary]; minus infinity marks a token that must not
+follow. Functions return new arrays and leave their arguments alone.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gpt2flow.server.params import BeamSearchParams, SamplingParams
+from gpt2flow.server.sampling.filters import Floats, Ids
+
+Processor = Callable[[Floats, Ids, int], Floats]
+"""Takes scores [vocabulary], all tokens so far, and how many of them are the prompt."""
+
+
+def bias_tokens(scores: Floats, ids: Ids, biases: Floats) -> Floats:
+    """Adds a value to the scores of single tokens."""
+    scores = scores.copy()
+    np.add.at(scores, ids, biases)
+    return scores
+
+
+def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
+    """Divides positive and multiplies negative scores of all tokens seen so far.
+
+    Args:
+        scores: [vocabulary].
+        tokens: The prompt and what was produced.
+        penalty: Above 1 discourages.
+    """
+    scores = scores.copy()
+    seen = scores[tokens]
+    # A token that stands twice gets the same value twice.
+    scores[tokens] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
+    return scores
+
+
+def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequency: float) -> Floats:
+    """Subtracts from produced tokens: `presence` once, `frequency` for each occurrence.
+
+    These two are not in transformers; the definition is the OpenAI API's.
+    """
+    counts = np.bincount(produced, minlength=len(scores))
+    penalty = presence * (counts > 0) + frequency * counts
+    return scores - penalty.astype(np.float32)
+
+
+def forbid(scores: Floats, ids: Ids) -> Floats:
+    """Forbids tokens."""
+    scores = scores.copy()
+    scores[ids] = -np.inf
+    return scores
+
+
+def repeated_ngram_ends(tokens: Ids, size: int) -> Ids:
+    """Returns the tokens that would complete an n-gram which stands in `tokens` already."""
+    if len(tokens) < size:
+        return np.empty(0, np.intp)
+    if size == 1:
+        return tokens
+    windows = np.lib.stride_tricks.sliding_window_view(tokens, size)
+    last = tokens[len(tokens) - size + 1 :]
+    ends: Ids = windows[(windows[:, :-1] == last).all(axis=1), -1]
+    return ends
+
+
+def bad_word_ends(tokens: Ids, bad_words: Sequence[Ids]) -> Ids:
+    """Returns the tokens that would complete one of the forbidden token sequences."""
+    ends = [
+        word[-1]
+        for word in bad_words
+        if len(word) == 1
+        or (len(word) <= len(tokens) and (tokens[len(tokens) + 1 - len(word) :] == word[:-1]).all())
+    ]
+    return np.array(ends, np.intp)
+
+
+def make_processors(
+    params: SamplingParams | BeamSearchParams,
+    *,
+    bad_words: Sequence[Sequence[int]] = (),
+    ending_ids: Sequence[int] = (),
+    min_new_tokens: int = 0,
+) -> list[Processor]:
+    """Returns what changes the scores before temperature, in the order of transformers.
+
+    Args:
+        params: The options; those at their defaults cost nothing.
+        bad_words: Token sequences that are never produced.
+        ending_ids: Tokens that end a sequence.
+        min_new_tokens: They are held back until so many tokens exist.
+    """
+    processors: list[Processor] = []
+    if isinstance(params, SamplingParams) and params.logit_bias:
+        ids = np.array([token_id for token_id, _ in params.logit_bias], np.intp)
+        biases = np.array([bias for _, bias in params.logit_bias], np.float32)
+        processors.append(lambda scores, _tokens, _n: bias_tokens(scores, ids, biases))
+    if (penalty := params.repetition_penalty) != 1:
+        processors.append(lambda scores, tokens, _n: penalise_repetition(scores, tokens, penalty))
+    if isinstance(params, SamplingParams) and (params.presence_penalty or params.frequency_penalty):
+        presence, frequency = params.presence_penalty, params.frequency_penalty
+        processors.append(
+            lambda scores, tokens, n: penalise_occurrence(scores, tokens[n:], presence, frequency)
+        )
+    if size := params.no_repeat_ngram_size:
+        processors.append(
+            lambda scores, tokens, _n: forbid(scores, repeated_ngram_ends(tokens, size))
+        )
+    if bad_words:
+        words = [np.array(word, np.intp) for word in bad_words]
+        processors.append(lambda scores, tokens, _n: forbid(scores, bad_word_ends(tokens, words)))
+    if min_new_tokens and ending_ids:
+        ends = np.array(ending_ids, np.intp)
+        processors.append(
+            lambda scores, tokens, n: (
+                forbid(scores, ends) if len(tokens) - n < min_new_tokens else scores
+            )
+        )
+    return processors
+
+
+def process(
+    processors: Sequence[Processor], scores: Floats, tokens: Sequence[int], prompt_length: int
+) -> Floats:
+    """Applies processors in order; returns `scores` itself when there are none."""
+    if processors:
+        history = np.array(tokens, np.intp)
+        for processor in processors:
+            scores = processor(scores, history, prompt_length)
+    return scores

@@ -1,0 +1,99 @@
+"""Interceptors that run before a method: decoding and authentication."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from gpt2flow.server.access.permissions import Caller
+from gpt2flow.server.access.tokens import Tokens
+from gpt2flow.server.access.watched_files import WatchedFiles
+from gpt2flow.server.errors import UnauthenticatedError
+from gpt2flow.server.servicer.identity import CALLER
+from gpt2flow.server.servicer.status import Context, Undecodable, reports_errors
+
+_HEADER = "authorization"
+
+# Probes have no credentials.
+_OPEN = "/grpc.health.v1.Health/"
+
+# Generic for type checkers only.
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]"
+
+_Request = TypeVar("_Request")
+
+
+class DecodingInterceptor(grpc.aio.ServerInterceptor):
+    """Hands methods of one service an `Undecodable`, where gRPC would say UNKNOWN."""
+
+    def __init__(self, service: str) -> None:
+        """Takes the full name of the service; the methods of others are left as they are."""
+        self._prefix = f"/{service}/"
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Returns the handler of a call, with a decoder that does not raise."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler
+        return handler._replace(request_deserializer=_forgiving(handler.request_deserializer))
+
+
+def _forgiving(decode: Callable[[bytes], _Request]) -> Callable[[bytes], _Request | Undecodable]:
+    def decoded(wire: bytes) -> _Request | Undecodable:
+        try:
+            return decode(wire)
+        except DecodeError:
+            return Undecodable()
+
+    return decoded
+
+
+class TokenAuthentication(grpc.aio.ServerInterceptor):
+    """Lets calls with a valid token pass, and tells the handler whose it is."""
+
+    def __init__(self, tokens: WatchedFiles[Tokens]) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "_Handler | None":
+        """Goes on with the call, or answers it with UNCALLER."""
+        if not handler_call_details.method.startswith(_OPEN):
+            try:
+                CALLER.set(self._caller(handler_call_details))
+            except UnauthenticatedError as error:
+                return _Refusal(error).handler
+        return await continuation(handler_call_details)
+
+    def _caller(self, details: grpc.HandlerCallDetails) -> Caller:
+        values = [value for key, value in details.invocation_metadata or () if key == _HEADER]
+        if not values:
+            raise UnauthenticatedError(
+                f"no token; send it in the metadata: '{_HEADER}: Bearer TOKEN'"
+            )
+        scheme, _, token = str(values[0]).strip().partition(" ")
+        if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+            raise UnauthenticatedError(f"the metadata must hold one '{_HEADER}: Bearer TOKEN'")
+        return self._tokens.get().caller_of(token.strip())
+
+
+class _Refusal:
+    """Ends a call of any kind, without reading its messages."""
+
+    def __init__(self, error: UnauthenticatedError) -> None:
+        self._error = error
+
+    @property
+    def handler(self) -> _Handler:
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    @reports_errors
+    async def _refuse(self, _requests: Any, _context: Context) -> NoReturn:
+        raise self._error

@@ -1,0 +1,159 @@
+"""Where log lines go: one line an event, on standard error, never in the way of serving."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from queue import Full, Queue
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import ExcInfo, Processor
+
+from gpt2flow.server.config.settings import TelemetryConfig
+
+# Lines that wait for a reader of standard error that has stalled; more are dropped, and counted.
+_MAX_WAITING: Final = 10_000
+# How long the end of the process waits for the last lines to be taken.
+_FLUSH_SECONDS: Final = 1.0
+
+
+@contextlib.contextmanager
+def logging_to_stderr(config: TelemetryConfig) -> Iterator[None]:
+    """Sends the log of this process, that of libraries included, to standard error.
+
+    A thread of its own writes them, so that whoever logs never waits for a disk
+    or a pipe.
+    """
+    writer = _Writer(_standard_error())
+    handler = _ToStructlog()
+    root = logging.getLogger()
+    structlog.configure(
+        processors=_processors(config.log_format),
+        wrapper_class=structlog.make_filtering_bound_logger(config.log_level),
+        logger_factory=writer,
+    )
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        structlog.reset_defaults()
+        writer.close()
+
+
+def _processors(log_format: str) -> list[Processor]:
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if log_format == "console":
+        console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=write_exc_info)
+        return [*shared, console]
+    # A value that is not JSON's must not keep the line from being written.
+    renderer = structlog.processors.JSONRenderer(default=repr, ensure_ascii=False)
+    return [*shared, structlog.processors.ExceptionRenderer(format_exc_info), renderer]
+
+
+def _standard_error() -> int | None:
+    """Returns the file descriptor; None if the process was started without."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+class _Writer:
+    """Writes lines to a file descriptor in a thread; the server lives on when nobody takes them.
+
+    Not through `sys.stderr`: the lock of a thread that is stuck in there would
+    keep the interpreter from ending.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._lines: Queue[str | None] = Queue(_MAX_WAITING)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, *_args: Any) -> "_Writer":
+        """Returns itself: it is what structlog logs to, whichever logger asks."""
+        return self
+
+    def info(self, line: str) -> None:
+        """Queues a line, or drops it when too many wait."""
+        try:
+            self._lines.put_nowait(line)
+        except Full:
+            self._dropped += 1
+
+    debug = warning = error = critical = info
+
+    def close(self) -> None:
+        """Waits for a moment until all lines are written."""
+        with contextlib.suppress(Full):
+            self._lines.put_nowait(None)
+        self._thread.join(_FLUSH_SECONDS)
+
+    def _work(self) -> None:
+        while (line := self._lines.get()) is not None:
+            self._write(f"{line}\n".encode(errors="replace"))
+            if self._dropped and self._lines.empty():
+                dropped, self._dropped = self._dropped, 0
+                structlog.get_logger().warning("log_lines_dropped", count=dropped)
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            while data and self._descriptor is not None:
+                data = data[os.write(self._descriptor, data) :]
+
+
+class _ToStructlog(logging.Handler):
+    """Takes the records of Python's own logging along, so that every line has one form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs a record."""
+        try:
+            level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+            message, cause = record.getMessage(), record.exc_info
+            if cause and cause[1]:
+                message = without_messages(message, cause[1])
+            structlog.get_logger().log(level, message, logger=record.name, exc_info=cause)
+        except Exception:  # noqa: BLE001 - as every handler: a bad record hurts nobody
+            self.handleError(record)
+
+
+def format_traceback(error: BaseException) -> str:
+    """Returns the calls that led to an error and to its causes, the last one at the end."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        hidden = cause.__suppress_context__
+        cause = cause.__cause__ or (None if hidden else cause.__context__)
+    return "\nled to:\n".join(
+        "".join(traceback.format_tb(each.__traceback__)) + type(each).__qualname__
+        for each in reversed(causes)
+    )
+
+
+def format_exc_info(exc_info: ExcInfo) -> str:
+    """Does so for structlog's lines of JSON."""
+    return format_traceback(exc_info[1])
+
+
+def write_exc_info(stream: TextIO, exc_info: ExcInfo) -> None:
+    """Does so for structlog's lines for people."""
+    stream.write(format_exc_info(exc_info))
+
+
+def without_messages(text: str, error: BaseException) -> str:
+    """Returns a text without what an error says, where a library has put it in there."""
+    for said in (repr(error), str(error)):
+        text = text.replace(said, type(error).__qualname__) if said else text
+    return text

@@ -1,0 +1,206 @@
+"""Whatever is asked for, in whatever mix, gives what a decode without a cache gives."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.server.conftest import Bench
+from tests.support.generation_params import beams, generations
+from tests.support.naive_decode import Naive, Rerunner, assert_remembered_is_true
+
+from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.engine.results import Delta, GenerationResult, ScoreResult
+from gpt2flow.server.engine.task import Task
+from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.params import BeamSearchParams, GenerationParams, OutputParams
+
+TEXTS = [[(7 * at) % 290 + 5 for at in range(60)], [(11 * at) % 290 + 5 for at in range(60)]]
+OUTPUT = OutputParams(token_ids=True)
+
+Continuations = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Client:
+    """A request: what is asked for, how many steps after the one before, when it is dropped."""
+
+    prompt: list[int]
+    asked: GenerationParams | Continuations
+    waits: int
+    cancelled: int | None
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> list[int]:
+    """Pieces of few texts, so that many start alike."""
+    text = draw(st.sampled_from(TEXTS))
+    end = draw(st.lists(st.integers(1, 3), max_size=3))
+    return text[: draw(st.sampled_from([0, 1, 8, 9, 20, 40, 60]))] + end or [1]
+
+
+priorities = st.integers(0, 5)
+clients = st.builds(
+    Client,
+    prompt=prompts(),
+    asked=st.one_of(
+        st.builds(lambda params, p: replace(params, priority=p), generations, priorities),
+        st.builds(lambda params, p: replace(params, priority=p), generations, priorities),
+        st.builds(lambda params, p: replace(params, priority=p), beams, priorities),
+        st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=12), min_size=1, max_size=3),
+    ),
+    waits=st.sampled_from([0, 1, 3]),
+    cancelled=st.sampled_from([None, None, None, None, 5, 15]),
+)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Clients, and what serves them: slots, and seconds that a step takes."""
+
+    clients: list[Client]
+    slots: int
+    seconds: float
+
+
+def mix_of(clients: list[Client], slots: int, seconds: float, *, rising: bool) -> Mix:
+    fit = [replace(each, asked=fitting(each.asked, slots)) for each in clients]
+    if rising:  # Much is preempted when the higher priorities come later.
+        fit.sort(key=lambda each: getattr(each.asked, "priority", 0))
+    return Mix(fit, slots, seconds)
+
+
+mixes = st.builds(
+    mix_of,
+    clients=st.lists(clients, min_size=4, max_size=8),
+    slots=st.sampled_from([1, 2, 3, 3, 4]),
+    seconds=st.sampled_from([0.0, 0.1, 4.0]),
+    rising=st.booleans(),
+)
+
+
+def fitting(
+    asked: GenerationParams | Continuations, slots: int
+) -> GenerationParams | Continuations:
+    """Makes a request no wider than the cache."""
+    if isinstance(asked, list):
+        return asked
+    decoding = asked.decoding
+    if isinstance(decoding, BeamSearchParams):
+        width = min(decoding.num_beams, slots)
+        returned = min(decoding.num_return_sequences, width)
+        decoding = replace(decoding, num_beams=width, num_return_sequences=returned)
+    else:
+        decoding = replace(decoding, n=min(decoding.n, slots))
+    return replace(asked, decoding=decoding, output=OUTPUT)
+
+
+def task_of(bench: Bench, client: Client) -> Task:
+    if isinstance(client.asked, list):
+        continuations = [Prompt("c", tuple(tokens)) for tokens in client.asked]
+        prompt = Prompt("p", tuple(client.prompt))
+        return bench.factory.score(prompt, continuations, Arrival(bench.now))
+    return bench.task(client.prompt, client.asked, stream=True)
+
+
+Answer = list[list[int]] | list[float]
+
+
+def answer(bench: Bench, task: Task) -> Answer:
+    """Returns the tokens of all candidates, or all scores."""
+    outcome = bench.outcome(task)
+    if isinstance(outcome, ScoreResult):
+        return [score.total for score in outcome.scores]
+    assert isinstance(outcome, GenerationResult), outcome
+    return [list(each.token_ids) for each in outcome.candidates]
+
+
+def naive_answer(bench: Bench, fresh: ModelRunner, client: Client) -> Answer:
+    """Returns what a client gets alone, every token by a run over the whole sequence."""
+    asked = client.asked
+    if isinstance(asked, GenerationParams) and not isinstance(asked.decoding, BeamSearchParams):
+        naive = Naive(bench, fresh)
+        return [naive.decode(client.prompt, asked, index) for index in range(asked.width)]
+    bench.engine._runner = Rerunner(fresh)
+    task = bench.add(task_of(bench, client))
+    bench.finish()
+    return answer(bench, task)
+
+
+def run(bench: Bench, mix: Mix, seen: Counter[str]) -> list[Task]:
+    """Runs a mix to its end; counts what came to pass."""
+    tasks: list[Task] = []
+    drops: list[tuple[int, Task]] = []
+    step = arrival = 0
+    while len(tasks) < len(mix.clients) or bench.engine.busy:
+        while len(tasks) < len(mix.clients) and step >= arrival + mix.clients[len(tasks)].waits:
+            client, arrival = mix.clients[len(tasks)], step
+            tasks.append(bench.add(task_of(bench, client)))
+            if client.cancelled is not None:
+                drops.append((step + client.cancelled, tasks[-1]))
+        for at, task in drops:
+            if at == step and not task.done:
+                request = task.request
+                seen["cancelled"] += 1
+                seen["cancelled while preempted"] += bool(request.sequences and not request.slots)
+                bench.engine.abort(request.id)
+        bench.step()
+        bench.now += mix.seconds
+        step += 1
+        assert step < 3000
+    return tasks
+
+
+def assert_sent_once(bench: Bench, task: Task) -> None:
+    """The pieces of a stream add up to its result."""
+    deltas = [each.content for each in bench.events[task.request.id][:-1]]
+    for index, candidate in enumerate(bench.result(task).candidates):
+        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
+        assert "".join(each.text for each in own) == candidate.text
+        assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
+
+
+def test_any_mix_gives_what_naive_decoding_gives(
+    make_bench: Callable[..., Bench], fresh: ModelRunner
+) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(
+        max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    )
+    @given(mixes)
+    def check(mix: Mix) -> None:
+        bench = make_bench(slots=mix.slots)
+        for client, task in zip(mix.clients, run(bench, mix, seen), strict=True):
+            request = task.request
+            seen["with a prefix"] += request.cached_tokens > 0
+            if not bench.events[request.id] or not bench.events[request.id][-1].last:
+                assert client.cancelled is not None
+                continue
+            expected = naive_answer(make_bench(slots=mix.slots), fresh, client)
+            if isinstance(client.asked, list):
+                assert answer(bench, task) == pytest.approx(expected, abs=1e-2)
+                kind = "scores"
+            else:
+                assert answer(bench, task) == expected
+                kind = type(client.asked.decoding).__name__
+                if not isinstance(client.asked.decoding, BeamSearchParams):
+                    assert_sent_once(bench, task)
+            seen[f"{kind} preempted"] += request.preemptions > 0
+            seen["several preempted"] += request.preemptions > 0 and request.width > 1
+        assert_remembered_is_true(bench, fresh)
+        bench.assert_all_free()
+
+    check()
+    for what in (
+        "cancelled",
+        "cancelled while preempted",
+        "with a prefix",
+        "SamplingParams preempted",
+        "BeamSearchParams preempted",
+        "scores preempted",
+        "several preempted",
+    ):
+        assert seen[what] > 0, f"the examples hold nothing {what}"

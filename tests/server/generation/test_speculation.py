@@ -1,0 +1,267 @@
+"""Guesses save runs of the model and change no token; where they do not pay, they end."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.server.conftest import Bench
+from tests.support.generation_params import GREEDY, PROMPT, greedy
+
+from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.engine.results import CandidateResult, Usage
+from gpt2flow.server.generation import output as candidate
+from gpt2flow.server.generation.prompt_lookup import PromptLookup
+from gpt2flow.server.params import (
+    BeamSearchParams,
+    ConstraintKind,
+    ConstraintParams,
+    GenerationParams,
+    OutputParams,
+    SamplingParams,
+    StoppingParams,
+)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
+    """For each run of the model: how many tokens, and which logits were asked for."""
+    seen: list[tuple[int, Any]] = []
+    run_chunk, decode = ModelRunner.run_chunk, ModelRunner.decode
+
+    def record_chunk(runner: ModelRunner, slot: int, tokens: Sequence[int], *rest: Any) -> Any:
+        seen.append((len(tokens), rest[-1]))
+        return run_chunk(runner, slot, tokens, *rest)
+
+    def record_decode(runner: ModelRunner, tokens: Sequence[int], *rest: Any) -> Any:
+        seen.append((len(tokens), rest[-1]))
+        return decode(runner, tokens, *rest)
+
+    monkeypatch.setattr(ModelRunner, "run_chunk", record_chunk)
+    monkeypatch.setattr(ModelRunner, "decode", record_decode)
+    return seen
+
+
+def test_a_guess_is_what_followed_the_last_time() -> None:
+    lookup = PromptLookup([1, 2, 3, 4, 5, 9, 2, 3, 7, 8, 2, 3], 3)
+    assert lookup.guess(10) == [7, 8, 2]
+    assert lookup.guess(1) == [7]
+    assert lookup.guess(0) == []
+
+
+def test_three_tokens_tell_more_than_two() -> None:
+    assert PromptLookup([1, 2, 3, 4, 5, 6, 2, 3, 7, 1, 2, 3], 2).guess(10) == [4, 5]
+
+
+def test_what_repeats_itself_is_guessed_beyond_its_end() -> None:
+    assert PromptLookup([4, 5, 6, 4, 5, 6, 4, 5], 7).guess(10) == [6, 4, 5, 6, 4, 5, 6]
+
+
+def test_nothing_is_guessed_where_nothing_repeats() -> None:
+    assert PromptLookup(list(range(50)), 3).guess(10) == []
+    assert PromptLookup([1], 3).guess(10) == []
+
+
+def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
+    lookup = PromptLookup([1, 2] * 10, 4)
+    silent = []
+    for _ in range(4):
+        waited = 0
+        while not lookup.guess(100):
+            waited += 1
+        silent.append(waited)
+        lookup.learn(4, 0)
+    assert silent == [0, 1, 2, 4]
+    while not lookup.guess(100):
+        pass
+    lookup.learn(4, 4)
+    assert len(lookup.guess(100)) == 8
+    lookup.learn(8, 3)
+    assert len(lookup.guess(100)) == 4
+    assert (lookup.drafted, lookup.accepted) == (28, 7)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60))
+def test_learning_bit_by_bit_is_learning_at_once(tokens: list[int], cut: int) -> None:
+    bits = PromptLookup(tokens[:cut], 5)
+    bits.extend(tokens[cut:])
+    assert bits.guess(9) == PromptLookup(tokens, 5).guess(9)
+    assert len(bits) == len(tokens)
+
+
+def logprobs(candidate: CandidateResult) -> list[float]:
+    found = [each.chosen.logprob for each in candidate.logprobs]
+    assert len(found) == len(candidate.token_ids)
+    return [each for each in found if each is not None]
+
+
+def answer(bench: Bench, params: GenerationParams, prompt: Sequence[int]) -> tuple[Any, Usage]:
+    result = bench.run(list(prompt), params)
+    return [each.token_ids for each in result.candidates], result.usage
+
+
+def test_text_that_repeats_itself_needs_fewer_runs(
+    make_bench: Callable[[], Bench], runs: list[tuple[int, Any]]
+) -> None:
+    plain = make_bench()
+    plain.factory._draft_tokens = 0
+    # A penalty below one is a reward.
+    params = replace(greedy(80, ignore_eos=True), decoding=replace(GREEDY, repetition_penalty=0.3))
+    expected, usage = answer(plain, params, PROMPT)
+    assert (usage.drafted_tokens, len(runs)) == (0, 80)
+    runs.clear()
+    ours, usage = answer(make_bench(), params, PROMPT)
+    assert ours == expected
+    assert usage.accepted_tokens > 30
+    assert len(runs) == 80 - usage.accepted_tokens
+    assert usage.drafted_tokens >= usage.accepted_tokens
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0])
+def test_sampled_tokens_are_those_of_the_same_seed(
+    make_bench: Callable[[], Bench], temperature: float
+) -> None:
+    params = GenerationParams(
+        decoding=SamplingParams(temperature=temperature, seed=7, repetition_penalty=0.8),
+        stopping=StoppingParams(max_new_tokens=60, ignore_eos=True),
+        output=OutputParams(logprobs=True),
+    )
+    plain = make_bench()
+    plain.factory._draft_tokens = 0
+    prompt = PROMPT * 5
+    expected = plain.run(prompt, params).candidates
+    speculative = make_bench().run(prompt, params)
+    assert speculative.usage.drafted_tokens > 0
+    for ours, theirs in zip(speculative.candidates, expected, strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert logprobs(ours) == pytest.approx(logprobs(theirs), abs=1e-4)
+
+
+def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
+    make_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a grammar that forces some tokens, leaves others free, and with stop strings."""
+    # The vocabulary is so small that no grammar allows more.
+    monkeypatch.setattr(candidate, "_FREE_CHOICE", 1)
+    accepted: Counter[str] = Counter()
+
+    @settings(max_examples=100)
+    @given(
+        grammar=st.sampled_from(["(ab ?cd, )+", "([ab][xy][ab] please )+", "[ab]+", "(?s:.)*"]),
+        decoding=st.builds(
+            SamplingParams,
+            temperature=st.sampled_from([0, 0.2]),
+            seed=st.just(3),
+            repetition_penalty=st.sampled_from([1.0, 0.3]),
+        ),
+        stopping=st.builds(
+            StoppingParams,
+            max_new_tokens=st.integers(30, 50),
+            min_new_tokens=st.sampled_from([0, 9]),
+            stop_strings=st.sampled_from([(), ("bb",), ("please a", "cd, ab")]),
+        ),
+        output=st.builds(OutputParams, logprobs=st.booleans()),
+        draft_tokens=st.sampled_from([1, 4, 9]),
+    )
+    def check(grammar: str, draft_tokens: int, **params: Any) -> None:
+        constraint = ConstraintParams(ConstraintKind.REGEX, (grammar,))
+        results = []
+        for drafts in (0, draft_tokens):
+            bench = make_bench()
+            bench.factory._draft_tokens = drafts
+            results.append(bench.run(PROMPT * 5, GenerationParams(constraint=constraint, **params)))
+            bench.assert_all_free()
+        [expected], [ours] = (result.candidates for result in results)
+        told = ("token_ids", "text", "finish_reason", "stop_string")
+        assert [getattr(ours, name) for name in told] == [getattr(expected, name) for name in told]
+        if params["output"].logprobs:
+            assert logprobs(ours) == pytest.approx(logprobs(expected), abs=1e-3)
+        usage = results[1].usage
+        assert usage.forced_tokens == results[0].usage.forced_tokens
+        accepted["tokens"] += usage.accepted_tokens
+        accepted["beside forced ones"] += usage.accepted_tokens * (usage.forced_tokens > 0)
+
+    check()
+    assert min(accepted["tokens"], accepted["beside forced ones"]) > 0
+
+
+def test_nothing_is_guessed_before_the_candidates_part(bench: Bench) -> None:
+    """Not even where the cache has all of the prompt but its last token."""
+    prompt = [*PROMPT, *PROMPT, *PROMPT]
+    params = GenerationParams(
+        decoding=SamplingParams(n=3, seed=5),
+        stopping=StoppingParams(max_new_tokens=20, ignore_eos=True),
+    )
+    expected = bench.tokens(prompt, params)
+    assert bench.tokens(prompt, params) == expected
+
+
+def test_streams_that_run_together_do_not_guess(bench: Bench) -> None:
+    params = greedy(40, ignore_eos=True)
+    tasks = [bench.add(bench.task(PROMPT, params)) for _ in range(2)]
+    bench.finish()
+    assert all(bench.result(task).usage.drafted_tokens == 0 for task in tasks)
+
+
+def test_a_stream_guesses_again_once_it_is_alone(bench: Bench) -> None:
+    longer = bench.add(bench.task(PROMPT, greedy(70, ignore_eos=True)))
+    bench.add(bench.task(PROMPT, greedy(2, ignore_eos=True)))
+    bench.finish()
+    assert bench.result(longer).usage.drafted_tokens > 0
+
+
+def choices(**options: Any) -> GenerationParams:
+    return GenerationParams(
+        decoding=GREEDY,
+        stopping=StoppingParams(max_new_tokens=40),
+        constraint=ConstraintParams(ConstraintKind.CHOICES, ("order 1", "cup", "order 2")),
+        **options,
+    )
+
+
+def test_the_logits_of_what_a_grammar_excludes_are_not_computed(
+    bench: Bench, runs: list[tuple[int, Any]]
+) -> None:
+    result = bench.run(PROMPT, choices())
+    assert runs
+    assert all(ids is not None and len(ids) < 10 for _, ids in runs)
+    assert result.candidates[0].cumulative_logprob is None
+
+
+def test_log_probabilities_need_the_logits_of_all(
+    bench: Bench, runs: list[tuple[int, Any]]
+) -> None:
+    result = bench.run(PROMPT, choices(output=OutputParams(logprobs=True)))
+    assert all(ids is None for _, ids in runs)
+    [candidate] = result.candidates
+    assert candidate.cumulative_logprob == pytest.approx(sum(logprobs(candidate)))
+
+
+def test_so_do_beams_and_processors(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+    bench.run(PROMPT, replace(choices(), decoding=BeamSearchParams(num_beams=2)))
+    bench.run(PROMPT, replace(choices(), decoding=replace(GREEDY, repetition_penalty=1.2)))
+    assert all(ids is None for _, ids in runs)
+
+
+def test_grammars_that_run_together_share_a_run(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+    grammars = [ConstraintParams(ConstraintKind.REGEX, (f"[{x}]{{6}}",)) for x in ("abc", "xyz")]
+    mixed = [replace(choices(), constraint=grammar) for grammar in grammars]
+    alone = [bench.tokens(PROMPT, params) for params in mixed]
+    runs.clear()
+    tasks = [bench.add(bench.task(PROMPT, params)) for params in mixed]
+    bench.finish()
+    together = [[list(c.token_ids) for c in bench.result(task).candidates] for task in tasks]
+    assert together == alone
+    assert any(tokens == 2 and ids is not None for tokens, ids in runs)
+
+
+def test_an_answer_without_a_choice_needs_no_run(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+    only = ConstraintParams(ConstraintKind.CHOICES, ("the only answer",))
+    params = replace(choices(), constraint=only, decoding=SamplingParams(n=2))
+    result = bench.run(PROMPT, params)
+    assert [each.text for each in result.candidates] == ["the only answer"] * 2
+    assert result.usage.forced_tokens > 0
+    assert runs == []

@@ -1,0 +1,100 @@
+"""Generation ends where it should, and what ends it is no text."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.server.conftest import EOS, Bench
+from tests.support.generation_params import GREEDY, PROMPT, eos_params, finish, greedy, unstopped
+
+from gpt2flow.server.engine.sequence import FinishReason
+from gpt2flow.server.params import (
+    BeamSearchParams,
+    GenerationParams,
+    OutputParams,
+    SamplingParams,
+)
+from gpt2flow.server.sampling.processors import process
+
+
+def test_length(bench: Bench) -> None:
+    reason, tokens, text = finish(bench, greedy(12))
+    assert (reason, tokens) == (FinishReason.LENGTH, unstopped(bench))
+    assert text == bench.tokenizer.decode(tokens)
+
+
+def test_a_stop_id_ends_and_is_not_text(bench: Bench) -> None:
+    tokens = unstopped(bench)
+    stop = tokens[5]
+    first = tokens.index(stop)
+    reason, produced, text = finish(bench, greedy(12, stop_token_ids=(stop,)))
+    assert (reason, produced) == (FinishReason.STOP, tokens[: first + 1])
+    assert text == bench.tokenizer.decode(tokens[:first])
+
+
+def test_min_new_tokens_hold_stop_ids_back(bench: Bench) -> None:
+    stop = unstopped(bench)[0]
+    _, produced, _ = finish(bench, greedy(12, stop_token_ids=(stop,), min_new_tokens=6))
+    assert stop not in produced[:6]
+    assert len(produced) >= 6
+
+
+def test_end_of_text_ends_and_is_not_text(bench: Bench) -> None:
+    assert finish(bench, eos_params()) == (FinishReason.EOS, [EOS], "")
+
+
+def test_end_of_text_can_be_ignored(bench: Bench) -> None:
+    reason, tokens, text = finish(bench, eos_params(ignore_eos=True))
+    assert (reason, tokens) == (FinishReason.LENGTH, [EOS] * 4)
+    assert text == "<|endoftext|>" * 4
+
+
+def test_min_new_tokens_hold_end_of_text_back(bench: Bench) -> None:
+    reason, tokens, _ = finish(bench, eos_params(min_new_tokens=3))
+    assert reason is FinishReason.EOS
+    assert tokens.index(EOS) == 3
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, BeamSearchParams(num_beams=1)])
+def test_a_stop_string_ends_and_is_not_text(
+    bench: Bench, decoding: SamplingParams | BeamSearchParams
+) -> None:
+    whole = bench.tokenizer.decode(unstopped(bench))
+    stop = whole[3:6]
+    params = replace(greedy(12, stop_strings=("never", stop), ignore_eos=True), decoding=decoding)
+    [candidate] = bench.run(PROMPT, params).candidates
+    assert candidate.finish_reason is FinishReason.STOP
+    assert candidate.stop_string == stop
+    assert candidate.text == whole.partition(stop)[0]
+
+
+def test_min_new_tokens_hold_stop_strings_back(bench: Bench) -> None:
+    tokens = unstopped(bench)
+    stop = bench.tokenizer.decode(tokens)[1:3]
+    stopping = {"stop_strings": (stop,), "ignore_eos": True}
+    _, early, _ = finish(bench, greedy(12, **stopping))
+    _, late, text = finish(bench, greedy(12, **stopping, min_new_tokens=len(early) + 3))
+    assert late[: len(early)] == early
+    assert len(late) >= len(early) + 3
+    assert stop in text
+
+
+def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(bench: Bench) -> None:
+    encode = bench.tokenizer.encode
+    word = next(word for word in ("it", "my", "or", "new") if len(encode(f" {word}")) == 1)
+    params = GenerationParams(decoding=SamplingParams(bad_words=(word,)))
+    processors = bench.task(PROMPT, params)._generation.processors  # type: ignore[attr-defined]
+    for text in (word, f" {word}"):
+        *start, last = encode(text)
+        scores = np.zeros(bench.limits.vocabulary_size, np.float32)
+        assert process(processors, scores, [*PROMPT, *start], len(PROMPT))[last] == -np.inf
+
+
+def test_echo_starts_the_text(bench: Bench) -> None:
+    params = replace(greedy(3), output=OutputParams(echo=True))
+    [candidate] = bench.run("Where is", params).candidates
+    plain = bench.run("Where is", greedy(3)).candidates[0]
+    assert candidate.text == "Where is" + plain.text
+    assert candidate.token_ids == plain.token_ids
+    by_ids = bench.run(bench.tokenizer.encode("Where is"), params)
+    assert by_ids.candidates[0].text == candidate.text

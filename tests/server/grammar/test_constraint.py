@@ -1,0 +1,217 @@
+"""Output keeps to its grammar, and a bad grammar says why."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask
+from tests.server.conftest import EOS
+from tokenizers import Tokenizer as HfTokenizer
+
+from gpt2flow.server.errors import GrammarError
+from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
+from gpt2flow.server.params import ConstraintKind, ConstraintParams
+from gpt2flow.server.tokenizer import Tokenizer
+
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "amount": {"type": "integer"}},
+        "required": ["name", "amount"],
+        "additionalProperties": False,
+    }
+)
+
+
+def params(kind: str, *source: str) -> ConstraintParams:
+    return ConstraintParams(ConstraintKind(kind), source)
+
+
+def advance(constraint: Constraint, tokenizer: Tokenizer, text: str) -> None:
+    for token in tokenizer.encode(text):
+        assert token in constraint.allowed()
+        constraint.advance(token)
+
+
+def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterator[int]:
+    """Takes random admitted tokens until the output ends."""
+    for _ in range(most):
+        token = int(rng.choice(constraint.allowed()))
+        if token == EOS:
+            return
+        yield token
+        constraint.advance(token)
+        if constraint.complete:
+            return
+
+
+@pytest.mark.parametrize(
+    "kind,source,message",
+    [
+        ("json_schema", '{"type": 12', "not JSON"),
+        ("json_schema", "true", "must be an object"),
+        ("json_schema", "NaN", "must be an object"),
+        ("json_schema", '{"minLength": 1e999}', "not JSON: number out of range"),
+        ("json_schema", '{"const": "\\ud800"}', "not JSON"),
+        ("json_schema", '{"type": "nothing"}', "nothing"),
+        ("json_schema", '{"type": "string", "minLength": 3, "maxLength": 1}', "."),
+        ("regex", "(ab", "unclosed group"),
+        ("lark", "start: 'x", "."),
+        ("lark", 'begin: "x"', "start"),
+        ("lark", "start: <|nobody|>", "unknown special token"),
+    ],
+)
+def test_a_bad_grammar_says_why_in_one_line(
+    grammars: GrammarCompiler, kind: str, source: str, message: str
+) -> None:
+    with pytest.raises(GrammarError, match=message) as caught:
+        grammars.compile(params(kind, source))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 400
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6, unique=True), st.data())
+def test_choices_admit_exactly_themselves(
+    grammars: GrammarCompiler, tokenizer: Tokenizer, choices: list[str], data: st.DataObject
+) -> None:
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    constraint = grammars.compile(params("choices", *choices))
+    tokens = list(walk(constraint, np.random.default_rng(seed), 200))
+    assert tokenizer.decode(tokens) in choices
+
+
+def test_each_choice_is_admitted(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    choices = ["yes", "no", 'a "quoted" one', "back\\slash", "new\nline", "蓝色 😀", "a|b", "/x/"]
+    for choice in choices:
+        constraint = grammars.compile(params("choices", *choices))
+        advance(constraint, tokenizer, choice)
+        assert constraint.complete or EOS in constraint.allowed()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_regex_holds_for_the_whole_output(
+    grammars: GrammarCompiler, tokenizer: Tokenizer, seed: int
+) -> None:
+    constraint = grammars.compile(params("regex", r"[a-c]{2,4}/[0-9]+"))
+    text = tokenizer.decode(list(walk(constraint, np.random.default_rng(seed), 20)))
+    assert set(text) <= set("abc/0123456789")
+    assert 2 <= len(text.partition("/")[0]) <= 4
+
+
+def test_it_is_complete_when_only_the_end_remains(
+    grammars: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    constraint = grammars.compile(params("json_schema", SCHEMA))
+    advance(constraint, tokenizer, '{"name":"cup","amount":1')
+    assert not constraint.complete
+    advance(constraint, tokenizer, "}")
+    assert constraint.complete
+
+
+def test_it_may_end_where_it_may_also_go_on(
+    grammars: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    constraint = grammars.compile(params("regex", "ab+"))
+    advance(constraint, tokenizer, "a")
+    assert EOS not in constraint.allowed()
+    advance(constraint, tokenizer, "b")
+    assert EOS in constraint.allowed()
+    assert not constraint.complete
+
+
+def test_a_schema_is_written_without_optional_whitespace(
+    grammars: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    constraint = grammars.compile(params("json_schema", SCHEMA))
+    assert (
+        tokenizer.decode(constraint.forced())
+        == '{"name":"'[: len(tokenizer.decode(constraint.forced()))]
+    )
+    assert constraint.forced()
+
+
+def test_a_schema_can_ask_for_whitespace(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    schema = json.dumps(json.loads(SCHEMA) | {"x-guidance": {"whitespace_flexible": True}})
+    constraint = grammars.compile(params("json_schema", schema))
+    advance(constraint, tokenizer, '{ "name"')
+
+
+def test_forced_tokens_are_admitted(grammars: GrammarCompiler) -> None:
+    constraint = grammars.compile(params("json_schema", SCHEMA))
+    for token in constraint.forced():
+        assert token in constraint.allowed()
+        constraint.advance(token)
+
+
+def test_a_fork_goes_its_own_way(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    constraint = grammars.compile(params("choices", "ab", "cd"))
+    twin = constraint.fork()
+    advance(constraint, tokenizer, "ab")
+    assert constraint.complete
+    assert not twin.complete
+    advance(twin, tokenizer, "cd")
+    assert twin.complete
+
+
+def test_compiling_again_starts_anew(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    advance(grammars.compile(params("choices", "ab", "cd")), tokenizer, "ab")
+    assert not grammars.compile(params("choices", "ab", "cd")).complete
+
+
+def test_a_token_that_is_not_admitted_is_an_error(
+    grammars: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    constraint = grammars.compile(params("choices", "ab"))
+    with pytest.raises(GrammarError):
+        constraint.advance(tokenizer.encode("z")[0])
+
+
+def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> None:
+    constraint = grammars.compile(params("lark", 'start: <|user|> "hi"'))
+    assert constraint.allowed().tolist() == [1]
+
+
+def vocabulary(tokenizer: Tokenizer) -> HfTokenizer:
+    """Returns the tokenizer with a token added that is text, and one that is not."""
+    library = HfTokenizer.from_buffer(tokenizer.json)
+    library.add_tokens(["blue cup"])
+    library.add_special_tokens(["<|end of turn|>"])
+    return library
+
+
+@pytest.mark.parametrize(
+    "kind,source",
+    [
+        ("json_schema", SCHEMA),
+        ("regex", r"(Where is|a blue cup|<\|end of turn\|>) [a-z]{2,5}!"),
+        ("lark", 'start: "订单 blue cup " /[0-9]+/ "<|user|> is late, thanks"'),
+        ("lark", "start: /[a-z]+/ <|user|> /[0-9]{3}/"),
+    ],
+)
+def test_the_vocabulary_is_the_one_that_llguidance_reads_itself(
+    tokenizer: Tokenizer, kind: str, source: str
+) -> None:
+    library = vocabulary(tokenizer)
+    size = library.get_vocab_size() + 5
+    ours = GrammarCompiler(Tokenizer(library.to_str().encode()), size, EOS)
+    theirs = LLTokenizer(library.to_str(), n_vocab=size, eos_token=EOS)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        constraint = ours.compile(params(kind, source))
+        matcher = LLMatcher(theirs, write_grammar(params(kind, source)), log_level=0)
+        oracle = Constraint(matcher, allocate_token_bitmask(1, size), size)
+        for _ in range(40):
+            forced = constraint.forced()
+            assert forced == oracle.forced()
+            allowed = constraint.allowed()
+            np.testing.assert_array_equal(allowed, oracle.allowed())
+            token = forced[0] if forced else int(rng.choice(allowed))
+            constraint.advance(token)
+            oracle.advance(token)
+            assert constraint.complete == oracle.complete
+            if constraint.complete:
+                break

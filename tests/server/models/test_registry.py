@@ -1,0 +1,236 @@
+"""Models come, change and go while the server serves, and nothing of them stays behind."""
+
+import asyncio
+import gc
+import itertools
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from tests.server.conftest import SLOTS
+from tests.support.bundles import copy_of, damaged_copy_of
+from tests.support.running_server import PROMPT, Running, failure, greedy
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server import BundleError, EngineConfig, ModelConfig
+from gpt2flow.server.errors import DrainingError
+from gpt2flow.server.models.model import Model, load_model
+from gpt2flow.server.models.registry import Changes, Registry
+
+ENGINE = EngineConfig(threads=1, max_sequences=SLOTS, prefill_chunk=8)
+LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(60))
+SHORT = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3))
+
+
+def model(path: Path, **options: Any) -> ModelConfig:
+    return ModelConfig(path=path, engine=ENGINE, **options)
+
+
+async def retired(registry: Registry) -> None:
+    """Returns when nothing is left of old models but their memory."""
+    async with asyncio.timeout(10):
+        while registry._retiring:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def status(running: Running, name: str) -> HealthCheckResponse.ServingStatus:
+    stub: Any = health_pb2_grpc.HealthStub(running.channel)
+    response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+    return response.status
+
+
+def hold(model: Model) -> threading.Event:
+    """Makes a model wait after its next five decode steps until it is told to go on."""
+    runner: Any = model.engine._engine._runner
+    may_run, decode, steps = threading.Event(), runner.decode, itertools.count()
+
+    def waiting(*args: Any) -> Any:
+        assert next(steps) < 5 or may_run.wait(120)
+        return decode(*args)
+
+    runner.decode = waiting
+    return may_run
+
+
+async def rest_of(call: Any) -> list[pb.GenerateStreamResponse]:
+    messages = []
+    while (message := await call.read()) is not grpc.aio.EOF:
+        messages.append(message)
+    return messages
+
+
+async def test_what_runs_on_a_replaced_model_ends_on_it(running: Running, tmp_path: Path) -> None:
+    old, bundle = running.model, running.model.bundle.directory
+    may_run = hold(old)
+    call = running.stub.GenerateStream(LONG)
+    await call.read()
+    new = copy_of(bundle, tmp_path / "new", run="2")
+    changes = await running.server.registry.apply({"first": model(new), "third": model(bundle)})
+    assert changes == Changes(added=["third"], replaced=["first"], removed=["second"])
+    assert old.engine._thread.is_alive()
+    response = await running.stub.Generate(SHORT)
+    assert response.fingerprint == running.model.bundle.fingerprint != old.bundle.fingerprint
+    may_run.set()
+    rest = await rest_of(call)
+    assert rest[-1].end.fingerprint == old.bundle.fingerprint
+    assert rest[-1].end.result.usage.completion_tokens == 60
+    await retired(running.server.registry)
+    assert not old.engine._thread.is_alive()
+
+
+@pytest.mark.usefixtures("slow")
+async def test_what_runs_too_long_on_an_unloaded_model_is_told(running: Running) -> None:
+    running.server.registry._drain_seconds = 0.05
+    call = running.stub.GenerateStream(LONG)
+    await call.read()
+    bundle = running.model.bundle.directory
+    await running.server.registry.apply({"other": model(bundle)})
+    with pytest.raises(grpc.aio.AioRpcError, match="the model was unloaded") as caught:
+        await rest_of(call)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    code, text, _ = await failure(running.stub.GetModel(pb.GetModelRequest(model="first")))
+    assert (code, text) == (grpc.StatusCode.NOT_FOUND, "no model named 'first'; loaded: other")
+
+
+async def test_a_model_that_did_not_change_stays(running: Running) -> None:
+    bundle = running.model.bundle.directory
+    await running.server.registry.apply({"first": model(bundle), "second": model(bundle)})
+    first, second = running.server.registry.models
+    changes = await running.server.registry.apply({"second": model(bundle), "first": model(bundle)})
+    assert not changes
+    assert running.server.registry.models == [second, first]
+    more = ModelConfig(path=bundle, engine=EngineConfig(threads=1, max_sequences=SLOTS + 1))
+    changes = await running.server.registry.apply({"second": more, "first": model(bundle)})
+    assert changes.replaced == ["second"]
+    assert running.model.limits.max_sequences == SLOTS + 1
+
+
+@pytest.mark.parametrize("kind", ["damaged", "missing", "pinned"])
+async def test_all_or_nothing(running: Running, tmp_path: Path, kind: str) -> None:
+    registry, bundle = running.server.registry, running.model.bundle.directory
+    before = registry.models
+    bad, says = {
+        "damaged": (model(tmp_path / "bad"), r"model\.onnx\.data does not match the hash"),
+        "missing": (model(tmp_path / "nowhere"), "nowhere is not a directory"),
+        "pinned": (model(bundle, fingerprint="0" * 64), "must have 0000"),
+    }[kind]
+    damaged_copy_of(bundle, tmp_path / "bad")
+    with pytest.raises(BundleError, match=says):
+        await registry.apply({"first": model(copy_of(bundle, tmp_path / "new", run="2")), "x": bad})
+    assert registry.models == before
+    assert await status(running, "first") == HealthCheckResponse.SERVING
+    code, _, _ = await failure(running.stub.GetModel(pb.GetModelRequest(model="x")))
+    assert code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_nothing_of_an_unloaded_model_stays(running: Running) -> None:
+    await running.stub.Generate(SHORT)
+    constrained = greedy(20, constraint=pb.Constraint(regex="(ab){2}"))
+    await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=constrained))
+    old = running.model
+    runner: Any = old.engine._engine._runner
+    parts = [runner, runner._session, old.engine, old.engine._thread, old.tokenizer, old.tasks]
+    parts += [*runner._cache.values(), old.engine._engine._cache]
+    dead = [weakref.ref(part) for part in parts]
+    bundle = old.bundle.directory
+    del old, runner, parts
+    gc.disable()  # Memory of this size must not wait for a collection.
+    try:
+        await running.server.registry.apply({"other": model(bundle)})
+        await retired(running.server.registry)
+        await asyncio.sleep(0.05)
+        assert [reference() for reference in dead] == [None] * len(dead)
+    finally:
+        gc.enable()
+
+
+async def test_memory_is_given_back_when_the_last_model_is_gone(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = running.model.bundle.directory
+    engines = [weakref.ref(each.engine) for each in running.server.registry.models]
+    found: list[Any] = []
+    trimmed = threading.Event()
+
+    def trim() -> None:
+        found.extend(reference() for reference in engines)
+        trimmed.set()
+
+    monkeypatch.setattr("gpt2flow.server.models.registry.trim", trim)
+    gc.disable()
+    try:
+        await running.server.registry.apply({"other": model(bundle)})
+        assert await asyncio.to_thread(trimmed.wait, 10)
+        assert found == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_a_registry_that_never_had_a_model_refuses(tmp_path: Path) -> None:
+    registry = Registry(["first"], drain_seconds=0)
+    with pytest.raises(BundleError):
+        await registry.apply({"first": model(tmp_path / "nowhere")})
+    assert registry.default == ""
+    await registry.close()
+    with pytest.raises(DrainingError):
+        registry.lease(registry.default)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Makes loading wait until it is told to go on."""
+    may_load = threading.Event()
+
+    def waiting(*args: Any) -> Any:
+        assert may_load.wait(120)
+        return load_model(*args)
+
+    monkeypatch.setattr("gpt2flow.server.models.registry.load_model", waiting)
+    return may_load
+
+
+async def test_health_of_a_model_that_comes_and_goes(
+    running: Running, held: threading.Event
+) -> None:
+    bundle = running.model.bundle.directory
+    stub: Any = health_pb2_grpc.HealthStub(running.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="new"))
+    left = stub.Watch(health_pb2.HealthCheckRequest(service="new"))
+    for call in (watch, left):
+        assert (await call.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
+    left.cancel()
+    applying = asyncio.create_task(running.server.registry.apply({"new": model(bundle)}))
+    assert (await watch.read()).status == HealthCheckResponse.NOT_SERVING
+    assert await status(running, "") == HealthCheckResponse.SERVING
+    request = pb.GenerateRequest(model="new", prompts=[PROMPT], options=greedy(3))
+    code, text, _ = await failure(running.stub.Generate(request))
+    assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "model 'new' is loading")
+    held.set()
+    await applying
+    assert (await watch.read()).status == HealthCheckResponse.SERVING
+    assert (await running.stub.Generate(request)).model == "new"
+    await running.server.registry.apply({"first": model(bundle)})
+    assert (await watch.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await status(running, "new")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    watch.cancel()
+
+
+async def test_loading_does_not_stop_running_streams(
+    running: Running, held: threading.Event, tmp_path: Path
+) -> None:
+    new = copy_of(running.model.bundle.directory, tmp_path / "new", run="2")
+    call = running.stub.GenerateStream(LONG)
+    await call.read()
+    applying = asyncio.create_task(running.server.registry.apply({"first": model(new)}))
+    rest = await rest_of(call)
+    assert rest[-1].end.result.usage.completion_tokens == 60
+    assert not applying.done()
+    held.set()
+    await applying

@@ -1,0 +1,177 @@
+"""A running server comes to serve what its settings say, or goes on with what it had."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.bundles import copy_of, damaged_copy_of, put_in_place
+from tests.support.running_server import PROMPT, Running, greedy, serving_as
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server import ConfigSource
+from gpt2flow.server.models.reload import Reloader
+
+LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(60))
+ENGINE = "port = 0\n[engine]\nthreads = 1\nmax_sequences = 6\n"
+_POLL = 0.05
+
+
+def entry(name: str, path: Path, *lines: str) -> str:
+    return "\n".join(["[[models]]", f'name = "{name}"', f'path = "{path}"', *lines, ""])
+
+
+@dataclass
+class Reloading:
+    """A server, its file of settings, and what it logs."""
+
+    running: Running
+    reloader: Reloader
+    file: Path
+    bundle: Path
+    log: list[Any]
+
+    def write(self, *parts: str) -> None:
+        """Replaces the file as an editor does."""
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(ENGINE + "".join(parts))
+        draft.replace(self.file)
+
+    async def event(self, *events: str) -> Any:
+        """Returns the first of these that is logged, and forgets it and those before."""
+        async with asyncio.timeout(20):
+            while True:
+                for i, line in enumerate(self.log):
+                    if line["event"] in events:
+                        del self.log[: i + 1]
+                        return line
+                await asyncio.sleep(0.01)
+
+    async def outcome(self) -> Any:
+        return await self.event("reloaded", "reload_failed")
+
+
+@asynccontextmanager
+async def reloading(bundle: Path, tmp_path: Path, *, watch: bool) -> AsyncIterator[Reloading]:
+    place = Path(shutil.copytree(bundle, tmp_path / "place"))
+    file = tmp_path / "server.toml"
+    file.write_text(ENGINE + entry("first", place))
+    source = ConfigSource(file=file, given={"host": "127.0.0.1"})
+    config = source.read()
+    async with serving_as(config) as running:
+        reloader = Reloader(
+            running.server.registry, config, source.read, file if watch else None, _POLL
+        )
+        with capture_logs() as log:
+            task = asyncio.create_task(reloader.run())
+            await asyncio.sleep(0)
+            yield Reloading(running, reloader, file, place, log)
+            assert not task.done()
+            task.cancel()
+
+
+@pytest.fixture
+async def watched(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
+    async with reloading(bundle, tmp_path, watch=True) as reloading_:
+        await asyncio.sleep(3 * _POLL)
+        yield reloading_
+
+
+@pytest.fixture
+async def asked(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
+    async with reloading(bundle, tmp_path, watch=False) as reloading_:
+        yield reloading_
+
+
+def names(running: Running) -> list[str]:
+    return [model.name for model in running.server.registry.models]
+
+
+async def test_the_file_adds_and_removes_models(watched: Reloading, tmp_path: Path) -> None:
+    watched.write(entry("second", watched.bundle), entry("first", watched.bundle))
+    line = await watched.outcome()
+    assert (line["added"], line["replaced"], line["removed"]) == (["second"], [], [])
+    assert names(watched.running) == ["second", "first"]
+    watched.write(entry("second", copy_of(watched.bundle, tmp_path / "new", run="2")))
+    line = await watched.outcome()
+    assert (line["added"], line["replaced"], line["removed"]) == ([], ["second"], ["first"])
+    watched.write(entry("second", tmp_path / "new", "max_sequences = 2"))
+    assert (await watched.outcome())["replaced"] == ["second"]
+    assert watched.running.model.limits.max_sequences == 2
+
+
+async def test_another_bundle_in_the_same_place_is_loaded(
+    watched: Reloading, tmp_path: Path
+) -> None:
+    before = watched.running.model.bundle.fingerprint
+    put_in_place(copy_of(watched.bundle, tmp_path / "new", run="2"), watched.bundle)
+    assert (await watched.outcome())["replaced"] == ["first"]
+    assert watched.running.model.bundle.fingerprint != before
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path: Path) -> None:
+    old = watched.running.model
+    calls = [watched.running.stub.GenerateStream(LONG) for _ in range(4)]
+    damaged = damaged_copy_of(copy_of(watched.bundle, tmp_path / "new", run="2"), tmp_path / "bad")
+    put_in_place(damaged, watched.bundle)
+    line = await watched.outcome()
+    assert (line["event"], line["log_level"]) == ("reload_failed", "error")
+    assert "model.onnx.data does not match the hash" in line["reason"]
+    for call in calls:
+        rest = [message async for message in call]
+        assert rest[-1].end.result.usage.completion_tokens == 60
+        assert rest[-1].end.fingerprint == old.bundle.fingerprint
+    assert watched.running.model is old
+    await asyncio.sleep(5 * _POLL)
+    assert "reload_failed" not in {line["event"] for line in watched.log}  # Once is enough.
+    put_in_place(tmp_path / "new", watched.bundle)
+    assert (await watched.outcome())["replaced"] == ["first"]
+
+
+@pytest.mark.parametrize(
+    "text,says",
+    [
+        (lambda path: entry("first", path, "[["), "is not TOML"),
+        (lambda path: entry("first", path, "threads = 0"), "models[0].threads is 0, must be in"),
+        (lambda path: entry("first", path / "x"), "x is not a directory"),
+        (lambda path: entry("first", path, f'fingerprint = "{"0" * 64}"'), "must have 000"),
+        (lambda path: entry("first", path, "kv_cache_memory = 1"), "kv_cache_memory is 1 bytes"),
+        (lambda _: "", "no model given"),
+    ],
+)
+async def test_a_mistake_keeps_the_old_models(
+    asked: Reloading, text: Callable[[Path], str], says: str
+) -> None:
+    old = asked.running.model
+    asked.write(text(asked.bundle))
+    asked.reloader.ask()
+    line = await asked.outcome()
+    assert says in line["reason"]
+    assert "\n" not in line["reason"]
+    assert asked.running.model is old
+    asked.write(entry("first", asked.bundle, "max_sequences = 2"))
+    asked.reloader.ask()
+    assert (await asked.outcome())["replaced"] == ["first"]
+
+
+async def test_what_a_reload_cannot_change_is_named(asked: Reloading) -> None:
+    asked.write(entry("first", asked.bundle))
+    others = "\n[connections]\nmax_age_seconds = 60\n"
+    text = asked.file.read_text().replace("port = 0", "port = 1")
+    asked.file.write_text(text + others)
+    asked.reloader.ask()
+    assert (await asked.event("needs_restart"))["settings"] == ["port", "connections"]
+
+
+async def test_asking_finds_a_bundle_that_changed(asked: Reloading, tmp_path: Path) -> None:
+    put_in_place(copy_of(asked.bundle, tmp_path / "new", run="2"), asked.bundle)
+    await asyncio.sleep(4 * _POLL)
+    assert asked.log == []  # Nothing is watched without a file.
+    asked.reloader.ask()
+    assert (await asked.outcome())["replaced"] == ["first"]

@@ -1,0 +1,123 @@
+"""Processors change logits as transformers' do, on the same logits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.generation import logits_process as hf
+
+from gpt2flow.server.sampling import processors
+from gpt2flow.server.sampling.filters import Floats, Ids
+from gpt2flow.server.sampling.logits import LogitsRows
+
+VOCABULARY = 200
+
+seeds = st.integers(0, 2**32 - 1)
+histories = st.lists(st.integers(0, 9), min_size=1, max_size=30)
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
+
+
+def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
+    scores = np.random.default_rng(seed).normal(0, spread, size)
+    return scores.astype(np.float32)
+
+
+def by_transformers(processor: Any, tokens: list[int], scores: Floats) -> Floats:
+    output = processor(torch.tensor([tokens]), torch.from_numpy(scores.copy())[None])
+    processed: Floats = output[0].numpy()
+    return processed
+
+
+def history(tokens: list[int]) -> Ids:
+    return np.array(tokens, np.intp)
+
+
+@given(seeds, st.dictionaries(st.integers(0, VOCABULARY - 1), st.floats(-100, 100), min_size=1))
+def test_logit_bias(seed: int, biases: dict[int, float]) -> None:
+    scores = random_scores(seed)
+    sequence_bias = {(token,): bias for token, bias in biases.items()}
+    expected = by_transformers(hf.SequenceBiasLogitsProcessor(sequence_bias), [1, 2], scores)
+    ids, values = history(list(biases)), np.array(list(biases.values()), np.float32)
+    np.testing.assert_allclose(processors.bias_tokens(scores, ids, values), expected, rtol=1e-6)
+
+
+@given(seeds, histories, st.floats(0.1, 5))
+def test_repetition_penalty(seed: int, tokens: list[int], penalty: float) -> None:
+    scores = random_scores(seed)
+    expected = by_transformers(hf.RepetitionPenaltyLogitsProcessor(penalty), tokens, scores)
+    ours = processors.penalise_repetition(scores, history(tokens), penalty)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_presence_counts_once_and_frequency_each_time() -> None:
+    scores = np.zeros(4, np.float32)
+    produced = history([2, 1, 2, 2])
+    np.testing.assert_allclose(
+        processors.penalise_occurrence(scores, produced, 0.5, 0), [0, -0.5, -0.5, 0]
+    )
+    np.testing.assert_allclose(
+        processors.penalise_occurrence(scores, produced, 0, 0.5), [0, -0.5, -1.5, 0]
+    )
+    np.testing.assert_allclose(
+        processors.penalise_occurrence(scores, produced, 1, -0.5), [0, -0.5, 0.5, 0]
+    )
+
+
+@given(seeds, histories, st.integers(1, 5))
+def test_no_repeat_ngram(seed: int, tokens: list[int], size: int) -> None:
+    scores = random_scores(seed)
+    expected = by_transformers(hf.NoRepeatNGramLogitsProcessor(size), tokens, scores)
+    ours = processors.forbid(scores, processors.repeated_ngram_ends(history(tokens), size))
+    np.testing.assert_array_equal(ours, expected)
+
+
+@given(
+    seeds,
+    histories,
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
+)
+def test_bad_words(seed: int, tokens: list[int], words: list[list[int]]) -> None:
+    scores = random_scores(seed)
+    processor = hf.NoBadWordsLogitsProcessor(words, torch.tensor([VOCABULARY]))
+    expected = by_transformers(processor, tokens, scores)
+    ours = processors.forbid(
+        scores, processors.bad_word_ends(history(tokens), [history(w) for w in words])
+    )
+    np.testing.assert_array_equal(ours, expected)
+
+
+@given(seeds, st.integers(1, 5))
+def test_rows_know_their_logprobs(seed: int, rows: int) -> None:
+    values = random_scores(seed, size=rows * VOCABULARY).reshape(rows, VOCABULARY)
+    ours = LogitsRows(values)
+    expected = torch.log_softmax(torch.from_numpy(values), dim=-1)
+    assert ours.argmax == values.argmax(axis=1).tolist()
+    for row in range(rows):
+        assert ours.logprob(row, 5) == pytest.approx(float(expected[row, 5]), abs=1e-5)
+        best = torch.topk(expected[row], 3)
+        assert [token for token, _ in ours.top(row, 3)] == best.indices.tolist()
+        assert [score for _, score in ours.top(row, 3)] == pytest.approx(
+            best.values.tolist(), abs=1e-5
+        )
+
+
+def test_what_the_run_has_summed_up_is_taken() -> None:
+    values = np.stack([random_scores(seed) for seed in range(2)])
+    sums = np.array([3.0, 4.0], np.float32)
+    ours = LogitsRows(values, logsumexp=sums)
+    assert ours.logprob(1, 5) == pytest.approx(float(values[1, 5]) - 4.0)
+
+
+def test_functions_leave_their_arguments_alone() -> None:
+    scores = random_scores(0)
+    before = scores.copy()
+    ids = history([1, 2, 2])
+    processors.bias_tokens(scores, ids, np.ones(3, np.float32))
+    processors.penalise_repetition(scores, ids, 2.0)
+    processors.penalise_occurrence(scores, ids, 1.0, 1.0)
+    processors.forbid(scores, ids)
+    np.testing.assert_array_equal(scores, before)

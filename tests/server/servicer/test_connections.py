@@ -1,0 +1,30 @@
+"""Connections: no client is sent away for its pings."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.support.running_server import Running
+
+EAGER = [
+    ("grpc.keepalive_time_ms", 10),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@pytest.mark.parametrize("with_call", [True, False])
+async def test_a_client_may_ping_as_often_as_it_can(running: Running, *, with_call: bool) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}", options=EAGER) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        if with_call:
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            await watch.read()
+        await channel.channel_ready()
+        lost = asyncio.create_task(channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
+        await asyncio.sleep(1.0)
+        assert not lost.done()
+        lost.cancel()

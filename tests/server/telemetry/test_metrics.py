@@ -1,0 +1,255 @@
+"""What Prometheus is told is what the clients were told."""
+
+import asyncio
+import gc
+import json
+import socket
+import time
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tests.server.conftest import CONTEXT, SLOTS
+from tests.support.running_server import PROMPT, Running, config, failure, greedy, serving
+from tests.support.scraping import LOOPBACK, fetch, scrape, sums, until_counted
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
+from gpt2flow.server.bundle.model_runner import ModelRunner
+
+TELEMETRY = TelemetryConfig(metrics_address=LOOPBACK)
+TIMES = ("queue", "prefill", "decode")
+
+
+@pytest.fixture
+async def told(bundle: Path) -> AsyncIterator[Running]:
+    async with serving(bundle, telemetry=TELEMETRY) as running:
+        yield running
+
+
+def constrained() -> pb.GenerationOptions:
+    schema = {"type": "object", "properties": {"amount": {"enum": [12]}}, "required": ["amount"]}
+    return pb.GenerationOptions(
+        sampling=pb.SamplingParams(temperature=0),
+        constraint=pb.Constraint(json_schema=json.dumps(schema)),
+    )
+
+
+async def test_counts_are_those_of_the_responses(told: Running) -> None:
+    request = pb.GenerateRequest(prompts=[PROMPT, PROMPT], options=greedy(9))
+    unary = await told.stub.Generate(request)
+    forced = await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=constrained()))
+    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(30)))
+    score = await told.stub.Score(
+        pb.ScoreRequest(prompt=PROMPT, continuations=[pb.Prompt(text=" cup"), pb.Prompt(text="!")])
+    )
+    end = messages[-1].end.result
+    results: list[Any] = [*unary.results, *forced.results, end, score]
+    expected = sums([result.usage for result in results])
+    assert expected["cached"] > 0
+    assert expected["forced"] > 0
+    assert expected["drafted"] > 0
+
+    found = await until_counted(told, 4)
+    for kind, count in expected.items():
+        assert found.get(f"{kind}_tokens_total", model="first") == count, kind
+        assert found.get(f"{kind}_tokens_total", model="second") == 0
+    for name in TIMES:
+        total = sum(getattr(result.timing, f"{name}_ms") for result in results) / 1e3
+        assert found.get(f"{name}_seconds_count", model="first") == 5
+        assert found.get(f"{name}_seconds_sum", model="first") == pytest.approx(total)
+    generated = [*unary.results, *forced.results, end]
+    first = sum(each.timing.queue_ms + each.timing.prefill_ms for each in generated) / 1e3
+    assert found.get("time_to_first_token_seconds_count", model="first") == 4
+    assert found.get("time_to_first_token_seconds_sum") == pytest.approx(first)
+    per_token = sum(
+        each.timing.decode_ms / (each.usage.completion_tokens - 1) / 1e3 for each in generated
+    )
+    assert found.get("time_per_output_token_seconds_sum") == pytest.approx(per_token)
+    hits = sum(result.usage.cached_tokens > 0 for result in results)
+    assert found.get("prefix_cache_prompts_total", result="hit") == hits > 0
+    assert found.get("prefix_cache_prompts_total", result="miss") == 5 - hits > 0
+    ends = [each.candidates[0].finish_reason for each in generated]
+    assert found.get("finished_total") == 4
+    assert found.get("finished_total", reason="length") == ends.count(pb.FINISH_REASON_LENGTH)
+    assert found.get("rpcs_total", code="OK", rpc="Generate", model="first") == 2
+    assert found.get("rpcs_total", code="OK") == found.get("rpc_duration_seconds_count") == 4
+    assert found.get("errors_total") == 0
+
+
+async def test_gaps_are_those_between_the_pieces_of_a_stream(told: Running) -> None:
+    options = greedy(20, output=pb.OutputOptions(token_ids=True))
+    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
+    assert len(messages) > 10
+    found = await until_counted(told, 1)
+    assert found.get("inter_token_latency_seconds_count", model="first") == len(messages) - 2
+    decode = messages[-1].end.result.timing.decode_ms / 1e3
+    assert 0 < found.get("inter_token_latency_seconds_sum") < decode * 2 + 1
+    assert found.get("inter_token_latency_seconds_bucket", le="+Inf") == len(messages) - 2
+
+
+async def test_gaps_of_several_candidates_are_apart(told: Running) -> None:
+    options = pb.GenerationOptions(
+        sampling=pb.SamplingParams(n=3, seed=1),
+        stopping=pb.StoppingCriteria(max_new_tokens=6, ignore_eos=True),
+        output=pb.OutputOptions(token_ids=True),
+    )
+    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
+    found = await until_counted(told, 1)
+    assert found.get("inter_token_latency_seconds_count") == len(messages) - 1 - 3
+
+
+async def test_runs_of_the_model_are_counted_by_kind(told: Running) -> None:
+    response = await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(6)))
+    found = await until_counted(told, 1)
+    usage = response.results[0].usage
+    assert (usage.prompt_tokens, usage.drafted_tokens) == (9, 0)
+    # A chunk of eight; then what lacks one token is run as any sequence that does.
+    assert found.get("run_tokens_sum", kind="prefill", model="first") == 8
+    assert found.get("run_tokens_count", kind="prefill") == 1
+    assert found.get("run_tokens_sum", kind="decode") == 1 + 5
+    assert found.get("run_tokens_count") == found.get("run_duration_seconds_count") == 7
+    assert 0 < found.get("run_duration_seconds_sum", kind="prefill") < 60
+
+
+@pytest.fixture
+def crawling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a request take seconds, so that it is still there when somebody looks."""
+    decode = ModelRunner.decode
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.05)
+        return decode(*args)
+
+    monkeypatch.setattr(ModelRunner, "decode", slowly)
+
+
+@pytest.mark.usefixtures("crawling")
+async def test_gauges_tell_the_moment(told: Running) -> None:
+    request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(80))
+    calls = [told.stub.GenerateStream(request) for _ in range(SLOTS + 2)]
+    async with asyncio.timeout(10):
+        while True:
+            busy = await scrape(told)
+            # All wait or run, and those that run have run their prompts.
+            positions = busy.get("kv_cache_positions_running", model="first")
+            if busy.get("requests_waiting", model="first") == 2 and positions >= SLOTS * 8:
+                break
+            await asyncio.sleep(0.01)
+    assert busy.get("requests_running", model="first") == SLOTS
+    assert busy.get("requests_running", model="second") == 0
+    assert busy.get("slots_used", model="first") == SLOTS
+    assert busy.get("slots_free", model="first") == 0
+    for call in calls:
+        call.cancel()
+    await told.all_free()
+    free = await until_counted(told, SLOTS + 2, code="CANCELLED")
+    assert free.get("requests_running") == free.get("requests_waiting") == 0
+    assert free.get("slots_free", model="first") == SLOTS
+    assert free.get("kv_cache_positions_running") == 0
+    assert free.get("kv_cache_positions_remembered", model="first") > 0
+    assert free.get("kv_cache_positions", model="first") == SLOTS * CONTEXT
+    assert free.get("kv_cache_bytes", model="first") == told.model.kv_cache_bytes
+    assert free.get("errors_total") == 0
+    assert free.get("completion_tokens_total") == 0
+
+
+@pytest.mark.usefixtures("slow")
+async def test_preemptions_are_counted(told: Running) -> None:
+    low = greedy(40)
+    low.priority = -1
+    calls = [
+        told.stub.GenerateStream(pb.GenerateStreamRequest(prompt=PROMPT, options=low))
+        for _ in range(SLOTS)
+    ]
+    for call in calls:
+        await call.read()
+    await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
+    assert (await scrape(told)).get("preemptions_total", model="first") == 1
+    for call in calls:
+        call.cancel()
+
+
+@pytest.mark.usefixtures("slow")
+async def test_errors_are_counted_by_code(told: Running) -> None:
+    generate = told.stub.Generate
+    bad = greedy(5)
+    bad.sampling.top_p = 7
+    await failure(generate(pb.GenerateRequest(prompts=[PROMPT], options=bad)))
+    await failure(generate(pb.GenerateRequest(model="no such", prompts=[PROMPT])))
+    late = generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(70)), timeout=0.15)
+    assert (await failure(late))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+    many = generate(pb.GenerateRequest(prompts=[PROMPT] * (SLOTS + 3), options=greedy(2)))
+    assert (await failure(many))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    found = await until_counted(told, 4)
+    assert found.labels("errors_total", "code") == {
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "DEADLINE_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+    }
+    assert found.get("errors_total", reason="invalid_request", model="first") == 1
+    assert found.get("errors_total", reason="overloaded", rpc="Generate") == 1
+    # A name that a client makes up must not become a series.
+    assert found.labels("rpcs_total", "model") == {"first", ""}
+    assert found.get("rpcs_total", code="NOT_FOUND", model="") == 1
+    assert found.get("rpc_duration_seconds_count") == 0
+
+
+async def test_models_are_those_of_the_moment(told: Running) -> None:
+    before = await scrape(told)
+    assert before.get("models_loaded") == 2
+    assert before.labels("model_info", "model") == {"first", "second"}
+    assert before.get("model_info", fingerprint=told.model.bundle.fingerprint) == 2
+    [model, gone] = told.server.registry.models
+    weak = weakref.ref(gone.engine)
+    wanted = config(told.model.bundle.directory).model_configs
+    await told.server.registry.apply({"first": wanted["first"]})
+    after = await scrape(told)
+    assert after.get("models_loaded") == 1
+    assert after.labels("slots_free", "model") == {"first"}
+    del model, gone
+    async with asyncio.timeout(10):
+        while weak():
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+
+async def test_two_servers_count_apart(told: Running, bundle: Path) -> None:
+    async with serving(bundle, telemetry=TELEMETRY) as other:
+        assert other.server.metrics_port != told.server.metrics_port
+        await other.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
+        assert (await until_counted(other, 1)).get("prompt_tokens_total") > 0
+        assert (await scrape(told)).get("prompt_tokens_total") == 0
+
+
+async def test_the_process_is_told_about(told: Running) -> None:
+    found = await scrape(told)
+    [(_, memory)] = found.samples["process_resident_memory_bytes"]
+    assert memory > 10e6
+
+
+async def test_without_an_address_nothing_listens(running: Running) -> None:
+    assert running.server.metrics_port is None
+
+
+async def test_a_silent_scraper_holds_up_nobody(told: Running) -> None:
+    port = told.server.metrics_port
+    assert port is not None
+    with socket.create_connection(("127.0.0.1", port)):
+        assert "gpt2flow_models_loaded 2.0" in await asyncio.to_thread(fetch, port)
+
+
+async def test_a_taken_address_stops_the_start(bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        telemetry = TelemetryConfig(metrics_address=("127.0.0.1", port))
+        server = Server(ServerConfig(models={"m": bundle}, port=0, telemetry=telemetry))
+        with pytest.raises(StartupError, match=f"127.0.0.1:{port} for metrics: Address already"):
+            await server.start()
+    await server.stop()

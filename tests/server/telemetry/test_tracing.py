@@ -1,0 +1,148 @@
+"""Spans reach a real collector, in the client's trace."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from tests.support.running_server import PROMPT, failure, greedy, serving
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server import TelemetryConfig
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
+SERVICE = "gpt2flow.inference.v1.InferenceService"
+
+
+class Collector(TraceServiceServicer):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+
+    def Export(self, request: Any, _context: Any) -> Any:  # noqa: N802 - the protocol's name
+        for resource in request.resource_spans:
+            self.services.add(attributes(resource.resource)["service.name"])
+            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+        return otlp.ExportTraceServiceResponse()
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {each.key: value(each.value) for each in span.attributes}
+
+
+def value(given: Any) -> Any:
+    kind = given.WhichOneof("value")
+    if kind == "array_value":
+        return [value(each) for each in given.array_value.values]
+    return getattr(given, kind)
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[Collector, TelemetryConfig]]:
+    servicer = Collector()
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, TelemetryConfig(otlp_endpoint=f"http://127.0.0.1:{port}")
+    server.stop(None)
+
+
+async def test_the_clients_trace_goes_on(
+    bundle: Path, collector: tuple[Collector, TelemetryConfig]
+) -> None:
+    received, telemetry = collector
+    async with serving(bundle, telemetry=telemetry) as running:
+        request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(8))
+        call = running.stub.GenerateStream(request, metadata=TRACEPARENT)
+        messages = [message async for message in call]
+    result = messages[-1].end.result
+    [span] = received.named(f"{SERVICE}/GenerateStream")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert span.kind == Span.SPAN_KIND_SERVER
+    assert span.status.code == Status.STATUS_CODE_UNSET
+    told = attributes(span)
+    assert told["rpc.system.name"] == "grpc"
+    assert told["rpc.response.status_code"] == "OK"
+    assert told["gen_ai.operation.name"] == "text_completion"
+    assert told["gen_ai.request.model"] == "first"
+    assert told["gen_ai.usage.input_tokens"] == result.usage.prompt_tokens
+    assert told["gen_ai.usage.output_tokens"] == 8
+    assert told["gen_ai.response.finish_reasons"] == ["length"]
+    assert received.services == {"gpt2flow"}
+    start = span.start_time_unix_nano
+    for phase in ("queue", "prefill", "decode"):
+        [child] = received.named(phase)
+        assert (child.trace_id, child.parent_span_id) == (span.trace_id, span.span_id)
+        length = child.end_time_unix_nano - child.start_time_unix_nano
+        assert length / 1e6 == pytest.approx(getattr(result.timing, f"{phase}_ms"), abs=0.01)
+        assert child.start_time_unix_nano >= start
+        start = child.end_time_unix_nano
+    text = b"".join(each.SerializeToString() for each in received.spans)
+    assert PROMPT.text.encode() not in text
+
+
+async def test_errors_and_a_client_without_a_trace(
+    bundle: Path, collector: tuple[Collector, TelemetryConfig]
+) -> None:
+    received, telemetry = collector
+    async with serving(bundle, telemetry=telemetry) as running:
+        await failure(running.stub.Generate(pb.GenerateRequest(model="x", prompts=[PROMPT])))
+        late = pb.GenerateRequest(prompts=[PROMPT], options=greedy(70))
+        late.options.stopping.time_limit_ms = 1
+        await failure(running.stub.Generate(late))
+        unsampled = (("traceparent", f"00-{TRACE}-{PARENT}-00"),)
+        await running.stub.Tokenize(pb.TokenizeRequest(text="a"), metadata=unsampled)
+    unknown, expired = received.named(f"{SERVICE}/Generate")
+    assert unknown.parent_span_id == b""
+    assert unknown.trace_id != expired.trace_id
+    assert attributes(unknown)["rpc.response.status_code"] == "NOT_FOUND"
+    assert unknown.status.code == Status.STATUS_CODE_UNSET  # The client's fault.
+    assert attributes(expired)["error.type"] == "DEADLINE_EXCEEDED"
+    assert expired.status.code == Status.STATUS_CODE_ERROR
+    assert received.named(f"{SERVICE}/Tokenize") == []
+
+
+async def test_a_collector_that_is_away_hurts_nobody(bundle: Path) -> None:
+    telemetry = TelemetryConfig(otlp_endpoint="http://127.0.0.1:1")
+    async with serving(bundle, telemetry=telemetry) as running:
+        request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3))
+        assert (await running.stub.Generate(request)).results
+
+
+WITHOUT = """
+import sys
+sys.modules["opentelemetry"] = None
+from pathlib import Path
+from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
+models = {"m": Path("nowhere")}
+Server(ServerConfig(models=models))
+try:
+    Server(ServerConfig(models=models, telemetry=TelemetryConfig(otlp_endpoint="http://a:1")))
+except StartupError as error:
+    print(error)
+"""
+
+
+def test_the_package_is_needed_only_for_traces() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("traces need the package 'opentelemetry")
+    assert result.stdout.endswith("pip install 'gpt2flow[telemetry]'\n")

@@ -1,0 +1,120 @@
+"""An engine in its thread, over a model that counts."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt2flow.server.engine.async_engine import AsyncEngine
+from gpt2flow.server.engine.engine import Engine
+from gpt2flow.server.engine.kv_cache import CacheCopy, SlotCache
+from gpt2flow.server.engine.results import Event
+from gpt2flow.server.engine.scheduler import Scheduler
+from gpt2flow.server.engine.task import Task
+from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.limits import Limits
+from gpt2flow.server.params import GenerationParams, SamplingParams, StoppingParams
+from gpt2flow.server.sampling.filters import Floats, Ids
+
+VOCABULARY = 20
+
+
+class CountingRunner:
+    """A model that says the token after the last one, slowly."""
+
+    vocabulary_size = VOCABULARY
+    some_ids = 0
+    logsumexp: Floats | None = None
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.runs = 0
+
+    def run_chunk(
+        self,
+        _slot: int,
+        tokens: Sequence[int],
+        _past: int,
+        rows: Sequence[int],
+        _ids: Ids | None = None,
+    ) -> Floats:
+        return self._run([tokens[row] for row in rows])
+
+    def decode(
+        self, tokens: Sequence[int], _lengths: Sequence[int], _ids: Ids | None = None
+    ) -> Floats:
+        return self._run(tokens)
+
+    def copy(self, copies: Iterable[CacheCopy]) -> None:
+        pass
+
+    def _run(self, tokens: Sequence[int]) -> Floats:
+        self.runs += 1
+        time.sleep(self.seconds)
+        following = (np.array(tokens, np.intp) + 1) % VOCABULARY
+        return np.eye(VOCABULARY, dtype=np.float32)[following]
+
+
+class Desk:
+    """An engine in its thread, over a model that counts."""
+
+    def __init__(
+        self, tokenizer: Any, grammars: Any, *, slots: int, queued: int, seconds: float
+    ) -> None:
+        limits = Limits(
+            context_length=1000,
+            vocabulary_size=VOCABULARY,
+            max_sequences=slots,
+            max_queued=queued,
+            max_top_logprobs=5,
+            default_max_new_tokens=16,
+        )
+        self.runner = CountingRunner(seconds)
+        self.cache = SlotCache(slots, 1000)
+        self.engine = AsyncEngine(
+            "test",
+            Engine(self.runner, self.cache, Scheduler(self.cache, 8)),
+            slots=slots,
+            max_queued=queued,
+        )
+        self.factory = TaskFactory(
+            limits=limits,
+            eos_token_id=0,
+            tokenizer=tokenizer,
+            grammars=grammars,
+            next_id=itertools.count().__next__,
+        )
+
+    def task(
+        self,
+        count: int = 5,
+        *,
+        n: int = 1,
+        stream: bool = False,
+        priority: int = 0,
+        caller: str = "",
+    ) -> Task:
+        params = GenerationParams(
+            decoding=SamplingParams(temperature=1 if n > 1 else 0, n=n),
+            stopping=StoppingParams(max_new_tokens=count, ignore_eos=True),
+            priority=priority,
+        )
+        arrival = Arrival(time.monotonic(), caller=caller)
+        prompts = self.factory.resolve([Prompt("prompt", (3, 4))], params)
+        [task] = self.factory.generations(prompts, params, arrival, stream=stream)
+        return task
+
+    async def run(self, task: Task) -> list[Event]:
+        with self.engine.submit([task]) as [events]:
+            return [event async for event in events]
+
+    async def all_free(self) -> None:
+        async with asyncio.timeout(5):
+            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+
+
+OpenDesk = Callable[..., Desk]

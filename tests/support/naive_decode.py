@@ -1,0 +1,116 @@
+"""What the engine must give, found the slow way: no cache, no batches, no schedule."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tests.server.conftest import EOS, Bench
+
+from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.engine.kv_cache import CacheCopy
+from gpt2flow.server.grammar.constraint import Constraint
+from gpt2flow.server.params import GenerationParams, SamplingParams
+from gpt2flow.server.sampling.filters import Floats, Ids
+from gpt2flow.server.sampling.sampler import Sampler, make_rng
+
+
+@dataclass
+class Naive:
+    """Decodes one candidate by running the whole sequence again for every token."""
+
+    bench: Bench
+    runner: ModelRunner
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        last = len(tokens) - 1
+        values: Floats = self.runner.run_chunk(0, tokens, 0, [last])[0]
+        return values
+
+    def decode(self, prompt: Sequence[int], params: GenerationParams, index: int = 0) -> list[int]:
+        task = self.bench.task(prompt, params)
+        generation = task._generation  # type: ignore[attr-defined]
+        assert isinstance(params.decoding, SamplingParams)
+        sampler = Sampler(params.decoding, generation.processors)
+        rng, constraint = make_rng(generation.seed, index), generation.constraint
+        tokens = list(prompt)
+        while True:
+            forced = constraint.forced() if constraint else []
+            for token in forced:
+                tokens.append(token)
+                if self.ends(tokens[len(prompt) :], generation, constraint):
+                    return tokens[len(prompt) :]
+            allowed = constraint.allowed() if constraint else None
+            token = sampler.choose(self.logits(tokens), tokens, len(prompt), rng, allowed)
+            if token is None:
+                return tokens[len(prompt) :]
+            tokens.append(token)
+            if self.ends(tokens[len(prompt) :], generation, constraint):
+                return tokens[len(prompt) :]
+
+    def ends(self, produced: list[int], generation: Any, constraint: Constraint | None) -> bool:
+        stopping, token = generation.params.stopping, produced[-1]
+        if token in stopping.stop_token_ids:
+            return True
+        if token == EOS and (constraint is not None or not stopping.ignore_eos):
+            return True
+        if len(produced) >= stopping.min_new_tokens:
+            text = self.bench.tokenizer.decode(produced)
+            if any(stop in text for stop in stopping.stop_strings):
+                return True
+        if constraint is not None:
+            constraint.advance(token)
+            if constraint.complete:
+                return True
+        return len(produced) >= int(generation.max_new_tokens)
+
+
+class Rerunner:
+    """A runner without a cache: whatever is asked for, the whole sequence is run again, alone."""
+
+    def __init__(self, runner: ModelRunner) -> None:
+        self.vocabulary_size = runner.vocabulary_size
+        self.some_ids = 0
+        self.logsumexp: Floats | None = None
+        self._runner = runner
+        self._tokens: defaultdict[int, list[int]] = defaultdict(list)
+
+    def run_chunk(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        past: int,
+        rows: Sequence[int],
+        ids: Ids | None = None,
+    ) -> Floats:
+        assert ids is None
+        self._tokens[slot][past:] = tokens
+        return self._runner.run_chunk(0, self._tokens[slot], 0, [past + row for row in rows])
+
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
+    ) -> Floats:
+        assert ids is None
+        steps = enumerate(zip(tokens, lengths, strict=True))
+        return np.concatenate(
+            [self.run_chunk(slot, [token], length, [0]) for slot, (token, length) in steps]
+        )
+
+    def copy(self, copies: Iterable[CacheCopy]) -> None:
+        for copy in copies:
+            self._tokens[copy.target][copy.start :] = self._tokens[copy.source][
+                copy.start : copy.stop
+            ]
+
+
+def assert_remembered_is_true(bench: Bench, fresh: ModelRunner) -> None:
+    """What slots remember is what the model writes when it runs these tokens alone."""
+    bench.runner.copy(bench.cache.take_copies())
+    for slot, tokens in enumerate(bench.cache._tokens):
+        if not tokens:
+            continue
+        fresh.run_chunk(0, tokens, 0, [0])
+        for name, array in bench.runner._cache.items():
+            expected = fresh._cache[name][0, :, : len(tokens)]
+            np.testing.assert_allclose(array[slot, :, : len(tokens)], expected, atol=1e-3)

@@ -1,0 +1,6 @@
+"""Paths of the project that tests read."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+SHIPPED_BUNDLE = PROJECT / "models" / "shop"

@@ -1,0 +1,101 @@
+"""A real server on a real port, and what tests ask of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpc_status import rpc_status
+from tests.server.conftest import SLOTS
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from gpt2flow.server import EngineConfig, Server, ServerConfig
+from gpt2flow.server.models.model import Model
+
+PROMPT = pb.Prompt(text="Where is my order?")
+GREEDY = pb.SamplingParams(temperature=0)
+
+
+def greedy(max_new_tokens: int, **fields: Any) -> pb.GenerationOptions:
+    stopping = pb.StoppingCriteria(max_new_tokens=max_new_tokens, ignore_eos=True)
+    return pb.GenerationOptions(sampling=GREEDY, stopping=stopping, **fields)
+
+
+@dataclass
+class Running:
+    """A server, and a client of it."""
+
+    server: Server
+    port: int
+    channel: Any
+    stub: Any
+
+    @property
+    def model(self) -> Model:
+        return self.server.registry.models[0]
+
+    async def all_free(self) -> None:
+        cache = self.model.engine._engine._cache
+        async with asyncio.timeout(5):
+            while cache.free_slots < self.model.limits.max_sequences:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+
+    async def stream(self, request: pb.GenerateStreamRequest) -> list[pb.GenerateStreamResponse]:
+        return [message async for message in self.stub.GenerateStream(request)]
+
+
+def config(bundle: Path, **options: Any) -> ServerConfig:
+    engine = EngineConfig(threads=1, max_sequences=SLOTS, max_queued=2, prefill_chunk=8)
+    return ServerConfig(
+        models={"first": bundle, "second": bundle}, port=0, engine=engine, **options
+    )
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, str, Any]:
+    """Returns code, text and the first rich detail of a call that must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    status = await rpc_status.aio.from_call(call)
+    detail = None
+    if status is not None:
+        assert status.code == error.code().value[0]
+        assert status.message == error.details()
+        for kind in (BadRequest, RetryInfo):
+            if status.details[0].Is(kind.DESCRIPTOR):
+                detail = kind()
+                status.details[0].Unpack(detail)
+    return error.code(), error.details() or "", detail
+
+
+def bad_fields(detail: BadRequest) -> list[str]:
+    return [violation.field for violation in detail.field_violations]
+
+
+@asynccontextmanager
+async def serving_as(
+    config: ServerConfig, connect: Callable[[str], Any] = grpc.aio.insecure_channel
+) -> AsyncIterator[Running]:
+    """Runs a server, which must have all its slots back in the end."""
+    server = Server(config)
+    port = await server.start()
+    async with connect(f"localhost:{port}") as channel:
+        running = Running(server, port, channel, InferenceServiceStub(channel))
+        yield running
+        await running.all_free()
+    await server.stop()
+
+
+def serving(
+    bundle: Path,
+    connect: Callable[[str], Any] = grpc.aio.insecure_channel,
+    **options: Any,
+) -> AbstractAsyncContextManager[Running]:
+    """As `serving_as`, with the bundle under two names."""
+    return serving_as(config(bundle, **options), connect)

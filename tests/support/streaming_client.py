@@ -1,0 +1,39 @@
+"""A client process that streams until killed: `python -m tests.support.streaming_client`."""
+
+import asyncio
+import sys
+from typing import Any
+
+import grpc
+from tests.support.fault_client import greedy
+
+from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+
+
+async def main(address: str, count: int) -> None:
+    request = greedy(80)
+    # Messages so large that a connection which nobody reads from is soon full.
+    request.options.output.MergeFrom(pb.OutputOptions(logprobs=True, top_logprobs=20))
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
+        started = asyncio.Barrier(count + 1)
+        for _ in range(count):
+            group.create_task(stream(channel, request, started))
+        await started.wait()
+        sys.stdout.write("streaming\n")
+        sys.stdout.flush()
+
+
+async def stream(
+    channel: grpc.aio.Channel, request: pb.GenerateStreamRequest, started: asyncio.Barrier
+) -> None:
+    stub: Any = InferenceServiceStub(channel)
+    await stub.GenerateStream(request).read()
+    await started.wait()
+    while True:
+        async for _ in stub.GenerateStream(request):
+            pass
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
