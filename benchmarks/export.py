@@ -159,10 +159,10 @@ def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
     """Writes graphs of one kind of operators each, the best for one row and for many."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from gpt2flow.export.cache import CacheScales  # noqa: PLC0415
-    from gpt2flow.export.checkpoint import read_checkpoint  # noqa: PLC0415
+    from gpt2flow.export.checkpoint.checkpoint import read_checkpoint  # noqa: PLC0415
+    from gpt2flow.export.graph.cache import CacheScales  # noqa: PLC0415
+    from gpt2flow.export.graph.serving_graph import write_serving_graph  # noqa: PLC0415
     from gpt2flow.export.recipe import COLUMNS, RECIPES, Profile  # noqa: PLC0415
-    from gpt2flow.export.serving_graph import write_serving_graph  # noqa: PLC0415
 
     source = read_checkpoint(checkpoint)
     shape = source.architecture

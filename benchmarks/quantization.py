@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from gpt2flow.export.calibration import Texts, find_texts
-from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
-from gpt2flow.export.plan import make_plan
-from gpt2flow.export.quality import measure
+from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.graph.serving_graph import write_serving_graph
+from gpt2flow.export.quantization.calibration import Texts, find_texts
+from gpt2flow.export.quantization.plan import make_plan
 from gpt2flow.export.recipe import (
     COLUMNS,
     RECIPES,
@@ -29,9 +29,8 @@ from gpt2flow.export.recipe import (
     ProfileRecipe,
     Storage,
 )
-from gpt2flow.export.reference import export_reference
-from gpt2flow.export.reference_model import ReferenceModel
-from gpt2flow.export.serving_graph import write_serving_graph
+from gpt2flow.export.verification.quality import measure
+from gpt2flow.export.verification.reference import ReferenceModel, export_reference
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 CONTEXT = 128

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-ROOTS = ["agent", "cli", "client", "export", "protos", "server", "training"]
+ROOTS = ["agent", "cli", "client", "export", "files", "protos", "server", "training"]
 
 # What each component may import of the others, as `gpt2flow.<name>` prefixes.
 ALLOWED = {
     "client": {"client", "inference"},
     "server": {"server", "inference"},
-    "export": {"export", "server.bundle"},
+    "files": {"files"},
+    "export": {"export", "server.bundle", "files"},
     "agent": {"agent", "client"},
     "training": {
         "training",
+        "files",
         # The corpus is written in the agent's own terms, so that they cannot drift apart.
         "agent.flow",
         "agent.flows",

@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray
+from gpt2flow.export.checkpoint.architecture import Architecture
+from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.recipe import RECIPES, Profile
-from gpt2flow.export.served_model import ServedModel
-from gpt2flow.export.serving_graph import write_serving_graph
+from gpt2flow.export.verification.served_model import ServedModel
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 DOCUMENTS = (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt2flow.export.architecture import Architecture
+from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.errors import CheckpointError
 
 CONFIG: dict[str, Any] = {"model_type": "gpt2", "n_embd": 48, "n_head": 3}

@@ -27,7 +27,7 @@ from tests.support.checkpoint_files import (
     truncate,
 )
 
-from gpt2flow.export.checkpoint import read_checkpoint
+from gpt2flow.export.checkpoint.checkpoint import read_checkpoint
 from gpt2flow.export.errors import CheckpointError
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.export.conftest import DOCUMENTS
 
-from gpt2flow.export.calibration import WINDOW, Texts, find_texts
-from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.evaluation_text import TOKEN_BUDGET
+from gpt2flow.export.quantization.calibration import WINDOW, Texts, find_texts
+from gpt2flow.export.verification.evaluation_text import TOKEN_BUDGET
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.support.checkpoint_files import (
     replace_weights,
 )
 
-from gpt2flow.export.checkpoint import read_checkpoint
+from gpt2flow.export.checkpoint.checkpoint import read_checkpoint
 
 
 @pytest.fixture

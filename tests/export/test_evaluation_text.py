@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.evaluation_text import read_text
+from gpt2flow.export.verification.evaluation_text import read_text
 
 END = 0
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from gpt2flow.export.arrays import TokenArray
-from gpt2flow.export.checkpoint import Checkpoint, read_checkpoint
-from gpt2flow.export.gptq import gptq
-from gpt2flow.export.layerwise import HEAD, LayerwiseModel, gptq_weights
-from gpt2flow.export.quantize import BlockMatrix, round_to_nearest
+from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.quantization.gptq import gptq
+from gpt2flow.export.quantization.layerwise import HEAD, LayerwiseModel, gptq_weights
+from gpt2flow.export.quantization.rounding import BlockMatrix, round_to_nearest
+from gpt2flow.export.quantization.sensitivity import choose_kept, measure_sensitivity
 from gpt2flow.export.recipe import Storage, fitting
-from gpt2flow.export.sensitivity import choose_kept, measure_sensitivity
 
 STORAGE = Storage(4, 32)
 

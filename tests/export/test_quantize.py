@@ -10,8 +10,8 @@ from onnx import helper
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.errors import InputError
-from gpt2flow.export.hqq import half_quadratic
-from gpt2flow.export.quantize import (
+from gpt2flow.export.quantization.hqq import half_quadratic
+from gpt2flow.export.quantization.rounding import (
     BlockMatrix,
     pack,
     quantize_columns,

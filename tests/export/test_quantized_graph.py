@@ -11,11 +11,12 @@ import pytest
 import torch
 from tests.export.conftest import weights_of
 
-from gpt2flow.export.architecture import Architecture
 from gpt2flow.export.arrays import FloatArray, TokenArray
-from gpt2flow.export.cache import CacheScales
-from gpt2flow.export.model_writer import tensor_info
-from gpt2flow.export.quantize import quantize_columns, round_to_nearest
+from gpt2flow.export.checkpoint.architecture import Architecture
+from gpt2flow.export.graph.cache import CacheScales
+from gpt2flow.export.graph.model_writer import tensor_info
+from gpt2flow.export.graph.serving_graph import NARROW, SOME, WIDE, GraphFacts, write_serving_graph
+from gpt2flow.export.quantization.rounding import quantize_columns, round_to_nearest
 from gpt2flow.export.recipe import (
     COLUMNS,
     FP32_STORAGE,
@@ -25,8 +26,7 @@ from gpt2flow.export.recipe import (
     Storage,
     fitting,
 )
-from gpt2flow.export.served_model import ServedModel
-from gpt2flow.export.serving_graph import NARROW, SOME, WIDE, GraphFacts, write_serving_graph
+from gpt2flow.export.verification.served_model import ServedModel
 
 FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
 TOKENS = np.random.default_rng(3).integers(0, 113, 30)

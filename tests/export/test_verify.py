@@ -8,10 +8,10 @@ import pytest
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.errors import QualityGateError
-from gpt2flow.export.evaluation_text import EvaluationText
-from gpt2flow.export.quality import hold_to_gate
 from gpt2flow.export.recipe import Profile
-from gpt2flow.export.verify import SLOTS, Comparison, Part, PartedComparison, compare
+from gpt2flow.export.verification.evaluation_text import EvaluationText
+from gpt2flow.export.verification.quality import hold_to_gate
+from gpt2flow.export.verification.verify import SLOTS, Comparison, Part, PartedComparison, compare
 
 VOCABULARY = 11
 

@@ -10,9 +10,9 @@ from tests.support.project import PROJECT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Tokenizer, GPT2TokenizerFast
 
-from gpt2flow.export.architecture import Architecture
+from gpt2flow.export.checkpoint.architecture import Architecture
+from gpt2flow.export.checkpoint.vocabulary import read_vocabulary
 from gpt2flow.export.errors import CheckpointError
-from gpt2flow.export.vocabulary import read_vocabulary
 
 TEXTS = [
     *(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("*.md"))),

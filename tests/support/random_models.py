@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2flow.export.activations import _ACTIVATIONS
 from gpt2flow.export.arrays import FloatArray
-from gpt2flow.export.checkpoint import read_checkpoint
+from gpt2flow.export.checkpoint.architecture import _ACTIVATIONS
+from gpt2flow.export.checkpoint.checkpoint import read_checkpoint
+from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.recipe import RECIPES, Profile
-from gpt2flow.export.serving_graph import write_serving_graph
 from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from gpt2flow.server.bundle.model_runner import ModelRunner
 

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpt2flow.export.bundle import export_bundle
     from gpt2flow.export.errors import (
         CheckpointError,
         EvaluationTextError,
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
         QualityGateError,
     )
     from gpt2flow.export.inspect import Inspection, inspect_bundle
-    from gpt2flow.export.plan import Report
+    from gpt2flow.export.pipeline import export_bundle
+    from gpt2flow.export.quantization.plan import Report
     from gpt2flow.export.recipe import KvCache, Method, Profile
 
 __all__ = [
@@ -41,8 +41,8 @@ _ROOMS = {
     "KvCache": "recipe",
     "Method": "recipe",
     "Profile": "recipe",
-    "Report": "plan",
-    "export_bundle": "bundle",
+    "Report": "quantization.plan",
+    "export_bundle": "pipeline",
     "inspect_bundle": "inspect",
 }
 

@@ -1,0 +1,191 @@
+"""What a GPT-2's `config.json` says about its graph."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gpt2flow.export.errors import CheckpointError, shortened
+
+CONFIG_NAME: Final = "config.json"
+
+# The classes that compute what the graph does; those of other frameworks save the same weights.
+_CLASSES: Final = re.compile(r"(TF|Flax)?GPT2(LMHead)?Model")
+# Forty times as many as GPT-2 has: a typing error ends here, not in a list that fills the memory.
+_MOST_LAYERS: Final = 2000
+
+
+class Architecture(BaseModel):
+    """The fields of a Hugging Face GPT-2 configuration that shape its graph.
+
+    Defaults are those of `transformers.GPT2Config`, as a saved configuration may leave them out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    architectures: list[str] | None = None
+    layers: int = Field(
+        12, gt=0, le=_MOST_LAYERS, validation_alias=AliasChoices("n_layer", "num_hidden_layers")
+    )
+    heads: int = Field(12, gt=0, validation_alias=AliasChoices("n_head", "num_attention_heads"))
+    hidden_size: int = Field(768, gt=0, validation_alias=AliasChoices("n_embd", "hidden_size"))
+    n_inner: int | None = Field(None, gt=0)
+    context_length: int = Field(
+        1024, gt=1, validation_alias=AliasChoices("n_positions", "max_position_embeddings", "n_ctx")
+    )
+    vocabulary_size: int = Field(50257, gt=1, validation_alias="vocab_size")
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = Field(1e-5, gt=0, allow_inf_nan=False)
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+    add_cross_attention: Literal[False] = False
+    quantization_config: None = None
+    eos_token_id: int = Field(50256, ge=0)
+    bos_token_id: int = Field(50256, ge=0)
+
+    @field_validator("architectures")
+    @classmethod
+    def _is_a_language_model(cls, names: list[str] | None) -> list[str] | None:
+        if not all(_CLASSES.fullmatch(name) for name in names or []):
+            raise ValueError("only GPT2LMHeadModel and GPT2Model can be exported")
+        return names
+
+    @field_validator("bos_token_id", mode="before")
+    @classmethod
+    def _begins_with_the_end(cls, value: Any, info: ValidationInfo) -> Any:
+        """A vocabulary without a token of its own for the beginning has GPT-2's convention."""
+        return info.data.get("eos_token_id") if value is None else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"n_embd {self.hidden_size} is not divisible by n_head {self.heads}",
+            )
+        for name in ("eos_token_id", "bos_token_id"):
+            if getattr(self, name) >= self.vocabulary_size:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is outside of the vocabulary of "
+                    f"{self.vocabulary_size} entries",
+                )
+        return self
+
+    @classmethod
+    def from_config(cls, config: object) -> Self:
+        """Reads the parsed JSON of a `config.json`.
+
+        Raises:
+            CheckpointError: Not a GPT-2, or a bad field; the message names it and its value.
+        """
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{CONFIG_NAME} holds no JSON object")
+        if "model_type" not in config:
+            raise CheckpointError(f"{CONFIG_NAME}: model_type is missing; 'gpt2' is needed")
+        if config["model_type"] != "gpt2":
+            raise CheckpointError(
+                f"{CONFIG_NAME}: model_type is {shortened(config['model_type'])}; "
+                "only 'gpt2' can be exported"
+            )
+        try:
+            return cls.model_validate(config)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            where = (
+                f"{CONFIG_NAME}: {field} is {shortened(first['input'])}" if field else CONFIG_NAME
+            )
+            message = first["msg"].removeprefix("Value error, ")
+            raise CheckpointError(f"{where}: {message}") from error
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden_size // self.heads
+
+    @property
+    def inner_size(self) -> int:
+        """Width of the feed-forward layer."""
+        return self.n_inner or 4 * self.hidden_size
+
+    def attention_scale(self, layer: int) -> float:
+        """Returns what query · key is multiplied with in a layer, counted from 0."""
+        scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of every weight under its name below `transformer.`.
+
+        Linear layers are Conv1D in GPT-2, so [in, out]; an untied `lm_head.weight` is [out, in].
+        """
+        width, inner = self.hidden_size, self.inner_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "wte.weight": (self.vocabulary_size, width),
+            "wpe.weight": (self.context_length, width),
+        }
+        for layer in range(self.layers):
+            linear = {
+                "attn.c_attn": (width, 3 * width),
+                "attn.c_proj": (width, width),
+                "mlp.c_fc": (width, inner),
+                "mlp.c_proj": (inner, width),
+            }
+            for name, (inputs, outputs) in linear.items():
+                shapes[f"h.{layer}.{name}.weight"] = (inputs, outputs)
+                shapes[f"h.{layer}.{name}.bias"] = (outputs,)
+            for norm in ("ln_1", "ln_2"):
+                shapes[f"h.{layer}.{norm}.weight"] = (width,)
+                shapes[f"h.{layer}.{norm}.bias"] = (width,)
+        shapes["ln_f.weight"] = (width,)
+        shapes["ln_f.bias"] = (width,)
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocabulary_size, width)
+        return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An operator of one input, and its one attribute if it has one."""
+
+    operator: str
+    domain: str = "com.microsoft"
+    alpha: float | None = None
+
+
+_TANH_GELU: Final = Activation("FastGelu")
+_SILU: Final = Activation("QuickGelu", alpha=1.0)
+_ACTIVATIONS: Final = {
+    "gelu": Activation("Gelu"),
+    "gelu_fast": _TANH_GELU,
+    "gelu_new": _TANH_GELU,
+    "gelu_pytorch_tanh": _TANH_GELU,
+    "quick_gelu": Activation("QuickGelu", alpha=1.702),
+    "relu": Activation("Relu", domain=""),
+    "silu": _SILU,
+    "swish": _SILU,
+    "tanh": Activation("Tanh", domain=""),
+}
+
+
+def find_activation(name: str) -> Activation:
+    """Returns the operator of an activation function, by its name in a configuration.
+
+    Raises:
+        CheckpointError: There is none; the message names those that there are.
+    """
+    if name not in _ACTIVATIONS:
+        allowed = ", ".join(_ACTIVATIONS)
+        raise CheckpointError(
+            f"config.json: activation_function is {name!r}; supported are {allowed}"
+        )
+    return _ACTIVATIONS[name]

@@ -1,0 +1,86 @@
+"""The manifest of a bundle that was just written."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from gpt2flow.export.checkpoint.checkpoint import Checkpoint
+from gpt2flow.export.graph.head_padding import padded_head_size
+from gpt2flow.export.graph.matrix_writer import ACCURACY_LEVEL
+from gpt2flow.export.graph.serving_graph import GraphFacts
+from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe
+from gpt2flow.server.bundle.manifest import (
+    Manifest,
+    ModelShape,
+    OperatorRecipe,
+    Quality,
+    Recipe,
+    Source,
+    file_sha256,
+)
+
+_TOOLS: Final = (
+    "gpt2flow",
+    "onnx",
+    "onnxruntime",
+    "optimum-onnx",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def describe_recipe(
+    profile: Profile,
+    recipe: ProfileRecipe,
+    facts: GraphFacts,
+    kept: frozenset[str],
+    calibration: str | None,
+) -> Recipe:
+    """Returns how weights and cache of a serving graph are stored."""
+    return Recipe(
+        profile=profile,
+        kv_cache=recipe.kv_cache,
+        default_bits=recipe.body.bits,
+        block_size=recipe.body.block_size,
+        accuracy_level=ACCURACY_LEVEL if recipe.quantized else None,
+        method=recipe.method if recipe.quantized else None,
+        narrow_rows=recipe.narrow_rows,
+        second_copy_bytes=facts.second_copy_bytes,
+        kept=sorted(kept),
+        calibration=calibration,
+        operators={
+            name: OperatorRecipe(bits=stored.bits, block_size=stored.block_size)
+            for name, stored in facts.storage.items()
+        },
+    )
+
+
+def describe_reference(recipe: ProfileRecipe) -> Recipe:
+    """Returns how weights and cache of Optimum's graph are stored."""
+    return Recipe(profile=Profile.REFERENCE, kv_cache=KvCache.FP32, default_bits=recipe.body.bits)
+
+
+def describe_bundle(
+    directory: Path, source: Checkpoint, recipe: Recipe, quality: Quality | None
+) -> Manifest:
+    """Returns the manifest of all the files that are in a directory."""
+    architecture = source.architecture
+    return Manifest(
+        created_by={tool: version(tool) for tool in _TOOLS},
+        source=Source(checkpoint_sha256=source.sha256, parameters=source.parameters),
+        recipe=recipe,
+        shape=ModelShape(
+            layers=architecture.layers,
+            heads=architecture.heads,
+            head_size=padded_head_size(architecture),
+            hidden_size=architecture.hidden_size,
+            context_length=architecture.context_length,
+            vocabulary_size=architecture.vocabulary_size,
+            eos_token_id=architecture.eos_token_id,
+            bos_token_id=architecture.bos_token_id,
+        ),
+        quality=quality,
+        training=source.training,
+        files={path.name: file_sha256(path) for path in sorted(directory.iterdir())},
+    )

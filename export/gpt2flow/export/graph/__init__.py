@@ -1,0 +1,1 @@
+"""The serving graph and the nodes it is written of."""

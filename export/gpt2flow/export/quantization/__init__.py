@@ -1,0 +1,1 @@
+"""Weights and cache in few bits: rounding methods, calibration, mixed precision."""

@@ -1,0 +1,1 @@
+"""The oracle, and the measures that hold a bundle to its gate."""

@@ -1,0 +1,1 @@
+"""Files that several programs share: directories written atomically, documents read strictly."""
