@@ -22,12 +22,7 @@ ALLOWED = {
         "training",
         "files",
         # The corpus is written in the agent's own terms, so that they cannot drift apart.
-        "agent.flow",
         "agent.flows",
-        "agent.errors",
-        "agent.prompt",
-        "agent.slots",
-        "agent.text",
     },
     "cli": {"cli", "client", "server", "export", "agent", "training", "inference"},
 }

@@ -13,10 +13,8 @@ from typing import TypeVar, cast
 import pytest
 from sqlalchemy import select
 
-from gpt2flow.agent.execution import Executor
 from gpt2flow.agent.flows import FlowBook, load_flows
-from gpt2flow.agent.model import ModelAnswer
-from gpt2flow.agent.prompt import Choice
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.shop import (
     Base,
@@ -29,8 +27,9 @@ from gpt2flow.agent.shop import (
     Shipment,
     database_url,
 )
-from gpt2flow.agent.situation import opening_of
-from gpt2flow.agent.task import Event, Task
+from gpt2flow.agent.turns.execution import Event, Executor, Task
+from gpt2flow.agent.turns.model import ModelAnswer
+from gpt2flow.agent.turns.state import opening_of
 
 CODE = "123456"
 _Row = TypeVar("_Row", bound=Base)

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from tests.support.project import PROJECT
 
-from gpt2flow.cli import bench as command
-from gpt2flow.cli.load.levels import Level
-from gpt2flow.cli.load.settings import Settings
+from gpt2flow.cli.commands import bench as command
+from gpt2flow.cli.demo.processes import server
+from gpt2flow.cli.load.settings import Level, Settings
 from gpt2flow.cli.main import main
-from gpt2flow.cli.processes import server
 
 Bench = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from gpt2flow.cli import serve
+from gpt2flow.cli.commands import serve
 
 NOBODY = "127.0.0.1:9"
 

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from tests.support.project import SHIPPED_BUNDLE
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 def ask(*arguments: str) -> tuple[int, str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.project import SHIPPED_BUNDLE
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.certificates import AuthorityFiles
 from tests.support.project import SHIPPED_BUNDLE
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 @dataclass(frozen=True)

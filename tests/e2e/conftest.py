@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.support.project import PROJECT
 
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.model import ServedModel
-from gpt2flow.agent.understanding import judge, load_examples, summary
+from gpt2flow.agent.scenarios.understanding import judge, load_examples, summary
+from gpt2flow.agent.turns.model import ServedModel
 from gpt2flow.server.bundle.manifest import load_bundle
 
 HELD_OUT = PROJECT / "tests" / "heldout" / "messages.jsonl"

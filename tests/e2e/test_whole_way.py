@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 def gpt2flow(*arguments: str, cwd: Path) -> tuple[int, str, str]:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from tests.support.project import SHIPPED_BUNDLE
 
-from gpt2flow.cli.processes import server
+from gpt2flow.cli.demo.processes import server
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,11 @@ from dbos import DBOS
 from sqlalchemy import select
 from tests.agent.conftest import CODE, Clock, ScriptedModel
 
+from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
-from gpt2flow.agent.durable import Workflows
-from gpt2flow.agent.prompt import Choice
-from gpt2flow.agent.service import Agent
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Base, Database, database_url
+from gpt2flow.agent.turns.durable import Workflows
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")

@@ -10,8 +10,8 @@ import torch
 
 from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.training.config import TrainingConfig
-from gpt2flow.training.corpus import load_turn_maker
-from gpt2flow.training.turns import TurnMaker
+from gpt2flow.training.corpus.corpus import load_turn_maker
+from gpt2flow.training.corpus.turns import TurnMaker
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,7 @@ def test_a_change_is_checked_too() -> None:
 def test_settings_and_corpus_come_without_torch() -> None:
     """The command line reads recipes and makes corpora in a blink."""
     code = (
-        "import sys, gpt2flow.training, gpt2flow.training.config, gpt2flow.training.corpus\n"
+        "import sys, gpt2flow.training, gpt2flow.training.config, gpt2flow.training.corpus.corpus\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

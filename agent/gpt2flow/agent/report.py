@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_serializer
 
-from gpt2flow.agent.prompt import Arguments, Result
+from gpt2flow.agent.flows.prompt import Arguments, Result
 
 
 class _Record(BaseModel):

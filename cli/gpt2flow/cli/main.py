@@ -7,8 +7,18 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gpt2flow.cli import agent, bench, bundle, generate, health, serve, token, train
-from gpt2flow.cli.demo import command as demo
+from gpt2flow.cli.commands import (
+    agent,
+    bench,
+    demo,
+    export,
+    generate,
+    health,
+    inspect,
+    serve,
+    token,
+    train,
+)
 from gpt2flow.cli.outcome import CommandError, Exit
 
 app = typer.Typer(
@@ -19,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for register in (train, bundle, serve, token, health, generate, bench, agent, demo):
+for register in (train, export, inspect, serve, token, health, generate, bench, agent, demo):
     register.add_commands(app)
 
 

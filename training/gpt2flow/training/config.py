@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gpt2flow.files.documents import first_violation, read_yaml
 from gpt2flow.training.errors import ConfigError
-from gpt2flow.training.yaml_files import first_violation, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 SHOP_RECIPE = RECIPES / "shop.yaml"

@@ -12,17 +12,17 @@ from rich.console import Console
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from gpt2flow.agent.prompt import END
-from gpt2flow.training.checkpoints import TrainerState, save_model, write_atomically
+from gpt2flow.agent.flows.prompt import END
 from gpt2flow.training.config import TrainingConfig
-from gpt2flow.training.corpus import make_flow_corpus
-from gpt2flow.training.encoding import EncodedCorpus, encode
+from gpt2flow.training.corpus.corpus import make_flow_corpus
 from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
-from gpt2flow.training.loop import fit
+from gpt2flow.training.model.checkpoints import TrainerState, save_model, write_atomically
+from gpt2flow.training.model.loop import fit
+from gpt2flow.training.model.tune import tune
 from gpt2flow.training.progress import training_bar
-from gpt2flow.training.texts import Texts, read_texts
-from gpt2flow.training.tune import tune
-from gpt2flow.training.vocabulary import train_vocabulary
+from gpt2flow.training.text.documents import Texts, read_texts
+from gpt2flow.training.text.encoding import EncodedCorpus, encode
+from gpt2flow.training.text.vocabulary import train_vocabulary
 
 FACTS = "training.json"
 _WORK = "checkpoints"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpt2flow.training import loop
+from gpt2flow.training.model import loop
 
 # Steps that the shown loss is averaged over.
 _MEMORY = 50

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gpt2flow.agent.errors import FlowError
-from gpt2flow.agent.flow import Action, Flow, Shared, Slot
+from gpt2flow.agent.flows.schema import Action, Flow, Shared, Slot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 # The pure Python loader takes a fifth of a second for the shipped flows, ten

@@ -4,13 +4,13 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import own_order, status_at, unknown_order
 from gpt2flow.agent.operations.times import parse_time
-from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.operations.wording import claim_word, moment, money, status_word
 from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
-from gpt2flow.agent.wording import claim_word, moment, money, status_word
 
 
 def answer_question(context: Context, arguments: Arguments) -> Outcome:

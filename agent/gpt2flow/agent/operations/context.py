@@ -7,11 +7,11 @@ from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.flow import Flow
-from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.flows.prompt import Arguments
+from gpt2flow.agent.flows.schema import Flow
+from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.report import RowChange, Timer
 from gpt2flow.agent.shop import Customer, CustomerSession
-from gpt2flow.agent.wording import Language
 
 # The outcome's name in the flow file, and the fields of its message.
 Outcome = tuple[str, Mapping[str, str | int]]

@@ -1,7 +1,7 @@
 """Small talk, and what goes to a person because the agent cannot do it."""
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.prompt import Arguments
 from gpt2flow.agent.shop import Case, CaseKind, CaseStatus
 
 # How often in a row the agent may say that it did not understand.

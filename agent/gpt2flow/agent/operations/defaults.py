@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 
+from gpt2flow.agent.flows.prompt import Arguments
+from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context
 from gpt2flow.agent.operations.lookup import cart, orders_of, status_at
 from gpt2flow.agent.operations.order import CHANGEABLE
-from gpt2flow.agent.prompt import Arguments
 from gpt2flow.agent.shop import Order, OrderStatus, Product
-from gpt2flow.agent.slots import LAST_ORDER
 
 _ARRIVING = (OrderStatus.ASSIGNED, OrderStatus.ON_ITS_WAY)
 _OPEN = (OrderStatus.SUBMITTED, *_ARRIVING)

@@ -8,11 +8,11 @@ from decimal import Decimal
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
+from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context, Outcome
+from gpt2flow.agent.operations.wording import cart_line, listing, money
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
 from gpt2flow.agent.shop.matching import match_product
-from gpt2flow.agent.slots import LAST_ORDER
-from gpt2flow.agent.wording import cart_line, listing, money
 
 _NOTHING = Decimal(0)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import update
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import (
     bill,
@@ -15,11 +16,10 @@ from gpt2flow.agent.operations.lookup import (
     unknown_product,
 )
 from gpt2flow.agent.operations.lookup import find_product as look_up
-from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.operations.wording import money, status_word
 from gpt2flow.agent.report import RowChange
 from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
 from gpt2flow.agent.shop.matching import match_product
-from gpt2flow.agent.wording import money, status_word
 
 # Until the courier has the parcel, an order can still be changed or cancelled.
 CHANGEABLE = (OrderStatus.SUBMITTED, OrderStatus.ASSIGNED)

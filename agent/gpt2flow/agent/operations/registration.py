@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.prompt import Arguments
 from gpt2flow.agent.shop import Checkout, Customer, OutboxMessage, Verification
 
 _SALT_BYTES = 16

@@ -4,10 +4,11 @@ from datetime import date, timedelta
 
 from sqlalchemy import func, select
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import own_order, status_at, unknown_order
 from gpt2flow.agent.operations.order import CHANGEABLE
-from gpt2flow.agent.prompt import Arguments
+from gpt2flow.agent.operations.wording import day, status_word
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -18,7 +19,6 @@ from gpt2flow.agent.shop import (
     Shipment,
     order_id,
 )
-from gpt2flow.agent.wording import day, status_word
 
 _SATURDAY = 5
 

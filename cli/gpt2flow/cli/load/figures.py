@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpt2flow.cli.load.goodput import Limits
-from gpt2flow.cli.load.measurements import OK, Record
-from gpt2flow.cli.load.spread import Spread, spread
-from gpt2flow.cli.load.strain import Strain
+from gpt2flow.cli.load.generator_load import Strain
+from gpt2flow.cli.load.measurements import OK, Limits, Record, Spread, spread
 
 # A start that is later than this, in seconds, is counted: the schedule was not kept.
 LATE = 0.01

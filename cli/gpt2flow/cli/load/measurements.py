@@ -1,8 +1,13 @@
 """What was seen of one request, and what follows from it. Times are seconds of one clock."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from gpt2flow.cli.load import LoadError
+
+_FORM = "must be some of ttft:MS, itl:MS and e2e:MS, each once, between commas"
 
 OK = "OK"
 # Not a status of gRPC: no place in flight became free before its time had passed.
@@ -93,3 +98,92 @@ def with_uncounted(arrivals: list[Arrival], total: int, ended: float) -> list[Ar
     counted = [arrival for arrival in arrivals if arrival.tokens]
     missing = total - sum(arrival.tokens for arrival in counted)
     return [*counted, Arrival(ended, missing)] if missing > 0 else counted
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most milliseconds of each kind; infinite where nothing was asked for.
+
+    Attributes:
+        ttft: To the first token.
+        itl: Between tokens, in the mean of a request.
+        e2e: To the end.
+    """
+
+    ttft: float = math.inf
+    itl: float = math.inf
+    e2e: float = math.inf
+
+    def kept(self, record: Record) -> bool:
+        """Whether a request succeeded within the limits.
+
+        One that produced no token never waited for one, and one whose tokens
+        came at once never waited for the next.
+        """
+        return (
+            record.status == OK
+            and (record.ttft or 0.0) * 1000 <= self.ttft
+            and (record.mean_inter_token or 0.0) * 1000 <= self.itl
+            and record.e2e * 1000 <= self.e2e
+        )
+
+
+def parse_limits(text: str) -> Limits:
+    """Reads `ttft:200,itl:30,e2e:5000`, in milliseconds.
+
+    Raises:
+        LoadError: A part is unknown, given twice, or no positive number.
+    """
+    given: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition(":")
+        try:
+            milliseconds = float(value)
+        except ValueError:
+            raise LoadError(_FORM) from None
+        if name not in {"ttft", "itl", "e2e"} or name in given or not 0 < milliseconds < math.inf:
+            raise LoadError(_FORM)
+        given[name] = milliseconds
+    return Limits(**given)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How values are spread; in the unit of the values."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Returns how values are spread; None if there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return Spread(
+        count=len(ordered),
+        mean=sum(ordered) / len(ordered),
+        p50=percentile(ordered, 50),
+        p90=percentile(ordered, 90),
+        p95=percentile(ordered, 95),
+        p99=percentile(ordered, 99),
+        max=ordered[-1],
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Interpolates between the two nearest ranks, as NumPy does by default.
+
+    Args:
+        ordered: Rising values, at least one.
+        percent: From 0 to 100.
+    """
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpt2flow.cli.load.figures import LATE, LevelFigures
-from gpt2flow.cli.load.spread import Spread
+from gpt2flow.cli.load.measurements import Spread
 
 # The table needs more than the 80 that a pipe is taken to have.
 _PIPE_WIDTH = 160

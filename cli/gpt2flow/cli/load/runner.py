@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from gpt2flow.cli.load.figures import LevelFigures
-from gpt2flow.cli.load.levels import Level
-from gpt2flow.cli.load.settings import Decoding, Settings
+from gpt2flow.cli.load.settings import Decoding, Level, Settings
 from gpt2flow.cli.load.sweep import Sweep
 from gpt2flow.cli.load.workload import (
     Request,

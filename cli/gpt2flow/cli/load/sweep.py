@@ -4,14 +4,11 @@ from collections.abc import Callable, Iterator
 from random import Random
 from time import perf_counter
 
-from gpt2flow.cli.load.arrivals import Budget, poisson
 from gpt2flow.cli.load.figures import LevelFigures, level_figures
-from gpt2flow.cli.load.levels import ClosedLevel, Level
-from gpt2flow.cli.load.loops import closed_loop, open_loop
+from gpt2flow.cli.load.generator_load import StrainWatch
+from gpt2flow.cli.load.loops import closed_loop, open_loop, poisson, send
 from gpt2flow.cli.load.measurements import Record
-from gpt2flow.cli.load.sending import send
-from gpt2flow.cli.load.settings import Settings
-from gpt2flow.cli.load.strain import StrainWatch
+from gpt2flow.cli.load.settings import Budget, ClosedLevel, Level, Settings
 from gpt2flow.cli.load.workload import Request
 from gpt2flow.client import AsyncClient
 

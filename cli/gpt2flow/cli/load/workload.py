@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from gpt2flow.cli.load.errors import LoadError
-from gpt2flow.cli.load.lengths import Lengths
-from gpt2flow.cli.load.prompt_file import FilePrompt
+from gpt2flow.cli.load import LoadError
+from gpt2flow.cli.load.prompts import FilePrompt, Lengths
 from gpt2flow.client import AsyncClient, Options, Sampling
 
 # Its tokens are the ones that prompts are drawn from: ordinary ones, as often

@@ -1,0 +1,1 @@
+"""Turns: the model chooses, code carries out, durably."""

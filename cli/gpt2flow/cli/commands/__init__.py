@@ -1,0 +1,1 @@
+"""The subcommands of `gpt2flow`, one a module."""

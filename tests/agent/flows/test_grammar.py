@@ -1,0 +1,136 @@
+"""The grammar lets the model write what is legal and what the message says, and nothing else."""
+
+import json
+
+import llguidance
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.grammar import action_grammar
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.flows.text import normalise
+
+MESSAGES = (
+    "pls send 2 usb cables and then check out to 12 Elm St, Leeds",
+    "我想买三个保温杯, 寄到上海市徐汇区漕溪路8号",
+    "Ann Lee, ann@x.com, code 123 456, order #1042 was damaged",
+    "o'Neill says: 100% / {x} (a|b) [c] <d> $e \N{GRINNING FACE}",
+)
+MEMBER = ("member", "cart", "confirming")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> llguidance.LLTokenizer:
+    """A token for each byte."""
+    return llguidance.LLTokenizer("byte")
+
+
+def accepts(tokenizer: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
+    matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(grammar))
+    assert not matcher.is_error(), matcher.get_error()
+    tokens = tokenizer.tokenize_str(text)
+    return (
+        matcher.validate_tokens(tokens) == len(tokens)
+        and matcher.consume_tokens(tokens)
+        and matcher.is_accepting()
+    )
+
+
+def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
+    """Choices of an action with each slot alone, with all and with none."""
+    values: dict[str, str | int] = {}
+    for name in book.actions[action].slots:
+        slot = book.slots[name]
+        if slot.kind is SlotKind.SPAN:
+            values[name] = message.split(" ", maxsplit=1)[0]
+        elif slot.kind is SlotKind.ENUM:
+            values[name] = slot.values[-1]
+        elif found := candidates(slot.kind, message):
+            values[name] = int(found[0]) if slot.kind is SlotKind.INTEGER else found[0]
+    alone = [Choice(action, {name: value}) for name, value in values.items()]
+    return [Choice(action), Choice(action, values), *alone]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_legal_actions_are_accepted_and_others_are_not(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str
+) -> None:
+    message = normalise(message)
+    for facts in ({"guest"}, {"verifying", "cart"}, {"member"}, set(MEMBER)):
+        legal = book.legal(facts)
+        grammar = action_grammar(book, legal, message)
+        for action in book.actions:
+            for choice in choices(book, action, message):
+                assert accepts(tokenizer, grammar, choice.text) == (action in legal), choice
+
+
+def test_done_only_where_the_turn_may_end(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer
+) -> None:
+    for may_end in (True, False):
+        grammar = action_grammar(book, ["greet"], "hi", may_end=may_end)
+        assert accepts(tokenizer, grammar, '{"action":"done"}') == may_end
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"action":"add_to_cart","product":"laptop"}',  # not in the message
+        '{"action":"add_to_cart","product":"usb cab"}',  # ends inside a word
+        '{"action":"add_to_cart","product":"sb cables"}',
+        '{"action":"add_to_cart","product":"usb cables","quantity":3}',
+        '{"action":"add_to_cart","quantity":2,"product":"usb cables"}',  # out of order
+        '{"action":"add_to_cart","product":"usb cables","price":0}',
+        '{"action":"check_out","address":"12 Elm St, York"}',
+        '{"action":"cancel_order","order":"SO-1001"}',
+        '{"action":"register","name":"usb","contact":"evil@x.com"}',
+        '{"action":"request_refund","reason":"because"}',
+        '{"action":"assign_courier"}',  # of an event
+        '{"action":"grant_discount"}',
+        '{"action": "greet"}',
+        '{"action":"greet"} ',
+        "",
+    ],
+)
+def test_what_the_message_does_not_say_is_refused(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str
+) -> None:
+    legal = book.legal({"member", "cart"})
+    assert not accepts(tokenizer, action_grammar(book, legal, normalise(MESSAGES[0])), text)
+
+
+def test_event_allows_its_own_actions_alone(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer
+) -> None:
+    legal = book.legal({"submitted"}, "order_submitted")
+    grammar = action_grammar(book, legal, "SO-1042", may_end=False)
+    assert accepts(tokenizer, grammar, '{"action":"assign_courier","order":"SO-1042"}')
+    for text in (
+        '{"action":"send_delivery_details","order":"SO-1042"}',
+        '{"action":"cancel_order","order":"SO-1042"}',
+        '{"action":"assign_courier","order":"SO-1043"}',
+        '{"action":"done"}',
+    ):
+        assert not accepts(tokenizer, grammar, text)
+
+
+@given(text=st.text(min_size=1, max_size=60), data=st.data())
+def test_any_words_of_any_message_are_a_span(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str, data: st.DataObject
+) -> None:
+    """Whatever is typed, its words survive as JSON, and no special token appears."""
+    message = normalise(text)
+    if not message:
+        return
+    assert "<|" not in message
+    words = message.split(" ")
+    start = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(start + 1, len(words)))
+    span = " ".join(words[start:end])
+    written = f'{{"action":"find_product","product":"{span}"}}'
+    assert json.loads(written)["product"] == span
+    grammar = action_grammar(book, ["find_product"], message)
+    assert accepts(tokenizer, grammar, written)

@@ -1,0 +1,66 @@
+"""Which values a message offers a slot."""
+
+import pytest
+
+from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.flows.text import normalise
+
+
+@pytest.mark.parametrize(
+    "message, values",
+    [
+        (
+            "mail Ann.Lee+shop@Example.co.uk or call 07700 900123",
+            ["ann.lee+shop@example.co.uk", "07700900123"],
+        ),
+        ("手机号138-0013-8000，邮箱wang@x.com吧", ["wang@x.com", "13800138000"]),
+        ("+44 7700 900123", ["+447700900123"]),
+        ("order 1042 please", []),
+    ],
+)
+def test_contacts(message: str, values: list[str]) -> None:
+    assert candidates(SlotKind.CONTACT, normalise(message)) == values
+
+
+@pytest.mark.parametrize(
+    "message, values",
+    [
+        ("it's 123456", ["123456"]),
+        ("１２３ ４５６", ["123456"]),
+        ("123-456 or 654321", ["123456", "654321"]),
+        ("1234567", []),
+        ("12345", []),
+    ],
+)
+def test_codes(message: str, values: list[str]) -> None:
+    assert candidates(SlotKind.CODE, normalise(message)) == values
+
+
+@pytest.mark.parametrize(
+    "message, values",
+    [
+        ("where is SO-1042", ["SO-1042", "last"]),
+        ("so1042 and #1043, 1042", ["SO-1042", "SO-1043", "last"]),
+        ("订单号是1042", ["SO-1042", "last"]),
+        ("order no. 7", ["SO-7", "last"]),
+        ("my last order", ["last"]),
+        ("call 07700900123", ["last"]),
+    ],
+)
+def test_orders(message: str, values: list[str]) -> None:
+    assert candidates(SlotKind.ORDER, normalise(message)) == values
+
+
+@pytest.mark.parametrize(
+    "message, values",
+    [
+        ("two kettles and 3 mats", ["3", "2"]),
+        ("a couple of lamps, half a dozen mugs", ["2", "6"]),
+        ("两个保温杯，十二条毛巾", ["2", "12"]),
+        ("二十一个, 一打", ["21", "12"]),
+        ("at 3:30 for 4.99", []),
+        ("a kettle", []),
+    ],
+)
+def test_integers(message: str, values: list[str]) -> None:
+    assert candidates(SlotKind.INTEGER, normalise(message)) == values

@@ -1,0 +1,55 @@
+"""What the flows declare is what the shop does: the model is trained on the declaration."""
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpt2flow.agent.turns.execution import Event
+
+if TYPE_CHECKING:
+    from tests.agent.conftest import Desk
+
+CODE = "123456"
+VALUES: dict[str, list[str | int]] = {
+    "name": ["Ann", "王芳"],
+    "contact": ["ann@example.com", "bob@example.com", "13800138000"],
+    "code": [CODE, CODE, CODE, "000000"],
+    "product": ["kettle", "umbrellas", "game", "羽绒服", "drone"],
+    "quantity": [1, 2, 3, 60],
+    "order": ["last", "SO-1001", "SO-1002", "SO-9999"],
+    "address": ["12 Elm St, Leeds"],
+    "reason": ["damaged", "changed_mind"],
+    "topic": ["privacy"],
+    "time": ["tomorrow at 3pm", "明天下午3点", "tomorrow at 3am", "soon"],
+}
+
+
+# Those that lead on; left to chance, most walks would stay where they begin.
+LEADING = ("register", "verify", "add_to_cart", "check_out", "confirm_order", "confirm_delivery")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_facts_change_as_declared(desk: "Desk", seed: int) -> None:
+    """Along random walks of legal actions, with slots given or left out."""
+    rng, book = random.Random(seed), desk.book
+    for _ in range(40):
+        before = desk.facts("s")
+        legal = book.legal(before)
+        action = rng.choices(legal, [4 if name in LEADING else 1 for name in legal])[0]
+        arguments: dict[str, Any] = {
+            slot: rng.choice(VALUES[slot])
+            for slot in book.actions[action].slots
+            if rng.random() < 0.85
+        }
+        step = desk.act("s", action, **arguments)
+        assert step.facts == desk.facts("s")
+        allowed = {before} if step.result != "ok" else {book.apply(action, before)}
+        if action == "remove_from_cart":
+            # Nothing in the state says which line of the cart is the last one.
+            allowed.add(before - {"cart", "confirming"})
+        assert step.facts in allowed, (action, arguments, step.report.outcome)
+        if step.raised:
+            for name in ("assign_courier", "send_delivery_details"):
+                after = book.apply(name, desk.executor.event_facts(Event(*step.raised)))
+                assert desk.event("s", Event(*step.raised), name).facts == after

@@ -1,0 +1,192 @@
+"""Labelled messages against what a model chooses."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpt2flow.agent.errors import InputError, ModelError
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.scenarios.understanding import Example, judge, load_examples, summary
+from gpt2flow.agent.turns.model import ModelAnswer
+
+if TYPE_CHECKING:
+    from tests.agent.conftest import ScriptedModel
+
+
+def example(
+    message: str, *actions: dict[str, Any], lang: str = "en", facts: Sequence[str] = ("member",)
+) -> Example:
+    return Example.model_validate(
+        {
+            "id": message,
+            "lang": lang,
+            "state": {"facts": list(facts), "awaiting": None},
+            "message": message,
+            "actions": list(actions),
+        }
+    )
+
+
+def verdict(
+    book: FlowBook, model: "ScriptedModel", labelled: Example, *chosen: Choice | str
+) -> tuple[bool, bool]:
+    model.script = {labelled.message: chosen}
+    (found,) = judge(book, model, [labelled])
+    return found.first, found.whole
+
+
+@pytest.fixture
+def model(scripted_model: "type[ScriptedModel]") -> "ScriptedModel":
+    return scripted_model({})
+
+
+ACTION_OF = {"product": "add_to_cart", "quantity": "add_to_cart", "order": "cancel_order"}
+
+
+def compared(book: FlowBook, slot: str, expected: str | int, chosen: str | int) -> bool:
+    """Whether an action with the chosen value passes for one with the expected value."""
+    action = ACTION_OF.get(slot, "change_address")
+
+    class Fixed:
+        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+            del grammar
+            choice = Choice("done" if "<|result|>" in prompt else action, {slot: chosen})
+            return ModelAnswer(choice.text, 1.0, 1, 1, "x")
+
+    labelled = example("please", {"action": action, slot: expected})
+    (found,) = judge(book, Fixed(), [labelled])
+    return found.whole
+
+
+@pytest.mark.parametrize(
+    "slot, expected, chosen",
+    [
+        ("product", "kettle", "the Kettle"),
+        ("product", "kettle", "electric kettle"),
+        ("product", "kettle", "热水壶"),
+        ("product", "Drone", "a drone"),
+        ("address", "5 Oak Rd, Leeds", "5 oak rd leeds."),
+        ("address", "文三路5号，杭州", "文三路5号,杭州"),
+        ("quantity", 2, 2),
+    ],
+)
+def test_values_that_mean_the_same(
+    book: FlowBook, slot: str, expected: str | int, chosen: str | int
+) -> None:
+    assert compared(book, slot, expected, chosen)
+
+
+@pytest.mark.parametrize(
+    "slot, expected, chosen",
+    [
+        ("product", "kettle", "umbrella"),
+        ("product", "desk lamp", "desk"),
+        ("product", "drone", "drones"),
+        ("address", "5 Oak Rd, Leeds", "5 Oak Rd"),
+        ("quantity", 2, 3),
+        ("order", "SO-1042", "SO-1043"),
+        ("order", "SO-1042", "last"),
+    ],
+)
+def test_values_that_differ(
+    book: FlowBook, slot: str, expected: str | int, chosen: str | int
+) -> None:
+    assert not compared(book, slot, expected, chosen)
+
+
+def test_sequence_counts_order_length_and_arguments(book: FlowBook, model: "ScriptedModel") -> None:
+    labelled = example("x", {"action": "greet"}, {"action": "view_cart"})
+    assert verdict(book, model, labelled, "greet", "view_cart") == (True, True)
+    assert verdict(book, model, labelled, "greet") == (True, False)
+    assert verdict(book, model, labelled, "greet", "view_cart", "escalate") == (True, False)
+    assert verdict(book, model, labelled, "view_cart", "greet") == (False, False)
+    assert verdict(book, model, labelled, Choice("greet", {"product": "x"})) == (False, False)
+    assert verdict(book, model, labelled) == (False, False)
+
+
+def test_state_follows_the_declared_effects(book: FlowBook, model: "ScriptedModel") -> None:
+    add, check_out = {"action": "add_to_cart"}, {"action": "check_out"}
+    labelled = example("x", add, check_out, {"action": "confirm_order"})
+    assert verdict(book, model, labelled, "add_to_cart", "check_out", "confirm_order")[1]
+    assert model.prompts[0] == "<|state|>member<|user|>x<|act|>"
+
+
+def test_answer_that_broke_off_is_a_miss(book: FlowBook) -> None:
+    class Babbling:
+        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+            del prompt, grammar
+            return ModelAnswer('{"action":"gre', 1.0, 1, 1, "x")
+
+    (found,) = judge(book, Babbling(), [example("x", {"action": "greet"})])
+    assert (found.chosen, found.first, found.whole) == ([], False, False)
+
+
+def test_model_that_cannot_be_asked_ends_the_evaluation(book: FlowBook) -> None:
+    class Down:
+        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+            raise ModelError(f"no server {prompt[:0]}{grammar[:0]}")
+
+    with pytest.raises(ModelError):
+        list(judge(book, Down(), [example("x", {"action": "greet"})]))
+
+
+def test_figures_by_group_and_every_miss(book: FlowBook, model: "ScriptedModel") -> None:
+    two = {"action": "greet"}, {"action": "view_cart"}
+    examples = [
+        example("a", {"action": "greet"}),
+        example("b", *two),
+        example("你好", {"action": "greet"}, lang="zh", facts=["guest", "cart"]),
+    ]
+    model.script = {"a": ["greet"], "b": ["greet"], "你好": ["escalate"]}
+    figures = summary(list(judge(book, model, examples)))
+    assert figures["examples"] == 3
+    assert figures["first_action"] == pytest.approx(2 / 3)
+    assert figures["whole_sequence"] == pytest.approx(1 / 3)
+    assert figures["by_language"]["zh"] == {
+        "examples": 1,
+        "first_action": 0.0,
+        "whole_sequence": 0.0,
+    }
+    assert {n: f["whole_sequence"] for n, f in figures["by_actions"].items()} == {
+        "1": 0.5,
+        "2": 0.0,
+    }
+    assert set(figures["by_state"]) == {"cart guest", "member"}
+    assert [miss["id"] for miss in figures["misses"]] == ["b", "你好"]
+    assert figures["misses"][1]["chosen"] == ['{"action":"escalate"}']
+    assert figures["milliseconds"] == {"p50": 1.0, "p95": 1.0}
+    json.dumps(figures)
+
+
+def test_no_examples_have_figures_too() -> None:
+    assert summary([])["examples"] == 0
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("{", "line 2: : Invalid JSON"),
+        ('{"id": "x"}', "line 2: lang: Field required"),
+    ],
+)
+def test_bad_file_is_named_with_its_line(tmp_path: Path, line: str, error: str) -> None:
+    path = tmp_path / "messages.jsonl"
+    good = example("x", {"action": "greet"}).model_dump_json()
+    path.write_text(f"{good}\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_examples(path)
+    assert error in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "messages.jsonl"
+    labelled = example("你好", {"action": "greet"}, lang="zh")
+    path.write_text(f"{labelled.model_dump_json()}\n\n", encoding="utf-8")
+    assert load_examples(path) == [labelled]
+    with pytest.raises(InputError, match="nowhere"):
+        load_examples(tmp_path / "nowhere")

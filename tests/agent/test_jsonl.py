@@ -1,0 +1,85 @@
+"""JSON Lines in, JSON Lines out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpt2flow.agent.agent import Agent
+from gpt2flow.agent.config import AgentConfig
+from gpt2flow.agent.errors import ModelError
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.jsonl import handle_lines
+from gpt2flow.agent.turns.model import ModelAnswer
+
+if TYPE_CHECKING:
+    from tests.agent.conftest import ScriptedModel
+
+SCRIPT: dict[str, Sequence[Choice | str]] = {"hello": ["greet"], "你好": ["greet"]}
+
+
+@pytest.fixture
+def agent(tmp_path: Path, new_shop: Path, scripted_model: "type[ScriptedModel]") -> Iterator[Agent]:
+    path = tmp_path / "shop.sqlite"
+    path.write_bytes(new_shop.read_bytes())
+    with Agent(AgentConfig(database=str(path)), model=scripted_model(SCRIPT)) as agent:
+        yield agent
+
+
+def test_every_line_has_its_result(agent: Agent) -> None:
+    lines = [
+        '{"session": "s", "text": "hello", "id": "1"}\n',
+        "\n",
+        '{"session": "s", "text": "你好"}\n',
+    ]
+    results = [result.json_line() for result in handle_lines(agent, lines)]
+    assert [(r["line"], r["exit_code"]) for r in results] == [(1, 0), (3, 0)]
+    assert [r["report"]["language"] for r in results] == ["en", "zh"]
+    assert results[0]["report"]["message_id"] == "1"
+    assert "error" not in results[0]
+    json.dumps(results)
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("{", "line 1: Invalid JSON"),
+        ("[]", "line 1: Input should be an object"),
+        ('{"session": "s"}', "line 1: text: Field required"),
+        ('{"session": "s", "text": 1}', "line 1: text: Input should be a valid string"),
+        ('{"session": "s", "text": "hello", "x": 1}', "line 1: x: Extra inputs"),
+        ('{"session": "s", "text": ""}', "line 1: the message is empty"),
+        ('{"session": "", "text": "hello"}', "line 1: the session's id"),
+    ],
+)
+def test_bad_line_is_named_and_the_rest_go_on(agent: Agent, line: str, error: str) -> None:
+    good = '{"session": "s", "text": "hello"}'
+    bad, after = handle_lines(agent, [line, good])
+    assert (bad.exit_code, bad.report) == (2, None)
+    assert str(bad.error).startswith(error)
+    assert bad.json_line().keys() == {"line", "exit_code", "error"}
+    assert after.report is not None
+
+
+def test_failure_is_told_from_bad_input(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(prompt: str, grammar: str) -> ModelAnswer:
+        raise ModelError(f"no answer to {len(prompt + grammar) > 0}")
+
+    monkeypatch.setattr(agent._workflows._handling._model._model, "choose", fail)
+    (result,) = handle_lines(agent, ['{"session": "s", "text": "hello"}'])
+    assert (result.exit_code, result.error) == (1, "line 1: no answer to True")
+
+
+def test_lines_are_answered_as_they_come(agent: Agent) -> None:
+    """A conversation through a pipe: the next line may depend on the answer."""
+    came: list[int] = []
+
+    def lines() -> Iterator[str]:
+        for number in range(3):
+            came.append(number)
+            yield '{"session": "s", "text": "hello"}'
+
+    for count, _ in enumerate(handle_lines(agent, lines()), start=1):
+        assert len(came) == count

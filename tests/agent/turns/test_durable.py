@@ -1,0 +1,171 @@
+"""Killed at any point, a turn ends as if it had not been."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select
+from tests.support.project import PROJECT
+
+from gpt2flow.agent.agent import Agent
+from gpt2flow.agent.config import AgentConfig
+from gpt2flow.agent.errors import ModelError
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, database_url
+from gpt2flow.agent.turns.model import ModelAnswer
+
+if TYPE_CHECKING:
+    from tests.agent.conftest import Clock, ScriptedModel
+
+SCRIPT: dict[str, Sequence[Choice | str]] = {
+    "a kettle and a lamp": [
+        Choice("add_to_cart", {"product": "kettle"}),
+        Choice("add_to_cart", {"product": "lamp"}),
+    ],
+    "i'm Ann, ann@example.com": [Choice("register", {"name": "Ann", "contact": "ann@example.com"})],
+    "123456": [Choice("verify", {"code": "123456"})],
+    "a kettle to 5 Oak Rd": [
+        Choice("add_to_cart", {"product": "kettle"}),
+        Choice("check_out", {"address": "5 Oak Rd"}),
+    ],
+    "yes": ["confirm_order"],
+    "order_submitted": ["assign_courier", "send_delivery_details"],
+    "call me in 2 hours": [Choice("schedule_follow_up", {"time": "in 2 hours"})],
+}
+
+
+class Broken:
+    """A server that goes down after some answers."""
+
+    def __init__(self, model: "ScriptedModel") -> None:
+        self.model = model
+        self.answers = 10**6
+
+    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+        if not self.answers:
+            raise ModelError("no server answers at nowhere:1")
+        self.answers -= 1
+        return self.model.choose(prompt, grammar)
+
+
+@pytest.fixture
+def model(scripted_model: "type[ScriptedModel]") -> Broken:
+    return Broken(scripted_model(SCRIPT))
+
+
+@pytest.fixture
+def path(tmp_path: Path, new_shop: Path) -> Path:
+    path = tmp_path / "shop.sqlite"
+    path.write_bytes(new_shop.read_bytes())
+    return path
+
+
+@contextmanager
+def opened(path: Path, model: Broken, clock: "Clock") -> Iterator[Agent]:
+    config = AgentConfig(database=str(path))
+    with Agent(config, model=model, clock=clock, codes=lambda: "123456") as agent:
+        yield agent
+
+
+def executed(path: Path) -> list[str]:
+    database = Database.open(database_url(str(path)))
+    with database.transaction() as db:
+        actions = [row.action for row in db.scalars(select(ExecutedAction))]
+    database.close()
+    return actions
+
+
+def test_killed_at_any_boundary_a_turn_ends_the_same(tmp_path: Path) -> None:
+    """Kill -9 before every step, and between every effect and its record; then start again."""
+    command = [sys.executable, "-m", "tests.support.agent_crashes", str(tmp_path)]
+    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    left: dict[str, dict[str, Any]] = {
+        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("*.json")
+    }
+    whole = left.pop("whole")
+    del left["prelude"]
+    assert [len(whole["rows"][t]) for t in ("orders", "shipments", "cases")] == [1, 1, 1]
+    assert sum(" take_up DELAYED" in workflow for workflow in whole["workflows"]) == 1
+    assert len(left) > 20
+    for name, end in left.items():
+        assert end["rows"] == whole["rows"], name
+        assert end["workflows"] == whole["workflows"], name
+
+
+def test_message_sent_again_is_not_handled_again(path: Path, model: Broken, clock: "Clock") -> None:
+    with opened(path, model, clock) as agent:
+        first = agent.handle("s", "a kettle and a lamp", "m1")
+        second = agent.handle("s", "a kettle and a lamp", "m1")
+        assert second.actions == first.actions
+        assert len(model.model.prompts) == 3
+        agent.handle("t", "a kettle and a lamp", "m1")
+    assert executed(path) == ["add_to_cart"] * 4
+
+
+def test_message_sent_again_after_a_failure_goes_on_where_it_failed(
+    path: Path, model: Broken, clock: "Clock"
+) -> None:
+    with opened(path, model, clock) as agent:
+        model.answers = 1
+        for _ in range(2):
+            with pytest.raises(ModelError, match=r"carried out before: add_to_cart\)$"):
+                agent.handle("s", "a kettle and a lamp", "m1")
+        model.answers = 10
+        report = agent.handle("s", "a kettle and a lamp", "m1")
+    assert [action.outcome for action in report.actions] == ["added", "added"]
+    assert executed(path) == ["add_to_cart"] * 2
+
+
+def test_event_that_the_model_failed_at_is_handled_later(
+    path: Path, model: Broken, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is submitted, the server goes down, and comes back after a restart."""
+    monkeypatch.setattr("gpt2flow.agent.turns.durable._FIRST_RETRY_SECONDS", 0.1)
+    with opened(path, model, clock) as agent:
+        for message in ("i'm Ann, ann@example.com", "123456", "a kettle to 5 Oak Rd"):
+            agent.handle("s", message)
+        model.answers = 2
+        report = agent.handle("s", "yes")
+        assert [event.postponed for event in report.events] == ["no server answers at nowhere:1"]
+    assert "assign_courier" not in executed(path)
+    model.answers = 10
+    with opened(path, model, clock):
+        deadline = time.monotonic() + 60
+        while "send_delivery_details" not in executed(path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert executed(path).count("assign_courier") == 1
+    assert executed(path).count("send_delivery_details") == 1
+
+
+def test_promised_call_falls_due(path: Path, model: Broken, clock: "Clock") -> None:
+    """The timer outlives the process that set it, and fires in the next one."""
+    with opened(path, model, clock) as agent:
+        agent.handle("s", "i'm Ann, ann@example.com")
+        agent.handle("s", "123456")
+        later = type(clock)(clock.now)
+        later.forward(hours=2, seconds=-1)
+        # Timers count from a clock that says that the call is a second away.
+        agent._workflows._clock = later
+        report = agent.handle("s", "call me in 2 hours")
+        assert report.actions[0].outcome == "scheduled"
+    assert status(path) is CaseStatus.SCHEDULED
+    with opened(path, model, clock):
+        deadline = time.monotonic() + 60
+        while status(path) is not CaseStatus.DUE and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert status(path) is CaseStatus.DUE
+
+
+def status(path: Path) -> CaseStatus:
+    database = Database.open(database_url(str(path)))
+    with database.transaction() as db:
+        (case,) = db.scalars(select(Case))
+    database.close()
+    return case.status

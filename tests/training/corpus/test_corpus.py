@@ -1,0 +1,205 @@
+"""What the corpus teaches is what the agent allows."""
+
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+import llguidance
+import pytest
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.grammar import action_grammar
+from gpt2flow.agent.flows.prompt import DONE
+from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.flows.text import language, normalise
+from gpt2flow.training.corpus.corpus import make_flow_corpus
+from gpt2flow.training.corpus.turns import TurnMaker
+from gpt2flow.training.errors import OutputError
+
+_DOCUMENT = re.compile(
+    r"<\|state\|>(?P<state>[a-z_ ]+)<\|(?P<source>user|event)\|>(?P<message>.+?)"
+    r"(?P<steps>(<\|act\|>\{[^<]*\}(<\|result\|>(ok|asked|refused))?)+)<\|endoftext\|>"
+)
+_STEP = re.compile(r"<\|act\|>(\{.*?\})(?:<\|result\|>(\w+))?(?=<)")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A document, read back."""
+
+    facts: frozenset[str]
+    awaiting: tuple[str, str] | None
+    event: str | None
+    message: str
+    steps: tuple[tuple[str, str], ...]
+
+    @property
+    def choices(self) -> Iterator[dict[str, str | int]]:
+        """The actions before `done`."""
+        return (json.loads(text) for text, result in self.steps if result)
+
+
+def _read(document: str) -> Turn:
+    match = _DOCUMENT.fullmatch(document)
+    assert match, document
+    state, _, awaiting = match["state"].partition("awaiting ")
+    event, message = (
+        (None, match["message"])
+        if match["source"] == "user"
+        else match["message"].split(" ", maxsplit=1)
+    )
+    asked = tuple(awaiting.split())
+    return Turn(
+        frozenset(state.split()),
+        (asked[0], asked[1]) if asked else None,
+        event,
+        message,
+        tuple(_STEP.findall(match["steps"] + "<")),
+    )
+
+
+@pytest.fixture(scope="module")
+def read(documents: list[str]) -> list[Turn]:
+    return [_read(document) for document in documents]
+
+
+def test_every_action_is_one_that_the_grammar_allows(book: FlowBook, read: list[Turn]) -> None:
+    """The oracle is the grammar that the server will be given."""
+    tokenizer = llguidance.LLTokenizer("byte")
+    for turn in read[:700]:
+        facts = turn.facts
+        for text, result in turn.steps:
+            legal = book.legal(facts, turn.event)
+            matcher = llguidance.LLMatcher(tokenizer, action_grammar(book, legal, turn.message))
+            assert matcher.consume_tokens(tokenizer.tokenize_str(text)), (turn, text)
+            assert matcher.is_accepting(), (turn, text)
+            if result == "ok":
+                facts = book.apply(json.loads(text)["action"], facts)
+
+
+def test_each_turn_ends_with_done_and_says_it_once(read: list[Turn]) -> None:
+    for turn in read:
+        assert turn.steps[-1] == (json.dumps({"action": DONE}, separators=(",", ":")), "")
+        assert all(result for _, result in turn.steps[:-1])
+        assert len(turn.steps) > 1
+
+
+def test_messages_are_as_the_agent_normalises_them(read: list[Turn]) -> None:
+    assert all(turn.message == normalise(turn.message) for turn in read)
+
+
+def test_an_action_that_lacks_a_slot_is_asked_for_it(book: FlowBook, read: list[Turn]) -> None:
+    for turn in read:
+        for text, result in turn.steps[:-1]:
+            choice = json.loads(text)
+            missing = set(book.actions[choice["action"]].required) - set(choice)
+            assert (result == "asked") == bool(missing), turn
+
+
+def test_each_action_and_value_occurs_in_both_languages(
+    book: FlowBook, documents: list[str]
+) -> None:
+    for code in ("en", "zh"):
+        turns = [t for t in map(_read, documents) if language(t.message) == code and not t.event]
+        choices = [choice for turn in turns for choice in turn.choices]
+        seen = Counter(str(choice["action"]) for choice in choices)
+        spoken = [name for name, action in book.actions.items() if action.event is None]
+        assert min(seen[name] for name in spoken) > len(turns) / len(spoken) / 3, seen
+        for name, slot in book.slots.items():
+            given = {choice[name] for choice in choices if name in choice}
+            assert given >= set(slot.values) if slot.values else len(given) > 5, (code, name)
+        assert len(turns) > 0.4 * len(documents)
+
+
+def test_events_are_answered_to_their_end(book: FlowBook, read: list[Turn]) -> None:
+    events = [turn for turn in read if turn.event]
+    assert {str(choice["action"]) for turn in events for choice in turn.choices} == {
+        name for name, action in book.actions.items() if action.event
+    }
+    assert all(choice["order"] == turn.message for turn in events for choice in turn.choices)
+
+
+def test_the_agents_questions_are_answered_and_sometimes_not(
+    book: FlowBook, read: list[Turn]
+) -> None:
+    asked = [turn for turn in read if turn.awaiting]
+    answered = [
+        turn
+        for turn in asked
+        if turn.awaiting
+        and any(c["action"] == turn.awaiting[0] and turn.awaiting[1] in c for c in turn.choices)
+    ]
+    assert 0.5 * len(asked) < len(answered) < 0.95 * len(asked)
+    pairs = {turn.awaiting for turn in answered}
+    assert pairs == {
+        (name, slot)
+        for name, action in book.actions.items()
+        if action.event is None
+        for slot in action.required
+    }
+
+
+def test_several_wishes_and_failures_between_them_occur(read: list[Turn]) -> None:
+    results = [tuple(result for _, result in turn.steps[:-1]) for turn in read]
+    assert any(len(r) > 2 and r[0] == "ok" and r[1] == "refused" and r[2] == "ok" for r in results)
+    assert any(len(r) > 2 and r[1] == "asked" and r[2] == "ok" for r in results)
+    lengths = Counter(map(len, results))
+    assert lengths[2] > 0.1 * len(read)
+    assert lengths[3] > 0.01 * len(read)
+
+
+def test_one_message_leads_elsewhere_in_another_state(read: list[Turn]) -> None:
+    twins = [(a, b) for a, b in pairwise(read) if a.message == b.message and a.facts != b.facts]
+    different = [pair for pair in twins if pair[0].steps[0][0] != pair[1].steps[0][0]]
+    assert len(different) > 0.02 * len(read)
+
+
+def test_typos_never_change_numbers_and_addresses_of_people(
+    book: FlowBook, read: list[Turn]
+) -> None:
+    """What is read from the message is what was meant: see `Mention`."""
+    exact = [
+        name
+        for name, slot in book.slots.items()
+        if slot.kind in (SlotKind.CODE, SlotKind.CONTACT, SlotKind.ORDER)
+    ]
+    shapes = {
+        "code": r"\d{6}",
+        "contact": r"\+?\d{7,15}|[a-z0-9._-]+@[a-z0-9.-]+\.[a-z]+",
+        "order": r"SO-\d{1,6}|last",
+    }
+    assert set(exact) == set(shapes)
+    for turn in read:
+        for choice in turn.choices:
+            for name in set(exact) & set(choice):
+                assert re.fullmatch(shapes[name], str(choice[name])), turn
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_flow_corpus(tmp_path / name, 200, seed, valid_documents=50)
+    texts = {name: (tmp_path / name / "train.txt").read_bytes() for name in "abc"}
+    assert texts["a"] == texts["b"] != texts["c"]
+    valid = (tmp_path / "a" / "valid.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "b" / "valid.txt").read_text(encoding="utf-8") == valid
+    assert texts["a"].count(b"<|endoftext|>\n") == 200
+    assert valid.count("<|endoftext|>\n") == 50
+    assert not set(valid.splitlines()[:5]) & set(texts["a"].decode().splitlines())
+
+
+def test_a_corpus_is_made_in_time(turns: TurnMaker) -> None:
+    began = time.process_time()
+    count = sum(1 for _ in islice(turns.documents(random.Random(2)), 2000))
+    assert count / (time.process_time() - began) > 1000
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file: "):
+        make_flow_corpus(tmp_path / "file", 10, 1)

@@ -1,0 +1,80 @@
+"""Templates say what their syntax promises, and mistakes are named."""
+
+import contextlib
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2flow.training.corpus.templates import Blank, Template, TemplateParser
+from gpt2flow.training.errors import CorpusError
+
+
+def _parser(**phrases: list[str]) -> TemplateParser:
+    return TemplateParser("file.yaml", phrases)
+
+
+def _sayings(template: Template, count: int = 400) -> Counter[str]:
+    rng = random.Random(1)
+    parts = (template.expand(rng) for _ in range(count))
+    return Counter(
+        "".join(p if isinstance(p, str) else f"{{{p.slot}}}" for p in said) for said in parts
+    )
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("plain", {"plain"}),
+        ("(a|b) c", {"a c", "b c"}),
+        ("a[ b]", {"a", "a b"}),
+        ("a[ b| c]", {"a", "a b", "a c"}),
+        ("(a|b[c(d|e)])", {"a", "b", "bcd", "bce"}),
+        ("x {order}[, {reason}]", {"x {order}", "x {order}, {reason}"}),
+        ("<want> it", {"I want it", "may I have it", "can I have it"}),
+        ("a(|b)", {"a", "ab"}),
+    ],
+)
+def test_all_that_a_template_says(source: str, expected: set[str]) -> None:
+    parser = _parser(want=["I want", "<ask> I have"], ask=["can", "may"])
+    assert set(_sayings(parser.parse(source))) == expected
+
+
+def test_alternatives_are_equally_likely_and_options_taken_half_the_time() -> None:
+    said = _sayings(_parser().parse("(a|b|c|d)[!]"), 8000)
+    assert all(800 < count < 1200 for count in said.values())
+
+
+def test_fixed_values_and_slots_are_known() -> None:
+    template = _parser().parse("[(a|{order})] {x} => reason=damaged, quantity=2")
+    assert template.fixed == {"reason": "damaged", "quantity": "2"}
+    assert template.slots == {"order", "x"}
+    assert _parser().parse("{code}").nodes == [Blank("code")]
+
+
+@pytest.mark.parametrize(
+    "source, problem",
+    [
+        ("(a", "')' is missing"),
+        ("[a)", "']' is missing"),
+        ("a)", "')' stands alone"),
+        ("a|b", "'|' stands alone"),
+        ("a {b c}", "'{' stands alone"),
+        ("<nobody>", "no phrase <nobody>"),
+        ("<loop>", "phrase <loop> contains itself"),
+        ("a => reason", "'reason' is not slot=value"),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_template(source: str, problem: str) -> None:
+    parser = _parser(loop=["a <round>"], round=["<loop>"])
+    with pytest.raises(CorpusError, match=r"^file\.yaml: template ") as caught:
+        parser.parse(source)
+    assert problem in str(caught.value)
+
+
+@given(st.text(alphabet="ab ()[]{}<>|=,", max_size=12))
+def test_any_text_is_parsed_or_refused(source: str) -> None:
+    with contextlib.suppress(CorpusError):
+        _sayings(_parser(a=["x"]).parse(source), 1)

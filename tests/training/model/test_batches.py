@@ -1,0 +1,104 @@
+"""Each token is read once an epoch, and only what matters is learned."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2flow.training.config import TrainingConfig
+from gpt2flow.training.model.batches import BatchPlan, evaluation_batches
+from gpt2flow.training.text.encoding import EncodedCorpus, encode
+from gpt2flow.training.text.vocabulary import train_vocabulary
+
+_TURN = '<|state|>guest<|user|>hi<|act|>{"action":"greet"}<|result|>ok<|act|>{"action":"done"}'
+
+
+def _corpus(lengths: list[int]) -> EncodedCorpus:
+    """Documents of unlike tokens, each ended by 0."""
+    ids = np.arange(1, sum(lengths) + 1, dtype=np.int32)
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
+    ids[starts[1:] - 1] = 0
+    return EncodedCorpus(ids, ids % 3 == 0, starts, 0)
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=40),
+    packed_share=st.sampled_from([0.0, 0.5, 1.0]),
+    context_length=st.sampled_from([8, 20, 64]),
+    epochs=st.integers(1, 2),
+)
+def test_each_token_is_read_once_an_epoch(
+    lengths: list[int], packed_share: float, context_length: int, epochs: int
+) -> None:
+    config = TrainingConfig(
+        context_length=context_length,
+        batch_tokens=128,
+        packed_share=packed_share,
+        epochs=epochs,
+        context_share=1.0,
+    )
+    corpus = _corpus(lengths)
+    plan = BatchPlan(corpus, config)
+    batches = [plan.batch(step) for step in range(len(plan))]
+    read = np.concatenate([batch.ids[batch.ids > 0] for batch in batches])
+    assert sorted(read) == sorted(np.repeat(corpus.ids[corpus.ids > 0], epochs))
+    for batch in batches:
+        assert batch.ids.size <= max(128, context_length)
+        assert batch.ids.shape[1] <= context_length
+        assert not batch.trained[:, 0].any()
+
+
+def test_short_documents_have_rows_of_their_own_unless_packed() -> None:
+    corpus = _corpus([10] * 30)
+    alone = TrainingConfig(context_length=32, batch_tokens=64, packed_share=0.0)
+    plan = BatchPlan(corpus, alone)
+    rows = [row for step in range(len(plan)) for row in plan.batch(step).ids]
+    assert len(rows) == 30
+    assert {len(row) for row in rows} == {16}
+    packed = BatchPlan(corpus, alone.changed(packed_share=1.0))
+    rows = [row for step in range(len(packed)) for row in packed.batch(step).ids]
+    assert len(rows) == 10
+
+
+def test_the_plan_depends_on_the_seed_alone() -> None:
+    corpus = _corpus([7, 12, 30] * 20)
+    config = TrainingConfig(context_length=16, batch_tokens=64, packed_share=0.5)
+
+    def batches(seed: int) -> list[np.ndarray]:
+        plan = BatchPlan(corpus, config.changed(seed=seed))
+        return [np.stack([b.ids, b.trained]) for b in map(plan.batch, range(len(plan)))]
+
+    assert all(np.array_equal(a, b) for a, b in zip(batches(1), batches(1), strict=True))
+    assert not all(map(np.array_equal, batches(1), batches(2)))
+
+
+@pytest.fixture(scope="module")
+def encoded(documents: list[str]) -> tuple[EncodedCorpus, list[str]]:
+    vocabulary = train_vocabulary(documents, 600)
+    corpus = encode([_TURN, "some ordinary text"], vocabulary)
+    return corpus, [vocabulary.id_to_token(i) for i in corpus.ids]
+
+
+def test_of_a_turn_its_actions_matter_and_of_other_text_all(
+    encoded: tuple[EncodedCorpus, list[str]],
+) -> None:
+    corpus, tokens = encoded
+    turn, ordinary = (
+        [(tokens[i], corpus.matters[i]) for i in range(a, b)]
+        for a, b in zip(corpus.starts, corpus.starts[1:], strict=False)
+    )
+    assert all(matters for _, matters in ordinary)
+    written = "".join(token for token, matters in turn if matters)
+    assert written == '{"action":"greet"}<|result|>{"action":"done"}<|endoftext|>'
+
+
+def test_context_is_learned_in_its_share(documents: list[str]) -> None:
+    corpus = encode(documents[:800], train_vocabulary(documents[:800], 600))
+    config = TrainingConfig(packed_share=0.0, context_share=0.25)
+    plan = BatchPlan(corpus, config)
+    trained = sum(int(plan.batch(step).trained.sum()) for step in range(len(plan)))
+    context = int((~corpus.matters).sum()) - len(corpus)
+    assert trained - corpus.matters.sum() == pytest.approx(0.25 * context, rel=0.1)
+    evaluated = sum(int(b.trained.sum()) for b in evaluation_batches(corpus, config))
+    assert evaluated == corpus.matters.sum()
