@@ -54,7 +54,7 @@ print(time.perf_counter() - begun)
 
 
 def make_checkpoint(directory: Path, text: Path, vocabulary: Path) -> None:
-    """Writes a GPT-2 124M of random weights with texts to export it with."""
+    """Write a GPT-2 124M of random weights with texts to export it with."""
     from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - takes seconds
 
     GPT2LMHeadModel(GPT2Config()).save_pretrained(directory)
@@ -64,7 +64,7 @@ def make_checkpoint(directory: Path, text: Path, vocabulary: Path) -> None:
 
 
 def export(checkpoint: Path, bundle: Path, options: list[str]) -> tuple[float, float]:
-    """Runs the command; returns seconds, and gigabytes of memory at the peak."""
+    """Run the command; returns seconds, and gigabytes of memory at the peak."""
     command = [str(Path(sys.executable).with_name("gpt2flow")), "export"]
     command += [str(checkpoint), str(bundle), *options]
     begun = time.monotonic()
@@ -77,7 +77,7 @@ def export(checkpoint: Path, bundle: Path, options: list[str]) -> tuple[float, f
 
 
 def first_token(bundle: Path) -> float:
-    """Returns the seconds that a fresh process takes from its start to its first token."""
+    """Return the seconds that a fresh process takes from its start to its first token."""
     done = subprocess.run(
         [sys.executable, "-c", LOADING, str(bundle)], capture_output=True, text=True, check=True
     )
@@ -95,11 +95,11 @@ class Bundle:
         )
 
     def prefill(self) -> None:
-        """Runs a prompt."""
+        """Run a prompt."""
         self._runner.run_chunk(0, [1] * PROMPT, past=0, rows=[PROMPT - 1])
 
     def decode(self, batch: int, context: int, steps: int) -> float:
-        """Returns the seconds of a step of so many rows after so many tokens each."""
+        """Return the seconds of a step of so many rows after so many tokens each."""
         self._runner.decode([1] * batch, [context] * batch)
         begun = time.perf_counter()
         for step in range(steps):
@@ -130,11 +130,11 @@ class OptimumInt8:
         )
 
     def prefill(self) -> None:
-        """Runs a prompt."""
+        """Run a prompt."""
         self._forward(1, PROMPT, 0, None)
 
     def decode(self, batch: int, context: int, steps: int) -> float:
-        """Returns the seconds of a step of so many rows after so many tokens each."""
+        """Return the seconds of a step of so many rows after so many tokens each."""
         past = self._forward(batch, context, 0, None)
         begun = time.perf_counter()
         for step in range(steps):
@@ -142,7 +142,7 @@ class OptimumInt8:
         return (time.perf_counter() - begun) / steps
 
     def _forward(self, batch: int, tokens: int, context: int, past: object) -> object:
-        """Runs tokens after a context; returns the keys and values of both."""
+        """Run tokens after a context; returns the keys and values of both."""
         ones = self._torch.ones(batch, context + tokens, dtype=self._torch.int64)
         positions = self._torch.arange(context, context + tokens).expand(batch, -1)
         with self._torch.no_grad():
@@ -156,7 +156,7 @@ class OptimumInt8:
 
 
 def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
-    """Writes graphs of one kind of operators each, the best for one row and for many."""
+    """Write graphs of one kind of operators each, the best for one row and for many."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from gpt2flow.export.checkpoint.checkpoint import read_checkpoint  # noqa: PLC0415
@@ -185,7 +185,7 @@ def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
 
 
 def measure_steps(models: dict[str, Bundle | OptimumInt8]) -> dict[str, dict[str, float]]:
-    """Returns milliseconds of prefill and of decode steps by batch, in turns."""
+    """Return milliseconds of prefill and of decode steps by batch, in turns."""
     times: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
@@ -203,7 +203,7 @@ def measure_steps(models: dict[str, Bundle | OptimumInt8]) -> dict[str, dict[str
 
 
 def measure_contexts(models: dict[str, Bundle]) -> dict[str, list[float]]:
-    """Returns milliseconds of a step of one row after each of the contexts."""
+    """Return milliseconds of a step of one row after each of the contexts."""
     times: dict[str, list[list[float]]] = {name: [[] for _ in CONTEXTS] for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
@@ -213,7 +213,7 @@ def measure_contexts(models: dict[str, Bundle]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Exports, measures and prints."""
+    """Export, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)

@@ -47,7 +47,7 @@ def main(
 def _first_tokens(
     client: Client, pauses: Sequence[float], prompt_tokens: int, repeats: int
 ) -> list[list[float]]:
-    """Returns the milliseconds to the first token, by pause."""
+    """Return the milliseconds to the first token, by pause."""
     times: list[list[float]] = [[] for _ in pauses]
     for _ in range(repeats):
         for pause, own in zip(pauses, times, strict=True):
@@ -57,7 +57,7 @@ def _first_tokens(
 
 
 def _first_token(client: Client, prompt_tokens: int) -> float:
-    """Returns the milliseconds to the first token of a prompt that no cache knows."""
+    """Return the milliseconds to the first token of a prompt that no cache knows."""
     prompt = [random.randrange(1, 200) for _ in range(prompt_tokens)]
     started = time.perf_counter()
     stream = client.stream(prompt, _OPTIONS)
@@ -70,7 +70,7 @@ def _first_token(client: Client, prompt_tokens: int) -> float:
 
 
 def _idle_share(process: int) -> float:
-    """Returns which part of a core a process takes while nobody asks it for anything."""
+    """Return which part of a core a process takes while nobody asks it for anything."""
     before = _processor_seconds(process)
     time.sleep(_IDLE_SECONDS)
     return (_processor_seconds(process) - before) / _IDLE_SECONDS

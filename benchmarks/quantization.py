@@ -41,7 +41,7 @@ FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
 
 
 def variants() -> Iterator[tuple[str, ProfileRecipe]]:
-    """Yields names and recipes."""
+    """Yield names and recipes."""
     yield "fp32", FP32
     yield "fp32, int8 cache", replace(FP32, kv_cache=KvCache.INT8)
     eight = replace(INT8, narrow_rows=None, kv_cache=KvCache.FP32)
@@ -82,7 +82,7 @@ class Row:
 def measure_variant(
     name: str, recipe: ProfileRecipe, folder: Path, source: Checkpoint, texts: Texts
 ) -> Row:
-    """Writes the graph of a variant and measures its quality."""
+    """Write the graph of a variant and measures its quality."""
     assert texts.evaluation
     assert texts.calibration
     oracle = ReferenceModel(folder.parent / "reference", source.architecture)
@@ -121,7 +121,7 @@ def measure_variant(
 
 
 def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> None:
-    """Measures the decode step of all variants in turns."""
+    """Measure the decode step of all variants in turns."""
     past = min(CONTEXT, context_length - ROUNDS * STEPS - 1)
     runners = [
         ModelRunner(folder / "model.onnx", slots=1, capacity=context_length, threads=2)
@@ -142,7 +142,7 @@ def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> 
 
 
 def markdown(rows: list[Row]) -> str:
-    """Returns the table; speed is relative to the first variant."""
+    """Return the table; speed is relative to the first variant."""
     lines = [
         "| variant | perplexity | ratio | argmax agreement | mean KL | MB | decode speed | s |",
         "|---|---|---|---|---|---|---|---|",
@@ -158,7 +158,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Measures every checkpoint."""
+    """Measure every checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--only", default="", help="variants whose name holds this")

@@ -71,7 +71,7 @@ async def _compare(name: str, address: str, count: int) -> None:
 async def _tokens(
     client: AsyncClient, prompts: Sequence[list[int]], options: Sequence[Options], *, batch: int
 ) -> list[Tokens]:
-    """Returns what each prompt gives when so many run at once."""
+    """Return what each prompt gives when so many run at once."""
     answers: list[Tokens] = []
     for start in range(0, len(prompts), batch):
         pairs = list(zip(prompts, options, strict=True))[start : start + batch]
@@ -81,7 +81,7 @@ async def _tokens(
 
 
 def _shared(one: Tokens, other: Tokens) -> int:
-    """Returns how many leading tokens are equal."""
+    """Return how many leading tokens are equal."""
     pairs = zip(one, other, strict=True)
     return next((at for at, (left, right) in enumerate(pairs) if left != right), len(one))
 

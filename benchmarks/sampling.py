@@ -40,7 +40,7 @@ OPTIONS: dict[str, tuple[SamplingParams, list[object]]] = {
 
 
 def make_logits(name: str) -> Floats:
-    """Returns logits [vocabulary] in no order."""
+    """Return logits [vocabulary] in no order."""
     rng = np.random.default_rng(0)
     if name == "flat":
         return rng.normal(0, 0.5, VOCABULARY).astype(np.float32)
@@ -49,13 +49,13 @@ def make_logits(name: str) -> Floats:
 
 
 def ours(params: SamplingParams, logits: Floats) -> Choose:
-    """Returns what chooses a token as the server does."""
+    """Return what chooses a token as the server does."""
     sampler, rng = Sampler(params, []), make_rng(0, 0)
     return lambda: sampler.choose(logits, [0], 1, rng)
 
 
 def theirs(params: SamplingParams, processors: list[object], logits: Floats) -> Choose:
-    """Returns what chooses a token as `generate` does."""
+    """Return what chooses a token as `generate` does."""
     scores, ids = torch.from_numpy(logits)[None], torch.zeros(1, 1, dtype=torch.int64)
     chain = hf.LogitsProcessorList(processors)
 
@@ -69,12 +69,12 @@ def theirs(params: SamplingParams, processors: list[object], logits: Floats) -> 
 
 
 def logsumexp(logits: Floats) -> Choose:
-    """Returns what gives a token its log-probability, which comes on top of all of ours."""
+    """Return what gives a token its log-probability, which comes on top of all of ours."""
     return lambda: LogitsRows(logits[None]).logprob(0, 5)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and prints."""
     torch.set_num_threads(1)
     print("| logits | decoding | ours (µs) | transformers (µs) | ratio |\n|---|---|---|---|---|")
     for shape in ("Zipf", "flat"):
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def in_turns(functions: list[Choose]) -> list[float]:
-    """Returns the median microseconds of each."""
+    """Return the median microseconds of each."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(ROUNDS):
         for function, taken in zip(functions, times, strict=True):

@@ -23,7 +23,7 @@ BATCH = 8
 
 
 def gpt2_vocabulary(directory: Path) -> Tokenizer:
-    """Returns GPT-2's tokenizer, made of the two files that OpenAI published."""
+    """Return GPT-2's tokenizer, made of the two files that OpenAI published."""
     model = models.BPE.from_file(str(directory / "encoder.json"), str(directory / "vocab.bpe"))
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,13 +33,13 @@ def gpt2_vocabulary(directory: Path) -> Tokenizer:
 
 
 def read_tokens(files: list[Path], tokenizer: Tokenizer) -> torch.Tensor:
-    """Returns the tokens of some files, one after the other."""
+    """Return the tokens of some files, one after the other."""
     ids = [tokenizer.encode(file.read_text(encoding="utf-8")).ids for file in files]
     return torch.from_numpy(np.concatenate(ids))
 
 
 def train(tokens: torch.Tensor, config: GPT2Config, epochs: float) -> GPT2LMHeadModel:
-    """Trains with AdamW, a short warm-up and a cosine, in bfloat16 where it is fast."""
+    """Train with AdamW, a short warm-up and a cosine, in bfloat16 where it is fast."""
     torch.manual_seed(1)
     model = GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.95))
@@ -62,7 +62,7 @@ def train(tokens: torch.Tensor, config: GPT2Config, epochs: float) -> GPT2LMHead
 
 
 def main() -> None:
-    """Trains and writes the checkpoint."""
+    """Train and writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)

@@ -29,7 +29,7 @@ _LEAST_CAPACITY = 640
 
 
 def main() -> None:
-    """Reads the arguments, measures, and writes the report."""
+    """Read the arguments, measures, and writes the report."""
     parser = _parser()
     options = parser.parse_args()
     # A killed run must not leave stopped workers behind.
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _checkpoint(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path:
-    """Returns the checkpoint, which is made unless it is given or was made before."""
+    """Return the checkpoint, which is made unless it is given or was made before."""
     given: Path | None = options.checkpoint
     if given:
         wanted = ("config.json", "model.safetensors", "tokenizer.json", "eval.txt")

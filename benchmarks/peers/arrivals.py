@@ -7,12 +7,12 @@ Streams = Sequence[Sequence[float]]
 
 
 def first_token_ms(streams: Streams) -> float:
-    """Returns milliseconds to the first token of the first stream."""
+    """Return milliseconds to the first token of the first stream."""
     return streams[0][0] * 1e3
 
 
 def decode_rate(streams: Streams) -> float:
-    """Returns tokens a second while all streams decode.
+    """Return tokens a second while all streams decode.
 
     That is from when the last of them got its first token to when the first of them got its last
     one; for one stream, all tokens but the first over the time from the first to the last. An
@@ -26,5 +26,5 @@ def decode_rate(streams: Streams) -> float:
 
 
 def whole_rate(streams: Streams) -> float:
-    """Returns all tokens over the time from the start to the last one, prompts included."""
+    """Return all tokens over the time from the start to the last one, prompts included."""
     return sum(map(len, streams)) / max(stream[-1] for stream in streams)

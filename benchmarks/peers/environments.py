@@ -16,7 +16,7 @@ class EnvironmentFailedError(Exception):
 
 
 def make_environment(name: str, folder: Path) -> Path:
-    """Returns the Python of an environment, which is made unless its requirements are installed.
+    """Return the Python of an environment, which is made unless its requirements are installed.
 
     Raises:
         EnvironmentFailedError: pip could not install them.
@@ -48,6 +48,6 @@ def make_environment(name: str, folder: Path) -> Path:
 
 
 def _error(log: Path) -> str:
-    """Returns the first line that says what went wrong."""
+    """Return the first line that says what went wrong."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line for line in lines if "ERROR" in line), lines[-1] if lines else "pip failed")

@@ -52,12 +52,12 @@ OVERHEAD = 1.10
 
 
 def figure(samples: Sequence[float]) -> Figure:
-    """Sums up samples."""
+    """Sum up samples."""
     return Figure(median(samples), min(samples), max(samples), len(samples))
 
 
 def value(result: Result, key: str) -> float | None:
-    """Returns the median of a figure, if there is one."""
+    """Return the median of a figure, if there is one."""
     samples = result.samples.get(key)
     return median(samples) if samples else None
 
@@ -65,7 +65,7 @@ def value(result: Result, key: str) -> float | None:
 def best(
     results: Sequence[Result], key: str, *, higher: bool, prefix: str = ""
 ) -> tuple[float, Result] | None:
-    """Returns the best figure of the peers whose key starts so, and whose it is."""
+    """Return the best figure of the peers whose key starts so, and whose it is."""
     found = [
         (each, result)
         for result in results
@@ -78,13 +78,13 @@ def best(
 
 
 def ratio(results: Sequence[Result], result: Result, column: Column) -> float | None:
-    """Returns a figure over that of the best peer."""
+    """Return a figure over that of the best peer."""
     mine, peer = value(result, column.key), best(results, column.key, higher=column.higher)
     return None if mine is None or peer is None else mine / peer[0]
 
 
 def reached(results: Sequence[Result], result: Result, goal: Goal) -> tuple[float, bool] | None:
-    """Returns what a goal is about, of one engine, and whether it is reached."""
+    """Return what a goal is about, of one engine, and whether it is reached."""
     mine = value(result, goal.column)
     if mine is None:
         return None
@@ -97,7 +97,7 @@ def reached(results: Sequence[Result], result: Result, goal: Goal) -> tuple[floa
 
 
 def overhead(results: Sequence[Result], result: Result) -> tuple[float, bool] | None:
-    """Returns the time between tokens through gRPC over that of the bare engine loop."""
+    """Return the time between tokens through gRPC over that of the bare engine loop."""
     key = result.engine.key.replace("gpt2flow", "engine")
     alone = next((value(other, "x1") for other in results if other.engine.key == key), None)
     served = value(result, "x1")
@@ -107,6 +107,6 @@ def overhead(results: Sequence[Result], result: Result) -> tuple[float, bool] | 
 
 
 def share_of_bandwidth(result: Result, gigabytes_per_second: float) -> float | None:
-    """Returns the time of reading the weights once over that of a decode step of one stream."""
+    """Return the time of reading the weights once over that of a decode step of one stream."""
     rate, size = value(result, "x1"), result.about.get("weight_bytes")
     return None if rate is None or not size else size * rate / (gigabytes_per_second * 1e9)

@@ -16,7 +16,7 @@ _ROUNDS = 5
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """Returns processor, memory, software, date, and the bandwidth of reading memory."""
+    """Return processor, memory, software, date, and the bandwidth of reading memory."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -29,7 +29,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Returns the most gigabytes a second that so many threads together read from memory."""
+    """Return the most gigabytes a second that so many threads together read from memory."""
     arrays = [np.ones(_BYTES // 8, np.int64) for _ in range(threads)]
     best = 0.0
     for _ in range(_ROUNDS):

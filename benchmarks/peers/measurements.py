@@ -57,11 +57,11 @@ class Measurement(Protocol):
     columns: list[Column]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Returns what an engine is asked, in order."""
+        """Return what an engine is asked, in order."""
         ...
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Returns the figures of what it answered."""
+        """Return the figures of what it answered."""
         ...
 
 
@@ -81,12 +81,12 @@ class Burst:
             self.columns = [rate, whole]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Asks for new tokens after prompts that nobody has seen."""
+        """Ask for new tokens after prompts that nobody has seen."""
         texts = [prompts.take(PROMPT) for _ in range(self._streams)]
         return [("stream", {"prompts": texts, "new_tokens": self._new_tokens})]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Returns rates; for one stream, the time to the first token too."""
+        """Return rates; for one stream, the time to the first token too."""
         streams = answers[0]
         wanted = self._new_tokens
         if wrong := [len(stream) for stream in streams if len(stream) != wanted]:
@@ -106,14 +106,14 @@ class Beams:
     _few, _many = 8, 72
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Asks for a short search and a long one."""
+        """Ask for a short search and a long one."""
         return [
             ("beams", {"prompt": prompts.take(PROMPT), "beams": 4, "new_tokens": tokens})
             for tokens in (self._few, self._many)
         ]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Returns milliseconds of a step."""
+        """Return milliseconds of a step."""
         few, many = answers
         return {"beam4": (many - few) / (self._many - self._few) * 1e3}
 
@@ -129,7 +129,7 @@ class Turn:
     ]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Asks two questions after the same instructions; the first one makes them known."""
+        """Ask two questions after the same instructions; the first one makes them known."""
         instructions = prompts.take(INSTRUCTIONS)
         return [
             (
@@ -144,7 +144,7 @@ class Turn:
         ]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Returns the time of the second turn."""
+        """Return the time of the second turn."""
         turn: Mapping[str, Any] = answers[1]
         if turn["tokens"] >= MOST_ANSWER:
             raise ValueError(f"the answer did not end: {turn['text']!r}")
@@ -163,19 +163,19 @@ class Memory:
         self._length = capacity - NEW_TOKENS - 1
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Fills all slots, then asks for the size."""
+        """Fill all slots, then asks for the size."""
         texts = [prompts.take(self._length) for _ in range(self._streams)]
         return [("stream", {"prompts": texts, "new_tokens": NEW_TOKENS}), ("memory", {})]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Returns megabytes."""
+        """Return megabytes."""
         return {"memory": answers[1] / 1e6}
 
 
 def all_measurements(
     streams: int, capacity: int, new_tokens: int = NEW_TOKENS
 ) -> dict[str, Measurement]:
-    """Returns all of them by key, in the table's order."""
+    """Return all of them by key, in the table's order."""
     every: list[Measurement] = [Burst(count, new_tokens) for count in (1, 4, 8, 16)]
     every += [Beams(), Turn(), Memory(streams, capacity)]
     return {each.key: each for each in every}

@@ -12,7 +12,7 @@ _OURS, _PEERS = "#c2410c", "#64748b"
 
 
 def svg(results: Sequence[Result], measurements: Sequence[Measurement], caption: str) -> str:
-    """Draws all columns side by side; a bar's colour says whether it is a peer's."""
+    """Draw all columns side by side; a bar's colour says whether it is a peer's."""
     columns = [column for measurement in measurements for column in measurement.columns]
     shown = [result for result in results if result.missing is None]
     width = _NAMES + len(columns) * (_PANEL + _GAP)

@@ -67,12 +67,12 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def pause(self) -> None:
-        """Stops it until its turn."""
+        """Stop it until its turn."""
         self._signal(signal.SIGSTOP)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Lets it run within the block."""
+        """Let it run within the block."""
         self._signal(signal.SIGCONT)
         try:
             yield
@@ -80,7 +80,7 @@ class WorkerProcess:
             self.pause()
 
     def close(self) -> None:
-        """Ends it and what it started."""
+        """End it and what it started."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
@@ -103,7 +103,7 @@ class WorkerProcess:
         return line
 
     def _end(self) -> str:
-        """Says how it ended."""
+        """Say how it ended."""
         code = self._process.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"it ended with {code}: {lines[-1] if lines else 'it said nothing'}"

@@ -20,7 +20,7 @@ class Prompts:
         self._shift = 0
 
     def take(self, length: int) -> list[int]:
-        """Returns the next so many tokens.
+        """Return the next so many tokens.
 
         Raises:
             ValueError: The text is shorter.

@@ -20,7 +20,7 @@ def write_report(
     machine: dict[str, Any],
     settings: dict[str, Any],
 ) -> str:
-    """Writes `peers.json`, `peers.md` and `peers.svg`; returns the Markdown."""
+    """Write `peers.json`, `peers.md` and `peers.svg`; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {
         "machine": machine,

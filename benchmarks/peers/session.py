@@ -61,7 +61,7 @@ class Session:
         self._stack.close()
 
     def start(self, engine: Engine) -> Result:
-        """Installs, converts and loads; what goes wrong is the result's `missing`."""
+        """Install, converts and loads; what goes wrong is the result's `missing`."""
         result = Result(engine)
         worker = None
         try:

@@ -16,7 +16,7 @@ def markdown(
     machine: dict[str, Any],
     settings: dict[str, Any],
 ) -> str:
-    """Returns the whole report: figures with ratios, goals, what is missing, versions."""
+    """Return the whole report: figures with ratios, goals, what is missing, versions."""
     parts = [
         _figures(results, measurements, machine),
         _goals(results),

@@ -56,7 +56,7 @@ class Clients:
             process.wait()
 
     def __init__(self, address: str, rate: float, seconds: float) -> None:
-        """Starts them; `rate` is of all together."""
+        """Start them; `rate` is of all together."""
         self.records: list[dict[str, Any]] = []
         self._threads = []
         self._processes = []
@@ -79,7 +79,7 @@ class Clients:
         return any(process.poll() is None for process in self._processes)
 
     def end(self) -> bool:
-        """Waits for them; returns whether all ended by themselves and well."""
+        """Wait for them; returns whether all ended by themselves and well."""
         deadline = time.monotonic() + _END_SECONDS
         while self.running and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -95,7 +95,7 @@ class Clients:
 
 @contextmanager
 def server(model: Path, folder: Path) -> Iterator[tuple[int, str, int]]:
-    """Serves a bundle; yields the process id, the address and the port of the metrics."""
+    """Serve a bundle; yields the process id, the address and the port of the metrics."""
     ready, log = folder / "port", folder / "server.log"
     command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(model)]
     command += ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
@@ -163,7 +163,7 @@ async def _fill(address: str) -> None:
 
 
 def _capacity(address: str) -> float:
-    """Returns how many requests a second the server manages when it is never idle."""
+    """Return how many requests a second the server manages when it is never idle."""
     began = time.monotonic()
     with Clients(address, 0, _CALIBRATION_SECONDS) as clients:
         if not clients.end():
@@ -214,7 +214,7 @@ def _line(s: Sample) -> str:
 
 
 def _wrong(records: list[dict[str, Any]]) -> list[str]:
-    """Tells of answers that are not those of their kind."""
+    """Tell of answers that are not those of their kind."""
     wrong = Counter(
         (record["kind"], record["code"], record["detail"])
         for record in records

@@ -61,7 +61,7 @@ def _options(drawn: random.Random, **fields: Any) -> pb.GenerationOptions:
 async def _read(
     stub: Any, drawn: random.Random, options: pb.GenerationOptions, most: int = 1 << 30
 ) -> float | None:
-    """Reads a stream to its end, or cancels it after so many messages."""
+    """Read a stream to its end, or cancels it after so many messages."""
     request = pb.GenerateStreamRequest(prompt=_prompt(drawn), options=options)
     call, first, messages = stub.GenerateStream(request), None, 0
     async for _ in call:
@@ -100,7 +100,7 @@ def _unheard_of(drawn: random.Random) -> str:
 
 
 async def fill_grammars(stub: Any) -> None:
-    """Sends more constraints than a server remembers, so that its memory of them is full."""
+    """Send more constraints than a server remembers, so that its memory of them is full."""
     drawn = random.Random(0)
     stopping = pb.StoppingCriteria(max_new_tokens=1)
     for _ in range(_GRAMMARS):

@@ -20,7 +20,7 @@ PANELS: Final = (
 
 
 def svg(samples: Sequence[Sample], caption: str) -> str:
-    """Draws every figure over time, from zero."""
+    """Draw every figure over time, from zero."""
     height = _TOP + len(PANELS) * (_HEIGHT + _GAP) + 10
     parts = [
         (

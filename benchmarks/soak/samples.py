@@ -56,7 +56,7 @@ class Sample:
 def take(
     at: float, interval: float, records: Sequence[dict[str, Any]], pid: int, port: int
 ) -> Sample:
-    """Sums up what ended in an interval, and looks at the process and its metrics."""
+    """Sum up what ended in an interval, and looks at the process and its metrics."""
     times = [record["seconds"] * 1000 for record in records]
     firsts = [record["first_token"] * 1000 for record in records if record["first_token"]]
     folder = Path(f"/proc/{pid}")
@@ -80,7 +80,7 @@ def take(
 
 
 def metric(port: int, name: str) -> float:
-    """Asks the server for one of its metrics."""
+    """Ask the server for one of its metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found = re.search(rf"^gpt2flow_{name}(?:{{.*}})? (.+)$", text, re.MULTILINE)
@@ -90,14 +90,14 @@ def metric(port: int, name: str) -> float:
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Returns the least value that so large a part does not exceed; NaN of none."""
+    """Return the least value that so large a part does not exceed; NaN of none."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
 
 
 def growth(samples: Sequence[Sample], name: str) -> tuple[float, float]:
-    """Returns by how much something grew after the warm-up, and by how much it may.
+    """Return by how much something grew after the warm-up, and by how much it may.
 
     The growth is the Theil–Sen slope, the median of the slopes between all
     pairs of samples, times the time between the first and the last. Single

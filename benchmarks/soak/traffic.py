@@ -31,7 +31,7 @@ class Traffic:
         self._loop = asyncio.get_running_loop()
 
     async def one(self) -> None:
-        """Sends one request of a random kind."""
+        """Send one request of a random kind."""
         names = list(KINDS)
         [name] = self._random.choices(names, [KINDS[each].share for each in names])
         drawn = random.Random(self._random.random())
@@ -54,7 +54,7 @@ class Traffic:
         sys.stdout.flush()
 
     async def moments(self, rate: float, seconds: float) -> AsyncIterator[int]:
-        """Yields, at random moments, how many requests are to start."""
+        """Yield, at random moments, how many requests are to start."""
         end, burst = self._loop.time() + seconds, self._loop.time() + BURST_SECONDS / 2
         due = self._loop.time()
         while due < end:
@@ -66,14 +66,14 @@ class Traffic:
                 yield BURST
 
     async def open_loop(self, rate: float, seconds: float) -> None:
-        """Starts so many requests a second."""
+        """Start so many requests a second."""
         async with asyncio.TaskGroup() as group:
             async for count in self.moments(rate, seconds):
                 for _ in range(count):
                     group.create_task(self.one())
 
     async def closed_loop(self, seconds: float) -> None:
-        """Keeps as many requests under way as the server likes best."""
+        """Keep as many requests under way as the server likes best."""
         end = self._loop.time() + seconds
 
         async def user() -> None:
@@ -86,7 +86,7 @@ class Traffic:
 
 
 async def main(address: str, rate: float, seconds: float, seed: int) -> None:
-    """Sends requests for so long, and waits until all have ended."""
+    """Send requests for so long, and waits until all have ended."""
     async with grpc.aio.insecure_channel(address) as channel:
         traffic = Traffic(InferenceServiceStub(channel), seed)
         if rate:

@@ -61,7 +61,7 @@ class Desk:
     def act(
         self, session: str, action: str, *, message: str = "hello", **arguments: str | int
     ) -> Step:
-        """Carries out one action as a message of its own."""
+        """Carry out one action as a message of its own."""
         opening = self.executor.opening(session, message)
         task = Task(
             key=f"t{next(self.numbers)}",
@@ -75,7 +75,7 @@ class Desk:
         return self.executor.execute(task)
 
     def event(self, session: str, event: Event, action: str) -> Step:
-        """Carries out one action for an event."""
+        """Carry out one action for an event."""
         task = Task(f"t{next(self.numbers)}", session, event.subject, Choice(action), event=event)
         return self.executor.execute(task)
 
@@ -88,7 +88,7 @@ class Desk:
             return list(db.scalars(select(table)).unique())
 
     def log_in(self, session: str, contact: str = "ann@example.com", name: str = "Ann") -> None:
-        """Registers or logs in."""
+        """Register or logs in."""
         self.act(session, "register", name=name, contact=contact)
         assert self.act(session, "verify", code=CODE).report.outcome == "verified"
 
@@ -107,7 +107,7 @@ class Desk:
         quantity: int = 1,
         collected: bool = False,
     ) -> str:
-        """Puts an order into the shop; returns its number."""
+        """Put an order into the shop; returns its number."""
         with self.database.transaction() as db:
             customer = db.scalars(select(Customer).where(Customer.contact == contact)).one()
             product = db.get_one(Product, sku)

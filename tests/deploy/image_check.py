@@ -36,7 +36,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @contextmanager
 def running(image: Image, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Starts the server in namespaces of its own, and ends it."""
+    """Start the server in namespaces of its own, and ends it."""
     script = image.script("server", readable={"/models": PROJECT / "models"})
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -55,13 +55,13 @@ def running(image: Image, log: Path) -> Iterator["subprocess.Popen[str]"]:
 def beside(
     process: "subprocess.Popen[str]", *command: str, namespaces: tuple[str, ...] = ("mount", "net")
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs a command in namespaces of a running process."""
+    """Run a command in namespaces of a running process."""
     enter = ["nsenter", f"--target={process.pid}", *(f"--{each}" for each in namespaces)]
     return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
 
 
 def wait_until_healthy(image: Image, process: "subprocess.Popen[str]", log: Path) -> None:
-    """Runs the HEALTHCHECK until it succeeds."""
+    """Run the HEALTHCHECK until it succeeds."""
     word, _, command = settings(load(), "server")["HEALTHCHECK"].rest.partition(" ")
     assert word == "CMD"
     check = f"{image.within('server')} {' '.join(json.loads(command))}"
@@ -74,13 +74,13 @@ def wait_until_healthy(image: Image, process: "subprocess.Popen[str]", log: Path
 
 
 def facts(process: "subprocess.Popen[str]") -> dict[str, list[str]]:
-    """Returns what the kernel says of a process."""
+    """Return what the kernel says of a process."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def megabytes(root: Path) -> float:
-    """Returns the size of the files that a stage adds to its base image."""
+    """Return the size of the files that a stage adds to its base image."""
     files = [path for path in (root / "opt").rglob("*") if not path.is_symlink()]
     return sum(path.stat().st_size for path in files) / 1e6
 

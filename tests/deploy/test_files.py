@@ -44,7 +44,7 @@ def stages() -> dict[str, Stage]:
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs `serve` with arguments and returns the settings that the server would get."""
+    """Run `serve` with arguments and returns the settings that the server would get."""
 
     def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
         configs: list[gpt2flow.server.ServerConfig] = []

@@ -74,7 +74,7 @@ def _config(**changes: Any) -> GPT2Config:
 
 @pytest.fixture(scope="session")
 def make_model() -> MakeModel:
-    """Makes a random GPT-2 whose every weight and bias matters."""
+    """Make a random GPT-2 whose every weight and bias matters."""
 
     def make(**changes: Any) -> GPT2LMHeadModel:
         torch.manual_seed(0)
@@ -89,7 +89,7 @@ def make_model() -> MakeModel:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> MakeServed:
-    """Writes the serving graph of a model and opens it."""
+    """Write the serving graph of a model and opens it."""
 
     def open_served(
         model: GPT2LMHeadModel, profile: Profile = Profile.FP32, slots: int = 1
@@ -104,7 +104,7 @@ def serve(tmp_path: Path) -> MakeServed:
 
 @pytest.fixture
 def make_runner(serve: MakeServed, tmp_path: Path) -> Callable[..., ModelRunner]:
-    """Writes the serving graph of a model and opens it as the server does."""
+    """Write the serving graph of a model and opens it as the server does."""
 
     def open_runner(model: GPT2LMHeadModel, profile: Profile) -> ModelRunner:
         serve(model, profile)
@@ -133,7 +133,7 @@ def trained(tokenizer: Tokenizer) -> GPT2LMHeadModel:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tokenizer: Tokenizer) -> Callable[[GPT2LMHeadModel, Path], Path]:
-    """Writes a whole checkpoint: weights, vocabulary, texts and training facts."""
+    """Write a whole checkpoint: weights, vocabulary, texts and training facts."""
 
     def save(model: GPT2LMHeadModel, directory: Path) -> Path:
         model.save_pretrained(directory)
@@ -157,6 +157,6 @@ def checkpoint(
 
 
 def weights_of(model: GPT2LMHeadModel) -> dict[str, FloatArray]:
-    """Returns the weights of a model by the names of `Architecture.weight_shapes`."""
+    """Return the weights of a model by the names of `Architecture.weight_shapes`."""
     state = model.state_dict()
     return {name.removeprefix("transformer."): tensor.numpy() for name, tensor in state.items()}

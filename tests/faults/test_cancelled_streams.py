@@ -72,7 +72,7 @@ class Quitter:
         await call.code()
 
     async def _leave(self, _channel: grpc.aio.Channel) -> None:
-        """Closes the whole connection."""
+        """Close the whole connection."""
         # Else this connection would be shared with those that stay.
         options = [("grpc.use_local_subchannel_pool", 1)]
         channel = grpc.aio.insecure_channel(self._address, options=options)

@@ -46,7 +46,7 @@ DAMAGES: tuple[Callable[[Path], str], ...] = (flip, cut_short, lose, break_off)
 
 
 def replace_by_damaged(served: Path, bundle: Path, damage: Callable[[Path], str]) -> str:
-    """Puts a damaged copy of a bundle in the place of what is served; returns the bad file."""
+    """Put a damaged copy of a bundle in the place of what is served; returns the bad file."""
     damaged = served.with_name("damaged")
     shutil.copytree(bundle, damaged)
     # Another manifest, or nothing would be read again.
@@ -59,7 +59,7 @@ def replace_by_damaged(served: Path, bundle: Path, damage: Callable[[Path], str]
 
 
 def failures(server: ServerProcess) -> list[str]:
-    """Returns what the log says of reloads that failed."""
+    """Return what the log says of reloads that failed."""
     lines = server.log.read_text().splitlines()
     return [line for line in lines if json.loads(line)["event"] == "reload_failed"]
 

@@ -18,7 +18,7 @@ PROMPTS = [pb.Prompt(tokens=pb.TokenIds(ids=[40 + i, 88, 120, 7 + i])) for i in 
 
 
 async def tokens_of(call: Any) -> list[int] | grpc.StatusCode | str:
-    """Returns the tokens of a whole stream, or what ended it."""
+    """Return the tokens of a whole stream, or what ended it."""
     tokens: list[int] = []
     try:
         async for message in call:

@@ -73,7 +73,7 @@ def tls_server(
 
 
 def long() -> pb.GenerateStreamRequest:
-    """Asks for a stream that takes all slots."""
+    """Ask for a stream that takes all slots."""
     request = greedy(80)
     request.options.sampling.MergeFrom(pb.SamplingParams(temperature=1, n=SLOTS, seed=1))
     request.options.output.MergeFrom(pb.OutputOptions(logprobs=True, top_logprobs=20))
@@ -81,7 +81,7 @@ def long() -> pb.GenerateStreamRequest:
 
 
 def rpcs(server: ServerProcess) -> Counter[tuple[str, str]]:
-    """Returns how often each RPC has ended in each way."""
+    """Return how often each RPC has ended in each way."""
     lines = (json.loads(line) for line in server.log.read_text().splitlines())
     return Counter((line["rpc"], line["code"]) for line in lines if line["event"] == "rpc")
 
@@ -133,7 +133,7 @@ def test_an_idle_connection_that_falls_silent_is_closed(server: ServerProcess) -
 
 
 def gone(connection: socket.socket, seconds: float) -> bool:
-    """Returns whether the server hangs up within so many seconds, whatever it says before."""
+    """Return whether the server hangs up within so many seconds, whatever it says before."""
     connection.settimeout(seconds)
     try:
         while connection.recv(65536):

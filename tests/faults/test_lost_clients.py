@@ -43,7 +43,7 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @contextlib.contextmanager
 def clients(server: ServerProcess) -> Iterator[list["subprocess.Popen[str]"]]:
-    """Starts processes that stream, and returns when all their streams run."""
+    """Start processes that stream, and returns when all their streams run."""
     command = [sys.executable, "-m", "tests.support.streaming_client", server.address, str(STREAMS)]
     processes = [
         subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)

@@ -17,7 +17,7 @@ PRIORITIES = (0, 5, 10)
 
 
 async def first_tokens(server: ServerProcess, priorities: list[int]) -> list[int]:
-    """Sends streams in order and returns their numbers in the order of their first tokens."""
+    """Send streams in order and returns their numbers in the order of their first tokens."""
     order: list[int] = []
 
     async def run(number: int, call: Any) -> None:

@@ -86,7 +86,7 @@ def check_error(rpc: str, wire: bytes, error: Any) -> None:
 
 
 def decoded(rpc: str, wire: bytes) -> Message | None:
-    """Returns the message that the bytes are, if they are one."""
+    """Return the message that the bytes are, if they are one."""
     kind: type[Message] = GetMessageClass(SERVICE.methods_by_name[rpc].input_type)
     try:
         return kind.FromString(wire)

@@ -15,7 +15,7 @@ _MOST = 25 * 2**20
 
 
 def unloaded(server: ServerProcess) -> int:
-    """Returns how many models have been unloaded so far."""
+    """Return how many models have been unloaded so far."""
     events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
     return events.count("unloaded")
 

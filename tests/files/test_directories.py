@@ -29,7 +29,7 @@ NOBODY = 65534
 
 @contextmanager
 def writer(target: Path) -> Iterator[subprocess.Popen[str]]:
-    """Starts a process that is in the middle of writing, until it is sent a line."""
+    """Start a process that is in the middle of writing, until it is sent a line."""
     command = [sys.executable, "-c", WRITER, str(target)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -130,7 +130,7 @@ def test_no_room_is_no_fault_of_the_target(tmp_path: Path, monkeypatch: pytest.M
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """Takes root's rights away, which no permissions bind."""
+    """Take root's rights away, which no permissions bind."""
     mine = os.geteuid()
     if mine == 0:
         os.seteuid(NOBODY)

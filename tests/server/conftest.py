@@ -200,7 +200,7 @@ class Bench:
         return outcome
 
     def run(self, prompt: str | Sequence[int], params: GenerationParams) -> GenerationResult:
-        """Runs one request alone."""
+        """Run one request alone."""
         task = self.add(self.task(prompt, params))
         self.finish()
         return self.result(task)
@@ -216,7 +216,7 @@ class Bench:
 def make_bench(
     runner: ModelRunner, limits: Limits, tokenizer: Tokenizer, grammars: GrammarCompiler
 ) -> Callable[..., Bench]:
-    """Makes fresh benches, of as many slots as are asked for."""
+    """Make fresh benches, of as many slots as are asked for."""
 
     def make(slots: int = SLOTS) -> Bench:
         return Bench(runner, replace(limits, max_sequences=slots), tokenizer, grammars, slots=slots)
@@ -244,7 +244,7 @@ async def running(bundle: Path) -> "AsyncIterator[Running]":
 
 @pytest.fixture
 async def open_desk(tokenizer: Any, grammars: Any) -> "AsyncIterator[OpenDesk]":
-    """Opens desks; their threads end with the test."""
+    """Open desks; their threads end with the test."""
     from tests.support.counting_engine import Desk
 
     desks: list[Desk] = []
@@ -262,7 +262,7 @@ async def open_desk(tokenizer: Any, grammars: Any) -> "AsyncIterator[OpenDesk]":
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every decode step take 10 ms, so that there is time to act in."""
+    """Make every decode step take 10 ms, so that there is time to act in."""
     decode = ModelRunner.decode
 
     def slowly(*args: Any) -> Any:

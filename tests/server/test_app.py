@@ -149,7 +149,7 @@ def test_memory_for_no_sequence_stops_the_start(bundle: Path) -> None:
 
 
 def rewrite(directory: Path, name: str, data: bytes) -> None:
-    """Replaces a file and makes the manifest agree."""
+    """Replace a file and makes the manifest agree."""
     from gpt2flow.server.bundle.manifest import file_sha256
 
     (directory / name).write_bytes(data)

@@ -60,14 +60,14 @@ class Process:
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     def streams(self, count: int) -> list[Any]:
-        """Starts streams, and returns them when each of them runs."""
+        """Start streams, and returns them when each of them runs."""
         calls = [iter(self.stub.GenerateStream(REQUEST)) for _ in range(count)]
         for call in calls:
             next(call)
         return calls
 
     def end(self, signals: int = 1) -> list[dict[str, Any]]:
-        """Ends it, and returns its log when it has."""
+        """End it, and returns its log when it has."""
         for _ in range(signals):
             self.popen.send_signal(signal.SIGTERM)
         _, errors = self.popen.communicate(timeout=60)

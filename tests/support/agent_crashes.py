@@ -47,7 +47,7 @@ AT_ONCE = 6
 
 
 def talk(shop: Path, messages: Sequence[str], seconds: float = 0.0) -> None:
-    """Sends messages, each under an id of its own, to a model that takes its time."""
+    """Send messages, each under an id of its own, to a model that takes its time."""
     config, model = AgentConfig(database=str(shop)), ScriptedModel(SCRIPT, seconds)
     with Agent(config, model=model, clock=Clock(), codes=lambda: CODE) as agent:
         for message in messages:
@@ -105,7 +105,7 @@ def watch_steps(boundary: int | None = None) -> Iterator[int]:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Starts work in a process of its own; returns its id."""
+    """Start work in a process of its own; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -120,7 +120,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def ended(child: int) -> int:
-    """Waits for a process; returns its exit code, negative for a signal."""
+    """Wait for a process; returns its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -143,7 +143,7 @@ def crash_and_go_on(shop: Path, boundary: int) -> None:
 
 
 def uninterrupted(shop: Path) -> int:
-    """Plays the whole conversation; returns how many boundaries its last turn has."""
+    """Play the whole conversation; returns how many boundaries its last turn has."""
     count = shop.with_suffix(".count")
 
     def play() -> None:

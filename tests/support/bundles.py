@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def copy_of(bundle: Path, place: Path, **training: str) -> Path:
-    """Copies a bundle; facts about its training give it another fingerprint."""
+    """Copy a bundle; facts about its training give it another fingerprint."""
     shutil.copytree(bundle, place)
     manifest = json.loads((place / "manifest.json").read_text())
     manifest["training"] |= training
@@ -15,7 +15,7 @@ def copy_of(bundle: Path, place: Path, **training: str) -> Path:
 
 
 def damaged_copy_of(bundle: Path, place: Path) -> Path:
-    """Copies a bundle, with one byte of its weights changed."""
+    """Copy a bundle, with one byte of its weights changed."""
     shutil.copytree(bundle, place)
     data = bytearray((place / "model.onnx.data").read_bytes())
     data[1000] ^= 1
@@ -24,7 +24,7 @@ def damaged_copy_of(bundle: Path, place: Path) -> Path:
 
 
 def put_in_place(bundle: Path, place: Path) -> None:
-    """Replaces a bundle by another one, as an operator should: no file is written into."""
+    """Replace a bundle by another one, as an operator should: no file is written into."""
     place.rename(place.with_name(f"{place.name}.old"))
     bundle.rename(place)
     shutil.rmtree(place.with_name(f"{place.name}.old"))

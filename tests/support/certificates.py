@@ -51,7 +51,7 @@ class Authority(Certified):
     def issue(
         self, common_name: str | None, *names: str, addresses: Sequence[str] = ()
     ) -> Certified:
-        """Signs a certificate for DNS names and addresses."""
+        """Sign a certificate for DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ip_address(address)) for address in addresses]
@@ -76,7 +76,7 @@ class AuthorityFiles:
         self.ca.write_bytes(self._authority.chain)
 
     def pair(self, name: str) -> Pair:
-        """Signs a certificate for a name, which is a DNS name of it too, and for 127.0.0.1."""
+        """Sign a certificate for a name, which is a DNS name of it too, and for 127.0.0.1."""
         issued = self._authority.issue(name, name, addresses=["127.0.0.1"])
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.certificate.write_bytes(issued.chain)

@@ -26,7 +26,7 @@ def replace_weights(directory: Path, write: Callable[[dict[str, torch.Tensor]], 
 
 
 def shard(directory: Path, suffix: str, write: Callable[[Any, Path], None]) -> None:
-    """Splits the weights into two shards with an index."""
+    """Split the weights into two shards with an index."""
 
     def write_shards(tensors: dict[str, torch.Tensor]) -> None:
         names = sorted(tensors)

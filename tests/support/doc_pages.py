@@ -10,7 +10,7 @@ ADDRESS = "127.0.0.1:50051"
 
 
 def blocks(page: str, language: str = "") -> list[str]:
-    """Returns the fenced blocks of a page that name this language, in order."""
+    """Return the fenced blocks of a page that name this language, in order."""
     text = (DOCS / page).read_text(encoding="utf-8")
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [code for name, code in fenced if name == language]

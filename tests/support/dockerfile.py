@@ -39,7 +39,7 @@ class Stage:
 
 
 def parse(text: str) -> dict[str, Stage]:
-    """Returns the stages by name, in order.
+    """Return the stages by name, in order.
 
     Raises:
         ValueError: A stage has no name.
@@ -70,16 +70,16 @@ def _instruction(line: str) -> Instruction:
 
 
 def load() -> dict[str, Stage]:
-    """Returns the stages of the project's Dockerfile."""
+    """Return the stages of the project's Dockerfile."""
     return parse((DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
 
 
 def lineage(stages: dict[str, Stage], name: str) -> list[Stage]:
-    """Returns a stage and those it is made from, the first one first."""
+    """Return a stage and those it is made from, the first one first."""
     stage = stages[name]
     return [*(lineage(stages, stage.base) if stage.base in stages else []), stage]
 
 
 def settings(stages: dict[str, Stage], name: str) -> dict[str, Instruction]:
-    """Returns the last instruction of each kind that holds for a stage."""
+    """Return the last instruction of each kind that holds for a stage."""
     return {i.name: i for stage in lineage(stages, name) for i in stage.instructions}

@@ -24,7 +24,7 @@ _PIPES = 2 * TRIALS
 def greedy(
     max_new_tokens: int, prompt: pb.Prompt = PROMPT, priority: int = 0
 ) -> pb.GenerateStreamRequest:
-    """Asks for exactly so many tokens, the likeliest ones."""
+    """Ask for exactly so many tokens, the likeliest ones."""
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(temperature=0),
         stopping=pb.StoppingCriteria(max_new_tokens=max_new_tokens, ignore_eos=True),
@@ -35,7 +35,7 @@ def greedy(
 
 
 def generate(address: str, request: pb.GenerateStreamRequest) -> list[int]:
-    """Returns the tokens of a stream that must end well."""
+    """Return the tokens of a stream that must end well."""
     with grpc.insecure_channel(address) as channel:
         stub: Any = InferenceServiceStub(channel)
         messages = list(stub.GenerateStream(request, timeout=_SECONDS))
@@ -44,7 +44,7 @@ def generate(address: str, request: pb.GenerateStreamRequest) -> list[int]:
 
 
 def canary(address: str) -> list[int]:
-    """Returns a greedy answer: the same as long as nothing has been broken."""
+    """Return a greedy answer: the same as long as nothing has been broken."""
     tokens = generate(address, greedy(24))
     assert len(tokens) == 24
     return tokens
@@ -73,7 +73,7 @@ def assert_all_slots_free(address: str) -> None:
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits until something holds."""
+    """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it does not come about"

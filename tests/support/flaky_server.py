@@ -109,7 +109,7 @@ class Flaky:
 def listening(
     flaky: Flaky, credentials: grpc.ServerCredentials | None = None, port: int = 0
 ) -> Iterator[str]:
-    """Serves, on a free port if none is given, and yields the address."""
+    """Serve, on a free port if none is given, and yields the address."""
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((flaky.handlers(),))
     if credentials is None:
@@ -122,7 +122,7 @@ def listening(
 
 
 def ask(kind: type[Any], address: str, question: Callable[[Any], Any], **settings: Any) -> Any:
-    """Asks with a client of this kind; items of a stream come as a list."""
+    """Ask with a client of this kind; items of a stream come as a list."""
     if kind is Client:
         with Client(address, **settings) as client:
             answer = question(client)

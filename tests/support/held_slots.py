@@ -19,7 +19,7 @@ _HOLDERS, _TOKENS = 200, 80
 async def all_slots_held(
     server: ServerProcess, stub: Any
 ) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """Holds all slots at the highest priority until the context is left.
+    """Hold all slots at the highest priority until the context is left.
 
     Returns:
         A context with a function that waits until so many other requests wait.

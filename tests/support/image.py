@@ -37,7 +37,7 @@ class Image:
         self._folder = folder
 
     def root(self, name: str) -> Path:
-        """Returns the root of a stage, which is built if it was not."""
+        """Return the root of a stage, which is built if it was not."""
         root = self._folder / name
         if root.exists():
             return root
@@ -51,7 +51,7 @@ class Image:
         return root
 
     def environment(self, name: str) -> dict[str, str]:
-        """Returns what ENV sets in a stage and those before it."""
+        """Return what ENV sets in a stage and those before it."""
         python = Path(sys.base_prefix) / "bin"
         variables = {"PATH": f"{python}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         for stage in lineage(self._stages, name):
@@ -69,7 +69,7 @@ class Image:
         readable: Mapping[str, Path] = MappingProxyType({}),
         writable: Mapping[str, Path] = MappingProxyType({}),
     ) -> str:
-        """Returns the shell script that runs a stage as its ENTRYPOINT, CMD and USER say.
+        """Return the shell script that runs a stage as its ENTRYPOINT, CMD and USER say.
 
         It expects namespaces of mounts and of the network of its own. The root is read-only,
         no privilege is left, and there is no network but a loopback interface.
@@ -93,7 +93,7 @@ class Image:
         )
 
     def within(self, name: str) -> str:
-        """Returns what stands before a command that runs in a stage's root as its USER."""
+        """Return what stands before a command that runs in a stage's root as its USER."""
         user, _, group = settings(self._stages, name)["USER"].rest.partition(":")
         drop = f"setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs"
         variables = shlex.join(f"{k}={v}" for k, v in self.environment(name).items())
@@ -160,7 +160,7 @@ class Image:
     def _mounts(
         root: Path, readable: Mapping[str, Path], writable: Mapping[str, Path]
     ) -> list[str]:
-        """Returns the commands that give a root what the base image and the engine would."""
+        """Return the commands that give a root what the base image and the engine would."""
         system = {path: Path(path) for path in (*_SYSTEM, sys.base_prefix) if Path(path).exists()}
         kernel = {path: Path(path) for path in ("/proc", "/dev")}
         lines = [f"mount --bind {root} {root}"]

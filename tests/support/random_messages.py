@@ -41,7 +41,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def any_message(descriptor: Descriptor) -> st.SearchStrategy[Message]:
-    """Returns messages of a type, whatever their fields say."""
+    """Return messages of a type, whatever their fields say."""
     fields = {field.name: _field(field) for field in descriptor.fields}
     kind: type[Message] = GetMessageClass(descriptor)
     # A field of a `oneof` that comes later replaces an earlier one.
@@ -142,13 +142,13 @@ _GOOD: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 
 def valid(rpc: str) -> st.SearchStrategy[Message]:
-    """Returns requests that a server should carry out."""
+    """Return requests that a server should carry out."""
     kind: type[Message] = GetMessageClass(SERVICE.methods_by_name[rpc].input_type)
     return st.fixed_dictionaries(_GOOD[rpc]).map(lambda given: kind(**given))
 
 
 def partly_valid(rpc: str) -> st.SearchStrategy[Message]:
-    """Returns valid requests with what any other one says put over it."""
+    """Return valid requests with what any other one says put over it."""
     descriptor = SERVICE.methods_by_name[rpc].input_type
 
     def merged(pair: tuple[Message, Message]) -> Message:
@@ -165,7 +165,7 @@ def partly_valid(rpc: str) -> st.SearchStrategy[Message]:
 
 @st.composite
 def broken(draw: st.DrawFn, rpc: str) -> bytes:
-    """Returns a valid request of which some bytes are lost, changed, doubled or added."""
+    """Return a valid request of which some bytes are lost, changed, doubled or added."""
     wire = bytearray(draw(valid(rpc)).SerializeToString())
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(wire)))
@@ -190,7 +190,7 @@ RPCS = [method.name for method in _FILE.service[0].method]
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Returns an RPC and the bytes to send to it."""
+    """Return an RPC and the bytes to send to it."""
     rpc = draw(st.sampled_from([*RPCS, "Generate", "GenerateStream", "GenerateStream"]))
     descriptor = SERVICE.methods_by_name[rpc].input_type
     kind = draw(st.sampled_from(["valid", "partly", "partly", "any", "broken"]))

@@ -38,7 +38,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def configurations(draw: st.DrawFn) -> GPT2Config:
-    """Draws what a checkpoint's `config.json` may say, in small."""
+    """Draw what a checkpoint's `config.json` may say, in small."""
     heads, head_size = draw(st.integers(1, 6)), draw(st.sampled_from((3, 5, 7, 8, 12, 16, 20, 24)))
     odd = st.integers(0, 60).map(lambda half: 2 * half + 1)
     return GPT2Config(
@@ -77,13 +77,13 @@ class RandomModel:
     tokenizer_json: str
 
     def logits(self, tokens: Sequence[int]) -> FloatArray:
-        """Returns what PyTorch computes from scratch, [tokens, vocabulary]."""
+        """Return what PyTorch computes from scratch, [tokens, vocabulary]."""
         with torch.no_grad():
             logits: FloatArray = self.oracle(torch.tensor([tokens])).logits[0].numpy()
         return logits
 
     def rounding(self, rows: Sequence[Sequence[int]]) -> float:
-        """Returns how far PyTorch's own logits are from those that it computes in float64."""
+        """Return how far PyTorch's own logits are from those that it computes in float64."""
         precise = copy.deepcopy(self.oracle).double()
         for block in precise.transformer.h:
             block.attn.reorder_and_upcast_attn = False  # It would compute in float32.
@@ -95,7 +95,7 @@ class RandomModel:
 
 @contextmanager
 def random_model(config: GPT2Config, seed: int, slots: int) -> Iterator[RandomModel]:
-    """Saves a model with random weights as training does, and opens it twice."""
+    """Save a model with random weights as training does, and opens it twice."""
     with TemporaryDirectory() as directory:
         checkpoint = Path(directory)
         _random_weights(config, seed).save_pretrained(checkpoint)
@@ -113,7 +113,7 @@ def random_model(config: GPT2Config, seed: int, slots: int) -> Iterator[RandomMo
 
 
 def _export(checkpoint: Path, slots: int, capacity: int) -> ModelRunner:
-    """Makes of a checkpoint what the server runs."""
+    """Make of a checkpoint what the server runs."""
     source = read_checkpoint(checkpoint)
     path = checkpoint / MODEL_NAME
     write_serving_graph(path, source.architecture, source.weights, RECIPES[Profile.FP32])
@@ -121,7 +121,7 @@ def _export(checkpoint: Path, slots: int, capacity: int) -> ModelRunner:
 
 
 def _random_weights(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
-    """Returns a model in which every weight matters, and of whose logits none is extreme."""
+    """Return a model in which every weight matters, and of whose logits none is extreme."""
     rng = np.random.default_rng(seed)
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def _random_weights(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
 
 
 def _tokenizer(size: int) -> Tokenizer:
-    """Returns a byte-level vocabulary of any tokens; only their ids matter here."""
+    """Return a byte-level vocabulary of any tokens; only their ids matter here."""
     tokens = map("".join, itertools.product(string.ascii_letters, repeat=2))
     tokenizer = Tokenizer(models.BPE({next(tokens): at for at in range(size)}, []))
     tokenizer.decoder = decoders.ByteLevel()
@@ -147,13 +147,13 @@ def _tokenizer(size: int) -> Tokenizer:
 
 
 def some_tokens(config: GPT2Config, count: int, seed: int) -> list[int]:
-    """Returns random tokens of a model's vocabulary."""
+    """Return random tokens of a model's vocabulary."""
     tokens: list[int] = np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
     return tokens
 
 
 def pieces(tokens: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-    """Yields the pieces of a sequence that is cut at some places, each with where it starts."""
+    """Yield the pieces of a sequence that is cut at some places, each with where it starts."""
     places = sorted({0, len(tokens), *(cut for cut in cuts if cut < len(tokens))})
     for start, stop in itertools.pairwise(places):
         yield start, tokens[start:stop]

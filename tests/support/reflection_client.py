@@ -25,11 +25,11 @@ class Reflected:
         return set(self._database.get_services())
 
     def describe(self, symbol: str) -> str:
-        """Returns the name of the file that defines a service or a message."""
+        """Return the name of the file that defines a service or a message."""
         return str(self._pool.FindFileContainingSymbol(symbol).name)
 
     def call(self, path: str, request: str = "{}") -> Iterator[dict[str, Any]]:
-        """Calls `SERVICE/METHOD` with a request in JSON; a unary one answers once."""
+        """Call `SERVICE/METHOD` with a request in JSON; a unary one answers once."""
         service, method_name = path.split("/")
         method = self._pool.FindServiceByName(service).methods_by_name[method_name]
         message = json_format.Parse(request, GetMessageClass(method.input_type)())

@@ -58,7 +58,7 @@ def config(bundle: Path, **options: Any) -> ServerConfig:
 
 
 async def failure(call: Any) -> tuple[grpc.StatusCode, str, Any]:
-    """Returns code, text and the first rich detail of a call that must fail."""
+    """Return code, text and the first rich detail of a call that must fail."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     error = caught.value
@@ -82,7 +82,7 @@ def bad_fields(detail: BadRequest) -> list[str]:
 async def serving_as(
     config: ServerConfig, connect: Callable[[str], Any] = grpc.aio.insecure_channel
 ) -> AsyncIterator[Running]:
-    """Runs a server, which must have all its slots back in the end."""
+    """Run a server, which must have all its slots back in the end."""
     server = Server(config)
     port = await server.start()
     async with connect(f"localhost:{port}") as channel:

@@ -35,7 +35,7 @@ class Driver:
         caller: str = "",
         tokens: Iterable[int] = (),
     ) -> Request:
-        """Adds a request with a prompt of so many tokens, or of these."""
+        """Add a request with a prompt of so many tokens, or of these."""
         number = next(IDS)
         request = Request(
             number,
@@ -60,7 +60,7 @@ class Driver:
         return admitted
 
     def step(self) -> tuple[str, list[int]]:
-        """Runs the next batch; returns its kind and the requests in it."""
+        """Run the next batch; returns its kind and the requests in it."""
         self.admit()
         batch = self.scheduler.schedule()
         assert batch is not None
@@ -77,6 +77,6 @@ class Driver:
         return "decode", [request.id for request, _ in batch.parts]
 
     def chunks(self, count: int) -> list[int]:
-        """Runs so many batches; returns whose the chunks among them were."""
+        """Run so many batches; returns whose the chunks among them were."""
         runs = [self.step() for _ in range(count)]
         return [ids[0] for kind, ids in runs if kind != "decode"]

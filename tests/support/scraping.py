@@ -19,7 +19,7 @@ class Scrape:
     samples: dict[str, list[tuple[Mapping[str, str], float]]]
 
     def get(self, name: str, **labels: str) -> float:
-        """Returns the sum of a metric's series with these labels; 0 without any."""
+        """Return the sum of a metric's series with these labels; 0 without any."""
         return sum(
             value
             for found, value in self.samples.get(f"gpt2flow_{name}", [])
@@ -49,7 +49,7 @@ async def scrape(running: Running) -> Scrape:
 
 
 async def until_counted(running: Running, count: int, **labels: str) -> Scrape:
-    """Scrapes until so many RPCs have ended: a client hears of an end before it is counted."""
+    """Scrape until so many RPCs have ended: a client hears of an end before it is counted."""
     async with asyncio.timeout(10):
         while True:
             found = await scrape(running)
@@ -59,6 +59,6 @@ async def until_counted(running: Running, count: int, **labels: str) -> Scrape:
 
 
 def sums(usages: list[Any]) -> dict[str, int]:
-    """Returns the tokens of several usages together, by kind."""
+    """Return the tokens of several usages together, by kind."""
     kinds = ("prompt", "cached", "completion", "forced", "drafted", "accepted")
     return {kind: sum(getattr(usage, f"{kind}_tokens") for usage in usages) for kind in kinds}

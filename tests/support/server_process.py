@@ -55,7 +55,7 @@ class ServerProcess:
         )
 
     def metric(self, name: str) -> float:
-        """Returns a metric, as anybody may ask for it."""
+        """Return a metric, as anybody may ask for it."""
         port = next(
             ready["metrics_port"]
             for line in self.log.read_text().splitlines()
@@ -75,7 +75,7 @@ class ServerProcess:
 def server_process(
     bundle: Path, folder: Path, *options: str, stderr: IO[bytes] | int | None = None
 ) -> Iterator[ServerProcess]:
-    """Serves a bundle; the log is a file in `folder`, unless standard error goes elsewhere."""
+    """Serve a bundle; the log is a file in `folder`, unless standard error goes elsewhere."""
     ready, log = folder / "port", folder / "server.log"
     ready.unlink(missing_ok=True)
     arguments = ["--model", f"m={bundle}", "--address", "127.0.0.1:0", "--ready-file", str(ready)]

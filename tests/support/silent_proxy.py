@@ -31,11 +31,11 @@ class Line:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self, after: int = 0) -> None:
-        """Cuts the line when so many more bytes have gone to the client."""
+        """Cut the line when so many more bytes have gone to the client."""
         self._left = after
 
     async def open(self) -> asyncio.Server:
-        """Listens."""
+        """Listen."""
         server = await asyncio.start_server(self._join, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         return server
@@ -72,7 +72,7 @@ class Line:
 
 @contextmanager
 def line_to(port: int, delay: float = 0.0) -> Iterator[Line]:
-    """Opens a line that lives in a thread of its own, so that clients may block.
+    """Open a line that lives in a thread of its own, so that clients may block.
 
     Args:
         port: Where it leads.

@@ -27,19 +27,19 @@ class Site:
         self.key.write_bytes(self.server.key())
 
     def security(self, client_ca: bytes | None = None, **more: Any) -> SecurityConfig:
-        """Returns the settings, with or without certificates of clients."""
+        """Return the settings, with or without certificates of clients."""
         if client_ca is not None:
             self.client_ca.write_bytes(client_ca)
             more["tls_client_ca"] = self.client_ca
         return SecurityConfig(tls_certificate=self.chain, tls_key=self.key, **more)
 
     def connecting(self, client: Certified | None = None) -> Any:
-        """Returns how to connect, with the certificate of a client or without."""
+        """Return how to connect, with the certificate of a client or without."""
         return connecting(self.authority, client)
 
 
 def connecting(authority: Authority, client: Certified | None = None) -> Any:
-    """Returns how to connect with trust in an authority, always by a connection of its own."""
+    """Return how to connect with trust in an authority, always by a connection of its own."""
     pair = (None, None) if client is None else (client.key(), client.chain)
     credentials = grpc.ssl_channel_credentials(authority.chain, *pair)
     options = [("grpc.use_local_subchannel_pool", 1)]

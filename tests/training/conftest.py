@@ -53,7 +53,7 @@ def tiny() -> TrainingConfig:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Writes a text file."""
+    """Write a text file."""
 
     def _write(name: str, text: str) -> Path:
         path = tmp_path / name

@@ -72,7 +72,7 @@ class Agent:
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
-        """Returns the agent itself."""
+        """Return the agent itself."""
         return self
 
     def __exit__(
@@ -81,15 +81,15 @@ class Agent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the agent."""
+        """Close the agent."""
         self.close()
 
     def close(self) -> None:
-        """Stops work and closes connections; what is unfinished is taken up at the next start."""
+        """Stop work and closes connections; what is unfinished is taken up at the next start."""
         self._opened.close()
 
     def handle(self, session: str, text: str, message_id: str | None = None) -> TurnReport:
-        """Handles one message of a customer.
+        """Handle one message of a customer.
 
         Args:
             session: names the conversation.

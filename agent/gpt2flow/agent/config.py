@@ -38,7 +38,7 @@ class AgentConfig:
     security: Security = field(default_factory=Security)
 
     def __post_init__(self) -> None:
-        """Refuses what cannot work.
+        """Refuse what cannot work.
 
         Raises:
             InputError: a setting is not usable.

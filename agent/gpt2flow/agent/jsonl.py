@@ -41,7 +41,7 @@ class LineResult:
 
 
 def handle_lines(agent: Agent, lines: Iterable[str]) -> Iterator[LineResult]:
-    """Handles `{"session", "text", "id"?}` line by line, as the lines come.
+    """Handle `{"session", "text", "id"?}` line by line, as the lines come.
 
     A line that fails is reported, and the next one is handled. Empty lines are
     skipped.

@@ -12,7 +12,7 @@ import gpt2flow.export
 
 
 def prepare_bundle(setup: Setup) -> None:
-    """Exports the checkpoint in the profile that the variant names, unless that was done."""
+    """Export the checkpoint in the profile that the variant names, unless that was done."""
     bundle = find_bundle(setup)
     if (bundle / "manifest.json").exists():
         return
@@ -31,7 +31,7 @@ def find_bundle(setup: Setup) -> Path:
 
 
 def _exporter() -> str:
-    """Returns a name for the exporter as it is now."""
+    """Return a name for the exporter as it is now."""
     digest = hashlib.sha256()
     for path in sorted(Path(gpt2flow.export.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -44,7 +44,7 @@ def _profile(setup: Setup) -> str:
 
 
 def weight_bytes(bundle: Path) -> int:
-    """Returns what a step of one row reads: the weights without their copy for many rows."""
+    """Return what a step of one row reads: the weights without their copy for many rows."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in bundle.glob("model.onnx*"))
     return size - int(manifest["recipe"].get("second_copy_bytes", 0))

@@ -37,7 +37,7 @@ class Child:
         return self
 
     def stop(self) -> None:
-        """Ends it."""
+        """End it."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -47,6 +47,6 @@ class Child:
                 self._process.wait()
 
     def resident(self) -> int:
-        """Returns its resident bytes."""
+        """Return its resident bytes."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def compact_regex(schema: dict[str, Any]) -> str:
-    """Returns what matches an object's JSON, its fields in order.
+    """Return what matches an object's JSON, its fields in order.
 
     Fields are enumerations of texts, integers from a power of ten to below another one, and
     texts of bounded length.

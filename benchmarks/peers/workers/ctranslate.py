@@ -16,7 +16,7 @@ class CTranslate(Worker):
         self._words: list[str] = []
 
     def prepare(self) -> None:
-        """Converts the checkpoint."""
+        """Convert the checkpoint."""
         target = self.setup.folder / f"ctranslate2-{self.setup.variant}"
         if target.exists():
             return
@@ -28,7 +28,7 @@ class CTranslate(Worker):
         draft.rename(target)
 
     def load(self) -> dict[str, Any]:
-        """Loads the model."""
+        """Load the model."""
         import ctranslate2  # noqa: PLC0415 - its converter's modules are not needed
 
         model = self.setup.folder / f"ctranslate2-{self.setup.variant}"
@@ -45,7 +45,7 @@ class CTranslate(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Continues the prompts as one batch."""
+        """Continue the prompts as one batch."""
         arrivals: list[Arrivals] = [[] for _ in prompts]
         begun = time.perf_counter()
 
@@ -57,7 +57,7 @@ class CTranslate(Worker):
         return arrivals
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Searches with beams."""
+        """Search with beams."""
         begun = time.perf_counter()
         self._generate([prompt], new_tokens, beam_size=beams)
         return time.perf_counter() - begun

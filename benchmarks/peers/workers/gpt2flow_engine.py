@@ -31,11 +31,11 @@ class Gpt2FlowEngine(Worker):
         self._tasks: TaskFactory | None = None
 
     def prepare(self) -> None:
-        """Exports the checkpoint."""
+        """Export the checkpoint."""
         prepare_bundle(self.setup)
 
     def load(self) -> dict[str, Any]:
-        """Puts the engine together as `load_model` does, without guesses as the server's row."""
+        """Put the engine together as `load_model` does, without guesses as the server's row."""
         config = EngineConfig(threads=self.setup.threads, max_sequences=self.setup.streams)
         bundle = load_bundle(find_bundle(self.setup))
         shape, folder = bundle.manifest.shape, bundle.directory
@@ -68,7 +68,7 @@ class Gpt2FlowEngine(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Adds all requests, and steps until they have ended."""
+        """Add all requests, and steps until they have ended."""
         if self._engine is None or self._tasks is None:
             raise RuntimeError("not loaded")
         params = GenerationParams(

@@ -18,11 +18,11 @@ class Gpt2FlowGraph(Worker):
         self._runner: ModelRunner | None = None
 
     def prepare(self) -> None:
-        """Exports the checkpoint."""
+        """Export the checkpoint."""
         prepare_bundle(self.setup)
 
     def load(self) -> dict[str, Any]:
-        """Loads the graph."""
+        """Load the graph."""
         setup, bundle = self.setup, find_bundle(self.setup)
         self._runner = ModelRunner(
             bundle / "model.onnx",
@@ -36,7 +36,7 @@ class Gpt2FlowGraph(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Runs the prompts one after the other, then a token of each in every step."""
+        """Run the prompts one after the other, then a token of each in every step."""
         if self._runner is None:
             raise RuntimeError("not loaded")
         arrivals: list[Arrivals] = [[] for _ in prompts]

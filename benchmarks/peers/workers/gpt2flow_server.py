@@ -41,11 +41,11 @@ class Gpt2FlowServer(Worker):
         self._client: AsyncClient | None = None
 
     def prepare(self) -> None:
-        """Exports the checkpoint."""
+        """Export the checkpoint."""
         prepare_bundle(self.setup)
 
     def load(self) -> dict[str, Any]:
-        """Starts the server."""
+        """Start the server."""
         if self._client:
             self._run(self._client.close())
         if self._server:
@@ -64,7 +64,7 @@ class Gpt2FlowServer(Worker):
         return {"version": _version(), "weight_bytes": weight_bytes(bundle)}
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Sends all requests at once."""
+        """Send all requests at once."""
         options = Options(_GREEDY, max_new_tokens=new_tokens, ignore_eos=True, token_ids=True)
 
         async def burst() -> list[Arrivals]:
@@ -75,7 +75,7 @@ class Gpt2FlowServer(Worker):
         return self._run(burst())
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Searches with beams."""
+        """Search with beams."""
         search = BeamSearch(beams)
         options = Options(search, max_new_tokens=new_tokens, ignore_eos=True)
         begun = time.perf_counter()
@@ -83,7 +83,7 @@ class Gpt2FlowServer(Worker):
         return time.perf_counter() - begun
 
     def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Asks for JSON."""
+        """Ask for JSON."""
         constraint = JsonSchema(json.dumps(schema))
         options = Options(_GREEDY, max_new_tokens=most, constraint=constraint)
         begun = time.perf_counter()
@@ -96,7 +96,7 @@ class Gpt2FlowServer(Worker):
         }
 
     def memory(self) -> int:
-        """Returns the server's resident bytes."""
+        """Return the server's resident bytes."""
         if self._server is None:
             raise RuntimeError("not loaded")
         return self._server.resident()
@@ -112,7 +112,7 @@ class Gpt2FlowServer(Worker):
         return arrivals
 
     async def _whole(self, prompt: list[int], options: Options) -> tuple[str, Generation]:
-        """Returns the text and the end of a stream, which is what llama-server is asked for."""
+        """Return the text and the end of a stream, which is what llama-server is asked for."""
         text = ""
         async for item in self._connected.stream(prompt, options):
             if isinstance(item, Generation):

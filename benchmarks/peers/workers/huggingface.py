@@ -16,7 +16,7 @@ class Clock(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow tran
         self.times: list[float] = []
 
     def __call__(self, _ids: Any, scores: Any) -> Any:
-        """Leaves the scores as they are."""
+        """Leave the scores as they are."""
         self.times.append(time.perf_counter())
         return scores
 
@@ -29,7 +29,7 @@ class HuggingFace(Worker):
         self._model: Any = None
 
     def prepare(self) -> None:
-        """Exports and quantizes the checkpoint for onnxruntime."""
+        """Export and quantizes the checkpoint for onnxruntime."""
         target = self.setup.folder / "int8"
         if self.setup.variant == "fp32" or target.exists():
             return
@@ -50,7 +50,7 @@ class HuggingFace(Worker):
         draft.rename(target)
 
     def load(self) -> dict[str, Any]:
-        """Loads the model."""
+        """Load the model."""
         torch.set_num_threads(self.setup.threads)
         if self.setup.variant == "fp32":
             self._model = AutoModelForCausalLM.from_pretrained(
@@ -74,14 +74,14 @@ class HuggingFace(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Continues the prompts as one batch."""
+        """Continue the prompts as one batch."""
         clock = Clock()
         begun = time.perf_counter()
         self._generate(prompts, new_tokens, logits_processor=LogitsProcessorList([clock]))
         return [[each - begun for each in clock.times] for _ in prompts]
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Searches with beams."""
+        """Search with beams."""
         begun = time.perf_counter()
         self._generate([prompt], new_tokens, num_beams=beams)
         return time.perf_counter() - begun

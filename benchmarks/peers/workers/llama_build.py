@@ -50,7 +50,7 @@ def home() -> Path:
 
 
 def build() -> None:
-    """Builds the library and the server from the sources in the package's sdist, once."""
+    """Build the library and the server from the sources in the package's sdist, once."""
     if _binary("llama-server").exists():
         return
     source = _source()
@@ -67,12 +67,12 @@ def library_folder() -> Path:
 
 
 def server_binary() -> Path:
-    """Returns the server."""
+    """Return the server."""
     return _binary("llama-server")
 
 
 def convert(checkpoint: Path, folder: Path, variant: str) -> Path:
-    """Returns the checkpoint in a quantization such as q4_0, which is made unless it is there."""
+    """Return the checkpoint in a quantization such as q4_0, which is made unless it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = folder / f"{variant}.gguf"
     if wanted.exists():
@@ -98,7 +98,7 @@ def _convert(checkpoint: Path, target: Path) -> None:
 
 
 def _with_context(checkpoint: Path, folder: Path) -> Path:
-    """Returns the checkpoint with `n_ctx`, which newer transformers no longer writes."""
+    """Return the checkpoint with `n_ctx`, which newer transformers no longer writes."""
     folder.mkdir(exist_ok=True)
     for path in checkpoint.iterdir():
         link = folder / path.name
@@ -111,7 +111,7 @@ def _with_context(checkpoint: Path, folder: Path) -> Path:
 
 
 def _source() -> Path:
-    """Returns the sources of llama.cpp, unpacked from the sdist of the installed version."""
+    """Return the sources of llama.cpp, unpacked from the sdist of the installed version."""
     release = version(_PACKAGE)
     package = f"{_PACKAGE.replace('-', '_')}-{release}"
     source = home() / package / "vendor" / "llama.cpp"
@@ -132,7 +132,7 @@ def _binary(name: str) -> Path:
 
 
 def _run(*command: str) -> None:
-    """Runs a command; its output goes where the worker's own does."""
+    """Run a command; its output goes where the worker's own does."""
     done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise RuntimeError(f"{Path(command[0]).name} failed with {done.returncode}, see the log")

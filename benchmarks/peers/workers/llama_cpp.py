@@ -20,12 +20,12 @@ class LlamaCpp(Worker):
         self._context: Any = None
 
     def prepare(self) -> None:
-        """Builds the library and converts the checkpoint."""
+        """Build the library and converts the checkpoint."""
         llama_build.build()
         llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
     def load(self) -> dict[str, Any]:
-        """Loads the model."""
+        """Load the model."""
         os.environ["LLAMA_CPP_LIB_PATH"] = str(llama_build.library_folder())
         import llama_cpp  # noqa: PLC0415 - only now is it clear where its library is
 
@@ -54,7 +54,7 @@ class LlamaCpp(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Runs the prompts in batches, then a token of each in every step."""
+        """Run the prompts in batches, then a token of each in every step."""
         api = self._api
         api.llama_memory_clear(api.llama_get_memory(self._context), False)
         arrivals: list[Arrivals] = [[] for _ in prompts]
@@ -74,7 +74,7 @@ class LlamaCpp(Worker):
         return arrivals
 
     def _run(self, parts: list[tuple[int, int, list[int]]]) -> list[int]:
-        """Runs sequences' tokens from a position on; returns the likeliest next one of each."""
+        """Run sequences' tokens from a position on; returns the likeliest next one of each."""
         batch, wanted, filled = self._batch, [], 0
         for sequence, start, tokens in parts:
             for offset, token in enumerate(tokens):
@@ -93,7 +93,7 @@ class LlamaCpp(Worker):
 
 
 def _groups(prompts: list[list[int]]) -> list[list[int]]:
-    """Returns the indices of prompts, as many together as one call takes."""
+    """Return the indices of prompts, as many together as one call takes."""
     groups: list[list[int]] = [[]]
     for index, prompt in enumerate(prompts):
         if sum(len(prompts[other]) for other in groups[-1]) + len(prompt) > _BATCH:

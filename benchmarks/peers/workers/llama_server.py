@@ -26,12 +26,12 @@ class LlamaServer(Worker):
         self._port = 0
 
     def prepare(self) -> None:
-        """Builds the server and converts the checkpoint."""
+        """Build the server and converts the checkpoint."""
         llama_build.build()
         llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
     def load(self) -> dict[str, Any]:
-        """Starts the server."""
+        """Start the server."""
         if self._server:
             self._server.stop()
         setup = self.setup
@@ -60,7 +60,7 @@ class LlamaServer(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Sends all requests at once."""
+        """Send all requests at once."""
         body = {**_GREEDY, "n_predict": new_tokens, "ignore_eos": True}
         with ThreadPoolExecutor(len(prompts)) as threads:
             begun = time.perf_counter()
@@ -68,7 +68,7 @@ class LlamaServer(Worker):
             return list(threads.map(lambda each: self._arrivals(each, begun), bodies))
 
     def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Asks for JSON; what the slot knows of the prompt is reused."""
+        """Ask for JSON; what the slot knows of the prompt is reused."""
         body = {**_GREEDY, "prompt": prompt, "n_predict": most, "json_schema": schema}
         begun = time.perf_counter()
         events = list(self._events({**body, "cache_prompt": True}))
@@ -81,7 +81,7 @@ class LlamaServer(Worker):
         }
 
     def memory(self) -> int:
-        """Returns the server's resident bytes."""
+        """Return the server's resident bytes."""
         if self._server is None:
             raise RuntimeError("not loaded")
         return self._server.resident()
@@ -94,7 +94,7 @@ class LlamaServer(Worker):
         return arrivals
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields the events of a streamed completion."""
+        """Yield the events of a streamed completion."""
         connection = http.client.HTTPConnection(_HOST, self._port, timeout=_SECONDS)
         text = json.dumps({**body, "stream": True, "return_tokens": True})
         connection.request("POST", "/completion", text, {"Content-Type": "application/json"})

@@ -47,31 +47,31 @@ class Worker:
         self.setup = setup
 
     def prepare(self) -> None:
-        """Converts the checkpoint, unless that was done before."""
+        """Convert the checkpoint, unless that was done before."""
 
     def load(self) -> dict[str, Any]:
-        """Loads the model, anew if it was loaded; returns versions and sizes."""
+        """Load the model, anew if it was loaded; returns versions and sizes."""
         raise NotImplementedError
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Continues prompts, all at once, greedily and not ended early."""
+        """Continue prompts, all at once, greedily and not ended early."""
         raise NotImplementedError
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Searches with beams; returns seconds."""
+        """Search with beams; returns seconds."""
         raise NotImplementedError
 
     def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Answers under a JSON schema; returns seconds, tokens and text."""
+        """Answer under a JSON schema; returns seconds, tokens and text."""
         raise NotImplementedError
 
     def memory(self) -> int:
-        """Returns the resident bytes of the engine's process."""
+        """Return the resident bytes of the engine's process."""
         raise NotImplementedError
 
 
 def answer(make: Callable[[Setup], Worker]) -> None:
-    """Makes a worker of the setup in the arguments and does what the lines say, until they end."""
+    """Make a worker of the setup in the arguments and does what the lines say, until they end."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     given: dict[str, Any] = json.loads(sys.argv[1])

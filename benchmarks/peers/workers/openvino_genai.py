@@ -27,7 +27,7 @@ class OpenVino(Worker):
         self._numbers = itertools.count()
 
     def prepare(self) -> None:
-        """Converts the checkpoint with optimum-intel."""
+        """Convert the checkpoint with optimum-intel."""
         target = self._model
         if target.exists():
             return
@@ -41,7 +41,7 @@ class OpenVino(Worker):
         draft.rename(target)
 
     def load(self) -> dict[str, Any]:
-        """Loads the model."""
+        """Load the model."""
         import openvino_genai  # noqa: PLC0415 - the converter need not load it
 
         self._api: Any = openvino_genai
@@ -63,7 +63,7 @@ class OpenVino(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Adds all requests, then steps until they have ended."""
+        """Add all requests, then steps until they have ended."""
         arrivals: list[Arrivals] = [[] for _ in prompts]
         config = self._config(new_tokens)
         begun = time.perf_counter()
@@ -78,7 +78,7 @@ class OpenVino(Worker):
         return arrivals
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Searches with beams."""
+        """Search with beams."""
         config = self._config(new_tokens)
         config.num_beams = beams
         begun = time.perf_counter()
@@ -86,7 +86,7 @@ class OpenVino(Worker):
         return time.perf_counter() - begun
 
     def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Asks for JSON, as a regular expression; the cache of prefixes is on."""
+        """Ask for JSON, as a regular expression; the cache of prefixes is on."""
         config = self._config(most)
         config.ignore_eos = False
         config.min_new_tokens = 0
@@ -116,7 +116,7 @@ class OpenVino(Worker):
         return self._pipeline.add_request(next(self._numbers), ids, config)
 
     def _drain(self, prompt: list[int], config: Any) -> list[int]:
-        """Runs one request to its end; returns the tokens of its best sequence."""
+        """Run one request to its end; returns the tokens of its best sequence."""
         handle = self._add(prompt, config)
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()

@@ -49,7 +49,7 @@ class Protection:
     ] = False
 
     def security(self) -> "Security":
-        """Returns what the client takes.
+        """Return what the client takes.
 
         Raises:
             CommandError: The options do not go together.
@@ -68,7 +68,7 @@ class Protection:
 
 
 def takes_protection(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of `Protection`, which it gets as `protection`."""
+    """Give a command the options of `Protection`, which it gets as `protection`."""
     hints = get_type_hints(Protection, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
     options = [

@@ -58,7 +58,7 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line; every error is one line on stderr."""
+    """Run the command line; every error is one line on stderr."""
     # Else gRPC writes lines of its own there, such as one for each handshake that fails.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _end_usage(error: Any) -> NoReturn:
-    """Ends after wrong arguments; after none, the help has been shown already."""
+    """End after wrong arguments; after none, the help has been shown already."""
     if not error.format_message():
         sys.exit(Exit.BAD_INPUT)
     command = error.ctx.command_path if error.ctx else "gpt2flow"

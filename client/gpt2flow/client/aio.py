@@ -65,7 +65,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; calls under way are cancelled."""
+        """End the connection; calls under way are cancelled."""
         await self._channel.close()
 
     async def generate(
@@ -77,7 +77,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the deadline that the server sees
         request_id: str | None = None,
     ) -> results.Generation:
-        """Continues one prompt."""
+        """Continue one prompt."""
         [generation] = await self.generate_many(
             [prompt], options, model=model, timeout=timeout, request_id=request_id
         )
@@ -92,7 +92,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> list[results.Generation]:
-        """Continues several prompts with the same options, in their order."""
+        """Continue several prompts with the same options, in their order."""
         call = self._calls.begin(timeout, request_id)
         request = requests.generate_request(prompts, options, model)
         return results.generations(await self._unary(self._stub.Generate, request, call), call.id)
@@ -106,7 +106,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> AsyncGenerator[results.Delta | results.Generation, None]:
-        """Yields text as it is decoded, and the whole generation as the last item.
+        """Yield text as it is decoded, and the whole generation as the last item.
 
         Closing the iterator cancels the call.
         """
@@ -135,7 +135,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> results.Scores:
-        """Tells how likely each continuation of the prompt is, without decoding."""
+        """Tell how likely each continuation of the prompt is, without decoding."""
         call = self._calls.begin(timeout, request_id)
         request = requests.score_request(prompt, continuations, model)
         return results.scores(await self._unary(self._stub.Score, request, call), call.id)
@@ -148,7 +148,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> list[results.Token]:
-        """Encodes text."""
+        """Encode text."""
         call = self._calls.begin(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
         answer = await self._unary(self._stub.Tokenize, request, call)
@@ -162,7 +162,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> str:
-        """Decodes token ids."""
+        """Decode token ids."""
         call = self._calls.begin(timeout, request_id)
         request = requests.detokenize_request(tokens, model)
         return (await self._unary(self._stub.Detokenize, request, call)).text
@@ -185,7 +185,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> results.Model:
-        """Describes one model; no name is the server's first."""
+        """Describe one model; no name is the server's first."""
         call = self._calls.begin(timeout, request_id)
         request = pb.GetModelRequest(model=name)
         return results.model((await self._unary(self._stub.GetModel, request, call)).model)

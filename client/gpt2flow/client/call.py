@@ -40,11 +40,11 @@ class Calls:
     token: TokenSource | None
 
     def __post_init__(self) -> None:
-        """Raises SettingsError when the timeout is no time."""
+        """Raise SettingsError when the timeout is no time."""
         _check_timeout(self.timeout)
 
     def begin(self, timeout: float | None, request_id: str | None) -> "Call":
-        """Starts the time of a call.
+        """Start the time of a call.
 
         Raises:
             SettingsError: The id cannot travel in metadata, or the timeout is no time.
@@ -60,7 +60,7 @@ def _check_timeout(seconds: float) -> None:
 
 
 def bearer(security: Security) -> tuple[tuple[str, str], ...]:
-    """Returns the metadata of one call that is made without a client.
+    """Return the metadata of one call that is made without a client.
 
     Raises:
         SettingsError: The token is not usable.
@@ -84,7 +84,7 @@ class Call:
         return {"timeout": self._attempts.remaining(), "metadata": metadata}
 
     def pause_after(self, error: grpc.RpcError, *, answered: bool = False) -> float:
-        """Returns the seconds to wait before the next attempt.
+        """Return the seconds to wait before the next attempt.
 
         Args:
             error: What ended the last one.

@@ -24,7 +24,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 def open_channel(
     address: str, security: Security, keepalive: Keepalive = Keepalive()
 ) -> grpc.Channel:
-    """Returns a channel for ordinary code.
+    """Return a channel for ordinary code.
 
     Raises:
         SettingsError: A file cannot be read, or the token would leave in plain text.
@@ -38,7 +38,7 @@ def open_channel(
 def open_async_channel(
     address: str, security: Security, keepalive: Keepalive = Keepalive()
 ) -> grpc.aio.Channel:
-    """Returns a channel for asyncio; errors are those of `open_channel`."""
+    """Return a channel for asyncio; errors are those of `open_channel`."""
     credentials, options = _prepared(address, security, keepalive)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
@@ -48,7 +48,7 @@ def open_async_channel(
 def _prepared(
     address: str, security: Security, keepalive: Keepalive
 ) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, int | str]]]:
-    """Returns credentials, None for plain text, and options."""
+    """Return credentials, None for plain text, and options."""
     timeout_ms = int(keepalive.timeout * 1000)
     options = [
         *_OPTIONS,

@@ -79,7 +79,7 @@ class ServerError(ClientError):
 def client_error(
     error: grpc.RpcError | grpc.aio.AioRpcError, address: str, request_id: str
 ) -> ClientError:
-    """Makes the typed error of a failed call to `address`."""
+    """Make the typed error of a failed call to `address`."""
     # Every error of a call that grpcio raises is a Call too; its stubs do not say so.
     call: grpc.Call = error  # type: ignore[assignment]
     failure = _typed(call, address)

@@ -23,7 +23,7 @@ class Keepalive:
     timeout: float = 20.0
 
     def __post_init__(self) -> None:
-        """Raises SettingsError when a value is out of its range."""
+        """Raise SettingsError when a value is out of its range."""
         for name, value in (("seconds", self.seconds), ("timeout", self.timeout)):
             if not _SHORTEST <= value <= _LONGEST:
                 raise SettingsError(

@@ -162,7 +162,7 @@ class Model:
 
 
 def generations(answer: pb.GenerateResponse, request_id: str) -> list[Generation]:
-    """Reads the answer to several prompts."""
+    """Read the answer to several prompts."""
     return [_generation(r, answer.model, answer.fingerprint, request_id) for r in answer.results]
 
 
@@ -175,7 +175,7 @@ class Stream:
         self.begun = False
 
     def item(self, message: pb.GenerateStreamResponse) -> Delta | Generation:
-        """Reads the next message; the last one is the whole generation."""
+        """Read the next message; the last one is the whole generation."""
         self.begun = True
         if message.HasField("delta"):
             delta = _delta(message.delta)
@@ -198,7 +198,7 @@ class Stream:
 
 
 def scores(answer: pb.ScoreResponse, request_id: str) -> Scores:
-    """Reads the answer to a request for scores."""
+    """Read the answer to a request for scores."""
     return Scores(
         scores=tuple(
             ContinuationScore(
@@ -218,12 +218,12 @@ def scores(answer: pb.ScoreResponse, request_id: str) -> Scores:
 
 
 def token(message: pb.Token) -> Token:
-    """Reads one token."""
+    """Read one token."""
     return Token(message.id, message.piece, message.start, message.end)
 
 
 def model(message: pb.Model) -> Model:
-    """Reads one model."""
+    """Read one model."""
     return Model(
         name=message.name,
         fingerprint=message.fingerprint,

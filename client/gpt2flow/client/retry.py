@@ -33,7 +33,7 @@ class Retry:
     max_delay: float = 5.0
 
     def __post_init__(self) -> None:
-        """Raises SettingsError when a value is out of its range."""
+        """Raise SettingsError when a value is out of its range."""
         if self.attempts < 1:
             raise SettingsError(f"attempts is {self.attempts}, must be at least 1")
         if not 0 < self.first_delay <= self.max_delay < float("inf"):

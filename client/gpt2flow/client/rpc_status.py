@@ -65,7 +65,7 @@ def _message_classes() -> dict[str, type[Any]]:
 
 
 def details(status_bytes: bytes) -> tuple[list[tuple[str, str]], float | None]:
-    """Returns the (field, description) violations and the retry delay in seconds."""
+    """Return the (field, description) violations and the retry delay in seconds."""
     classes = _message_classes()
     violations: list[tuple[str, str]] = []
     delay = None

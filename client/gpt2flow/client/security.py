@@ -25,7 +25,7 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises SettingsError for half a pair."""
+        """Raise SettingsError for half a pair."""
         if (self.certificate is None) != (self.key is None):
             given, lacking = ("key", "certificate") if self.key else ("certificate", "key")
             raise SettingsError(f"{given} is given without {lacking}; mTLS needs both")

@@ -64,7 +64,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; calls under way are cancelled."""
+        """End the connection; calls under way are cancelled."""
         self._channel.close()
 
     def generate(
@@ -76,7 +76,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Generation:
-        """Continues one prompt."""
+        """Continue one prompt."""
         [generation] = self.generate_many(
             [prompt], options, model=model, timeout=timeout, request_id=request_id
         )
@@ -91,7 +91,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> list[results.Generation]:
-        """Continues several prompts with the same options, in their order."""
+        """Continue several prompts with the same options, in their order."""
         call = self._calls.begin(timeout, request_id)
         request = requests.generate_request(prompts, options, model)
         return results.generations(self._unary(self._stub.Generate, request, call), call.id)
@@ -105,7 +105,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Generator[results.Delta | results.Generation, None, None]:
-        """Yields text as it is decoded, and the whole generation as the last item.
+        """Yield text as it is decoded, and the whole generation as the last item.
 
         Closing the iterator cancels the call.
         """
@@ -134,7 +134,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Scores:
-        """Tells how likely each continuation of the prompt is, without decoding."""
+        """Tell how likely each continuation of the prompt is, without decoding."""
         call = self._calls.begin(timeout, request_id)
         request = requests.score_request(prompt, continuations, model)
         return results.scores(self._unary(self._stub.Score, request, call), call.id)
@@ -147,7 +147,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> list[results.Token]:
-        """Encodes text."""
+        """Encode text."""
         call = self._calls.begin(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
         return [results.token(t) for t in self._unary(self._stub.Tokenize, request, call).tokens]
@@ -160,7 +160,7 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> str:
-        """Decodes token ids."""
+        """Decode token ids."""
         call = self._calls.begin(timeout, request_id)
         request = requests.detokenize_request(tokens, model)
         return self._unary(self._stub.Detokenize, request, call).text
@@ -176,7 +176,7 @@ class Client:
     def model(
         self, name: str = "", *, timeout: float | None = None, request_id: str | None = None
     ) -> results.Model:
-        """Describes one model; no name is the server's first."""
+        """Describe one model; no name is the server's first."""
         call = self._calls.begin(timeout, request_id)
         request = pb.GetModelRequest(model=name)
         return results.model(self._unary(self._stub.GetModel, request, call).model)

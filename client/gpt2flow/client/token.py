@@ -31,7 +31,7 @@ class TokenSource:
             self._token = _checked(token, "token")
 
     def current(self) -> str:
-        """Returns the token; of a file that has become unusable, the last one that was good.
+        """Return the token; of a file that has become unusable, the last one that was good.
 
         It is for the server to say when that one is not good any more.
         """
@@ -56,7 +56,7 @@ def _version(status: os.stat_result) -> _Version:
 
 
 def _checked(token: str, what: str) -> str:
-    """Returns a token that can travel in metadata; the text of a bad one is not shown."""
+    """Return a token that can travel in metadata; the text of a bad one is not shown."""
     if not token:
         raise SettingsError(f"{what} is empty")
     if not (token.isascii() and token.isprintable()) or " " in token:

@@ -52,12 +52,12 @@ class QualityGateError(ExportError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the first line of what a library said, or the kind of error if it said nothing."""
+    """Return the first line of what a library said, or the kind of error if it said nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def shortened(value: object) -> str:
-    """Returns how Python writes a value, cut where it would fill the line."""
+    """Return how Python writes a value, cut where it would fill the line."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -37,7 +37,7 @@ def describe_recipe(
     kept: frozenset[str],
     calibration: str | None,
 ) -> Recipe:
-    """Returns how weights and cache of a serving graph are stored."""
+    """Return how weights and cache of a serving graph are stored."""
     return Recipe(
         profile=profile,
         kv_cache=recipe.kv_cache,
@@ -57,14 +57,14 @@ def describe_recipe(
 
 
 def describe_reference(recipe: ProfileRecipe) -> Recipe:
-    """Returns how weights and cache of Optimum's graph are stored."""
+    """Return how weights and cache of Optimum's graph are stored."""
     return Recipe(profile=Profile.REFERENCE, kv_cache=KvCache.FP32, default_bits=recipe.body.bits)
 
 
 def describe_bundle(
     directory: Path, source: Checkpoint, recipe: Recipe, quality: Quality | None
 ) -> Manifest:
-    """Returns the manifest of all the files that are in a directory."""
+    """Return the manifest of all the files that are in a directory."""
     architecture = source.architecture
     return Manifest(
         created_by={tool: version(tool) for tool in _TOOLS},

@@ -33,7 +33,7 @@ class Inspection:
     operators: dict[str, int] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns all of it in types that JSON has."""
+        """Return all of it in types that JSON has."""
         return {
             "directory": str(self.directory),
             "fingerprint": self.fingerprint,
@@ -45,7 +45,7 @@ class Inspection:
 
 
 def inspect_bundle(directory: Path) -> Inspection:
-    """Reads a bundle and verifies the hash of every file.
+    """Read a bundle and verifies the hash of every file.
 
     Raises:
         BundleError: It is missing, damaged or of another format; the message names the file.
@@ -78,7 +78,7 @@ def _operators(model: Path) -> dict[str, int] | None:
 
 
 def _operators_in(graph: Any) -> Iterator[str]:
-    """Yields the operators of a graph and of the branches in it."""
+    """Yield the operators of a graph and of the branches in it."""
     for node in graph.node:
         yield node.op_type
         for attribute in node.attribute:

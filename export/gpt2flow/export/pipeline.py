@@ -46,7 +46,7 @@ def export_bundle(
     force: bool = False,
     progress: Report | None = None,
 ) -> Manifest:
-    """Exports a checkpoint to a bundle, which appears whole or not at all.
+    """Export a checkpoint to a bundle, which appears whole or not at all.
 
     Args:
         checkpoint: Directory of a GPT-2 in Hugging Face's format.
@@ -117,7 +117,7 @@ class _Export:
     force: bool
 
     def run(self) -> Manifest:
-        """Writes all files of the bundle; the manifest comes last."""
+        """Write all files of the bundle; the manifest comes last."""
         if self.profile is Profile.REFERENCE:
             self._export_reference(self.directory)
             recipe = describe_reference(self.recipe)
@@ -168,7 +168,7 @@ class _Export:
         return describe_recipe(self.profile, self.recipe, facts, plan.kept, text)
 
     def _quality(self, reference: Path, served: Path | None) -> Quality | None:
-        """Returns the figures of the bundle, none if there is no text to measure on."""
+        """Return the figures of the bundle, none if there is no text to measure on."""
         text = self.texts.evaluation
         if text is None:
             return None
@@ -188,4 +188,4 @@ class _Export:
 
 
 def _report_nothing(_stage: str, _done: int, _total: int) -> None:
-    """Stands in where nobody wants to know."""
+    """Stand in where nobody wants to know."""

@@ -15,7 +15,7 @@ class _Choice(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Returns the member of a name.
+        """Return the member of a name.
 
         Raises:
             InputError: There is none; the message names those that there are.
@@ -116,7 +116,7 @@ class ProfileRecipe:
         kept_share: float | None = None,
         second_copy: bool = True,
     ) -> "ProfileRecipe":
-        """Returns the recipe with what is not None changed.
+        """Return the recipe with what is not None changed.
 
         Raises:
             InputError: The profile has no such choice, or the value is out of range.
@@ -138,7 +138,7 @@ class ProfileRecipe:
 
 
 def _with_one_copy(recipe: ProfileRecipe) -> ProfileRecipe:
-    """Returns the recipe of a graph that has one kind of matrices for any number of rows."""
+    """Return the recipe of a graph that has one kind of matrices for any number of rows."""
     if not recipe.quantized:
         raise InputError("second copy: the profile has none that could be left out")
     if recipe.body.bits == COLUMNS.bits:
@@ -163,7 +163,7 @@ def _in_blocks(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
 
 
 def fitting(wanted: Storage, inputs: int) -> Storage:
-    """Returns how a matrix of that many inputs is stored where a storage is wanted.
+    """Return how a matrix of that many inputs is stored where a storage is wanted.
 
     Where the block does not divide the inputs, a shorter one is taken; where none does, 8 bits
     in columns, which take any width.

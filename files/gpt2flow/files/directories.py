@@ -29,7 +29,7 @@ class TargetError(Exception):
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """Gives a directory to write to; it becomes the target when the block ends well.
+    """Give a directory to write to; it becomes the target when the block ends well.
 
     Everything is written beside the target, so that the last step is one rename. A process that
     is killed leaves at most a hidden directory, whose name ends with `.partial`; the next one
@@ -63,7 +63,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
-    """Makes the directories above a target; those that are empty in the end go again."""
+    """Make the directories above a target; those that are empty in the end go again."""
     missing = [parent for parent in target.parents if not os.path.lexists(parent)]
     try:
         with _refused(target):
@@ -77,7 +77,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 def _staging(target: Path) -> tuple[Path, int]:
-    """Makes a directory beside the target; returns it, and what holds it until it is closed."""
+    """Make a directory beside the target; returns it, and what holds it until it is closed."""
     with _refused(target):
         while True:
             made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_SUFFIX, dir=target.parent)
@@ -87,7 +87,7 @@ def _staging(target: Path) -> tuple[Path, int]:
 
 
 def _sweep(target: Path) -> None:
-    """Removes what killed processes have left beside the target."""
+    """Remove what killed processes have left beside the target."""
     # What `tempfile` puts between the two has eight characters of these.
     left = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
     # Nobody has to be able to list a directory in order to write to it.
@@ -99,7 +99,7 @@ def _sweep(target: Path) -> None:
 
 @contextmanager
 def _refused(target: Path) -> Iterator[None]:
-    """Says of a place where nothing can be made that the target was not well chosen."""
+    """Say of a place where nothing can be made that the target was not well chosen."""
     try:
         yield
     except OSError as error:
@@ -122,7 +122,7 @@ def _rename(directory: Path, target: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Brings everything in a directory, and itself, to the disk."""
+    """Bring everything in a directory, and itself, to the disk."""
     for path in directory.rglob("*"):
         _sync_one(path)
     _sync_one(directory)
@@ -137,7 +137,7 @@ def _sync_one(path: Path) -> None:
 
 
 def hold(directory: Path) -> int | None:
-    """Locks a directory that this process has just made.
+    """Lock a directory that this process has just made.
 
     Returns:
         A descriptor; the directory is held until it is closed. None if another process took the
@@ -158,7 +158,7 @@ def hold(directory: Path) -> int | None:
 
 
 def remove_unless_held(directory: Path) -> None:
-    """Removes a directory with all that is in it, if no living process holds it."""
+    """Remove a directory with all that is in it, if no living process holds it."""
     with suppress(OSError):
         descriptor = os.open(directory, _OPEN)
         try:

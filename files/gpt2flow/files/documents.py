@@ -10,7 +10,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_json(path: Path, error: type[Exception]) -> Any:
-    """Returns what a file holds.
+    """Return what a file holds.
 
     Raises:
         error: It cannot be read, or holds no JSON; the message names it.
@@ -24,7 +24,7 @@ def read_json(path: Path, error: type[Exception]) -> Any:
 
 
 def read_object(path: Path, error: type[Exception]) -> dict[str, Any]:
-    """Returns the object that a file holds, an empty one if there is no such file.
+    """Return the object that a file holds, an empty one if there is no such file.
 
     Raises:
         error: It cannot be read, or holds something else; the message names it.
@@ -38,7 +38,7 @@ def read_object(path: Path, error: type[Exception]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model:
-    """Reads a YAML file.
+    """Read a YAML file.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model
 
 
 def first_violation(error: ValidationError) -> str:
-    """Says in one line which field is wrong, and its value."""
+    """Say in one line which field is wrong, and its value."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "(all)"
     return f"field {name}: {first['msg']}, not {first['input']!r:.80}"

@@ -62,7 +62,7 @@ class Server:
         }
 
     async def start(self) -> int:
-        """Opens the port, loads the models, and runs each of them once.
+        """Open the port, loads the models, and runs each of them once.
 
         Until the models are loaded, health says NOT_SERVING and requests end with UNAVAILABLE.
 
@@ -98,19 +98,19 @@ class Server:
         return port
 
     async def stop(self) -> None:
-        """Refuses new requests, lets running ones end within the drain time, and closes."""
+        """Refuse new requests, lets running ones end within the drain time, and closes."""
         await self.drain()
         await self.close()
 
     async def drain(self) -> None:
-        """Refuses new requests, and lets running ones end within the drain time."""
+        """Refuse new requests, and lets running ones end within the drain time."""
         self.registry.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):
                 await self.registry.finished()
 
     async def close(self) -> None:
-        """Ends requests that still run with UNAVAILABLE, and closes."""
+        """End requests that still run with UNAVAILABLE, and closes."""
         await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
         if self._endpoint is not None:
@@ -161,7 +161,7 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
 def _bind(
     server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
 ) -> int:
-    """Opens the port and returns it."""
+    """Open the port and returns it."""
     try:
         # gRPC would say why it cannot bind on standard error only, and at length.
         family, kind, _, _, address = socket.getaddrinfo(
@@ -183,7 +183,7 @@ def serve(
     on_ready: Callable[[int], None] | None = None,
     source: ConfigSource | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second one ends it at once.
+    """Serve until SIGTERM or SIGINT, then drains; a second one ends it at once.
 
     SIGHUP has the settings and the bundles read again, and so has a change of the settings' file.
 
@@ -249,7 +249,7 @@ async def _serve(
 
 
 async def _unless(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
-    """Waits for a task, or for the event, which cancels it; returns whether the task ended."""
+    """Wait for a task, or for the event, which cancels it; returns whether the task ended."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     ended = task.done()

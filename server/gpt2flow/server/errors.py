@@ -59,7 +59,7 @@ class InvalidRequestError(ServerError):
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidRequestError":
-        """Returns the error of a single bad field."""
+        """Return the error of a single bad field."""
         return cls([FieldViolation(field, description)])
 
 
@@ -73,15 +73,15 @@ class Violations:
         self._found: list[FieldViolation] = []
 
     def add(self, field: str, description: str) -> None:
-        """Notes a bad field."""
+        """Note a bad field."""
         self._found.append(FieldViolation(field, description))
 
     def extend(self, found: Iterable[FieldViolation]) -> None:
-        """Notes bad fields."""
+        """Note bad fields."""
         self._found += found
 
     def raise_if_any(self) -> None:
-        """Raises InvalidRequestError when anything was found."""
+        """Raise InvalidRequestError when anything was found."""
         if self._found:
             raise InvalidRequestError(self._found)
 

@@ -42,7 +42,7 @@ class RequestLimits:
     grammar_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a limit lets nothing pass, or is absurd."""
+        """Raise ConfigError when a limit lets nothing pass, or is absurd."""
         for each in fields(self):
             value = getattr(self, each.name)
             low, high = (0.01, 3600) if each.name == "grammar_seconds" else (1, 2**31 - 1)

@@ -132,7 +132,7 @@ class GenerationParams:
 
 
 def validate(params: GenerationParams, limits: Limits) -> None:
-    """Checks the options of a request.
+    """Check the options of a request.
 
     Raises:
         InvalidRequestError: Names every field that is out of its range.
@@ -152,7 +152,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
 def resolve_max_new_tokens(
     prompt_tokens: int, stopping: StoppingParams, limits: Limits, *, at_least: bool = False
 ) -> int:
-    """Returns how many tokens a candidate may get after a prompt of this length, or at least this.
+    """Return how many tokens a candidate may get after a prompt of this length, or at least this.
 
     Raises:
         InvalidRequestError: The context cannot hold prompt and new tokens.
@@ -251,7 +251,7 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
 
 
 def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
-    """Returns what is wrong with a constraint before its source is read."""
+    """Return what is wrong with a constraint before its source is read."""
     if p is None:
         return
     name = f"options.constraint.{p.kind.value}"
@@ -294,7 +294,7 @@ def _priority(priority: int) -> Iterator[FieldViolation]:
 
 
 def at_most(name: str, count: int, limit: int, unit: str = "entries") -> Iterator[FieldViolation]:
-    """Returns what is wrong with the size of a field, if anything is."""
+    """Return what is wrong with the size of a field, if anything is."""
     if count > limit:
         yield FieldViolation(name, f"has {count} {unit}, must have at most {limit}")
 

@@ -30,7 +30,7 @@ class Tokenizer:
     """
 
     def __init__(self, content: bytes) -> None:
-        """Reads the content of a `tokenizer.json`.
+        """Read the content of a `tokenizer.json`.
 
         Raises:
             ValueError: It is not a byte-level tokenizer, or cannot be read.
@@ -51,7 +51,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Reads a `tokenizer.json`; raises as the constructor does."""
+        """Read a `tokenizer.json`; raises as the constructor does."""
         return cls(path.read_bytes())
 
     @property
@@ -65,33 +65,33 @@ class Tokenizer:
         return self._pieces
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text; special tokens written out in it are recognised."""
+        """Return the ids of a text; special tokens written out in it are recognised."""
         # A batch of one: for a single text, the library holds on to the interpreter.
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
 
     def encode_short(self, text: str) -> list[int]:
-        """Does as `encode`; a short text is done before it could get the interpreter back."""
+        """Do as `encode`; a short text is done before it could get the interpreter back."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def least_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has at least, by its size; 0 where that says nothing."""
+        """Return how many tokens a text has at least, by its size; 0 where that says nothing."""
         if self._longest is None:
             return 0
         return -(-len(text.encode()) // self._longest)
 
     def piece(self, token_id: int) -> bytes:
-        """Returns the bytes of one token; none for an id that the vocabulary leaves unused."""
+        """Return the bytes of one token; none for an id that the vocabulary leaves unused."""
         return self._pieces[token_id] if token_id < len(self._pieces) else b""
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Returns the text of tokens; bytes that are no UTF-8 appear as U+FFFD."""
+        """Return the text of tokens; bytes that are no UTF-8 appear as U+FFFD."""
         return b"".join(map(self.piece, token_ids)).decode("utf-8", errors="replace")
 
     def tokenize(self, text: str) -> list[Token]:
-        """Returns the tokens of a text with their places."""
+        """Return the tokens of a text with their places."""
         [encoding] = self._tokenizer.encode_batch([text], add_special_tokens=False)
         pieces = [self.piece(token_id) for token_id in encoding.ids]
         if b"".join(pieces) == text.encode():
@@ -108,7 +108,7 @@ class Tokenizer:
         ]
 
     def _keeps_all_bytes(self, added: Mapping[int, AddedToken]) -> bool:
-        """Returns whether each byte of a text is in a token: nothing is changed or left out."""
+        """Return whether each byte of a text is in a token: nothing is changed or left out."""
         return (
             self._tokenizer.normalizer is None
             and not any(token.lstrip or token.rstrip for token in added.values())
@@ -134,7 +134,7 @@ class TextStream:
         self.stop_string = ""
 
     def push(self, piece: bytes, *, check_stops: bool = True) -> str:
-        """Appends bytes; returns the text that is settled by them.
+        """Append bytes; returns the text that is settled by them.
 
         When a stop string is complete, `stop_string` names it, and the text up
         to it is all that there ever will be.
@@ -152,13 +152,13 @@ class TextStream:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """Returns what was held back, when the sequence ends without a stop string."""
+        """Return what was held back, when the sequence ends without a stop string."""
         if self.stop_string:
             return ""
         return self._held + self._decoder.decode(b"", final=True)
 
     def fork(self) -> "TextStream":
-        """Returns a stream in the same state that goes its own way."""
+        """Return a stream in the same state that goes its own way."""
         twin = TextStream(self._stop_strings)
         twin._decoder.setstate(self._decoder.getstate())
         twin._held = self._held
@@ -167,7 +167,7 @@ class TextStream:
 
 
 def _first_stop(text: str, stop_strings: Sequence[str]) -> tuple[int, str] | None:
-    """Finds where the first stop string starts; of those that start there, the longest."""
+    """Find where the first stop string starts; of those that start there, the longest."""
     found = [(at, -len(stop), stop) for stop in stop_strings if (at := text.find(stop)) >= 0]
     if not found:
         return None
@@ -176,7 +176,7 @@ def _first_stop(text: str, stop_strings: Sequence[str]) -> tuple[int, str] | Non
 
 
 def _longest_start(text: str, stop_strings: Sequence[str]) -> int:
-    """Returns how many characters at the end of the text may be the start of a stop string."""
+    """Return how many characters at the end of the text may be the start of a stop string."""
     return max(
         next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
         for stop in stop_strings
@@ -191,7 +191,7 @@ def _consecutive(ids: Sequence[int], pieces: Sequence[bytes]) -> Iterable[Token]
 
 
 def _pieces(tokenizer: HfTokenizer, added: Mapping[int, AddedToken]) -> list[bytes]:
-    """Returns the bytes of every token, by id."""
+    """Return the bytes of every token, by id."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     byte_of = _byte_of_character()
     pieces = [b""] * (max(vocabulary.values()) + 1)
@@ -206,7 +206,7 @@ def _pieces(tokenizer: HfTokenizer, added: Mapping[int, AddedToken]) -> list[byt
 
 
 def _splits_only(pre_tokenizer: Mapping[str, Any]) -> bool:
-    """Returns whether a text is made bytes and split, with nothing taken away from it."""
+    """Return whether a text is made bytes and split, with nothing taken away from it."""
     match pre_tokenizer:
         case {"type": "ByteLevel"}:
             return True
@@ -219,7 +219,7 @@ def _splits_only(pre_tokenizer: Mapping[str, Any]) -> bool:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Returns GPT-2's code of bytes as printable characters.
+    """Return GPT-2's code of bytes as printable characters.
 
     Printable ones stand for themselves, the others, in order, for the characters from U+0100 on.
     """

@@ -99,7 +99,7 @@ class _RunsCode:
 
 
 def _save_instead(content: object) -> Callable[[Path], None]:
-    """Writes a `.bin` with something else in it."""
+    """Write a `.bin` with something else in it."""
     return lambda directory: replace_weights(
         directory, lambda _tensors: torch.save(content, directory / BIN)
     )

@@ -257,7 +257,7 @@ def test_a_graph_that_is_fast_for_any_rows_has_one_kind_of_layers(
 
 
 def in_chunks(served: ServedModel, size: int) -> FloatArray:
-    """Returns the logits after each of the tokens, so many of which are run at once."""
+    """Return the logits after each of the tokens, so many of which are run at once."""
     starts = range(0, len(TOKENS), size)
     chunks: list[TokenArray] = [TOKENS[start : start + size] for start in starts]
     return np.concatenate(
@@ -277,7 +277,7 @@ def all_nodes(graph: Any) -> Iterator[Any]:
 
 
 def tell_hidden(graph: Graph) -> None:
-    """Makes what goes into the head an output of its own."""
+    """Make what goes into the head an output of its own."""
     model = onnx.load(graph.path, load_external_data=False)
     width = graph.architecture.hidden_size
     model.graph.output.append(tensor_info("hidden", np.float32, ["rows", width]))
@@ -294,7 +294,7 @@ def leave_activations_alone(path: Path) -> None:
 
 
 def untied(model: Any) -> Any:
-    """Returns the model with a head of its own, which has the weights that it shared."""
+    """Return the model with a head of its own, which has the weights that it shared."""
     copy = type(model)(
         type(model.config)(**model.config.to_dict() | {"tie_word_embeddings": False})
     )
@@ -304,7 +304,7 @@ def untied(model: Any) -> Any:
 
 
 def round_weights(model: Any, architecture: Architecture, recipe: ProfileRecipe | None) -> None:
-    """Replaces every matrix by what its numbers stand for; without a recipe, those of columns.
+    """Replace every matrix by what its numbers stand for; without a recipe, those of columns.
 
     Rows that only padding adds are zero, so the blocks of a padded matrix begin anew at each head.
     """

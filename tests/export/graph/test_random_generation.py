@@ -116,7 +116,7 @@ def test_tokens_equal_transformers(
 
 
 def end_of_text(model: RandomModel, prompt: list[int], request: Generation, at: int) -> int:
-    """Returns a token of what comes where no token ends it, or one that may never come."""
+    """Return a token of what comes where no token ends it, or one that may never come."""
     rows = transformers_tokens(model, prompt, request, eos=model.config.vocab_size)
     tokens = [token for row in rows for token in row]
     return tokens[at] if at < len(tokens) else at % model.config.vocab_size
@@ -129,7 +129,7 @@ def engine_tokens(
     chunk: int,
     eos: int,
 ) -> list[list[list[int]]]:
-    """Returns what the engine makes of all prompts, best first."""
+    """Return what the engine makes of all prompts, best first."""
     config, tokenizer = model.config, Tokenizer(model.tokenizer_json.encode())
     cache = SlotCache(SLOTS, config.n_positions)
     engine = Engine(model.runner, cache, Scheduler(cache, chunk))
@@ -167,7 +167,7 @@ def transformers_tokens(
     eos: int,
     processors: Sequence[LogitsProcessor] = (),
 ) -> list[list[int]]:
-    """Returns what transformers makes of a prompt, best first."""
+    """Return what transformers makes of a prompt, best first."""
     beams = (
         {}
         if request.beams is None

@@ -273,7 +273,7 @@ def test_every_matrix_is_near_enough_to_its_node_to_be_prepared(
 
 
 def matrices(graph: Any, above: list[set[str]]) -> Iterator[int]:
-    """Yields for each quantized product how many graphs above it its matrix is."""
+    """Yield for each quantized product how many graphs above it its matrix is."""
     scopes = [{tensor.name for tensor in graph.initializer}, *above]
     for node in graph.node:
         if node.op_type in {"MatMulNBits", "DynamicQuantizeMatMul"}:

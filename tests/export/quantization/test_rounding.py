@@ -162,7 +162,7 @@ def test_without_a_second_copy_one_kind_of_matrices_serves_all_rows() -> None:
 
 
 def _product(hidden: FloatArray, blocks: BlockMatrix, storage: Storage) -> FloatArray:
-    """Returns hidden · matrix as `MatMulNBits` computes it with activations left alone."""
+    """Return hidden · matrix as `MatMulNBits` computes it with activations left alone."""
     inputs, outputs = hidden.shape[1], len(blocks.data)
     constants = {"data": blocks.data, "scales": blocks.scales}
     if blocks.zero_points is not None:

@@ -116,7 +116,7 @@ def test_its_own_aging_preempts_nobody() -> None:
 
 
 def run(driver: Driver, *priorities: int, width: int = 1) -> list[Request]:
-    """Starts requests one after the other."""
+    """Start requests one after the other."""
     requests = []
     for priority in priorities:
         requests.append(driver.add(1, priority=priority, width=width))

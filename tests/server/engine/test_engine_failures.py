@@ -53,7 +53,7 @@ def engine(running: Running) -> Any:
 
 
 def breaks(thing: Any, method: str, *, when: Callable[..., bool], error: BaseException) -> None:
-    """Makes a method of an object raise once, when its arguments are so."""
+    """Make a method of an object raise once, when its arguments are so."""
     works = getattr(thing, method)
 
     def broken(*args: Any) -> Any:
@@ -70,14 +70,14 @@ def always(*_args: Any) -> bool:
 
 
 async def started(running: Running) -> Any:
-    """Returns a stream of which something has come."""
+    """Return a stream of which something has come."""
     call = running.stub.GenerateStream(LONG)
     await call.read()
     return call
 
 
 async def tokens(call: Any) -> int:
-    """Returns how many tokens a stream had that was started."""
+    """Return how many tokens a stream had that was started."""
     while (message := await call.read()) is not grpc.aio.EOF:
         last = message
     return int(last.end.result.usage.completion_tokens)

@@ -84,7 +84,7 @@ mixes = st.builds(
 def fitting(
     asked: GenerationParams | Continuations, slots: int
 ) -> GenerationParams | Continuations:
-    """Makes a request no wider than the cache."""
+    """Make a request no wider than the cache."""
     if isinstance(asked, list):
         return asked
     decoding = asked.decoding
@@ -109,7 +109,7 @@ Answer = list[list[int]] | list[float]
 
 
 def answer(bench: Bench, task: Task) -> Answer:
-    """Returns the tokens of all candidates, or all scores."""
+    """Return the tokens of all candidates, or all scores."""
     outcome = bench.outcome(task)
     if isinstance(outcome, ScoreResult):
         return [score.total for score in outcome.scores]
@@ -118,7 +118,7 @@ def answer(bench: Bench, task: Task) -> Answer:
 
 
 def naive_answer(bench: Bench, fresh: ModelRunner, client: Client) -> Answer:
-    """Returns what a client gets alone, every token by a run over the whole sequence."""
+    """Return what a client gets alone, every token by a run over the whole sequence."""
     asked = client.asked
     if isinstance(asked, GenerationParams) and not isinstance(asked.decoding, BeamSearchParams):
         naive = Naive(bench, fresh)
@@ -130,7 +130,7 @@ def naive_answer(bench: Bench, fresh: ModelRunner, client: Client) -> Answer:
 
 
 def run(bench: Bench, mix: Mix, seen: Counter[str]) -> list[Task]:
-    """Runs a mix to its end; counts what came to pass."""
+    """Run a mix to its end; counts what came to pass."""
     tasks: list[Task] = []
     drops: list[tuple[int, Task]] = []
     step = arrival = 0

@@ -15,7 +15,7 @@ from gpt2flow.server.servicer.identity import peer_name
 
 
 def turns(driver: Driver, count: int) -> list[Request]:
-    """Ends what runs in the only slot, again and again; returns who is admitted."""
+    """End what runs in the only slot, again and again; returns who is admitted."""
     admitted = []
     for _ in range(count):
         if driver.running:

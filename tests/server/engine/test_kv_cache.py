@@ -59,7 +59,7 @@ def test_no_slot_is_handed_out_twice(counts: list[int]) -> None:
 
 
 def run(cache: SlotCache, text: str) -> tuple[int, int]:
-    """Runs a sequence, a letter a token, to its end; returns its slot and what was reused."""
+    """Run a sequence, a letter a token, to its end; returns its slot and what was reused."""
     slot, reused = start(cache, text)
     cache.free(slot)
     return slot, reused

@@ -56,7 +56,7 @@ clients = st.builds(
 
 
 def run_mix(bench: Bench, mix: list[Client]) -> list[Task]:
-    """Runs the clients, each so many steps after the one before."""
+    """Run the clients, each so many steps after the one before."""
     tasks: list[Task] = []
     drops: list[tuple[int, int]] = []
     step = arrival = 0

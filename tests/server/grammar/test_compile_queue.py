@@ -41,7 +41,7 @@ class Line(TrialLine):
         return trials
 
     def fill(self) -> list[Trial]:
-        """Takes as many trials as there are processes for."""
+        """Take as many trials as there are processes for."""
         return list(iter(self.take, None))
 
 

@@ -38,7 +38,7 @@ def advance(constraint: Constraint, tokenizer: Tokenizer, text: str) -> None:
 
 
 def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterator[int]:
-    """Takes random admitted tokens until the output ends."""
+    """Take random admitted tokens until the output ends."""
     for _ in range(most):
         token = int(rng.choice(constraint.allowed()))
         if token == EOS:
@@ -176,7 +176,7 @@ def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> N
 
 
 def vocabulary(tokenizer: Tokenizer) -> HfTokenizer:
-    """Returns the tokenizer with a token added that is text, and one that is not."""
+    """Return the tokenizer with a token added that is text, and one that is not."""
     library = HfTokenizer.from_buffer(tokenizer.json)
     library.add_tokens(["blue cup"])
     library.add_special_tokens(["<|end of turn|>"])

@@ -32,7 +32,7 @@ def model(path: Path, **options: Any) -> ModelConfig:
 
 
 async def retired(registry: Registry) -> None:
-    """Returns when nothing is left of old models but their memory."""
+    """Return when nothing is left of old models but their memory."""
     async with asyncio.timeout(10):
         while registry._retiring:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
@@ -45,7 +45,7 @@ async def status(running: Running, name: str) -> HealthCheckResponse.ServingStat
 
 
 def hold(model: Model) -> threading.Event:
-    """Makes a model wait after its next five decode steps until it is told to go on."""
+    """Make a model wait after its next five decode steps until it is told to go on."""
     runner: Any = model.engine._engine._runner
     may_run, decode, steps = threading.Event(), runner.decode, itertools.count()
 
@@ -183,7 +183,7 @@ async def test_a_registry_that_never_had_a_model_refuses(tmp_path: Path) -> None
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Makes loading wait until it is told to go on."""
+    """Make loading wait until it is told to go on."""
     may_load = threading.Event()
 
     def waiting(*args: Any) -> Any:

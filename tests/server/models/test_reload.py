@@ -37,13 +37,13 @@ class Reloading:
     log: list[Any]
 
     def write(self, *parts: str) -> None:
-        """Replaces the file as an editor does."""
+        """Replace the file as an editor does."""
         draft = self.file.with_suffix(".draft")
         draft.write_text(ENGINE + "".join(parts))
         draft.replace(self.file)
 
     async def event(self, *events: str) -> Any:
-        """Returns the first of these that is logged, and forgets it and those before."""
+        """Return the first of these that is logged, and forgets it and those before."""
         async with asyncio.timeout(20):
             while True:
                 for i, line in enumerate(self.log):

@@ -26,7 +26,7 @@ def random_logits(seed: int) -> Floats:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    """Makes the processors of transformers' own generation, in its own order."""
+    """Make the processors of transformers' own generation, in its own order."""
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_layer=1, n_head=1, n_embd=8))
 
     def make(**options: Any) -> Any:

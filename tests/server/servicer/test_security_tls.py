@@ -31,7 +31,7 @@ def site(authority: Authority, tmp_path: Path) -> Site:
 
 
 async def reaches(connect: Callable[[str], Any], port: int) -> bool:
-    """Returns whether a new connection can be made; no other failure is expected."""
+    """Return whether a new connection can be made; no other failure is expected."""
     async with connect(f"localhost:{port}") as channel:
         call = InferenceServiceStub(channel).ListModels(LIST, timeout=10)
         code = await call.code()
@@ -99,7 +99,7 @@ async def test_renewed_files_are_served_and_broken_ones_are_not(bundle: Path, si
 
 
 async def served(port: int) -> bytes:
-    """Returns the certificate that a new connection gets."""
+    """Return the certificate that a new connection gets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

@@ -55,7 +55,7 @@ def bearing(token: str) -> Any:
 
 
 async def status(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Returns how a call of any kind ended; a stream ends when it was read."""
+    """Return how a call of any kind ended; a stream ends when it was read."""
     with suppress(grpc.aio.AioRpcError):
         if hasattr(call, "read"):
             while await call.read() is not grpc.aio.EOF:

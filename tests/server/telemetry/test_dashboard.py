@@ -27,7 +27,7 @@ def expressions() -> list[str]:
 
 
 async def traffic(running: Running) -> dict[str, Any]:
-    """Returns all series of a server that has done a bit of everything."""
+    """Return all series of a server that has done a bit of everything."""
     options = greedy(30, output=pb.OutputOptions(token_ids=True))
     await running.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
     await failure(running.stub.Generate(pb.GenerateRequest(model="x", prompts=[PROMPT])))

@@ -117,7 +117,7 @@ async def test_runs_of_the_model_are_counted_by_kind(told: Running) -> None:
 
 @pytest.fixture
 def crawling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes a request take seconds, so that it is still there when somebody looks."""
+    """Make a request take seconds, so that it is still there when somebody looks."""
     decode = ModelRunner.decode
 
     def slowly(*args: Any) -> Any:

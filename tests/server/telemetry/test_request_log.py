@@ -49,7 +49,7 @@ class Process:
         return pb.GenerateRequest(prompts=[pb.Prompt(text=PROMPT_TEXT)], options=options, **fields)
 
     def end(self) -> str:
-        """Ends it as an operator does; returns its log."""
+        """End it as an operator does; returns its log."""
         self.channel.close()
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=20)

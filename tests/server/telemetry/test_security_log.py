@@ -27,7 +27,7 @@ def fail(*_args: Any) -> Any:
 
 
 async def ask(running: Running, options: pb.GenerationOptions) -> list[grpc.StatusCode]:
-    """Asks in all ways, and returns how each ended."""
+    """Ask in all ways, and returns how each ended."""
     stub = running.stub
     codes = []
     for call in (

@@ -72,7 +72,7 @@ class TrainingConfig(BaseModel):
         return self
 
     def changed(self, **changes: object) -> "TrainingConfig":
-        """Returns a copy with some fields changed.
+        """Return a copy with some fields changed.
 
         Raises:
             ConfigError: a value is out of range; names the field.
@@ -84,7 +84,7 @@ class TrainingConfig(BaseModel):
 
 
 def load_recipe(path: Path = SHOP_RECIPE) -> TrainingConfig:
-    """Reads a recipe.
+    """Read a recipe.
 
     Raises:
         ConfigError: the file is missing or says something invalid.

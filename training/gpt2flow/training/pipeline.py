@@ -44,7 +44,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Makes a checkpoint from text.
+    """Make a checkpoint from text.
 
     Args:
         corpus: text files; `<|endoftext|>` ends a document, a file's end too.
@@ -124,7 +124,7 @@ def _train(
 
 
 def _vocabulary(texts: Texts, work: Path, config: TrainingConfig) -> Tokenizer:
-    """Learns the vocabulary, or loads that of the run that is resumed."""
+    """Learn the vocabulary, or loads that of the run that is resumed."""
     path = work / "tokenizer.json"
     if not path.exists():
         write_atomically(path, train_vocabulary(texts.train, config.vocabulary_size).to_str())
@@ -132,7 +132,7 @@ def _vocabulary(texts: Texts, work: Path, config: TrainingConfig) -> Tokenizer:
 
 
 def _open_output(out: Path, *, resume: bool) -> Path:
-    """Makes the directory for what training leaves on its way."""
+    """Make the directory for what training leaves on its way."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is no directory")
     work = out / _WORK
@@ -150,7 +150,7 @@ def _flow_corpus(work: Path, config: TrainingConfig) -> tuple[list[Path], list[P
 
 
 def _hold_plan(work: Path, plan: dict[str, Any]) -> None:
-    """Notes what is trained on; a run that is resumed must want the same."""
+    """Note what is trained on; a run that is resumed must want the same."""
     path = work / _PLAN
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=2) + "\n")
@@ -199,7 +199,7 @@ def _some_documents(documents: Sequence[str], encoded: EncodedCorpus, tokens: in
 
 
 def _finish(out: Path, work: Path, draft: Path, facts: dict[str, Any]) -> None:
-    """Moves the files of the checkpoint to `out`; its facts come last."""
+    """Move the files of the checkpoint to `out`; its facts come last."""
     for path in sorted(draft.iterdir()):
         path.replace(out / path.name)
     write_atomically(out / FACTS, json.dumps(facts, indent=2) + "\n")

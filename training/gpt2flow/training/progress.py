@@ -14,7 +14,7 @@ _MEMORY = 50
 
 @contextmanager
 def training_bar(console: Console, title: str) -> Iterator[loop.Watch]:
-    """Shows steps, loss, tokens a second and the latest evaluation.
+    """Show steps, loss, tokens a second and the latest evaluation.
 
     Gives a callback for `loop.fit`.
     """

@@ -19,7 +19,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def holds(conditions: Iterable[str], facts: Collection[str]) -> bool:
-    """Says whether all conditions, each `fact` or `not fact`, hold."""
+    """Say whether all conditions, each `fact` or `not fact`, hold."""
     return all(
         c.removeprefix("not ") not in facts if c.startswith("not ") else c in facts
         for c in conditions
@@ -77,7 +77,7 @@ class FlowBook:
 
 
 def load_flows(folder: Path | None = None) -> FlowBook:
-    """Loads `shared.yaml` and every `*/flow.yaml` of a folder.
+    """Load `shared.yaml` and every `*/flow.yaml` of a folder.
 
     Args:
         folder: where the flows are; None is the folder that ships.
@@ -111,7 +111,7 @@ def _load(path: Path, model: type[_Model]) -> _Model:
 
 
 def _check_names(path: Path, flow: Flow, book: FlowBook) -> None:
-    """Holds that all that the flow names exists."""
+    """Hold that all that the flow names exists."""
     facts = book.shared.facts
     for name, action in flow.actions.items():
         conditions = [*action.when, *(c for f in action.otherwise for c in f.when)]

@@ -13,7 +13,7 @@ from gpt2flow.agent.flows.slots import SlotKind, candidates
 def action_grammar(
     book: FlowBook, legal: Sequence[str], message: str, *, may_end: bool = True
 ) -> str:
-    """Builds the grammar of one action.
+    """Build the grammar of one action.
 
     Every legal action, with those of its slots for which the message offers a
     value: order numbers and the like are enumerated, spans are cut out of the

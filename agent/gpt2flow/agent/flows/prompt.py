@@ -64,7 +64,7 @@ class Choice:
 
     @classmethod
     def parse(cls, text: str) -> "Choice":
-        """Reads what the model wrote; spans lose outer blanks, empty ones are left out."""
+        """Read what the model wrote; spans lose outer blanks, empty ones are left out."""
         data = json.loads(text)
         action = data.pop("action")
         values = {k: v.strip() if isinstance(v, str) else v for k, v in data.items()}

@@ -104,7 +104,7 @@ _FINDERS: dict[SlotKind, Callable[[str], list[str]]] = {
 
 
 def candidates(kind: SlotKind, message: str) -> list[str]:
-    """Returns the values that `message` offers a slot of `kind`, without repeats.
+    """Return the values that `message` offers a slot of `kind`, without repeats.
 
     Args:
         kind: any kind but `SPAN` and `ENUM`, whose values no finder lists.

@@ -11,7 +11,7 @@ _REPLACED = str.maketrans({'"': "'", "\\": "/"})
 
 
 def normalise(text: str) -> str:
-    """Returns `text` in NFKC on one line, free of what would need escapes.
+    """Return `text` in NFKC on one line, free of what would need escapes.
 
     Control and format characters go, white space becomes single blanks, and
     `<|` is broken up so that no message can spell a special token.
@@ -22,5 +22,5 @@ def normalise(text: str) -> str:
 
 
 def language(text: str) -> str:
-    """Returns `zh` for text with Chinese characters, else `en`."""
+    """Return `zh` for text with Chinese characters, else `en`."""
     return "zh" if any("\u4e00" <= c <= "\u9fff" for c in text) else "en"

@@ -14,7 +14,7 @@ from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, Order
 
 
 def answer_question(context: Context, arguments: Arguments) -> Outcome:
-    """Answers from the flow file."""
+    """Answer from the flow file."""
     answer = context.flow.answers[str(arguments["topic"])][context.language]
     return "answered", {"answer": answer.format_map(context.flow.policies)}
 
@@ -25,7 +25,7 @@ def request_refund(context: Context, arguments: Arguments) -> Outcome:
 
 
 def request_return(context: Context, arguments: Arguments) -> Outcome:
-    """Sends the goods back."""
+    """Send the goods back."""
     return _claim(context, arguments, CaseKind.RETURN)
 
 
@@ -35,7 +35,7 @@ def request_exchange(context: Context, arguments: Arguments) -> Outcome:
 
 
 def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
-    """Promises that a person calls back, and sets the timer for it."""
+    """Promise that a person calls back, and sets the timer for it."""
     phrase = str(arguments["time"])
     due = parse_time(phrase, context.now)
     if due is None:

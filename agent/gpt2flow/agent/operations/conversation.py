@@ -9,14 +9,14 @@ _CLARIFICATIONS = 1
 
 
 def greet(context: Context, arguments: Arguments) -> Outcome:
-    """Says hello, by name to a member."""
+    """Say hello, by name to a member."""
     del arguments
     name = context.customer.name if context.customer else ""
     return "greeted", {"name_part": f", {name}" if name else ""}
 
 
 def clarify(context: Context, arguments: Arguments) -> Outcome:
-    """Asks to say it in other words, once; then a person takes over."""
+    """Ask to say it in other words, once; then a person takes over."""
     del arguments
     if context.session.clarifications < _CLARIFICATIONS:
         context.session.clarifications += 1
@@ -26,7 +26,7 @@ def clarify(context: Context, arguments: Arguments) -> Outcome:
 
 
 def escalate(context: Context, arguments: Arguments) -> Outcome:
-    """Hands the customer over to a person."""
+    """Hand the customer over to a person."""
     del arguments
     return "handed_over", {"case": _hand_over(context)}
 

@@ -26,7 +26,7 @@ _ELIGIBLE: dict[str, Collection[OrderStatus]] = {
 
 
 def with_defaults(context: Context, operation: str, missing: Collection[str]) -> Arguments:
-    """Finds values for missing slots, for those that have one.
+    """Find values for missing slots, for those that have one.
 
     A product is the one last talked about, an order the only one that the
     operation is possible for, an address for a checkout the customer's own.

@@ -26,7 +26,7 @@ class Found:
 
 
 def find_product(context: Context, phrase: str) -> Found:
-    """Finds the product that a phrase names; what is found is then in focus."""
+    """Find the product that a phrase names; what is found is then in focus."""
     products = {
         product.sku: product
         for product in context.db.scalars(select(Product).options(selectinload(Product.aliases)))

@@ -26,7 +26,7 @@ CHANGEABLE = (OrderStatus.SUBMITTED, OrderStatus.ASSIGNED)
 
 
 def find_product(context: Context, arguments: Arguments) -> Outcome:
-    """Tells price and stock."""
+    """Tell price and stock."""
     phrase = str(arguments["product"])
     found = look_up(context, phrase)
     if found.product is None:
@@ -40,7 +40,7 @@ def find_product(context: Context, arguments: Arguments) -> Outcome:
 
 
 def add_to_cart(context: Context, arguments: Arguments) -> Outcome:
-    """Puts so many of a product into the cart, one if no number was said."""
+    """Put so many of a product into the cart, one if no number was said."""
     phrase, asked = str(arguments["product"]), int(arguments.get("quantity", 1))
     found = look_up(context, phrase)
     if found.product is None:
@@ -67,7 +67,7 @@ def add_to_cart(context: Context, arguments: Arguments) -> Outcome:
 
 
 def remove_from_cart(context: Context, arguments: Arguments) -> Outcome:
-    """Takes a product out of the cart; nothing is left to confirm in an empty one."""
+    """Take a product out of the cart; nothing is left to confirm in an empty one."""
     phrase, lines = str(arguments["product"]), cart(context)
     match = match_product(phrase, {product.sku: product.names for product, _ in lines})
     line = context.db.get(CartLine, (context.session.id, match.sku)) if match.sku else None
@@ -83,14 +83,14 @@ def remove_from_cart(context: Context, arguments: Arguments) -> Outcome:
 
 
 def view_cart(context: Context, arguments: Arguments) -> Outcome:
-    """Tells what is in the cart."""
+    """Tell what is in the cart."""
     del arguments
     lines = cart(context)
     return ("shown", bill(context, lines)) if lines else ("empty", {})
 
 
 def check_out(context: Context, arguments: Arguments) -> Outcome:
-    """Sends the summary that the customer has to confirm."""
+    """Send the summary that the customer has to confirm."""
     lines = cart(context)
     checkout = context.db.get(Checkout, context.session.id)
     if checkout is None:
@@ -102,7 +102,7 @@ def check_out(context: Context, arguments: Arguments) -> Outcome:
 
 
 def confirm_order(context: Context, arguments: Arguments) -> Outcome:
-    """Submits what was confirmed, and reserves its stock.
+    """Submit what was confirmed, and reserves its stock.
 
     If the cart or a price is no longer what the summary said, the customer
     gets a new summary instead: nobody pays for what he did not confirm.
@@ -138,14 +138,14 @@ def confirm_order(context: Context, arguments: Arguments) -> Outcome:
 
 
 def decline_order(context: Context, arguments: Arguments) -> Outcome:
-    """Forgets the summary; the cart stays."""
+    """Forget the summary; the cart stays."""
     del arguments
     _forget_checkout(context)
     return "declined", {}
 
 
 def cancel_order(context: Context, arguments: Arguments) -> Outcome:
-    """Cancels an order that no courier has yet, and gives its stock back."""
+    """Cancel an order that no courier has yet, and gives its stock back."""
     number = str(arguments["order"])
     order = own_order(context, number)
     if order is None:
@@ -177,7 +177,7 @@ def _forget_checkout(context: Context) -> None:
 
 
 def _reserve(context: Context, lines: Sequence[tuple[Product, int]]) -> Product | None:
-    """Takes all lines out of stock, or none; returns the product that is short."""
+    """Take all lines out of stock, or none; returns the product that is short."""
     savepoint, noted = context.db.begin_nested(), len(context.changes)
     for product, quantity in lines:
         if not _add_stock(context, product, -quantity):
@@ -190,7 +190,7 @@ def _reserve(context: Context, lines: Sequence[tuple[Product, int]]) -> Product 
 
 
 def _add_stock(context: Context, product: Product, quantity: int) -> bool:
-    """Changes a stock in one statement that fails rather than go below zero."""
+    """Change a stock in one statement that fails rather than go below zero."""
     changed = context.db.execute(
         update(Product)
         .where(Product.sku == product.sku, Product.stock + quantity >= 0)

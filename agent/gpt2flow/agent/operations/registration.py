@@ -20,7 +20,7 @@ def new_code() -> str:
 
 
 def register(context: Context, arguments: Arguments) -> Outcome:
-    """Sends a code to a new customer's contact; a known contact logs in instead."""
+    """Send a code to a new customer's contact; a known contact logs in instead."""
     contact, name = str(arguments["contact"]), str(arguments["name"])
     known = _customer(context, contact) is not None
     outcome = "already_registered" if known else "code_sent"
@@ -28,7 +28,7 @@ def register(context: Context, arguments: Arguments) -> Outcome:
 
 
 def log_in(context: Context, arguments: Arguments) -> Outcome:
-    """Sends a code to a customer's contact."""
+    """Send a code to a customer's contact."""
     contact = str(arguments["contact"])
     if _customer(context, contact) is None:
         return "unknown_contact", {"contact": contact}
@@ -36,7 +36,7 @@ def log_in(context: Context, arguments: Arguments) -> Outcome:
 
 
 def verify(context: Context, arguments: Arguments) -> Outcome:
-    """Logs in whoever knows the code. A code has a last moment and few attempts."""
+    """Log in whoever knows the code. A code has a last moment and few attempts."""
     verification = context.db.get_one(Verification, context.session.id)
     spent = verification.attempts >= context.number("code_attempts")
     if spent or context.now >= verification.expires_at:
@@ -61,14 +61,14 @@ def verify(context: Context, arguments: Arguments) -> Outcome:
 
 
 def resend_code(context: Context, arguments: Arguments) -> Outcome:
-    """Sends another code; the one before is void."""
+    """Send another code; the one before is void."""
     del arguments
     verification = context.db.get_one(Verification, context.session.id)
     return _send_code(context, "code_sent", verification.contact, verification.name)
 
 
 def log_out(context: Context, arguments: Arguments) -> Outcome:
-    """Forgets who the customer is; the cart stays, as it did before the login."""
+    """Forget who the customer is; the cart stays, as it did before the login."""
     del arguments
     context.session.customer_id = None
     context.session.focus_order_id = None
@@ -83,7 +83,7 @@ def _customer(context: Context, contact: str) -> Customer | None:
 
 
 def _send_code(context: Context, outcome: str, contact: str, name: str | None) -> Outcome:
-    """Starts a verification; the code itself goes to the contact alone."""
+    """Start a verification; the code itself goes to the contact alone."""
     if _codes_sent(context, contact) >= context.number("codes_per_hour"):
         return "too_many_codes", {"contact": contact}
     code, salt = context.new_code(), secrets.token_hex(_SALT_BYTES)

@@ -24,7 +24,7 @@ _SATURDAY = 5
 
 
 def assign_courier(context: Context, arguments: Arguments) -> Outcome:
-    """Gives the parcel to the courier who has the fewest; a person looks if there is none."""
+    """Give the parcel to the courier who has the fewest; a person looks if there is none."""
     order = context.db.get_one(Order, order_id(str(arguments["order"])))
     courier = _least_busy(context)
     if courier is None:
@@ -44,7 +44,7 @@ def assign_courier(context: Context, arguments: Arguments) -> Outcome:
 
 
 def send_delivery_details(context: Context, arguments: Arguments) -> Outcome:
-    """Tells the customer who brings the parcel, and by when."""
+    """Tell the customer who brings the parcel, and by when."""
     order = context.db.get_one(Order, order_id(str(arguments["order"])))
     shipment = context.db.get_one(Shipment, order.id)
     shipment.details_sent_at = context.now
@@ -52,7 +52,7 @@ def send_delivery_details(context: Context, arguments: Arguments) -> Outcome:
 
 
 def track_order(context: Context, arguments: Arguments) -> Outcome:
-    """Tells how far an order is."""
+    """Tell how far an order is."""
     number = str(arguments["order"])
     order = own_order(context, number)
     if order is None:
@@ -69,7 +69,7 @@ def track_order(context: Context, arguments: Arguments) -> Outcome:
 
 
 def change_address(context: Context, arguments: Arguments) -> Outcome:
-    """Sends an order elsewhere, as long as no courier has it."""
+    """Send an order elsewhere, as long as no courier has it."""
     number, address = str(arguments["order"]), str(arguments["address"])
     order = own_order(context, number)
     if order is None:
@@ -83,7 +83,7 @@ def change_address(context: Context, arguments: Arguments) -> Outcome:
 
 
 def confirm_delivery(context: Context, arguments: Arguments) -> Outcome:
-    """Notes that a parcel has arrived: whoever holds it knows better than the plan."""
+    """Note that a parcel has arrived: whoever holds it knows better than the plan."""
     number = str(arguments["order"])
     order = own_order(context, number)
     if order is None:

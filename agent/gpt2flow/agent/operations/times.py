@@ -76,7 +76,7 @@ _CHINESE_DATE = re.compile(r"^(?:(\d{1,2})月)?(\d{1,2})[日号]$")
 
 
 def parse_time(phrase: str, now: datetime) -> datetime | None:
-    """Reads an instant.
+    """Read an instant.
 
     Args:
         phrase: as the customer wrote it, in English or Chinese.
@@ -125,7 +125,7 @@ def _from_now(text: str) -> timedelta | None:
 
 
 def _take_clock(text: str) -> tuple[time | None, str]:
-    """Reads the time of day, and returns what else the text says."""
+    """Read the time of day, and returns what else the text says."""
     part = _PART_OF_DAY.search(text)
     for pattern in _CLOCKS:
         if found := pattern.search(text):

@@ -82,7 +82,7 @@ _Scenarios = TypeAdapter(list[Scenario])
 
 
 def load_scenarios(path: Path) -> list[Scenario]:
-    """Loads a YAML file with a list of scenarios.
+    """Load a YAML file with a list of scenarios.
 
     Raises:
         InputError: it cannot be read, or says something invalid; names the field.

@@ -15,7 +15,7 @@ from gpt2flow.agent.shop import Base, Customer, Order, OrderLine, Product, order
 
 
 def prepare(db: Session, scenario: Scenario, now: datetime) -> None:
-    """Adds the scenario's customers, orders and stock to an empty shop.
+    """Add the scenario's customers, orders and stock to an empty shop.
 
     Raises:
         InputError: the scenario names a product or a customer that is not there.
@@ -35,7 +35,7 @@ def prepare(db: Session, scenario: Scenario, now: datetime) -> None:
 
 
 def check(db: Session, scenario: Scenario, messages: Iterable[str]) -> list[str]:
-    """Returns what differs from the expectation, a line each; none: it passed.
+    """Return what differs from the expectation, a line each; none: it passed.
 
     Args:
         db: the shop after the last turn.

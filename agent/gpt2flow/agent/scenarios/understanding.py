@@ -77,7 +77,7 @@ class _Executed:
 
 
 def load_examples(path: Path) -> list[Example]:
-    """Loads a JSON Lines file of labelled messages.
+    """Load a JSON Lines file of labelled messages.
 
     Raises:
         InputError: it cannot be read, or a line is not valid; names the line.
@@ -99,7 +99,7 @@ def _example(path: Path, number: int, line: str) -> Example:
 
 
 def judge(book: FlowBook, model: Model, examples: Iterable[Example]) -> Iterator[Verdict]:
-    """Asks the model about every example, and compares.
+    """Ask the model about every example, and compares.
 
     Raises:
         InputError: the server has no such model.
@@ -143,7 +143,7 @@ def _understand(
 
 
 def _same(book: FlowBook, names: Mapping[str, Collection[str]], one: Choice, other: Choice) -> bool:
-    """Says whether two choices mean the same."""
+    """Say whether two choices mean the same."""
     if one.action != other.action or one.arguments.keys() != other.arguments.keys():
         return False
     return all(

@@ -20,7 +20,7 @@ class Money(TypeDecorator[Decimal]):
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
-        """Refuses amounts that are no whole number of cents."""
+        """Refuse amounts that are no whole number of cents."""
         del dialect
         if value is None:
             return None
@@ -30,7 +30,7 @@ class Money(TypeDecorator[Decimal]):
         return int(cents)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        """Gives the amount back with two decimals."""
+        """Give the amount back with two decimals."""
         del dialect
         return None if value is None else value * _CENT
 
@@ -42,7 +42,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuses an instant without a time zone."""
+        """Refuse an instant without a time zone."""
         del dialect
         if value is None:
             return None
@@ -51,7 +51,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Gives the instant back in UTC."""
+        """Give the instant back in UTC."""
         del dialect
         if value is None:
             return None

@@ -48,13 +48,13 @@ class Catalogue(_Part):
 
 
 def load_catalogue() -> Catalogue:
-    """Reads the catalogue that ships with the agent."""
+    """Read the catalogue that ships with the agent."""
     text = files("gpt2flow.agent.shop").joinpath("catalogue.yaml").read_text(encoding="utf-8")
     return Catalogue.model_validate(yaml.safe_load(text))
 
 
 def seed(db: Session, catalogue: Catalogue) -> None:
-    """Adds what is missing; leaves prices and stock of what is there as they are."""
+    """Add what is missing; leaves prices and stock of what is there as they are."""
     for item in catalogue.products:
         if db.get(Product, item.sku) is None:
             db.add(

@@ -29,7 +29,7 @@ class SchemaVersion(Base):
 
 
 def database_url(text_or_path: str) -> URL:
-    """Reads a database's address.
+    """Read a database's address.
 
     Args:
         text_or_path: an SQLAlchemy URL (`sqlite:///…`, `postgresql://…`), or
@@ -82,13 +82,13 @@ class Database:
     """An open shop database."""
 
     def __init__(self, url: URL) -> None:
-        """Prepares connections without making one; `open` is the way in."""
+        """Prepare connections without making one; `open` is the way in."""
         self.url = url
         self.engine = _engine(url)
 
     @classmethod
     def open(cls, url: URL) -> "Database":
-        """Opens a database; creates and seeds what is missing.
+        """Open a database; creates and seeds what is missing.
 
         Raises:
             DatabaseError: it cannot be opened or written, or has another schema.
@@ -115,7 +115,7 @@ class Database:
             yield
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         self.engine.dispose()
 
 

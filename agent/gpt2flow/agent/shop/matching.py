@@ -43,7 +43,7 @@ class Match:
 
 
 def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
-    """Finds the product that a phrase names.
+    """Find the product that a phrase names.
 
     Args:
         phrase: what the customer wrote, as it stands in the message.
@@ -63,7 +63,7 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
 
 
 def same_product(one: str, other: str, names: Mapping[str, Collection[str]]) -> bool:
-    """Says whether two phrases clearly name the same product."""
+    """Say whether two phrases clearly name the same product."""
     found = match_product(one, names).sku
     return found is not None and found == match_product(other, names).sku
 

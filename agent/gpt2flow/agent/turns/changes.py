@@ -16,7 +16,7 @@ _RECORDS = (ExecutedAction, ModelCall, OutboxMessage)
 
 
 def collect_changes(db: Session, changes: list[RowChange]) -> None:
-    """Appends to `changes` every row that the session writes from now on."""
+    """Append to `changes` every row that the session writes from now on."""
 
     def after_flush(session: Session, context: object) -> None:
         del context

@@ -84,7 +84,7 @@ class Workflows:
         return turn, event, take_up
 
     def launch(self) -> None:
-        """Starts DBOS, and finishes the turns that were interrupted.
+        """Start DBOS, and finishes the turns that were interrupted.
 
         A customer's later message must not overtake an earlier one.
         """
@@ -104,11 +104,11 @@ class Workflows:
                 handle.get_result(polling_interval_sec=_POLL_SECONDS)
 
     def close(self) -> None:
-        """Stops DBOS; what is unfinished stays so."""
+        """Stop DBOS; what is unfinished stays so."""
         DBOS.destroy(destroy_registry=True)
 
     def turn(self, session: str, message_id: str, text: str) -> TurnReport:
-        """Handles a message, or returns what handling it came to before.
+        """Handle a message, or returns what handling it came to before.
 
         One whose handling failed goes on at the step that failed.
         """
@@ -124,7 +124,7 @@ class Workflows:
     def step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
     ) -> _Result:
-        """Calls a function as a step of the workflow that is running."""
+        """Call a function as a step of the workflow that is running."""
         return DBOS.run_step({"name": function.__name__}, function, *args, **kwargs)
 
     def set_timer(self, timer: Timer) -> None:
@@ -158,7 +158,7 @@ def _failed_step(workflow_id: str) -> int:
 
 
 def _prepare_system_database(url: URL) -> str:
-    """Returns the address of DBOS's database, which can be written."""
+    """Return the address of DBOS's database, which can be written."""
     if url.get_backend_name() != "sqlite":
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
     url = url.set(database=f"{url.database}-dbos")

@@ -83,7 +83,7 @@ class Executor:
             return EVENT_FACTS[event.name](db, event.subject)
 
     def execute(self, task: Task) -> Step:
-        """Carries out an action, or finds that this was done already.
+        """Carry out an action, or finds that this was done already.
 
         Raises:
             ModelError: the flows do not allow the action now.
@@ -95,7 +95,7 @@ class Executor:
             return Step.model_validate(done.step) if done else self._carry_out(db, session, task)
 
     def take_up(self, case: int) -> None:
-        """Puts a promised follow-up into a person's inbox: its time has come."""
+        """Put a promised follow-up into a person's inbox: its time has come."""
         with self._database.guarded(), self._database.transaction() as db:
             row = db.get_one(Case, case, with_for_update=True)
             if row.status is CaseStatus.SCHEDULED:
@@ -128,7 +128,7 @@ class Executor:
         return self._record(context, task, report)
 
     def _check_legal(self, db: Session, session: CustomerSession, task: Task) -> None:
-        """Holds that the flows allow the action now: the model does not decide that."""
+        """Hold that the flows allow the action now: the model does not decide that."""
         if task.undoes:
             return
         action = self._book.actions.get(task.choice.action)
@@ -194,7 +194,7 @@ class Executor:
         )
 
     def _ask(self, context: Context, task: Task, used: Arguments, slot: str) -> ActionReport:
-        """Asks for a slot, and keeps what is known until the answer comes."""
+        """Ask for a slot, and keeps what is known until the answer comes."""
         context.session.awaiting_action = task.choice.action
         context.session.awaiting_slot = slot
         context.session.awaiting_arguments = dict(used)
@@ -224,7 +224,7 @@ class Executor:
         return MessageSent(to=context.recipient, language=context.language, text=text)
 
     def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
-        """Writes the record that keeps the action from being carried out again."""
+        """Write the record that keeps the action from being carried out again."""
         context.db.flush()
         spec = self._book.actions[task.choice.action]
         raised = None
@@ -257,7 +257,7 @@ class Executor:
 
 
 def _listen(session: CustomerSession, task: Task) -> None:
-    """Notes the language, and that the customer has said something understood."""
+    """Note the language, and that the customer has said something understood."""
     session.language = task.language
     if task.choice.action == _CLARIFY:
         return
@@ -269,7 +269,7 @@ def _listen(session: CustomerSession, task: Task) -> None:
 
 
 def check_operations(book: FlowBook) -> None:
-    """Holds that code exists for all that the flows name.
+    """Hold that code exists for all that the flows name.
 
     Raises:
         FlowError: an operation or an event is unknown.

@@ -24,7 +24,7 @@ class Durability(Protocol):
     def step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
     ) -> _Result:
-        """Calls a function once; after a crash, returns what it returned before."""
+        """Call a function once; after a crash, returns what it returned before."""
 
     def set_timer(self, timer: Timer) -> None:
         """Has a case taken up when it is due."""
@@ -47,7 +47,7 @@ class Handling:
     def message(
         self, durably: Durability, key: str, session: str, message_id: str, text: str
     ) -> TurnReport:
-        """Handles a normalised message.
+        """Handle a normalised message.
 
         Where the model cannot go on with a message that it has begun to deal
         with, a person takes over.
@@ -103,7 +103,7 @@ class Handling:
         attempt: int,
         calls: list[CallReport],
     ) -> EventReport:
-        """Handles an event; one that cannot be dealt with is undone.
+        """Handle an event; one that cannot be dealt with is undone.
 
         If the model fails, the event is tried again later: the order that it
         is about must not be forgotten.
@@ -134,7 +134,7 @@ class Handling:
         return EventReport(event=name, subject=event.subject, actions=actions, postponed=failure)
 
     def _undo(self, durably: Durability, session: str, event: Event, key: str) -> list[Step]:
-        """Undoes the action that raised an event, if its flow says how."""
+        """Undoe the action that raised an event, if its flow says how."""
         for action in self._book.actions.values():
             if action.raises == event.name and action.compensation:
                 undo = Choice(action.compensation)

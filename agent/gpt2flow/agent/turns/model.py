@@ -37,7 +37,7 @@ class Model(Protocol):
     """Continues a prompt greedily with text of a grammar."""
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        """Returns the most likely text that the grammar allows.
+        """Return the most likely text that the grammar allows.
 
         Raises:
             ModelError: the model cannot be asked.
@@ -69,7 +69,7 @@ class ServedModel:
         self._name = name
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        """Asks the server."""
+        """Ask the server."""
         options = Options(decoding=Sampling(temperature=0.0), constraint=Lark(grammar))
         start = perf_counter()
         try:
@@ -89,12 +89,12 @@ class ServedModel:
         )
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         self._client.close()
 
 
 def parse_choice(text: str) -> Choice:
-    """Reads an action.
+    """Read an action.
 
     Raises:
         UnanswerableError: it is none; an answer may have been cut off.
@@ -114,7 +114,7 @@ class ModelOnRecord:
         self._clock = clock
 
     def choose(self, key: str, prompt: str, grammar: str) -> ModelAnswer:
-        """Asks the model; asked again under the same key, the last answer counts."""
+        """Ask the model; asked again under the same key, the last answer counts."""
         answer = self._model.choose(prompt, grammar)
         with self._database.guarded(), self._database.transaction() as db:
             db.merge(

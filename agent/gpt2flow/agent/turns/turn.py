@@ -43,7 +43,7 @@ def run_turn(
     *,
     event: str | None = None,
 ) -> list[Step]:
-    """Carries out what a message, or an event, calls for.
+    """Carry out what a message, or an event, calls for.
 
     A message gets at least one action. An event gets all that its flow has for
     it. An action chosen twice with the same arguments ends the turn: the model

@@ -143,5 +143,5 @@ def _print(report: "TurnReport") -> None:
 
 
 def add_commands(parent: typer.Typer) -> None:
-    """Adds `agent` and its subcommands."""
+    """Add `agent` and its subcommands."""
     parent.add_typer(app, name="agent")

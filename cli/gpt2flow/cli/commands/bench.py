@@ -147,7 +147,7 @@ def _run(address: str, settings: Settings, protection: Protection) -> "Outcome":
 def _finish(
     outcome: "Outcome", address: str, asked: dict[str, Any], out: Path | None, as_json: bool
 ) -> None:
-    """Prints and writes the report; then says how the command ends."""
+    """Print and writes the report; then says how the command ends."""
     from gpt2flow.cli.load.report import Report, show
 
     names = {key: getattr(outcome.model, key) for key in ("name", "fingerprint", "profile")}
@@ -179,7 +179,7 @@ def _nothing(outcome: "Outcome") -> CommandError:
 
 
 def _asked(context: typer.Context) -> dict[str, Any]:
-    """Returns the options as JSON values, without those that others replace.
+    """Return the options as JSON values, without those that others replace.
 
     Raises:
         CommandError: Two were given that exclude each other.
@@ -205,7 +205,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _parse(name: str, value: Any, read: Callable[[Any], _T]) -> _T:
-    """Reads the value of an option; a wrong one is named with what is allowed."""
+    """Read the value of an option; a wrong one is named with what is allowed."""
     try:
         return read(value)
     except LoadError as error:
@@ -249,5 +249,5 @@ def _progress(settings: Settings) -> Iterator[Callable[[Level], None]]:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `bench`."""
+    """Add `bench`."""
     app.command()(bench)

@@ -47,5 +47,5 @@ def demo(
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `demo`."""
+    """Add `demo`."""
     app.command()(demo)

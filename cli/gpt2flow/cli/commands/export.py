@@ -109,5 +109,5 @@ def _quality(quality: object) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `export`."""
+    """Add `export`."""
     app.command()(export)

@@ -83,5 +83,5 @@ def _read(path: Path) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `generate`."""
+    """Add `generate`."""
     app.command()(generate)

@@ -59,5 +59,5 @@ def _reason(error: object, address: str, model: str) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `health`."""
+    """Add `health`."""
     app.command()(health)

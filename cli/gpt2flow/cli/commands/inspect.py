@@ -72,5 +72,5 @@ def _shown(value: object) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `inspect`."""
+    """Add `inspect`."""
     app.command()(inspect)

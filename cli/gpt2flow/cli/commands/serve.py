@@ -174,7 +174,7 @@ def serve(
 
 
 def _models(given: list[str]) -> dict[str, Path]:
-    """Reads [NAME=]DIR; without a name, the directory's is taken."""
+    """Read [NAME=]DIR; without a name, the directory's is taken."""
     models: dict[str, Path] = {}
     for text in given:
         name, equals, directory = text.rpartition("=")
@@ -198,5 +198,5 @@ def _announce(path: Path, port: int) -> None:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `serve`."""
+    """Add `serve`."""
     app.command()(serve)

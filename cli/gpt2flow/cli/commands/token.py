@@ -32,5 +32,5 @@ def token(
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `token`."""
+    """Add `token`."""
     app.command()(token)

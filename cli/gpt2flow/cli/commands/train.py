@@ -79,5 +79,5 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds `train`."""
+    """Add `train`."""
     app.command()(train)

@@ -51,7 +51,7 @@ class Played:
 
 
 def play(scenario: Scenario, address: str, folder: Path, seen: Callable[[Report], None]) -> Played:
-    """Plays one scenario in a new database.
+    """Play one scenario in a new database.
 
     Args:
         scenario: what customers write, and how it must end.
@@ -85,7 +85,7 @@ def actions_of(report: Report) -> list[Report]:
 
 
 def _with_code(text: str, reports: list[Report]) -> str:
-    """Copies the last verification code out of the customers' inbox."""
+    """Copy the last verification code out of the customers' inbox."""
     if "{code}" not in text:
         return text
     sent = [m["text"] for r in reports for a in actions_of(r) for m in a["messages"] if m["to"]]

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.02
 
 @contextmanager
 def server(model: Path, folder: Path, *options: str) -> Iterator[str]:
-    """Serves a bundle on a free port of 127.0.0.1, with more options, and yields the address."""
+    """Serve a bundle on a free port of 127.0.0.1, with more options, and yields the address."""
     ready, log = folder / "server.port", folder / "server.log"
     arguments = ["serve", "--model", str(model), "--address", "127.0.0.1:0", *options]
     with (
@@ -41,7 +41,7 @@ class AgentProcess:
         self._log = log
 
     def tell(self, message: dict[str, str]) -> dict[str, Any]:
-        """Sends one message and returns the report of the turn."""
+        """Send one message and returns the report of the turn."""
         to_agent, from_agent = _pipes(self._process)
         to_agent.write(json.dumps(message, ensure_ascii=False) + "\n")
         to_agent.flush()
@@ -57,7 +57,7 @@ class AgentProcess:
 
 @contextmanager
 def agent(address: str, database: Path, folder: Path) -> Iterator[AgentProcess]:
-    """Starts an agent process for one database."""
+    """Start an agent process for one database."""
     log = folder / f"{database.stem}.log"
     arguments = ["agent", "run", "-", "--address", address, "--database", str(database)]
     with (
@@ -73,7 +73,7 @@ def agent(address: str, database: Path, folder: Path) -> Iterator[AgentProcess]:
 
 @contextmanager
 def _running(arguments: list[str], **streams: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Runs `gpt2flow` with arguments; ends it at the latest when the block does."""
+    """Run `gpt2flow` with arguments; ends it at the latest when the block does."""
     command = [sys.executable, "-m", "gpt2flow.cli", *arguments]
     process = subprocess.Popen(command, text=True, encoding="utf-8", **streams)  # noqa: S603 - our own command
     try:

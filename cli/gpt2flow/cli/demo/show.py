@@ -21,7 +21,7 @@ def console() -> Console:
 
 
 def turn(out: Console, report: Report) -> None:
-    """Prints a message, the actions that answered it, and what was sent."""
+    """Print a message, the actions that answered it, and what was sent."""
     out.print(f"[bold]{escape(report['session'])}[/]: {escape(report['message'])}")
     for action in actions_of(report):
         out.print(f"   [cyan]{escape(_action(action))}[/]")
@@ -36,7 +36,7 @@ def turn(out: Console, report: Report) -> None:
 
 
 def summary(out: Console, played: Sequence[Played]) -> None:
-    """Prints the table of the workflows."""
+    """Print the table of the workflows."""
     table = Table(title="Workflows", show_lines=True, title_justify="left")
     for column, ratio in (("input", 5), ("actions", 5), ("final rows", 5), ("messages sent", 5)):
         table.add_column(column, ratio=ratio, overflow="fold")

@@ -70,7 +70,7 @@ def level_figures(
     limits: Limits | None = None,
     complete: bool = True,
 ) -> LevelFigures:
-    """Sums up the requests of a level that began at a time of their clock.
+    """Sum up the requests of a level that began at a time of their clock.
 
     Args:
         level: As shown.

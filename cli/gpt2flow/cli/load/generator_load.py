@@ -52,7 +52,7 @@ class StrainWatch:
         self._task.cancel()
 
     def strain(self) -> Strain:
-        """Returns what was seen since the block began."""
+        """Return what was seen since the block began."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         lags = spread(self._lags)
         return Strain(

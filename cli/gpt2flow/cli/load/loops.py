@@ -17,7 +17,7 @@ Send = Callable[[Request, float], Awaitable[None]]
 async def closed_loop(
     send: Send, requests: Iterator[Request], concurrency: int, budget: Budget
 ) -> None:
-    """Keeps `concurrency` requests in flight until the budget is spent.
+    """Keep `concurrency` requests in flight until the budget is spent.
 
     Requests that are in flight when the time of a budget is over are waited for.
     """
@@ -37,7 +37,7 @@ async def closed_loop(
 async def open_loop(
     send: Send, requests: Iterator[Request], arrivals: Iterator[float], max_in_flight: int
 ) -> None:
-    """Sends a request at each arrival, given in seconds from now.
+    """Send a request at each arrival, given in seconds from now.
 
     While `max_in_flight` are in flight, arrivals wait, but stay due when they were.
     """
@@ -59,7 +59,7 @@ async def open_loop(
 
 
 def poisson(rate: float, rng: Random) -> Iterator[float]:
-    """Yields arrivals without end: seconds from the start, `rate` a second on average.
+    """Yield arrivals without end: seconds from the start, `rate` a second on average.
 
     Independent users make a Poisson process, whose bursts a fixed beat would hide.
     """
@@ -77,7 +77,7 @@ async def send(
     model: str = "",
     due: float | None = None,
 ) -> Record:
-    """Streams one request to its end; a failure is a record too.
+    """Stream one request to its end; a failure is a record too.
 
     Args:
         client: Sends it.

@@ -91,7 +91,7 @@ class Record:
 
 
 def with_uncounted(arrivals: list[Arrival], total: int, ended: float) -> list[Arrival]:
-    """Adds the tokens that only the usage at the end reports, as come with the end.
+    """Add the tokens that only the usage at the end reports, as come with the end.
 
     Beam search streams nothing, so all of its tokens are such.
     """
@@ -129,7 +129,7 @@ class Limits:
 
 
 def parse_limits(text: str) -> Limits:
-    """Reads `ttft:200,itl:30,e2e:5000`, in milliseconds.
+    """Read `ttft:200,itl:30,e2e:5000`, in milliseconds.
 
     Raises:
         LoadError: A part is unknown, given twice, or no positive number.
@@ -161,7 +161,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Returns how values are spread; None if there are none."""
+    """Return how values are spread; None if there are none."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -177,7 +177,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Interpolates between the two nearest ranks, as NumPy does by default.
+    """Interpolate between the two nearest ranks, as NumPy does by default.
 
     Args:
         ordered: Rising values, at least one.

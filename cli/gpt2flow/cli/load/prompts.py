@@ -46,12 +46,12 @@ class Lengths:
     _sample: Callable[[Random], float]
 
     def draw(self, rng: Random) -> int:
-        """Draws one length."""
+        """Draw one length."""
         return round(max(1, min(self.most, self._sample(rng))))
 
 
 def parse_lengths(text: str) -> Lengths:
-    """Reads a distribution.
+    """Read a distribution.
 
     Raises:
         LoadError: It is none of `FORMS`, or its numbers make no sense.
@@ -90,7 +90,7 @@ class FilePrompt:
 
 
 def read_prompts(path: Path) -> list[FilePrompt]:
-    """Reads a file; blank lines are left out.
+    """Read a file; blank lines are left out.
 
     It is JSON lines if the first line is a JSON object with a "prompt".
 

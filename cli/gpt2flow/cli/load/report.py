@@ -44,7 +44,7 @@ class Report:
 
 
 def show(report: Report) -> None:
-    """Prints the table, and below it what is wrong with its figures."""
+    """Print the table, and below it what is wrong with its figures."""
     out = Console(highlight=False)
     if not out.is_terminal:
         out = Console(highlight=False, width=_PIPE_WIDTH)

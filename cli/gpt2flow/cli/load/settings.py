@@ -23,7 +23,7 @@ class Budget:
     seconds: float | None = None
 
     def cut(self, offsets: Iterator[float]) -> Iterator[float]:
-        """Ends a rising series of offsets, in seconds, where the budget does."""
+        """End a rising series of offsets, in seconds, where the budget does."""
         end = math.inf if self.seconds is None else self.seconds
         return islice(takewhile(lambda offset: offset < end, offsets), self.requests)
 
@@ -110,7 +110,7 @@ class Settings:
 
 
 def parse_concurrency(text: str) -> list[Level]:
-    """Reads `1,4,8`.
+    """Read `1,4,8`.
 
     Raises:
         LoadError: A part is no number of streams.
@@ -122,7 +122,7 @@ def parse_concurrency(text: str) -> list[Level]:
 
 
 def parse_rates(text: str, max_in_flight: int) -> list[Level]:
-    """Reads `0.5,2,10`, in requests a second.
+    """Read `0.5,2,10`, in requests a second.
 
     Raises:
         LoadError: A part is no rate.

@@ -40,7 +40,7 @@ class Sweep:
         self._progress = progress
 
     async def run(self) -> None:
-        """Measures all levels."""
+        """Measure all levels."""
         for level in self._settings.levels:
             await self._warm_up(level)
             await self._measure(level)

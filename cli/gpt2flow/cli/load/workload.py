@@ -31,7 +31,7 @@ class Request:
 
 
 def with_length(options: Options, tokens: int, rng: Random) -> Options:
-    """Returns options for one request: its length, and a seed if it samples."""
+    """Return options for one request: its length, and a seed if it samples."""
     decoding = options.decoding
     if isinstance(decoding, Sampling) and decoding.temperature:
         decoding = replace(decoding, seed=rng.getrandbits(63))
@@ -39,7 +39,7 @@ def with_length(options: Options, tokens: int, rng: Random) -> Options:
 
 
 async def ordinary_tokens(client: AsyncClient, model: str) -> list[int]:
-    """Returns token ids to make prompts of.
+    """Return token ids to make prompts of.
 
     Raises:
         LoadError: The model has no tokens for English text.
@@ -59,7 +59,7 @@ def drawn_requests(
     shared_prefix: int,
     rng: Random,
 ) -> Iterator[Request]:
-    """Yields requests without end, each with another prompt.
+    """Yield requests without end, each with another prompt.
 
     The prompts are token ids, so that their lengths are exact. Each is drawn
     anew, so that no cache of prompts can help beyond the shared prefix.
@@ -81,7 +81,7 @@ def drawn_requests(
 def filed_requests(
     prompts: Sequence[FilePrompt], output_lengths: Lengths, options: Options, *, rng: Random
 ) -> Iterator[Request]:
-    """Yields the prompts of a file in order, over and over."""
+    """Yield the prompts of a file in order, over and over."""
     for prompt in itertools.cycle(prompts):
         tokens = prompt.max_new_tokens or output_lengths.draw(rng)
         yield Request(prompt.text, with_length(options, tokens, rng))

@@ -83,7 +83,7 @@ class Architecture(BaseModel):
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Reads the parsed JSON of a `config.json`.
+        """Read the parsed JSON of a `config.json`.
 
         Raises:
             CheckpointError: Not a GPT-2, or a bad field; the message names it and its value.
@@ -119,12 +119,12 @@ class Architecture(BaseModel):
         return self.n_inner or 4 * self.hidden_size
 
     def attention_scale(self, layer: int) -> float:
-        """Returns what query · key is multiplied with in a layer, counted from 0."""
+        """Return what query · key is multiplied with in a layer, counted from 0."""
         scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns the shape of every weight under its name below `transformer.`.
+        """Return the shape of every weight under its name below `transformer.`.
 
         Linear layers are Conv1D in GPT-2, so [in, out]; an untied `lm_head.weight` is [out, in].
         """
@@ -178,7 +178,7 @@ _ACTIVATIONS: Final = {
 
 
 def find_activation(name: str) -> Activation:
-    """Returns the operator of an activation function, by its name in a configuration.
+    """Return the operator of an activation function, by its name in a configuration.
 
     Raises:
         CheckpointError: There is none; the message names those that there are.

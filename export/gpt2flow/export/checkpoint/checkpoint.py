@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:
-    """Reads a checkpoint and checks that it is a whole GPT-2.
+    """Read a checkpoint and checks that it is a whole GPT-2.
 
     Raises:
         CheckpointError: It is not; the message names the file, the field or the weight.

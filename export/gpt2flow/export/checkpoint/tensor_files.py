@@ -21,7 +21,7 @@ Reader = Callable[[], FloatArray]
 
 
 def open_tensors(file: Path) -> dict[str, Reader]:
-    """Returns a reader for every tensor of a file of safetensors, or one that torch saved.
+    """Return a reader for every tensor of a file of safetensors, or one that torch saved.
 
     Raises:
         CheckpointError: It is neither, damaged, or holds something else; the message names it.

@@ -19,7 +19,7 @@ _LOGGERS: Final = ("optimum", "torch", "transformers")
 
 
 def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
-    """Returns a model of the weights that were read: transformers knows fewer layouts of files."""
+    """Return a model of the weights that were read: transformers knows fewer layouts of files."""
     config = GPT2Config.from_json_file(source.directory / CONFIG_NAME)
     config.dtype = torch.float32
     state: dict[str, Any] = {
@@ -40,7 +40,7 @@ def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silences warnings, and all but errors of the loggers of torch, transformers and Optimum.
+    """Silence warnings, and all but errors of the loggers of torch, transformers and Optimum.
 
     Tracing a model warns about every Python branch it passes, which says nothing to a user: the
     outcome is verified. What was set before is restored.

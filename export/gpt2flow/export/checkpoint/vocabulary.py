@@ -44,7 +44,7 @@ class Vocabulary:
 
 
 def read_vocabulary(directory: Path, architecture: Architecture) -> Vocabulary:
-    """Reads the vocabulary of a checkpoint.
+    """Read the vocabulary of a checkpoint.
 
     Checkpoints from before `tokenizer.json` have `vocab.json` and `merges.txt`, and special
     tokens in up to three files more; of these the same tokenizer is made as by transformers.
@@ -83,7 +83,7 @@ def _read(path: Path) -> Vocabulary:
 
 
 def _make(directory: Path, architecture: Architecture) -> Vocabulary:
-    """Makes the tokenizer as `GPT2TokenizerFast` does of the files that came before it."""
+    """Make the tokenizer as `GPT2TokenizerFast` does of the files that came before it."""
     parts = [directory / name for name in (_VOCABULARY_NAME, _MERGES_NAME)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
@@ -119,7 +119,7 @@ def _make(directory: Path, architecture: Architecture) -> Vocabulary:
 def _add_numbered(
     tokenizer: Tokenizer, directory: Path, settings: dict[str, Any], added: dict[str, Any]
 ) -> None:
-    """Adds the tokens that are listed with their ids, and checks that they get these ids."""
+    """Add the tokens that are listed with their ids, and checks that they get these ids."""
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, dict):
         path = directory / _SETTINGS_NAME
@@ -141,7 +141,7 @@ def _add_numbered(
 
 
 def _own_special(tokenizer: Tokenizer, architecture: Architecture) -> Iterator[AddedToken]:
-    """Yields what is special without being listed, as far as the vocabulary has it."""
+    """Yield what is special without being listed, as far as the vocabulary has it."""
     ids = {
         tokenizer.token_to_id(_DOCUMENT_END),
         architecture.bos_token_id,
@@ -156,7 +156,7 @@ def _own_special(tokenizer: Tokenizer, architecture: Architecture) -> Iterator[A
 def _named_special(
     tokenizer: Tokenizer, directory: Path, settings: dict[str, Any], special: dict[str, Any]
 ) -> Iterator[AddedToken]:
-    """Yields the tokens that have a role in one of two files; the second overrules the first."""
+    """Yield the tokens that have a role in one of two files; the second overrules the first."""
     added = tokenizer.get_added_tokens_decoder().values()
     known = {token.content: token for token in added}
     for role in _ROLES:
@@ -174,7 +174,7 @@ def _named_special(
 
 
 def _token(path: Path, value: Any) -> AddedToken:
-    """Returns a token that stands in a file as its text, or as an object with flags."""
+    """Return a token that stands in a file as its text, or as an object with flags."""
     if isinstance(value, str) and value:
         return AddedToken(value, normalized=False)
     content = value.get("content") if isinstance(value, dict) else None

@@ -29,7 +29,7 @@ class WeightFiles:
 
 
 def weight_files(directory: Path) -> WeightFiles:
-    """Returns the weight files of a checkpoint.
+    """Return the weight files of a checkpoint.
 
     Raises:
         CheckpointError: There are none, or an index names a shard that is not there.

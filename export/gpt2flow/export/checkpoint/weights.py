@@ -45,7 +45,7 @@ class Weights(Mapping[str, FloatArray]):
 
 
 def open_weights(files: WeightFiles, architecture: Architecture) -> Weights:
-    """Opens weight files and checks that they hold just what the architecture needs.
+    """Open weight files and checks that they hold just what the architecture needs.
 
     Raises:
         CheckpointError: A file cannot be read, or a tensor is missing, unknown, there twice, of

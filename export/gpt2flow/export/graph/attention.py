@@ -29,7 +29,7 @@ class AttentionWriter:
         self._cache = cache
 
     def attend(self, scope: str, layer: int, qkv: str, *, few: bool) -> str:
-        """Adds the attention of a layer; returns the outcome, [batch, tokens, channels].
+        """Add the attention of a layer; returns the outcome, [batch, tokens, channels].
 
         Args:
             scope: What the names of nodes and of the present begin with.
@@ -53,7 +53,7 @@ class AttentionWriter:
         return self._writer.node("If", [one_token], outputs, name=name, **branches)
 
     def _decode(self, scope: str, layer: int, qkv: str) -> str:
-        """Adds attention that is fast for one new token a row."""
+        """Add attention that is fast for one new token a row."""
         name = f"{scope}h.{layer}.attn"
         architecture, cache = self._cache.architecture, self._cache
         inputs = [qkv, "", "", *past_names(layer), "seqlens_k", "total_sequence_length"]
@@ -81,7 +81,7 @@ class AttentionWriter:
         return self._writer.branch(name, outputs)
 
     def _lengths(self, scope: str) -> tuple[str, str]:
-        """Adds whether there is one new token a row, and how long the past of one row is, [1]."""
+        """Add whether there is one new token a row, and how long the past of one row is, [1]."""
         add, one_token, past = self._writer.node, f"{scope}one_token", f"{scope}past_length"
         if not self._writer.knows(one_token):
             one = self._writer.constant("one", np.array([1]))

@@ -27,7 +27,7 @@ class CacheScales:
     value: FloatArray
 
     def of(self, layer: int, part: str, head_size: int) -> FloatArray:
-        """Returns the scales of a layer for heads padded to a size, [1, heads, 1, head_size]."""
+        """Return the scales of a layer for heads padded to a size, [1, heads, 1, head_size]."""
         scales: FloatArray = getattr(self, part)[layer]
         # Channels that only pad a head are zero, for which any scale does.
         padding = [(0, 0), (0, head_size - scales.shape[-1])]
@@ -53,7 +53,7 @@ class Cache:
         return padded_head_size(self.architecture)
 
     def past_infos(self) -> list[Any]:
-        """Returns descriptions of the past keys and values of all layers."""
+        """Return descriptions of the past keys and values of all layers."""
         return [
             self._info(name)
             for layer in range(self.architecture.layers)
@@ -61,12 +61,12 @@ class Cache:
         ]
 
     def present_infos(self, scope: str) -> list[Any]:
-        """Returns descriptions of the present keys and values of all layers."""
+        """Return descriptions of the present keys and values of all layers."""
         layers = range(self.architecture.layers)
         return [info for layer in layers for info in self.present_infos_of(scope, layer)]
 
     def present_infos_of(self, scope: str, layer: int) -> list[Any]:
-        """Returns descriptions of the present keys and values of one layer."""
+        """Return descriptions of the present keys and values of one layer."""
         return [self._info(name) for name in present_names(scope, layer)]
 
     def _info(self, name: str) -> Any:
@@ -77,10 +77,10 @@ class Cache:
 
 
 def past_names(layer: int) -> list[str]:
-    """Returns the inputs that hold the keys and the values of a layer."""
+    """Return the inputs that hold the keys and the values of a layer."""
     return [f"past_key_values.{layer}.{part}" for part in PARTS]
 
 
 def present_names(scope: str, layer: int) -> list[str]:
-    """Returns the names, in a scope, of the past of a layer with the new tokens added."""
+    """Return the names, in a scope, of the past of a layer with the new tokens added."""
     return [f"{scope}present.{layer}.{part}" for part in PARTS]

@@ -17,7 +17,7 @@ _OUT_PROJECTION: Final = re.compile(r"h\.\d+\.attn\.c_proj\.weight")
 
 
 def padded_head_size(architecture: Architecture) -> int:
-    """Returns the channels of a head in the KV cache."""
+    """Return the channels of a head in the KV cache."""
     return -(-architecture.head_size // HEAD_MULTIPLE) * HEAD_MULTIPLE
 
 
@@ -49,7 +49,7 @@ class PaddedHeads(Mapping[str, FloatArray]):
         return len(self._weights)
 
     def strip(self, name: str, weight: FloatArray) -> FloatArray:
-        """Returns a padded weight without its padding."""
+        """Return a padded weight without its padding."""
         if self._padding and _IN_PROJECTION.fullmatch(name):
             return weight[..., self.real_channels(parts=3)]
         if self._padding and _OUT_PROJECTION.fullmatch(name):
@@ -57,16 +57,16 @@ class PaddedHeads(Mapping[str, FloatArray]):
         return weight
 
     def real_channels(self, parts: int) -> TokenArray:
-        """Returns which of the channels of parts · heads are no padding."""
+        """Return which of the channels of parts · heads are no padding."""
         channels = np.arange(self.channels(parts))
         return channels[channels % (self._head_size + self._padding) < self._head_size]
 
     def channels(self, parts: int) -> int:
-        """Returns how many channels parts · heads have with their padding."""
+        """Return how many channels parts · heads have with their padding."""
         return parts * self._heads * (self._head_size + self._padding)
 
     def _pad(self, weight: FloatArray, axis: int, parts: int) -> FloatArray:
-        """Pads every head along an axis of parts · heads · head_size channels."""
+        """Pad every head along an axis of parts · heads · head_size channels."""
         channels = np.moveaxis(weight, axis, 0)
         rest = channels.shape[1:]
         split = channels.reshape(parts * self._heads, self._head_size, *rest)

@@ -35,7 +35,7 @@ class LayersWriter:
     def add(
         self, scope: str, storage_of: StorageOf, on_layer: Callable[[], None], *, few: bool
     ) -> str:
-        """Adds the layers.
+        """Add the layers.
 
         Args:
             scope: What the names of their nodes begin with.
@@ -72,7 +72,7 @@ class _Layers:
         return normalised
 
     def _layer(self, layer: int, normalised: str, residual: str) -> tuple[str, str]:
-        """Adds a layer: from the outcome of its first norm to that of the norm after it."""
+        """Add a layer: from the outcome of its first norm to that of the norm after it."""
         name = f"h.{layer}"
         last = layer == self._architecture.layers - 1
         qkv = self._linear(f"{name}.attn.c_attn", normalised)
@@ -92,7 +92,7 @@ class _Layers:
         return self._matrices.linear(self._scope, name, hidden, storage, uneven=uneven)
 
     def _add_and_norm(self, residual: str, added: str, name: str) -> tuple[str, str]:
-        """Adds two tensors; returns the layer norm of the sum, and the sum.
+        """Add two tensors; returns the layer norm of the sum, and the sum.
 
         `SkipLayerNormalization` would do both, but takes 2.7 times as long for 128 rows.
         """
@@ -119,7 +119,7 @@ class _Layers:
         )
 
     def _wanted_rows(self, hidden: str) -> str:
-        """Picks the positions that logits are wanted of: [rows, channels]."""
+        """Pick the positions that logits are wanted of: [rows, channels]."""
         flat = self._writer.node(
             "Flatten", [hidden], [f"{hidden}.flat"], name=f"{hidden}.flatten", axis=2
         )

@@ -49,7 +49,7 @@ class MatrixWriter:
         self._tied = tied
 
     def embedding(self, name: str, indices: str, storage: Storage, *, node: str = "") -> str:
-        """Adds a table [entries, channels] and what its indices pick; returns the outcome.
+        """Add a table [entries, channels] and what its indices pick; returns the outcome.
 
         Args:
             name: The name of the table.
@@ -81,7 +81,7 @@ class MatrixWriter:
     def linear(
         self, scope: str, name: str, hidden: str, storage: Storage, *, uneven: bool = False
     ) -> str:
-        """Adds the product with a matrix [in, out], and a bias; returns the outcome.
+        """Add the product with a matrix [in, out], and a bias; returns the outcome.
 
         Args:
             scope: What the names of nodes begin with.
@@ -103,7 +103,7 @@ class MatrixWriter:
         return self._block_product(scope + name, name, hidden, bias, output=output, storage=storage)
 
     def head(self, scope: str, hidden: str, output: str, storage: Storage) -> str:
-        """Adds the product with the head, which shares the bytes of a tied token embedding."""
+        """Add the product with the head, which shares the bytes of a tied token embedding."""
         source = "wte" if self._tied else "lm_head"
         node = f"{scope}lm_head"
         self.storage[node] = storage
@@ -118,7 +118,7 @@ class MatrixWriter:
         )
 
     def head_of_some(self, scope: str, hidden: str, ids: str, output: str, storage: Storage) -> str:
-        """Adds the product with those outputs of the head that ids name; returns the outcome.
+        """Add the product with those outputs of the head that ids name; returns the outcome.
 
         Args:
             scope: What the names of nodes begin with.
@@ -137,12 +137,12 @@ class MatrixWriter:
         return self._writer.constant(f"{name}.weight", self._weights[f"{name}.weight"])
 
     def _matrix(self, name: str, *, transposed: bool) -> FloatArray:
-        """Returns a matrix [in, out]; embeddings and heads are held the other way."""
+        """Return a matrix [in, out]; embeddings and heads are held the other way."""
         weight = self._weights[f"{name}.weight"]
         return weight.T if transposed else weight
 
     def _entries(self, name: str, indices: str, output: str, node: str) -> str:
-        """Adds an embedding with a scale for each entry."""
+        """Add an embedding with a scale for each entry."""
         if not self._writer.has(f"{name}.entries"):
             entries = quantize_columns(self._matrix(name, transposed=True))
             self._writer.constant(f"{name}.entries", np.ascontiguousarray(entries.data.T))
@@ -158,7 +158,7 @@ class MatrixWriter:
         return self._writer.node("Mul", [numbers, picked[1]], [output], name=node)
 
     def _block_entries(self, name: str, storage: Storage) -> tuple[str, str]:
-        """Adds an embedding in blocks; a tied head of the same storage is an alias of it."""
+        """Add an embedding in blocks; a tied head of the same storage is an alias of it."""
         names = _block_names(name, storage)
         rows = f"{names[0]}.rows"
         entries = round_to_nearest(name, self._matrix(name, transposed=True), storage)
@@ -193,7 +193,7 @@ class MatrixWriter:
     def _even_product(
         self, node: str, matrix: list[str], hidden: str, bias: str, output: str
     ) -> str:
-        """Adds a product whose rows are brought to one size before, and back after.
+        """Add a product whose rows are brought to one size before, and back after.
 
         The operator rounds all rows with one scale: a single large one, as the first token of a
         GPT-2 has, would leave nothing of the others.
@@ -211,7 +211,7 @@ class MatrixWriter:
         return add("Add", [product, bias], [output], name=f"{node}.add")
 
     def _blocks(self, name: str, storage: Storage, *, transposed: bool) -> list[str]:
-        """Adds a matrix in blocks, if it is not there yet; returns its names as inputs."""
+        """Add a matrix in blocks, if it is not there yet; returns its names as inputs."""
         data, scales, zeros = _block_names(name, storage)
         rows = f"{data}.rows"
         if self._writer.has(rows) and not self._writer.has(data):
@@ -263,6 +263,6 @@ class MatrixWriter:
 
 
 def _block_names(name: str, storage: Storage) -> tuple[str, str, str]:
-    """Returns the names of the numbers, the scales and the zero points of a matrix in blocks."""
+    """Return the names of the numbers, the scales and the zero points of a matrix in blocks."""
     prefix = f"{name}.{storage.bits}bit"
     return f"{prefix}.blocks", f"{prefix}.scales", f"{prefix}.zero_points"

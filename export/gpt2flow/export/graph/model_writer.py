@@ -57,15 +57,15 @@ class ModelWriter:
         self._data.close()
 
     def has(self, name: str) -> bool:
-        """Returns whether there is a tensor of that name."""
+        """Return whether there is a tensor of that name."""
         return any(name in constants for constants in self._constants)
 
     def knows(self, name: str) -> bool:
-        """Returns whether a node that was added has an output of that name."""
+        """Return whether a node that was added has an output of that name."""
         return name in self._outputs
 
     def constant(self, name: str, array: Array) -> str:
-        """Adds a tensor, unless there is one of that name already; returns the name."""
+        """Add a tensor, unless there is one of that name already; returns the name."""
         if self.has(name):
             return name
         tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[array.dtype])
@@ -80,7 +80,7 @@ class ModelWriter:
         return name
 
     def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """Adds a tensor that has the bytes of another one in another shape; returns its name.
+        """Add a tensor that has the bytes of another one in another shape; returns its name.
 
         One dimension may be −1: as many as there are.
         """
@@ -103,7 +103,7 @@ class ModelWriter:
         domain: str = "",
         **attributes: Any,
     ) -> str:
-        """Adds a node and returns the name of its first output."""
+        """Add a node and returns the name of its first output."""
         node = helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
         self._nodes.append(node)
         self._outputs.update(outputs)
@@ -113,7 +113,7 @@ class ModelWriter:
     def branch(
         self, name: str, outputs: Sequence[Any], *, own_constants: bool = False
     ) -> Iterator[Any]:
-        """Lets nodes be added to a graph of their own, which may use all that was added before.
+        """Let nodes be added to a graph of their own, which may use all that was added before.
 
         Args:
             name: The name of the graph.
@@ -139,7 +139,7 @@ class ModelWriter:
     def finish(
         self, inputs: Sequence[Any], outputs: Sequence[Any], facts: Mapping[str, str]
     ) -> None:
-        """Writes the graph; the data file is complete once this writer is closed.
+        """Write the graph; the data file is complete once this writer is closed.
 
         Args:
             inputs: The descriptions of its inputs.
@@ -166,5 +166,5 @@ class ModelWriter:
 
 
 def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> Any:
-    """Returns the description of a graph input or output; a dimension may be a name."""
+    """Return the description of a graph input or output; a dimension may be a name."""
     return helper.make_tensor_value_info(name, _DTYPES[np.dtype(dtype)], shape)

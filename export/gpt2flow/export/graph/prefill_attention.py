@@ -16,7 +16,7 @@ from gpt2flow.export.graph.model_writer import ModelWriter
 def add_prefill_attention(
     writer: ModelWriter, cache: Cache, scope: str, layer: int, *, qkv: str, past_length: str
 ) -> str:
-    """Adds the attention of a layer; returns the outcome, [1, tokens, channels].
+    """Add the attention of a layer; returns the outcome, [1, tokens, channels].
 
     Args:
         writer: What it is added to.
@@ -55,7 +55,7 @@ def add_prefill_attention(
 
 
 def scale_of(writer: ModelWriter, cache: Cache, layer: int, part: str) -> str:
-    """Adds the scales of the keys or values of a layer, [1, heads, 1, head_size]."""
+    """Add the scales of the keys or values of a layer, [1, heads, 1, head_size]."""
     assert cache.scales
     scales = cache.scales.of(layer, part, cache.head_size)
     return writer.constant(f"h.{layer}.attn.{part}_scale", scales)
@@ -64,7 +64,7 @@ def scale_of(writer: ModelWriter, cache: Cache, layer: int, part: str) -> str:
 def _read(
     writer: ModelWriter, cache: Cache, name: str, part: tuple[int, str], past_length: str
 ) -> str:
-    """Adds what the filled positions stand for, [1, heads, past, head_size]."""
+    """Add what the filled positions stand for, [1, heads, past, head_size]."""
     add = writer.node
     past = past_names(part[0])[PARTS.index(part[1])]
     start = writer.constant("cache_start", np.array([0]))
@@ -77,7 +77,7 @@ def _read(
 
 
 def _codes(writer: ModelWriter, cache: Cache, new: str, part: tuple[int, str]) -> str:
-    """Adds the int8 numbers of new keys or values, [1, heads, tokens, head_size]."""
+    """Add the int8 numbers of new keys or values, [1, heads, tokens, head_size]."""
     layer, name = part
     assert cache.scales
     scales = cache.scales.of(layer, name, cache.head_size).ravel()

@@ -57,7 +57,7 @@ def write_serving_graph(
     cache_scales: CacheScales | None = None,
     on_layer: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> "GraphFacts":
-    """Writes the serving graph of a GPT-2 and, beside it, its weights.
+    """Write the serving graph of a GPT-2 and, beside it, its weights.
 
     Args:
         path: The file of the graph; the weights go to the same name with `.data` appended.
@@ -98,7 +98,7 @@ class GraphFacts:
 
 
 def storage_for_few(recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int) -> Storage:
-    """Returns how a matrix of the layers, or the head, is stored for few rows."""
+    """Return how a matrix of the layers, or the head, is stored for few rows."""
     wanted = recipe.head if name == "lm_head" else recipe.body
     if name in kept:
         wanted = Storage(max(wanted.bits, _KEPT_BITS), wanted.block_size)
@@ -126,7 +126,7 @@ class _ServingGraph:
     def build(
         self, recipe: ProfileRecipe, kept: frozenset[str], on_layer: Callable[[int, int], None]
     ) -> "GraphFacts":
-        """Adds all of it; returns how the weights are stored."""
+        """Add all of it; returns how the weights are stored."""
         entries = fitting(recipe.entries, self._architecture.hidden_size)
         head = fitting(recipe.head, self._architecture.hidden_size)
         self._matrices.embedding("wte", "input_ids", entries)
@@ -156,7 +156,7 @@ class _ServingGraph:
     def _choose_layers(
         self, limit: str, body: Callable[[str, int], Storage], count: Callable[[], None]
     ) -> None:
-        """Adds both kinds of layers and the choice between them; the outcome is `hidden`."""
+        """Add both kinds of layers and the choice between them; the outcome is `hidden`."""
         branches = {}
         for field, scope, storage_of in (
             ("then_branch", NARROW, body),
@@ -173,7 +173,7 @@ class _ServingGraph:
         self._writer.node("If", [few], ["hidden", *present], name="layers", **branches)
 
     def _choose_tokens(self, hidden: str, entries: Storage, add_all: Callable[[str], str]) -> None:
-        """Adds the logits of some tokens, those of all, and the choice between them.
+        """Add the logits of some tokens, those of all, and the choice between them.
 
         Args:
             hidden: [rows, channels].
@@ -191,7 +191,7 @@ class _ServingGraph:
         self._sum_up()
 
     def _sum_up(self) -> None:
-        """Adds `logsumexp`: by how much the logits of a row exceed the log-probabilities."""
+        """Add `logsumexp`: by how much the logits of a row exceed the log-probabilities."""
         # ReduceLogSumExp is twelve times slower.
         self._writer.node("LogSoftmax", ["logits"], ["logprobs"], name="logprobs", axis=-1)
         first = self._writer.constant("first_column", np.array(0))
@@ -202,7 +202,7 @@ class _ServingGraph:
         self._writer.node("Sub", columns, ["logsumexp"], name="logsumexp")
 
     def _choose_head(self, limit: str, few: Storage, output: str) -> str:
-        """Adds both kinds of the head and the choice between them; returns the outcome."""
+        """Add both kinds of the head and the choice between them; returns the outcome."""
         branches = {}
         for field, scope, storage in (
             ("then_branch", NARROW, few),
@@ -216,7 +216,7 @@ class _ServingGraph:
         return self._writer.node("If", [at_most], [output], name="head", **branches)
 
     def _at_most(self, name: str, limit: str) -> str:
-        """Adds whether a tensor has at most so many elements."""
+        """Add whether a tensor has at most so many elements."""
         size = self._writer.node("Size", [name], [f"{name}.size"], name=f"{name}.size")
         return self._writer.node("LessOrEqual", [size, limit], [f"{name}.few"], name=f"{name}.few")
 

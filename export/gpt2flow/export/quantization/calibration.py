@@ -48,7 +48,7 @@ def find_texts(
     measured: bool,
     calibrated: bool,
 ) -> Texts:
-    """Finds the texts that an export needs, in the checkpoint where no path is given.
+    """Find the texts that an export needs, in the checkpoint where no path is given.
 
     Without a text to calibrate with, every other window of the evaluation text is kept for that,
     and quality is measured on the rest.
@@ -85,7 +85,7 @@ def find_texts(
 
 
 def _with_a_long_window(text: TokenizedText, short: EvaluationText, length: int) -> EvaluationText:
-    """Adds the longest window of a text to short ones, if it is longer than these."""
+    """Add the longest window of a text to short ones, if it is longer than these."""
     longest = max(text.windows(length).windows, key=len)
     if len(longest) <= WINDOW:
         return short
@@ -116,7 +116,7 @@ def calibrate_cache(
     windows: Sequence[TokenArray],
     on_window: Callable[[int, int], None],
 ) -> CacheScales:
-    """Returns scales with which the largest key and value of every channel just fit into int8.
+    """Return scales with which the largest key and value of every channel just fit into int8.
 
     Args:
         reference: Computes keys and values.

@@ -20,7 +20,7 @@ _SHRINKAGES: Final = tuple(1 - step / 50 for step in range(26))
 
 
 def gptq(weight: torch.Tensor, hessian: torch.Tensor, storage: Storage) -> BlockMatrix:
-    """Quantizes a matrix, symmetrically in each block.
+    """Quantize a matrix, symmetrically in each block.
 
     Args:
         weight: float32 [in, out]; `in` must be divisible by the block size.
@@ -56,7 +56,7 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, storage: Storage) -> Block
 
 
 def _inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
-    """Returns the upper Cholesky factor of the inverse, float32 [in, in]."""
+    """Return the upper Cholesky factor of the inverse, float32 [in, in]."""
     damped = hessian.double()
     diagonal = damped.diagonal()
     # An input that is always zero has no say; its weight may become what it likes.
@@ -67,7 +67,7 @@ def _inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
 
 
 def _scale(block: torch.Tensor, half: int) -> torch.Tensor:
-    """Returns the scale of each column that rounds it with the least squared error."""
+    """Return the scale of each column that rounds it with the least squared error."""
     largest = block.gather(0, block.abs().argmax(0, keepdim=True))[0]
     # The end of the range that has one number more is for the sign of the largest weight.
     full = torch.where(largest == 0, 1.0, largest / -half)

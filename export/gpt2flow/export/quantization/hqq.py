@@ -16,7 +16,7 @@ from gpt2flow.export.recipe import Storage
 
 
 def half_quadratic(_name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
-    """Quantizes a matrix, float32 [in, out], with a zero point for each block."""
+    """Quantize a matrix, float32 [in, out], with a zero point for each block."""
     size, levels = storage.block_size, 2**storage.bits
     if not size or len(weight) % size:
         raise ValueError(f"{len(weight)} inputs do not divide into blocks of {size}")
@@ -39,7 +39,7 @@ def half_quadratic(_name: str, weight: FloatArray, storage: Storage) -> BlockMat
 def _with_zero_in_range(
     blocks: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, levels: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Replaces scales and zero points of blocks that are so far off zero that none has a number."""
+    """Replace scales and zero points of blocks that are so far off zero that none has a number."""
     low = blocks.amin(-1).clamp(max=0)
     high = blocks.amax(-1).clamp(min=0)
     wider = (high - low).clamp(min=torch.finfo(torch.float32).tiny) / (levels - 1)

@@ -40,25 +40,25 @@ class LayerwiseModel:
         self.layers: list[Any] = list(self._model.transformer.h)
 
     def embed(self, window: TokenArray) -> torch.Tensor:
-        """Returns what enters the first layer, float32 [1, tokens, channels]."""
+        """Return what enters the first layer, float32 [1, tokens, channels]."""
         transformer = self._model.transformer
         tokens = torch.from_numpy(window)
         hidden: torch.Tensor = transformer.wte(tokens) + transformer.wpe(torch.arange(len(tokens)))
         return hidden[None]
 
     def run_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns what leaves a layer, float32 [1, tokens, channels]."""
+        """Return what leaves a layer, float32 [1, tokens, channels]."""
         outcome = self.layers[layer](hidden)
         left: torch.Tensor = outcome[0] if isinstance(outcome, tuple) else outcome
         return left
 
     def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns what leaves the last layer as predictions, float32 [tokens, vocabulary]."""
+        """Return what leaves the last layer as predictions, float32 [tokens, vocabulary]."""
         logits = self._model.lm_head(self._model.transformer.ln_f(hidden))[0]
         return torch.log_softmax(logits, -1)
 
     def weight(self, name: str) -> FloatArray:
-        """Returns the weight of a matrix with its heads padded, float32 [in, out]."""
+        """Return the weight of a matrix with its heads padded, float32 [in, out]."""
         if name == HEAD:
             head: FloatArray = self._model.lm_head.weight.numpy().T
             return head
@@ -67,20 +67,20 @@ class LayerwiseModel:
         return PaddedHeads({full: weight}, self.architecture)[full]
 
     def exchange(self, name: str, blocks: BlockMatrix) -> None:
-        """Puts what blocks stand for in place of the weight of a matrix."""
+        """Put what blocks stand for in place of the weight of a matrix."""
         weight = self._heads.strip(f"{name}.weight", blocks.dequantize())
         # Not into its memory, which may be that of the checkpoint's file.
         self._module(name).weight.data = torch.from_numpy(np.ascontiguousarray(weight))
 
     def head_hessian(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Returns the sum of input · inputᵀ of the head, [in, in]."""
+        """Return the sum of input · inputᵀ of the head, [in, in]."""
         normalised = [self._model.transformer.ln_f(hidden[0]) for hidden in rows]
         return sum((hidden.T @ hidden for hidden in normalised), torch.zeros(()))
 
     def matrices(
         self, storage_of: StorageOf, on_layer: Callable[[int, int], None]
     ) -> Iterator[tuple[str, FloatArray, Storage]]:
-        """Yields the name, the weight and the storage of each matrix that is stored in blocks."""
+        """Yield the name, the weight and the storage of each matrix that is stored in blocks."""
         count = len(self.layers)
         names = [[f"h.{layer}.{part}" for part in MATRICES] for layer in range(count)]
         for done, group in enumerate([*names, [HEAD]]):
@@ -93,7 +93,7 @@ class LayerwiseModel:
 
     @contextmanager
     def exchanged(self, name: str, blocks: BlockMatrix) -> Iterator[None]:
-        """Lets the weight of a matrix be what blocks stand for, for a while."""
+        """Let the weight of a matrix be what blocks stand for, for a while."""
         before = self._module(name).weight.data
         self.exchange(name, blocks)
         try:
@@ -102,7 +102,7 @@ class LayerwiseModel:
             self._module(name).weight.data = before
 
     def hessians(self, layer: int, rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns, for each matrix of a layer, the sum of input · inputᵀ, padded, [in, in]."""
+        """Return, for each matrix of a layer, the sum of input · inputᵀ, padded, [in, in]."""
         sums: dict[str, torch.Tensor] = {}
 
         def add(name: str, inputs: tuple[torch.Tensor]) -> None:
@@ -141,7 +141,7 @@ def gptq_weights(
     storage_of: StorageOf,
     on_layer: Callable[[int, int], None],
 ) -> dict[str, BlockMatrix]:
-    """Quantizes the matrices of all layers, each for inputs that quantized layers before it give.
+    """Quantize the matrices of all layers, each for inputs that quantized layers before it give.
 
     Args:
         model: Its weights are exchanged for the quantized ones.

@@ -46,7 +46,7 @@ def make_plan(
     windows: Sequence[TokenArray],
     report: Report,
 ) -> Plan:
-    """Calibrates the cache, quantizes the layers where that takes a text, and picks exceptions.
+    """Calibrate the cache, quantizes the layers where that takes a text, and picks exceptions.
 
     Args:
         source: The checkpoint.
@@ -86,7 +86,7 @@ class _Prepared:
 def _blocks(
     source: Checkpoint, recipe: ProfileRecipe, windows: Sequence[TokenArray], report: Report
 ) -> dict[str, BlockMatrix]:
-    """Returns the blocks of all matrices of the layers, by the method of the recipe."""
+    """Return the blocks of all matrices of the layers, by the method of the recipe."""
     # Torch and transformers take seconds to import.
     from gpt2flow.export.quantization.hqq import half_quadratic  # noqa: PLC0415 - as above
     from gpt2flow.export.quantization.layerwise import (  # noqa: PLC0415 - as above
@@ -118,7 +118,7 @@ def _kept(
     blocks: Mapping[str, BlockMatrix],
     report: Report,
 ) -> frozenset[str]:
-    """Returns the names of the most sensitive matrices, as many as the recipe has bytes for."""
+    """Return the names of the most sensitive matrices, as many as the recipe has bytes for."""
     from gpt2flow.export.quantization.layerwise import (  # noqa: PLC0415 - as above
         HEAD,
         LayerwiseModel,
@@ -142,7 +142,7 @@ def _kept(
 
 
 def _first(windows: Sequence[TokenArray], tokens: int) -> list[TokenArray]:
-    """Returns windows from the start, the last one cut, that have so many tokens together."""
+    """Return windows from the start, the last one cut, that have so many tokens together."""
     ends = np.cumsum([len(window) for window in windows])
     rest = tokens - np.concatenate([[0], ends[:-1]])
     return [window[:room] for window, room in zip(windows, rest, strict=True) if room > 1]

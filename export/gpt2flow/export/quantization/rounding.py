@@ -39,11 +39,11 @@ class BlockMatrix:
     def of_codes(
         cls, bits: int, codes: Codes, scales: FloatArray, zero_points: Codes | None = None
     ) -> "BlockMatrix":
-        """Packs numbers, uint8 [out, blocks, block_size]."""
+        """Pack numbers, uint8 [out, blocks, block_size]."""
         return cls(bits, codes if bits == 8 else pack(codes), scales, zero_points)
 
     def dequantize(self) -> FloatArray:
-        """Returns the weights that the numbers stand for, float32 [in, out]."""
+        """Return the weights that the numbers stand for, float32 [in, out]."""
         codes = self.data if self.bits == 8 else unpack(self.data)
         zeros: Any = 2 ** (self.bits - 1)
         if self.zero_points is not None:
@@ -65,7 +65,7 @@ class ColumnMatrix:
     scales: FloatArray
 
     def dequantize(self) -> FloatArray:
-        """Returns the weights that the numbers stand for, float32 [in, out]."""
+        """Return the weights that the numbers stand for, float32 [in, out]."""
         weights: FloatArray = self.data.astype(np.float32) * self.scales
         return weights
 
@@ -75,7 +75,7 @@ Quantizer = Callable[[str, FloatArray, Storage], BlockMatrix]
 
 
 def round_to_nearest(_name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
-    """Rounds a matrix to the nearest numbers, symmetrically in each block.
+    """Round a matrix to the nearest numbers, symmetrically in each block.
 
     Args:
         weight: float32 [in, out]; `in` must be divisible by the block size.
@@ -95,7 +95,7 @@ def round_to_nearest(_name: str, weight: FloatArray, storage: Storage) -> BlockM
 
 
 def quantize_columns(weight: FloatArray) -> ColumnMatrix:
-    """Rounds a matrix, float32 [in, out], to the nearest 8-bit numbers for each output."""
+    """Round a matrix, float32 [in, out], to the nearest 8-bit numbers for each output."""
     # A column of zeros takes any scale.
     largest = np.abs(weight).max(axis=0)
     scales = np.where(largest > 0, largest / _LARGEST_INT8, 1).astype(np.float32)
@@ -103,7 +103,7 @@ def quantize_columns(weight: FloatArray) -> ColumnMatrix:
 
 
 def pack(codes: Codes) -> Codes:
-    """Packs 4-bit numbers by twos along the last axis; the first has the lower bits.
+    """Pack 4-bit numbers by twos along the last axis; the first has the lower bits.
 
     An odd one at the end stands alone in its byte.
     """
@@ -113,6 +113,6 @@ def pack(codes: Codes) -> Codes:
 
 
 def unpack(data: Codes) -> Codes:
-    """Returns the 4-bit numbers of bytes, twice as many along the last axis."""
+    """Return the 4-bit numbers of bytes, twice as many along the last axis."""
     codes: Codes = np.stack([data & 15, data >> 4], axis=-1).astype(np.uint8)
     return codes.reshape(*data.shape[:-1], -1)

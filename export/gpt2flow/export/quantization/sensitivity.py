@@ -18,7 +18,7 @@ def measure_sensitivity(
     blocks: Mapping[str, BlockMatrix],
     on_matrix: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Returns the mean KL divergence that quantizing each matrix alone causes, in nats.
+    """Return the mean KL divergence that quantizing each matrix alone causes, in nats.
 
     Args:
         model: The model as it was trained.
@@ -44,7 +44,7 @@ def measure_sensitivity(
 def choose_kept(
     divergence: Mapping[str, float], extra_bytes: Mapping[str, int], budget: int
 ) -> frozenset[str]:
-    """Returns the matrices that keep 8 bits: those that gain most for a byte, within a budget.
+    """Return the matrices that keep 8 bits: those that gain most for a byte, within a budget.
 
     Args:
         divergence: What 4 bits in a matrix cost.

@@ -47,7 +47,7 @@ class TokenizedText:
     documents: list[TokenArray]
 
     def windows(self, length: int, budget: int = TOKEN_BUDGET) -> EvaluationText:
-        """Cuts the text into windows.
+        """Cut the text into windows.
 
         Args:
             length: The most tokens of a window.
@@ -64,7 +64,7 @@ class TokenizedText:
 
 
 def read_text(path: Path, tokenizer: Tokenizer) -> TokenizedText:
-    """Reads a text of one or several documents, each ended by `<|endoftext|>`.
+    """Read a text of one or several documents, each ended by `<|endoftext|>`.
 
     Raises:
         EvaluationTextError: The file cannot be read, or holds nothing to predict.
@@ -81,7 +81,7 @@ def read_text(path: Path, tokenizer: Tokenizer) -> TokenizedText:
 
 
 def _documents(text: str, tokenizer: Tokenizer) -> list[TokenArray]:
-    """Returns the tokens of each document, the one that ends it included if there is one."""
+    """Return the tokens of each document, the one that ends it included if there is one."""
     end = [tokenizer.token_to_id(DOCUMENT_END)]
     parts = [part.strip("\r\n") for part in text.split(DOCUMENT_END)]
     tokenizer.no_truncation()
@@ -95,7 +95,7 @@ def _documents(text: str, tokenizer: Tokenizer) -> list[TokenArray]:
 
 
 def _spread(windows: list[TokenArray], budget: int) -> tuple[TokenArray, ...]:
-    """Keeps windows so that those kept stay in proportion to those seen."""
+    """Keep windows so that those kept stay in proportion to those seen."""
     total = sum(len(window) - 1 for window in windows)
     kept: list[TokenArray] = []
     seen = taken = 0

@@ -27,7 +27,7 @@ def measure(
     *,
     on_tokens: Callable[[int, int], None],
 ) -> PartedComparison:
-    """Compares a serving graph with the reference on a text.
+    """Compare a serving graph with the reference on a text.
 
     Args:
         text: What to predict.
@@ -55,7 +55,7 @@ def measure(
 def measure_alone(
     text: EvaluationText, reference: ReferenceModel, on_tokens: Callable[[int, int], None]
 ) -> PartedComparison:
-    """Returns the figures of the reference, which agrees with itself.
+    """Return the figures of the reference, which agrees with itself.
 
     Args:
         text: What to predict.
@@ -74,7 +74,7 @@ def measure_alone(
 def hold_to_gate(
     comparison: PartedComparison, text: EvaluationText, profile: Profile, *, force: bool
 ) -> Quality:
-    """Returns the figures for the manifest.
+    """Return the figures for the manifest.
 
     Raises:
         QualityGateError: The whole or a part of them misses the gate of the profile, and `force`

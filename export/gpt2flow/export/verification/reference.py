@@ -21,7 +21,7 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def export_reference(source: Checkpoint, directory: Path) -> None:
-    """Writes Optimum's export of a checkpoint: the graph and the files that go with it.
+    """Write Optimum's export of a checkpoint: the graph and the files that go with it.
 
     Raises:
         ExportError: transformers cannot load the checkpoint, or Optimum cannot export it.
@@ -62,12 +62,12 @@ class ReferenceModel:
         }
 
     def logits(self, tokens: TokenArray) -> FloatArray:
-        """Returns the logits after each of a row of tokens, float32 [tokens, vocabulary]."""
+        """Return the logits after each of a row of tokens, float32 [tokens, vocabulary]."""
         logits: FloatArray = self._run(["logits"], tokens)[0][0]
         return logits
 
     def keys_and_values(self, tokens: TokenArray) -> list[tuple[FloatArray, FloatArray]]:
-        """Returns keys and values of each layer, float32 [heads, tokens, head_size] each."""
+        """Return keys and values of each layer, float32 [heads, tokens, head_size] each."""
         names = [f"present.{layer}.{part}" for layer in range(self._layers) for part in PARTS]
         arrays = [array[0] for array in self._run(names, tokens)]
         return list(zip(arrays[::2], arrays[1::2], strict=True))
@@ -85,7 +85,7 @@ class ReferenceModel:
 
 
 def open_session(model: Path) -> onnxruntime.InferenceSession:
-    """Opens a model on the CPU; nothing but errors is logged."""
+    """Open a model on the CPU; nothing but errors is logged."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

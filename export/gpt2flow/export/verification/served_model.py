@@ -20,7 +20,7 @@ class ServedModel:
     def __init__(
         self, model: Path, architecture: Architecture, slots: int, capacity: int | None = None
     ) -> None:
-        """Opens a graph and makes a cache for it.
+        """Open a graph and makes a cache for it.
 
         Args:
             model: The graph.
@@ -39,11 +39,11 @@ class ServedModel:
         }
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-        """Starts a slot anew; returns the logits after each token, [tokens, vocabulary]."""
+        """Start a slot anew; returns the logits after each token, [tokens, vocabulary]."""
         return self.run(slice(slot, slot + 1), tokens[np.newaxis], np.zeros(1, np.int64))
 
     def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Adds one token to each of the first slots.
+        """Add one token to each of the first slots.
 
         Args:
             tokens: int64 [rows], the new token of each slot.
@@ -55,7 +55,7 @@ class ServedModel:
         return self.run(slice(0, len(tokens)), tokens[:, np.newaxis], lengths)
 
     def run(self, slots: slice, tokens: TokenArray, past: TokenArray) -> FloatArray:
-        """Adds tokens to slots, one to each of several or several to one.
+        """Add tokens to slots, one to each of several or several to one.
 
         Args:
             slots: Which slots.

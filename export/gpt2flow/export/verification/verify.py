@@ -25,17 +25,17 @@ class Reference(Protocol):
     """What logits are compared with."""
 
     def logits(self, tokens: TokenArray) -> FloatArray:
-        """Returns the logits after each token, float32 [tokens, vocabulary]."""
+        """Return the logits after each token, float32 [tokens, vocabulary]."""
 
 
 class Served(Protocol):
     """A model that decodes in slots of one cache."""
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-        """Starts a slot anew; returns the logits after each token, [tokens, vocabulary]."""
+        """Start a slot anew; returns the logits after each token, [tokens, vocabulary]."""
 
     def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Adds a token to each of the first slots; returns the logits, [rows, vocabulary]."""
+        """Add a token to each of the first slots; returns the logits, [rows, vocabulary]."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Comparison:
     divergence: float = 0.0
 
     def add(self, reference: FloatArray, logits: FloatArray, targets: TokenArray) -> None:
-        """Adds predictions: the logits of both, [rows, vocabulary], and the tokens that came."""
+        """Add predictions: the logits of both, [rows, vocabulary], and the tokens that came."""
         rows = np.arange(len(targets))
         expected, actual = _log_softmax(reference), _log_softmax(logits)
         self.tokens += len(targets)
@@ -114,13 +114,13 @@ class PartedComparison:
     parts: dict[Part, Comparison] = field(default_factory=lambda: {p: Comparison() for p in Part})
 
     def decoding(self, rows: int) -> Comparison:
-        """Returns the sums that predictions for so many rows belong to."""
+        """Return the sums that predictions for so many rows belong to."""
         few = rows <= self.narrow_rows
         return self.parts[Part.FEW_ROWS if few else Part.MANY_ROWS]
 
     @property
     def whole(self) -> Comparison:
-        """Sums over all predictions."""
+        """Sum over all predictions."""
         return sum(self.parts.values(), Comparison())
 
 
@@ -131,7 +131,7 @@ def compare(
     narrow_rows: int = SLOTS,
     on_tokens: Callable[[int], None] = lambda _done: None,
 ) -> PartedComparison:
-    """Compares the predictions of a served model with those of a reference.
+    """Compare the predictions of a served model with those of a reference.
 
     Half of each window is prefilled; the rest is decoded, windows of several slots together,
     sometimes many and sometimes few.
@@ -163,7 +163,7 @@ def _compare_together(
     served: Served,
     comparison: PartedComparison,
 ) -> Iterator[int]:
-    """Compares windows, in order of falling length, that are decoded together.
+    """Compare windows, in order of falling length, that are decoded together.
 
     Yields:
         How many predictions each step compared.
@@ -195,7 +195,7 @@ def _log_softmax(logits: FloatArray) -> FloatArray:
 
 
 def _exp(nats: float) -> float:
-    """Returns e to a power; of a model that predicts nothing, perplexity is infinite."""
+    """Return e to a power; of a model that predicts nothing, perplexity is infinite."""
     try:
         return math.exp(nats)
     except OverflowError:

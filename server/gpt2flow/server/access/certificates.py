@@ -24,7 +24,7 @@ class Certificates:
 
 
 def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certificates:
-    """Reads certificate, key and CA.
+    """Read certificate, key and CA.
 
     Raises:
         ConfigError: A file cannot be read or is not what it should be, or the key is of

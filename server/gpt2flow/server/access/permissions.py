@@ -34,12 +34,12 @@ class Caller:
     max_beams: int | None = None
 
     def may_use(self, model: str) -> bool:
-        """Returns whether a model of this name is open to it."""
+        """Return whether a model of this name is open to it."""
         return self.models is None or model in self.models
 
 
 def check_model(caller: Caller, name: str) -> None:
-    """Checks that a caller may use a model; whether there is one is not told before.
+    """Check that a caller may use a model; whether there is one is not told before.
 
     Raises:
         PermissionDeniedError: It may not.
@@ -50,7 +50,7 @@ def check_model(caller: Caller, name: str) -> None:
 
 
 def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
-    """Returns the options as a caller may have them: defaults are lowered, wishes are refused.
+    """Return the options as a caller may have them: defaults are lowered, wishes are refused.
 
     Raises:
         PermissionDeniedError: The request asks for more than its caller may; names all of it.
@@ -73,7 +73,7 @@ def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
 def _asked(
     caller: Caller, params: GenerationParams
 ) -> Iterator[tuple[str, int | None, int | None]]:
-    """Yields what a request asks for: the field, its value, and what the caller may have."""
+    """Yield what a request asks for: the field, its value, and what the caller may have."""
     decoding = params.decoding
     if isinstance(decoding, BeamSearchParams):
         yield "options.beam_search.num_beams", decoding.num_beams, caller.max_beams
@@ -87,7 +87,7 @@ def _asked(
 
 
 def lowered(caller: Caller, priority: int = 0) -> int:
-    """Returns a priority that a caller may have; 0 stands for not having asked."""
+    """Return a priority that a caller may have; 0 stands for not having asked."""
     return priority if caller.max_priority is None else min(priority, caller.max_priority)
 
 
@@ -99,7 +99,7 @@ class UnfinishedRequests:
 
     @contextmanager
     def hold(self, caller: Caller, count: int = 1) -> Iterator[None]:
-        """Counts requests of a caller until exit, one for each prompt.
+        """Count requests of a caller until exit, one for each prompt.
 
         Raises:
             PermissionDeniedError: It may never have so many.

@@ -98,7 +98,7 @@ class Tokens:
         self._clock = clock
 
     def caller_of(self, token: str) -> Caller:
-        """Returns who holds a token.
+        """Return who holds a token.
 
         Raises:
             UnauthenticatedError: Nobody does, or no longer.
@@ -117,7 +117,7 @@ class Tokens:
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Reads a file of tokens.
+    """Read a file of tokens.
 
     Raises:
         ConfigError: It cannot be read, or an entry is wrong; names file, entry and field.
@@ -143,7 +143,7 @@ def read_tokens(path: Path) -> Tokens:
 
 
 def make_token(name: str) -> tuple[str, str]:
-    """Makes a token.
+    """Make a token.
 
     Returns:
         The token, and its entry for the file of tokens.
@@ -158,12 +158,12 @@ def make_token(name: str) -> tuple[str, str]:
 
 
 def token_digest(token: str) -> str:
-    """Returns what is kept of a token."""
+    """Return what is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
-    """Says in one line what the first error of a file is."""
+    """Say in one line what the first error of a file is."""
     errors = error.errors()
     # A field that is spelt wrongly is missing too; that it is unknown says more.
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])

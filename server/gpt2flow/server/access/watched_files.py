@@ -25,7 +25,7 @@ class WatchedFiles(Generic[_T]):
     """
 
     def __init__(self, paths: Sequence[Path], load: Callable[[], _T]) -> None:
-        """Reads the files for the first time.
+        """Read the files for the first time.
 
         Args:
             paths: What is watched.
@@ -41,7 +41,7 @@ class WatchedFiles(Generic[_T]):
         self._stamp, self._value = self._read()
 
     def get(self) -> _T:
-        """Returns what the files hold, or held when they were last usable."""
+        """Return what the files hold, or held when they were last usable."""
         with self._lock:
             stamp = _stamp(self._paths)
             if stamp != self._stamp:
@@ -56,7 +56,7 @@ class WatchedFiles(Generic[_T]):
             return self._value
 
     def _read(self) -> tuple[_Stamp, _T]:
-        """Returns what one state of the files holds, and that state."""
+        """Return what one state of the files holds, and that state."""
         for _ in range(_ATTEMPTS):
             stamp = _stamp(self._paths)
             value = self._load()

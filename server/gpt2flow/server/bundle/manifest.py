@@ -146,7 +146,7 @@ class Manifest(_Part):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Parses the bytes of a `manifest.json`.
+        """Parse the bytes of a `manifest.json`.
 
         Raises:
             BundleError: Not JSON, of another format version, or a bad field.
@@ -169,7 +169,7 @@ class Manifest(_Part):
             raise BundleError(f"{MANIFEST_NAME}: {where}: {first['msg']}") from error
 
     def to_bytes(self) -> bytes:
-        """Returns the bytes of `manifest.json`: the same for the same content."""
+        """Return the bytes of `manifest.json`: the same for the same content."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2)
         return text.encode() + b"\n"
 
@@ -190,13 +190,13 @@ class Bundle:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_bundle(directory: Path, fingerprint: str | None = None) -> Bundle:
-    """Reads the manifest of a bundle and verifies the hash of every file.
+    """Read the manifest of a bundle and verifies the hash of every file.
 
     Args:
         directory: Where it lies.

@@ -46,7 +46,7 @@ class ModelRunner:
     def __init__(
         self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
     ) -> None:
-        """Loads the graph and reserves the cache; pages are committed when first written.
+        """Load the graph and reserves the cache; pages are committed when first written.
 
         Args:
             model: The graph.
@@ -98,7 +98,7 @@ class ModelRunner:
         rows: Sequence[int],
         ids: Ids | None = None,
     ) -> Floats:
-        """Runs several tokens of one sequence.
+        """Run several tokens of one sequence.
 
         Args:
             slot: Where its keys and values are, and where the new ones go.
@@ -128,7 +128,7 @@ class ModelRunner:
     def decode(
         self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
     ) -> Floats:
-        """Runs one token of each of the first slots.
+        """Run one token of each of the first slots.
 
         A row that does nothing takes part all the same: its token is run at the
         position after its last, which it overwrites when it goes on.
@@ -155,7 +155,7 @@ class ModelRunner:
         return logits
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
-        """Copies positions [start, stop) of slots, each given as (source, target, start, stop)."""
+        """Copy positions [start, stop) of slots, each given as (source, target, start, stop)."""
         for source, target, start, stop in copies:
             span = slice(start, stop)
             for array in self._cache.values():
@@ -164,7 +164,7 @@ class ModelRunner:
     def _run(
         self, binding: ort.IOBinding, logits: Floats, logsumexp: Floats, ids: Ids | None
     ) -> None:
-        """Runs the graph with these arrays as its outputs."""
+        """Run the graph with these arrays as its outputs."""
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         if self._sums_up:
             binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
@@ -176,7 +176,7 @@ class ModelRunner:
             binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
 
     def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
-        """Returns a binding whose past and present are the slots [start, stop)."""
+        """Return a binding whose past and present are the slots [start, stop)."""
         binding = self._session.io_binding()
         for name, array in self._cache.items():
             value = ort.OrtValue.ortvalue_from_numpy(array[start:stop])
@@ -217,11 +217,11 @@ def _open(model: Path, threads: int) -> ort.InferenceSession:
 
 
 def _vocabulary_size(session: ort.InferenceSession) -> int:
-    """Returns how many logits a row has; graphs of older exports tell by their output's shape."""
+    """Return how many logits a row has; graphs of older exports tell by their output's shape."""
     facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
 
 
 def _numpy_type(onnx_type: str) -> np.dtype[np.generic]:
-    """Returns the type of a cache array."""
+    """Return the type of a cache array."""
     return np.dtype({"tensor(float)": "float32", "tensor(int8)": "int8"}[onnx_type])

@@ -43,7 +43,7 @@ class ConfigSource:
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self) -> ServerConfig:
-        """Returns the settings.
+        """Return the settings.
 
         Raises:
             ConfigError: The file cannot be read, or a value is not usable; says which.
@@ -73,7 +73,7 @@ class _Reader:
     base: Path
 
     def server(self, table: _Table, given: _Table) -> ServerConfig:
-        """Returns the settings of the server."""
+        """Return the settings of the server."""
         rest = {key: value for key, value in table.items() if key != "models"}
         if "models" not in given:
             given = {**given, "models": self._models(table, given)}
@@ -96,7 +96,7 @@ class _Reader:
         return models
 
     def _model(self, where: str, entry: _Table, table: _Table, given: _Table) -> ModelConfig:
-        """Returns a model whose engine has its own settings over those of all engines."""
+        """Return a model whose engine has its own settings over those of all engines."""
         engine_fields = _fields(EngineConfig)
         own = {key: value for key, value in entry.items() if key in engine_fields}
         of_all = self._make(
@@ -110,7 +110,7 @@ class _Reader:
         return self._make(ModelConfig, rest, {"engine": engine}, where)
 
     def _make(self, kind: type[_T], table: object, given: _Table, where: str = "") -> _T:
-        """Returns an object of a group of settings; what is given goes before the table."""
+        """Return an object of a group of settings; what is given goes before the table."""
         if not isinstance(table, dict):
             raise ConfigError(f"{self.origin}{where.rstrip('.')} is {table!r}, must be a table")
         fields = _fields(kind)
@@ -160,7 +160,7 @@ def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
 
 
 def _group(hint: Any) -> type[Any] | None:
-    """Returns the class of a field that is a group of settings, or may be one."""
+    """Return the class of a field that is a group of settings, or may be one."""
     for kind in (hint, *getattr(hint, "__args__", ())):
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             return kind
@@ -168,6 +168,6 @@ def _group(hint: Any) -> type[Any] | None:
 
 
 def _part(name: str, given: _Table) -> dict[str, Any]:
-    """Returns what is given of a group, by field."""
+    """Return what is given of a group, by field."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): v for key, v in given.items() if key.startswith(prefix)}

@@ -61,7 +61,7 @@ class EngineConfig:
     requests: RequestLimits = field(default_factory=RequestLimits)
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a value is out of its range."""
+        """Raise ConfigError when a value is out of its range."""
         _check_range("threads", self.threads, 1, 1024)
         _check_range("max_sequences", self.max_sequences, 1, MAX_SEQUENCES)
         if self.kv_cache_memory is not None:
@@ -88,7 +88,7 @@ class ModelConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a value is out of its range."""
+        """Raise ConfigError when a value is out of its range."""
         if self.fingerprint is not None and not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
             raise ConfigError(
                 f"fingerprint is {self.fingerprint!r}, must be 64 lower-case hexadecimal digits"
@@ -113,7 +113,7 @@ class TelemetryConfig:
     otlp_endpoint: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a value is not one of those allowed."""
+        """Raise ConfigError when a value is not one of those allowed."""
         _check_choice("log_level", self.log_level, _LOG_LEVELS)
         _check_choice("log_format", self.log_format, _LOG_FORMATS)
         if self.metrics_address is not None:
@@ -144,7 +144,7 @@ class SecurityConfig:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when one setting lacks another or contradicts it."""
+        """Raise ConfigError when one setting lacks another or contradicts it."""
         if self.tls_certificate and not self.tls_key:
             raise ConfigError("--tls-certificate needs --tls-key")
         if self.tls_key and not self.tls_certificate:
@@ -174,7 +174,7 @@ class ConnectionConfig:
     max_age_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a value is out of its range."""
+        """Raise ConfigError when a value is out of its range."""
         _check_range("keepalive_seconds", self.keepalive_seconds, 0.1, 86400)
         _check_range("keepalive_timeout_seconds", self.keepalive_timeout_seconds, 0.1, 3600)
         if self.max_age_seconds is not None:
@@ -208,7 +208,7 @@ class ServerConfig:
     security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when a value is out of its range."""
+        """Raise ConfigError when a value is out of its range."""
         if not self.models:
             raise ConfigError("no model given")
         if "" in self.models:
@@ -238,7 +238,7 @@ class ServerConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether only this machine can reach a host; of names, only `localhost` is known."""
+    """Return whether only this machine can reach a host; of names, only `localhost` is known."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -246,7 +246,7 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_address(address: str, field: str = "address") -> tuple[str, int]:
-    """Splits `host:port`; an IPv6 host stands in brackets.
+    """Split `host:port`; an IPv6 host stands in brackets.
 
     Args:
         address: What a user gave.
@@ -262,7 +262,7 @@ def parse_address(address: str, field: str = "address") -> tuple[str, int]:
 
 
 def parse_bytes(field: str, text: str) -> int:
-    """Reads an amount of memory: `1000000`, `512MB` (10^6), `1.5 GiB` (2^30).
+    """Read an amount of memory: `1000000`, `512MB` (10^6), `1.5 GiB` (2^30).
 
     Raises:
         ConfigError: It has another form.

@@ -76,7 +76,7 @@ class AsyncEngine:
     """
 
     def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
-        """Prepares the thread; `start` starts it.
+        """Prepare the thread; `start` starts it.
 
         Args:
             name: Of the model, for the log.
@@ -99,13 +99,13 @@ class AsyncEngine:
         self.idle.set()
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
-        """Starts the engine's thread; the loop calls `on_broken` when a defect has ended it."""
+        """Start the engine's thread; the loop calls `on_broken` when a defect has ended it."""
         self._loop = asyncio.get_running_loop()
         self._on_broken = on_broken
         self._thread.start()
 
     async def stop(self, why: str = "the server is shutting down") -> None:
-        """Ends the thread; requests that still run end with `DrainingError` and this reason."""
+        """End the thread; requests that still run end with `DrainingError` and this reason."""
         self._stopping = why
         self._inbox.put(_Stop())
         await asyncio.to_thread(self._thread.join)
@@ -121,12 +121,12 @@ class AsyncEngine:
         return self._engine.runs
 
     def next_id(self) -> int:
-        """Returns the id of a new request; ids rise in the order of arrival."""
+        """Return the id of a new request; ids rise in the order of arrival."""
         return next(self._ids)
 
     @contextmanager
     def submit(self, tasks: Sequence[Task]) -> Iterator[list[AsyncIterator[Event]]]:
-        """Queues requests, all of them or none; those that have not ended on exit are aborted.
+        """Queue requests, all of them or none; those that have not ended on exit are aborted.
 
         Returns:
             A context with the events of each request; the last event ends them.
@@ -158,7 +158,7 @@ class AsyncEngine:
                     self._inbox.put(_Abort(task.request.id))
 
     def _displaced_by(self, tasks: Sequence[Task]) -> list[Request]:
-        """Returns the waiting requests whose places in the queue these take.
+        """Return the waiting requests whose places in the queue these take.
 
         When the queue is full, whoever holds the most of it is refused: the caller of these
         requests, or another one, whose lowest and latest requests make way then, unless they
@@ -189,7 +189,7 @@ class AsyncEngine:
         return displaced
 
     def _waiting_with(self, tasks: Sequence[Task]) -> list[Request]:
-        """Returns which requests would wait for slots if these came too.
+        """Return which requests would wait for slots if these came too.
 
         Higher priorities take theirs first: what they preempt waits as well.
         """
@@ -199,7 +199,7 @@ class AsyncEngine:
         return [each for each, slots in zip(live, taken, strict=True) if slots > self._slots]
 
     def _overloaded(self, excess: int, message: str) -> OverloadedError:
-        """Returns the refusal of one of so many requests too many."""
+        """Return the refusal of one of so many requests too many."""
         low, high = RETRY_SECONDS
         measured = min(max(excess * self._engine.slot_seconds, low), high)
         delay = measured if self._engine.slot_seconds else UNKNOWN_RETRY_SECONDS
@@ -220,7 +220,7 @@ class AsyncEngine:
         self._deliver([Event(request_id, error) for request_id in request_ids])
 
     def _break(self, cause: BaseException) -> None:
-        """Ends for good: every request with an error, and the thread, if it still runs."""
+        """End for good: every request with an error, and the thread, if it still runs."""
         if self.broken:
             return
         self.broken = True
@@ -247,7 +247,7 @@ class AsyncEngine:
                 self._tell(self._break, error)
 
     def _turn(self) -> bool:
-        """Handles messages and steps once; returns whether to go on.
+        """Handle messages and steps once; returns whether to go on.
 
         Whatever fails, the thread lives on: all requests end, and the engine starts afresh.
         """
@@ -267,7 +267,7 @@ class AsyncEngine:
         return True
 
     def _read_inbox(self) -> bool:
-        """Handles all messages, and waits for one while idle; returns whether to go on."""
+        """Handle all messages, and waits for one while idle; returns whether to go on."""
         while True:
             try:
                 message = self._inbox.get(block=not self._engine.busy)
@@ -282,7 +282,7 @@ class AsyncEngine:
                     return False
 
     def _add(self, tasks: Sequence[Task]) -> None:
-        """Queues requests; one that cannot be queued ends alone."""
+        """Queue requests; one that cannot be queued ends alone."""
         for task in tasks:
             if live := self._live.get(task.request.id):
                 live.taken = True
@@ -296,7 +296,7 @@ class AsyncEngine:
                 self._engine.check()
 
     def _abort(self, request_id: int) -> None:
-        """Drops a request; if it cannot be dropped, it runs to its end, unheard."""
+        """Drop a request; if it cannot be dropped, it runs to its end, unheard."""
         try:
             self._engine.abort(request_id)
         except Exception as error:  # noqa: BLE001 - no other request is to suffer

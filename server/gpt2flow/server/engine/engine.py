@@ -36,13 +36,13 @@ class Runner(Protocol):
     def run_chunk(
         self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int], ids: Ids | None
     ) -> Floats:
-        """Runs several tokens of one sequence."""
+        """Run several tokens of one sequence."""
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None) -> Floats:
-        """Runs one token of each of the first slots."""
+        """Run one token of each of the first slots."""
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
-        """Copies positions of slots to other slots."""
+        """Copy positions of slots to other slots."""
 
 
 class Engine:
@@ -95,13 +95,13 @@ class Engine:
         )
 
     def add(self, task: Task) -> None:
-        """Queues a request."""
+        """Queue a request."""
         self._scheduler.add(task.request)
         self._tasks[task.request.id] = task
         self._forecast.note_arrival()
 
     def abort(self, request_id: int) -> None:
-        """Drops a request and frees its slots; one that has ended already is left alone."""
+        """Drop a request and frees its slots; one that has ended already is left alone."""
         if task := self._tasks.get(request_id):
             request = task.request
             if self._scheduler.remove(request):
@@ -109,12 +109,12 @@ class Engine:
             del self._tasks[request_id]
 
     def clear(self) -> None:
-        """Drops all requests and all that the cache remembers, whatever state they are in."""
+        """Drop all requests and all that the cache remembers, whatever state they are in."""
         self._tasks.clear()
         self._scheduler.clear()
 
     def check(self) -> None:
-        """Makes sure, after a failure, that no request and no slot is left behind.
+        """Make sure, after a failure, that no request and no slot is left behind.
 
         Raises:
             RuntimeError: One is, and would be for ever; only `clear` helps.
@@ -126,7 +126,7 @@ class Engine:
             raise RuntimeError("a request or a slot was left behind")
 
     def step(self) -> list[Event]:
-        """Runs the model once, and returns what that brought: schedule → run → sample → update."""
+        """Run the model once, and returns what that brought: schedule → run → sample → update."""
         events = self._expire()
         for request in self._scheduler.admit(self._clock()):
             if not request.sequences:  # One that was preempted goes on as it is.
@@ -156,7 +156,7 @@ class Engine:
         return []
 
     def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
-        """Runs a batch and returns its logits, and which rows of them are whose."""
+        """Run a batch and returns its logits, and which rows of them are whose."""
         started = self._clock()
         for request in _requests(batch):
             if request.started is None:
@@ -200,7 +200,7 @@ class Engine:
         return self._rows(logits, ids), parts
 
     def _wanted_ids(self, sequences: Iterable[CacheRow]) -> Ids | None:
-        """Returns the tokens whose logits suffice for all of the sequences; None is all tokens."""
+        """Return the tokens whose logits suffice for all of the sequences; None is all tokens."""
         wanted = [sequence.logits_ids for sequence in sequences]
         known = [ids for ids in wanted if ids is not None and len(ids) <= self._runner.some_ids]
         if len(known) < len(wanted):
@@ -212,7 +212,7 @@ class Engine:
         return LogitsRows(logits, ids, self._runner.vocabulary_size, self._runner.logsumexp)
 
     def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
-        """Hands a request its logits."""
+        """Hand a request its logits."""
         request = task.request
         task.accept(rows, logits)
         now = self._clock()
@@ -221,14 +221,14 @@ class Engine:
         return self._progress(task, now)
 
     def _progress(self, task: Task, now: float) -> list[Event]:
-        """Returns what is new of a request; ends it when it is done."""
+        """Return what is new of a request; ends it when it is done."""
         events = [Event(task.request.id, delta) for delta in task.deltas()]
         if task.done:
             events.append(self._end(task, task.result(now)))
         return events
 
     def _guard(self, request: Request, action: Callable[[Task], list[Event]]) -> list[Event]:
-        """Does something for one request; when it fails, that request alone ends."""
+        """Do something for one request; when it fails, that request alone ends."""
         try:
             return action(self._tasks[request.id])
         except Exception as error:  # noqa: BLE001 - whatever it is, the request ends with it
@@ -243,7 +243,7 @@ class Engine:
         return self._end(self._tasks[request.id], error)
 
     def _expire(self) -> list[Event]:
-        """Ends the requests whose time is up."""
+        """End the requests whose time is up."""
         now = self._clock()
         events = []
         for request in list(self._scheduler.requests):
@@ -255,7 +255,7 @@ class Engine:
         return events
 
     def _refuse_late(self) -> list[Event]:
-        """Ends the requests that wait and cannot start in time."""
+        """End the requests that wait and cannot start in time."""
         now = self._clock()
         if not self._forecast.due(now):
             return []

@@ -45,19 +45,19 @@ class WaitingRequests:
         return self._requests[0].priority
 
     def add(self, request: Request) -> None:
-        """Puts a request into the queue."""
+        """Put a request into the queue."""
         insort(self._requests, request, key=lambda each: (-each.priority, each.id))
         self._callers[request.caller] = self._callers.get(request.caller, 0) + 1
 
     def remove(self, request: Request) -> None:
-        """Takes a request out that ended before its turn."""
+        """Take a request out that ended before its turn."""
         self._requests.remove(request)
         self._callers[request.caller] -= 1
         if not self._callers[request.caller]:
             del self._callers[request.caller]
 
     def take(self, request: Request, now: float) -> None:
-        """Takes a request out because it is admitted, and notes what priority that was for."""
+        """Take a request out because it is admitted, and notes what priority that was for."""
         request.standing = max(
             _effective_priority(each, now)
             for each in self._requests
@@ -68,16 +68,16 @@ class WaitingRequests:
             self._callers[request.caller] = self._callers.pop(request.caller)
 
     def first(self, now: float) -> Request:
-        """Returns whose turn it is, of at least one."""
+        """Return whose turn it is, of at least one."""
         oldest = min(self._requests, key=lambda each: (-_effective_priority(each, now), each.id))
         return self._first_of(oldest.priority)
 
     def highest(self) -> Request:
-        """Returns whose turn it is among those that asked for the highest priority."""
+        """Return whose turn it is among those that asked for the highest priority."""
         return self._first_of(self.top_priority)
 
     def order(self, now: float) -> list[Request]:
-        """Returns all of them as their turns will come, if no others do."""
+        """Return all of them as their turns will come, if no others do."""
         ranks = self._ranks()
         priorities: dict[int, tuple[int, int]] = {}
         rounds: Counter[tuple[int, str]] = Counter()
@@ -106,5 +106,5 @@ class WaitingRequests:
 
 
 def _effective_priority(request: Request, now: float) -> int:
-    """Returns the priority of a request that has waited until now."""
+    """Return the priority of a request that has waited until now."""
     return request.priority + int((now - request.queued) // AGING_SECONDS)

@@ -28,7 +28,7 @@ class Average:
         self._count = 0.0
 
     def add(self, total: float, count: float = 1.0) -> None:
-        """Notes several values by their sum."""
+        """Note several values by their sum."""
         self._total = _KEPT * self._total + total
         self._count = _KEPT * self._count + count
 
@@ -66,12 +66,12 @@ class Forecast:
         return self._hold.value / self._cache.slots
 
     def note_prompt(self, seconds: float, tokens: int) -> None:
-        """Notes how long a chunk of a prompt took, if it is long enough to tell."""
+        """Note how long a chunk of a prompt took, if it is long enough to tell."""
         if tokens >= MEASURED_TOKENS:
             self._token.add(seconds, tokens)
 
     def note_held(self, seconds: float, slots: int) -> None:
-        """Notes how long a request held its slots."""
+        """Note how long a request held its slots."""
         self._hold.add(seconds * slots, slots)
 
     def note_arrival(self) -> None:
@@ -79,14 +79,14 @@ class Forecast:
         self._next_check = 0.0
 
     def due(self, now: float) -> bool:
-        """Returns whether it is time to look through the queue, and counts the time anew."""
+        """Return whether it is time to look through the queue, and counts the time anew."""
         if now < self._next_check:
             return False
         self._next_check = now + CHECK_SECONDS
         return True
 
     def late(self, waiting: Sequence[Request], now: float) -> Iterator[tuple[Request, float]]:
-        """Returns the requests that cannot start in time, with the seconds each would wait.
+        """Return the requests that cannot start in time, with the seconds each would wait.
 
         Args:
             waiting: In the order of their turns.

@@ -43,7 +43,7 @@ class SlotCache:
         self.clear()
 
     def clear(self) -> None:
-        """Frees all slots, and forgets what they hold."""
+        """Free all slots, and forgets what they hold."""
         self.lengths = [0] * self.slots
         self._tokens: list[list[int]] = [[] for _ in range(self.slots)]
         self._free = list(range(self.slots))
@@ -63,7 +63,7 @@ class SlotCache:
         return max(0, sum(self.lengths) - remembered), remembered
 
     def allocate(self, count: int, wanted: Sequence[int] = ()) -> list[int]:
-        """Takes free slots, the lowest.
+        """Take free slots, the lowest.
 
         Args:
             count: How many, at least one.
@@ -91,11 +91,11 @@ class SlotCache:
         return taken
 
     def known(self, tokens: Sequence[int]) -> int:
-        """Returns how many leading ones of these tokens some slot holds."""
+        """Return how many leading ones of these tokens some slot holds."""
         return self._longest_match(tokens, range(self.slots))[1]
 
     def reuse(self, slot: int, wanted: Sequence[int]) -> int:
-        """Copies to a slot what others hold of the tokens that it shall hold.
+        """Copy to a slot what others hold of the tokens that it shall hold.
 
         Args:
             slot: Holds the first of the tokens, or nothing.
@@ -110,30 +110,30 @@ class SlotCache:
         return self.lengths[slot]
 
     def free(self, slot: int) -> None:
-        """Gives a slot back; what it holds is remembered."""
+        """Give a slot back; what it holds is remembered."""
         # A decode step may write at the position after the last one.
         self.truncate(slot, self.capacity - 1)
         self._used[slot] = next(self._now) if self.lengths[slot] else 0
         heapq.heappush(self._free, slot)
 
     def forget(self) -> None:
-        """Forgets what free slots remember."""
+        """Forget what free slots remember."""
         for slot in self._free:
             self.truncate(slot, 0)
             self._used[slot] = 0
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        """Notes that the model ran these tokens at the next positions."""
+        """Note that the model ran these tokens at the next positions."""
         self._tokens[slot].extend(tokens)
         self.lengths[slot] += len(tokens)
 
     def truncate(self, slot: int, length: int) -> None:
-        """Forgets all positions from `length` on."""
+        """Forget all positions from `length` on."""
         del self._tokens[slot][length:]
         self.lengths[slot] = len(self._tokens[slot])
 
     def fork(self, source: int, target: int, shared: int = 0) -> None:
-        """Makes `target` hold what `source` holds.
+        """Make `target` hold what `source` holds.
 
         Args:
             source: A slot that stays as it is.
@@ -143,7 +143,7 @@ class SlotCache:
         self._copy(source, target, shared, self.lengths[source])
 
     def take_copies(self) -> list[CacheCopy]:
-        """Returns the copies that the model's arrays need, in order, before they run again."""
+        """Return the copies that the model's arrays need, in order, before they run again."""
         copies, self._copies = self._copies, []
         return copies
 
@@ -153,7 +153,7 @@ class SlotCache:
         self._copies.append(CacheCopy(source, target, start, stop))
 
     def _keep_aside(self, slot: int, kept: int) -> None:
-        """Moves what a slot remembers out of the way, unless most of it lives on.
+        """Move what a slot remembers out of the way, unless most of it lives on.
 
         Args:
             slot: Is about to forget.
@@ -176,7 +176,7 @@ class SlotCache:
         return self.lengths[slot] - kept <= _LOST_SHARE * self.lengths[slot]
 
     def _longest_match(self, tokens: Sequence[int], slots: Iterable[int]) -> tuple[int, int]:
-        """Returns the first slot that holds the most leading ones of the tokens, and how many."""
+        """Return the first slot that holds the most leading ones of the tokens, and how many."""
         best, longest = 0, 0
         wanted = list(tokens)
         for slot in slots:
@@ -190,7 +190,7 @@ class SlotCache:
 
 
 def _common_length(one: list[int], other: list[int]) -> int:
-    """Returns how many leading tokens are equal, by bisection: slices compare fast."""
+    """Return how many leading tokens are equal, by bisection: slices compare fast."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

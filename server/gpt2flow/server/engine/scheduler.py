@@ -91,7 +91,7 @@ class Scheduler:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all requests, and frees all slots, whatever state they are in."""
+        """Forget all requests, and frees all slots, whatever state they are in."""
         self._waiting = WaitingRequests()
         self._running: list[Request] = []  # In the order of admission.
         self._cache.clear()
@@ -113,15 +113,15 @@ class Scheduler:
         return len(self._running), len(self._waiting)
 
     def add(self, request: Request) -> None:
-        """Puts a request into the queue."""
+        """Put a request into the queue."""
         self._waiting.add(request)
 
     def queue(self, now: float) -> list[Request]:
-        """Returns the requests that wait, as their turns will come if no others do."""
+        """Return the requests that wait, as their turns will come if no others do."""
         return self._waiting.order(now)
 
     def remove(self, request: Request) -> bool:
-        """Takes an ended request out, wherever it stands, and frees its slots, which remember.
+        """Take an ended request out, wherever it stands, and frees its slots, which remember.
 
         Returns:
             Whether it was running.
@@ -137,7 +137,7 @@ class Scheduler:
         return running
 
     def admit(self, now: float) -> list[Request]:
-        """Gives slots to those who wait; returns whom.
+        """Give slots to those who wait; returns whom.
 
         Those among them that were preempted have sequences already, which are
         in slots again.
@@ -152,7 +152,7 @@ class Scheduler:
         return admitted
 
     def schedule(self) -> Chunk | Decode | None:
-        """Returns what the model runs next; None when there is nothing to do."""
+        """Return what the model runs next; None when there is nothing to do."""
         work = self._find_work()
         for i in range(len(self._KINDS)):
             kind = (self._turn + i) % len(self._KINDS)
@@ -162,7 +162,7 @@ class Scheduler:
         return None
 
     def _next_to_admit(self, now: float) -> Request | None:
-        """Returns whose turn it is, once there is room, which may be made by preemption."""
+        """Return whose turn it is, once there is room, which may be made by preemption."""
         if not self._waiting:
             return None
         if self._cache.free_slots:
@@ -178,7 +178,7 @@ class Scheduler:
         return highest if victims else None
 
     def _victims(self, request: Request) -> list[Request]:
-        """Returns whom to preempt so that a request fits; nobody if that is not enough."""
+        """Return whom to preempt so that a request fits; nobody if that is not enough."""
         room = self._cache.free_slots
         victims: list[Request] = []
         latest_first = reversed(self._running)
@@ -190,7 +190,7 @@ class Scheduler:
         return victims if room >= request.width else []
 
     def _preempt(self, request: Request, now: float) -> None:
-        """Puts a running request back into the queue; it will go on where it is."""
+        """Put a running request back into the queue; it will go on where it is."""
         for sequence in request.sequences:
             sequence.logits_from = max(sequence.logits_from, self._cache.lengths[sequence.slot])
         request.width = len(request.slots)
@@ -201,7 +201,7 @@ class Scheduler:
         self.add(request)
 
     def _give_slots(self, request: Request) -> None:
-        """Reserves the slots of a request, with what the cache remembers of its tokens."""
+        """Reserve the slots of a request, with what the cache remembers of its tokens."""
         # In the order of the slots that they had, where their tokens may still be.
         for sequence in sorted(request.sequences, key=lambda each: each.slot):
             [sequence.slot] = self._cache.allocate(1, sequence.reusable)
@@ -238,7 +238,7 @@ class Scheduler:
         return self._chunk(*min(behind, key=self._rank))
 
     def _decode(self, step: Decode) -> Chunk | Decode:
-        """Returns a decode step; one of a single sequence also checks what is guessed of it."""
+        """Return a decode step; one of a single sequence also checks what is guessed of it."""
         request, sequences = step.parts[0]
         if len(step.parts) > 1 or len(sequences) > 1 or not sequences[0].drafts:
             return step
@@ -248,12 +248,12 @@ class Scheduler:
         return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
 
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
-        """Returns what orders those who want a chunk: the least is first."""
+        """Return what orders those who want a chunk: the least is first."""
         request, sequence = behind
         return -request.standing, sequence.to_run - self._cache.lengths[sequence.slot]
 
     def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
-        """Returns what of a sequence to run now, at least one token."""
+        """Return what of a sequence to run now, at least one token."""
         stop = sequence.to_run
         if request.lockstep and len(request.sequences) > 1:
             stop -= 1  # The last token waits until none of them lacks more.

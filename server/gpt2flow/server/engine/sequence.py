@@ -66,7 +66,7 @@ class Sequence:
         return self.tokens[: self.logits_from]
 
     def finish(self, reason: FinishReason) -> None:
-        """Ends it."""
+        """End it."""
         self.grows = False
         self.finish_reason = reason
 

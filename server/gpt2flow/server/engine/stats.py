@@ -38,7 +38,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Counts a value; one that equals a bound is in that bound's bucket."""
+        """Count a value; one that equals a bound is in that bound's bucket."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
@@ -60,7 +60,7 @@ class RunStats:
         self.tokens = {kind: Histogram(_TOKENS) for kind in RUN_KINDS}
 
     def observe(self, batch: Chunk | Decode, seconds: float) -> None:
-        """Counts a run."""
+        """Count a run."""
         if isinstance(batch, Chunk):
             kind = "prefill" if batch.start < batch.sequence.prompt_length else "extend"
             tokens = batch.stop - batch.start

@@ -39,14 +39,14 @@ class Task(ABC):
 
     @abstractmethod
     def begin(self, cache: SlotCache) -> None:
-        """Makes the first sequence, once the request has its slots."""
+        """Make the first sequence, once the request has its slots."""
 
     @abstractmethod
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Takes the logits of one run: appends tokens, ends sequences."""
+        """Take the logits of one run: appends tokens, ends sequences."""
 
     def guess(self) -> None:
-        """Guesses what comes next, before a run that would be for this request alone."""
+        """Guess what comes next, before a run that would be for this request alone."""
         return
 
     @property
@@ -56,19 +56,19 @@ class Task(ABC):
 
     @abstractmethod
     def result(self, finished: float) -> GenerationResult | ScoreResult:
-        """Returns all that came of it, at a time of the engine's clock."""
+        """Return all that came of it, at a time of the engine's clock."""
 
     def deltas(self) -> Items[Delta]:
-        """Returns what is new since the last call, for requests that stream."""
+        """Return what is new since the last call, for requests that stream."""
         return ()
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
-        """Returns what the client gets when the time is up."""
+        """Return what the client gets when the time is up."""
         waited = finished - self.request.arrival
         return TimeLimitError(f"the request's time was up after {waited:.3f} s")
 
     def timing(self, finished: float) -> Timing:
-        """Returns where the time went."""
+        """Return where the time went."""
         request = self.request
         started = finished if request.started is None else request.started
         first_token = finished if request.first_token is None else request.first_token

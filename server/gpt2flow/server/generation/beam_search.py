@@ -78,7 +78,7 @@ class BeamSearch(Generic[State]):
         ending_ids: int,
         first: Hypothesis[State],
     ) -> None:
-        """Starts with one hypothesis, which has the prompt only.
+        """Start with one hypothesis, which has the prompt only.
 
         Args:
             params: The options.
@@ -95,7 +95,7 @@ class BeamSearch(Generic[State]):
         self.done = False
 
     def expand(self, continuations: Items[Continuation[State]]) -> list[Continuation[State]]:
-        """Chooses among the continuations of all running hypotheses.
+        """Choose among the continuations of all running hypotheses.
 
         Args:
             continuations: The best `width` of them, best first.
@@ -113,7 +113,7 @@ class BeamSearch(Generic[State]):
         return [] if self.done else running
 
     def stop(self, reason: FinishReason) -> None:
-        """Ends the search; the hypotheses that run end where they are."""
+        """End the search; the hypotheses that run end where they are."""
         for each in self.running:
             self._end(each.sequence.tokens, each.state, reason, each.score)
         self.done = True
@@ -124,7 +124,7 @@ class BeamSearch(Generic[State]):
         cache: SlotCache,
         slots: Items[int],
     ) -> None:
-        """Makes chosen continuations the running hypotheses, each in one of the slots.
+        """Make chosen continuations the running hypotheses, each in one of the slots.
 
         The first child of a hypothesis inherits its slot; the others take those
         of hypotheses that have no children, and what is not equal there already
@@ -165,7 +165,7 @@ class BeamSearch(Generic[State]):
         del self.ended[self._params.num_beams :]
 
     def _rank(self, score: np.float32, length: int) -> np.float32:
-        """Returns what a hypothesis of so many produced tokens is ranked by."""
+        """Return what a hypothesis of so many produced tokens is ranked by."""
         # Extreme penalties leave the range of the numbers, and nothing to rank by.
         with np.errstate(over="ignore", divide="ignore"):
             divisor = np.float32(np.float64(max(length, 1)) ** self._params.length_penalty)
@@ -184,7 +184,7 @@ class BeamSearch(Generic[State]):
 
 
 def _common_length(one: Sequence, other: Sequence) -> int:
-    """Returns how many leading tokens two sequences after the same prompt share."""
+    """Return how many leading tokens two sequences after the same prompt share."""
     start = one.prompt_length
     for at, (left, right) in enumerate(
         zip(one.tokens[start:], other.tokens[start:], strict=False), start

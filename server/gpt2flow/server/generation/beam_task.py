@@ -60,13 +60,13 @@ class BeamTask(Task):
         return self._search is not None and self._search.done
 
     def begin(self, cache: SlotCache) -> None:
-        """Starts with the empty hypothesis."""
+        """Start with the empty hypothesis."""
         self._cache = cache
         self._search = self._new_search(self.request.slots[0])
         self.request.sequences.append(self._search.running[0].sequence)
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Grows all hypotheses by one token, once the prompt has been run."""
+        """Grow all hypotheses by one token, once the prompt has been run."""
         assert self._search is not None
         row_of = {}
         for sequence, position, row in rows:
@@ -86,7 +86,7 @@ class BeamTask(Task):
         self.request.sequences[:] = [each.sequence for each in self._search.running]
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
-        """Returns the best there is, if the client wants that."""
+        """Return the best there is, if the client wants that."""
         if not self._generation.params.stopping.return_partial_on_time_limit:
             return super().expire(finished)
         if self._search is None:
@@ -95,7 +95,7 @@ class BeamTask(Task):
         return self.result(finished)
 
     def result(self, finished: float) -> GenerationResult:
-        """Returns the best hypotheses."""
+        """Return the best hypotheses."""
         assert self._search is not None
         ended = self._search.ended[: self._params.num_return_sequences]
         candidates = [
@@ -136,7 +136,7 @@ class BeamTask(Task):
     def _continuations(
         self, search: BeamSearch[_State], row_of: dict[Sequence, int], logits: LogitsRows
     ) -> list[Continuation[_State]]:
-        """Returns the best continuations of all running hypotheses, best first."""
+        """Return the best continuations of all running hypotheses, best first."""
         best = [
             (score + each.score, each, token_id)
             for each in search.running
@@ -151,7 +151,7 @@ class BeamTask(Task):
     def _best(
         self, hypothesis: Hypothesis[_State], logits: LogitsRows, row: int, count: int
     ) -> list[tuple[np.float32, int]]:
-        """Returns processed log-probabilities of the likeliest next tokens, best first."""
+        """Return processed log-probabilities of the likeliest next tokens, best first."""
         values, logsumexp = logits.values[row], logits.logsumexp(row)
         sequence, constraint = hypothesis.sequence, hypothesis.state.constraint
         allowed = None if constraint is None else constraint.allowed()
@@ -182,7 +182,7 @@ class BeamTask(Task):
         logits: LogitsRows,
         row: int,
     ) -> Continuation[_State]:
-        """Returns a hypothesis with one token more, and whether it ends."""
+        """Return a hypothesis with one token more, and whether it ends."""
         output, stopping = self._generation.params.output, self._generation.params.stopping
         state, length = parent.state, parent.sequence.new_tokens + 1
         reason = self._generation.endings.get(token_id)
@@ -207,7 +207,7 @@ class BeamTask(Task):
         )
 
     def _text(self, ended: Ended[_State]) -> tuple[str, str]:
-        """Returns the text of a hypothesis, and the stop string that ended it."""
+        """Return the text of a hypothesis, and the stop string that ended it."""
         generation, stopping = self._generation, self._generation.params.stopping
         stream = TextStream(stopping.stop_strings)
         text = generation.echo

@@ -54,7 +54,7 @@ class Arrival:
     caller: str = ""
 
     def until(self, stopping: StoppingParams) -> float | None:
-        """Returns when the request must have ended: the earlier of its deadline and its limit."""
+        """Return when the request must have ended: the earlier of its deadline and its limit."""
         if stopping.time_limit_seconds is None:
             return self.deadline
         end = self.time + stopping.time_limit_seconds
@@ -80,10 +80,10 @@ class Grammars(Protocol):
     """What compiles constraints."""
 
     def check(self, params: ConstraintParams) -> None:
-        """Raises GrammarError for what is wrong at first sight."""
+        """Raise GrammarError for what is wrong at first sight."""
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Returns a constraint at its start, or raises GrammarError."""
+        """Return a constraint at its start, or raises GrammarError."""
 
 
 class TaskFactory:
@@ -99,7 +99,7 @@ class TaskFactory:
         next_id: Callable[[], int],
         draft_tokens: int = 0,
     ) -> None:
-        """Takes what is known of the model, and how many tokens are guessed ahead as a rule."""
+        """Take what is known of the model, and how many tokens are guessed ahead as a rule."""
         self._limits = limits
         self._eos_token_id = eos_token_id
         self._tokenizer = tokenizer
@@ -108,7 +108,7 @@ class TaskFactory:
         self._draft_tokens = draft_tokens
 
     def resolve(self, prompts: Sequence[Prompt], params: GenerationParams) -> list[ResolvedPrompt]:
-        """Returns the prompts as tokens, once all is checked that needs no trial of a constraint.
+        """Return the prompts as tokens, once all is checked that needs no trial of a constraint.
 
         Raises:
             InvalidRequestError: Names every bad field.
@@ -142,7 +142,7 @@ class TaskFactory:
         *,
         stream: bool = False,
     ) -> list[Task]:
-        """Returns a task for each prompt, all with the options that they were resolved with.
+        """Return a task for each prompt, all with the options that they were resolved with.
 
         Raises:
             InvalidRequestError: The constraint does not compile.
@@ -179,7 +179,7 @@ class TaskFactory:
         *,
         priority: int = 0,
     ) -> Task:
-        """Returns the task that scores continuations of a prompt.
+        """Return the task that scores continuations of a prompt.
 
         Raises:
             InvalidRequestError: Names every bad field.
@@ -229,7 +229,7 @@ class TaskFactory:
     def _too_long(
         self, continuations: Sequence[Prompt], lengths: Sequence[int], about: str = ""
     ) -> Iterator[FieldViolation]:
-        """Yields the continuations that the context cannot hold with the prompt, the first."""
+        """Yield the continuations that the context cannot hold with the prompt, the first."""
         size, *sizes = lengths
         for continuation, own in zip(continuations, sizes, strict=True):
             if size + own > self._limits.context_length:
@@ -293,7 +293,7 @@ class TaskFactory:
 
 @contextmanager
 def _naming(params: ConstraintParams) -> Iterator[None]:
-    """Makes what is wrong with a grammar what is wrong with a field of the request."""
+    """Make what is wrong with a grammar what is wrong with a field of the request."""
     try:
         yield
     except GrammarError as error:

@@ -6,7 +6,7 @@ from gpt2flow.server.sampling.logits import LogitsRows
 
 
 def position_logprobs(logits: LogitsRows, row: int, token_id: int, top: int) -> PositionLogprobs:
-    """Returns the log-probability of a token and of the likeliest ones at its position."""
+    """Return the log-probability of a token and of the likeliest ones at its position."""
     chosen = TokenLogprob(token_id, logits.logprob(row, token_id))
     best = logits.top(row, top) if top else ()
     return PositionLogprobs(chosen, tuple(TokenLogprob(*entry) for entry in best))
@@ -22,6 +22,6 @@ class PromptLogprobs:
         self.positions = [first] if generation.params.output.prompt_logprobs else []
 
     def add(self, position: int, logits: LogitsRows, row: int) -> None:
-        """Notes the logits that precede a position of the prompt."""
+        """Note the logits that precede a position of the prompt."""
         token_id = self._prompt[position]
         self.positions.append(position_logprobs(logits, row, token_id, self._top))

@@ -58,7 +58,7 @@ class Candidate:
         return self._scored if self._generation.scored else self.sequence.new_tokens
 
     def fork(self, index: int, slot: int) -> "Candidate":
-        """Returns a candidate with the same past and random numbers of its own."""
+        """Return a candidate with the same past and random numbers of its own."""
         source = self.sequence
         sequence = replace(source, tokens=list(source.tokens), slot=slot, drafts=[])
         constraint = None if self.constraint is None else self.constraint.fork()
@@ -73,7 +73,7 @@ class Candidate:
         return twin
 
     def append(self, token_id: int) -> None:
-        """Appends a token and decides whether the candidate ends with it."""
+        """Append a token and decides whether the candidate ends with it."""
         sequence, generation = self.sequence, self._generation
         sequence.tokens.append(token_id)
         if reason := generation.endings.get(token_id):
@@ -92,7 +92,7 @@ class Candidate:
             self.finish(FinishReason.LENGTH)
 
     def append_forced(self) -> None:
-        """Appends what the constraint leaves no choice about."""
+        """Append what the constraint leaves no choice about."""
         if self.constraint is None or not self.sequence.grows:
             return
         for token_id in self.constraint.forced():
@@ -102,7 +102,7 @@ class Candidate:
                 return
 
     def look_ahead(self) -> None:
-        """Prepares the choice of the next token, once all that is known was appended."""
+        """Prepare the choice of the next token, once all that is known was appended."""
         sequence = self.sequence
         if not sequence.grows:
             return
@@ -115,7 +115,7 @@ class Candidate:
             sequence.logits_ids = None if generation.processors else self.allowed
 
     def guess(self) -> None:
-        """Guesses what comes next, for one run."""
+        """Guess what comes next, for one run."""
         sequence = self.sequence
         if not (self._generation.draft_tokens and sequence.grows):
             return
@@ -131,7 +131,7 @@ class Candidate:
             sequence.drafts = self.constraint.valid_start(sequence.drafts)
 
     def score(self, token_id: int, logits: LogitsRows, row: int) -> None:
-        """Notes the log-probability of the next token that has none yet, if that is wanted."""
+        """Note the log-probability of the next token that has none yet, if that is wanted."""
         if not self._generation.scored:
             return
         self._scored += 1
@@ -141,13 +141,13 @@ class Candidate:
             self.logprobs.append(position_logprobs(logits, row, token_id, output.top_logprobs))
 
     def finish(self, reason: FinishReason) -> None:
-        """Ends it; what was held back of its text is settled."""
+        """End it; what was held back of its text is settled."""
         self.sequence.finish(reason)
         if text := self._stream.finish():
             self._pieces.append(text)
 
     def interrupt(self, reason: FinishReason) -> None:
-        """Ends it from outside; tokens whose logits are not known stay without log-probability."""
+        """End it from outside; tokens whose logits are not known stay without log-probability."""
         if self.sequence.grows:
             self.finish(reason)
         produced = self.sequence.tokens[self.sequence.prompt_length :]
@@ -157,7 +157,7 @@ class Candidate:
         self._scored = len(produced)
 
     def delta(self) -> Delta | None:
-        """Returns what is new since the last call; tokens come when their logits are known."""
+        """Return what is new since the last call; tokens come when their logits are known."""
         output, sequence = self._generation.params.output, self.sequence
         text = "".join(self._pieces[self._sent_pieces :])
         self._sent_pieces = len(self._pieces)
@@ -171,7 +171,7 @@ class Candidate:
         return None
 
     def result(self) -> CandidateResult:
-        """Returns the whole, once it has ended."""
+        """Return the whole, once it has ended."""
         sequence = self.sequence
         assert sequence.finish_reason is not None
         return CandidateResult(

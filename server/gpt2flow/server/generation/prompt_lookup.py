@@ -26,7 +26,7 @@ class PromptLookup:
     """
 
     def __init__(self, tokens: Items[int], length: int) -> None:
-        """Learns a prompt.
+        """Learn a prompt.
 
         Args:
             tokens: The prompt.
@@ -45,11 +45,11 @@ class PromptLookup:
         self.extend(tokens)
 
     def __len__(self) -> int:
-        """Returns how many tokens it knows."""
+        """Return how many tokens it knows."""
         return len(self._tokens)
 
     def extend(self, tokens: Items[int]) -> None:
-        """Learns what was appended."""
+        """Learn what was appended."""
         for token in tokens:
             end = len(self._tokens)
             for size, places in zip(_NGRAMS, self._places, strict=True):
@@ -58,7 +58,7 @@ class PromptLookup:
             self._tokens.append(token)
 
     def guess(self, limit: int) -> list[int]:
-        """Returns the tokens that may come next, at most so many; often none."""
+        """Return the tokens that may come next, at most so many; often none."""
         if self._waits:
             self._waits -= 1
             return []
@@ -69,14 +69,14 @@ class PromptLookup:
         return []
 
     def _copy(self, place: int, count: int) -> list[int]:
-        """Returns what stands from a place on; where the end is reached, the copy goes on."""
+        """Return what stands from a place on; where the end is reached, the copy goes on."""
         copied = self._tokens[place : place + count]
         while copied and len(copied) < count:
             copied.append(copied[len(copied) - (len(self._tokens) - place)])
         return copied
 
     def learn(self, drafted: int, accepted: int) -> None:
-        """Notes how many tokens of a guess were checked, and how many came true."""
+        """Note how many tokens of a guess were checked, and how many came true."""
         self.drafted += drafted
         self.accepted += accepted
         if accepted == 0:

@@ -38,7 +38,7 @@ class SamplingTask(Task):
         return bool(self._candidates) and not self.request.sequences
 
     def begin(self, cache: SlotCache) -> None:
-        """Starts the first candidate."""
+        """Start the first candidate."""
         self._cache = cache
         candidate = self._first(self.request.slots[0])
         candidate.append_forced()
@@ -49,7 +49,7 @@ class SamplingTask(Task):
             self._retire_settled()
 
     def guess(self) -> None:
-        """Guesses what comes next of a candidate that runs alone."""
+        """Guess what comes next of a candidate that runs alone."""
         # The others start with a copy of what the first one ran: nothing of it may be a guess.
         if len(self._running) != 1 or len(self._candidates) < self._count:
             return
@@ -58,7 +58,7 @@ class SamplingTask(Task):
             candidate.guess()
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Takes the logits of each sequence in turn."""
+        """Take the logits of each sequence in turn."""
         for sequence, group in groupby(rows, key=lambda row: row.sequence):
             self._accept(self._running[sequence], list(group), logits)
         first = self._candidates[0]
@@ -67,7 +67,7 @@ class SamplingTask(Task):
         self._retire_settled()
 
     def _accept(self, candidate: Candidate, rows: Items[Row], logits: LogitsRows) -> None:
-        """Takes logits up to the first token that was guessed wrong."""
+        """Take logits up to the first token that was guessed wrong."""
         sequence = candidate.sequence
         drafts, known = sequence.drafts, len(sequence.tokens)
         accepted = 0
@@ -84,7 +84,7 @@ class SamplingTask(Task):
         sequence.drafts = []
 
     def _take(self, candidate: Candidate, following: int, logits: LogitsRows, row: int) -> None:
-        """Uses the logits of what follows a position: of the prompt, known or to be chosen."""
+        """Use the logits of what follows a position: of the prompt, known or to be chosen."""
         sequence = candidate.sequence
         if following < sequence.prompt_length:
             self._prompt_logprobs.add(following, logits, row)
@@ -98,13 +98,13 @@ class SamplingTask(Task):
             self._grow(candidate, logits, row)
 
     def deltas(self) -> list[Delta]:
-        """Returns what is new, if the client wants text as it comes."""
+        """Return what is new, if the client wants text as it comes."""
         if not self._generation.stream:
             return []
         return [delta for candidate in self._candidates if (delta := candidate.delta())]
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
-        """Returns what there is, if the client wants that."""
+        """Return what there is, if the client wants that."""
         if not self._generation.params.stopping.return_partial_on_time_limit:
             return super().expire(finished)
         if not self._candidates:
@@ -116,7 +116,7 @@ class SamplingTask(Task):
         return self.result(finished)
 
     def result(self, finished: float) -> GenerationResult:
-        """Returns all candidates."""
+        """Return all candidates."""
         candidates = [candidate.result() for candidate in self._candidates]
         return GenerationResult(
             candidates=tuple(candidates),
@@ -136,7 +136,7 @@ class SamplingTask(Task):
         )
 
     def _first(self, slot: int) -> Candidate:
-        """Returns a candidate that has the prompt only."""
+        """Return a candidate that has the prompt only."""
         sequence = Sequence(
             list(self._generation.prompt),
             prompt_length=len(self._generation.prompt),
@@ -151,14 +151,14 @@ class SamplingTask(Task):
         self.request.sequences.append(candidate.sequence)
 
     def _fork(self, first: Candidate) -> None:
-        """Starts the other candidates where the first one stands."""
+        """Start the other candidates where the first one stands."""
         for index in range(1, self._count):
             slot = self.request.slots[index]
             self._cache.fork(first.sequence.slot, slot)
             self._add(first.fork(index, slot))
 
     def _grow(self, candidate: Candidate, logits: LogitsRows, row: int) -> None:
-        """Appends a token, and what its constraint forces to follow it."""
+        """Append a token, and what its constraint forces to follow it."""
         sequence = candidate.sequence
         if self._sampler.takes_argmax and candidate.constraint is None:
             token_id: int | None = logits.argmax[row]
@@ -179,7 +179,7 @@ class SamplingTask(Task):
         candidate.look_ahead()
 
     def _retire_settled(self) -> None:
-        """Gives back the slots of candidates that need no more runs."""
+        """Give back the slots of candidates that need no more runs."""
         for candidate in [c for c in self._running.values() if c.settled]:
             sequence = candidate.sequence
             del self._running[sequence]

@@ -13,7 +13,7 @@ class ScoreTask(Task):
     """Scores continuations one after the other in one slot; the prompt is run once."""
 
     def __init__(self, request: Request, continuations: Items[Items[int]]) -> None:
-        """Takes at least one continuation, each of at least one token."""
+        """Take at least one continuation, each of at least one token."""
         super().__init__(request)
         self._continuations = continuations
         self._scores: list[list[TokenLogprob]] = []
@@ -24,7 +24,7 @@ class ScoreTask(Task):
         return not self.request.sequences and bool(self._scores)
 
     def begin(self, cache: SlotCache) -> None:
-        """Starts with the prompt and the first continuation."""
+        """Start with the prompt and the first continuation."""
         self._cache = cache
         prompt = self.request.prompt
         self._sequence = Sequence(
@@ -38,7 +38,7 @@ class ScoreTask(Task):
         self.request.sequences.append(self._sequence)
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Notes the scores of the tokens that were run, and goes on to the next continuation."""
+        """Note the scores of the tokens that were run, and goes on to the next continuation."""
         for _, position, row in rows:
             if position == self._sequence.prompt_length - 1:
                 self._after_prompt = LogitsRows(logits.values[row : row + 1].copy())
@@ -49,7 +49,7 @@ class ScoreTask(Task):
             self.request.sequences.clear()
 
     def result(self, finished: float) -> ScoreResult:
-        """Returns all scores."""
+        """Return all scores."""
         return ScoreResult(
             scores=tuple(ContinuationScore(tuple(tokens)) for tokens in self._scores),
             usage=Usage(
@@ -68,7 +68,7 @@ class ScoreTask(Task):
         self._scores[-1].append(TokenLogprob(token_id, logits.logprob(row, token_id)))
 
     def _next(self) -> None:
-        """Puts the next continuation in the place of the last; its first token needs no run."""
+        """Put the next continuation in the place of the last; its first token needs no run."""
         sequence = self._sequence
         sequence.tokens[sequence.prompt_length :] = self._continuations[len(self._scores)]
         sequence.logits_from = sequence.prompt_length

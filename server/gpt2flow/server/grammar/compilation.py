@@ -34,7 +34,7 @@ class TriedGrammars:
     """Compiles constraints that passed a trial; remembers which did, and why others did not."""
 
     def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
-        """Takes the compiler, and how long a grammar may take."""
+        """Take the compiler, and how long a grammar may take."""
         self._compiler = compiler
         self._idle: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()
         self._processes = [GrammarProcess(compiler.setup, seconds) for _ in range(TRIALS)]
@@ -46,11 +46,11 @@ class TriedGrammars:
         self._line = TrialLine(TRIALS, LINE)
 
     def start(self) -> None:
-        """Starts the first process, so that the first constraint need not wait for that."""
+        """Start the first process, so that the first constraint need not wait for that."""
         self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
 
     def knows(self, params: ConstraintParams) -> bool:
-        """Returns whether a grammar was tried already."""
+        """Return whether a grammar was tried already."""
         return hash(params) in self._outcomes
 
     async def prepare(
@@ -61,7 +61,7 @@ class TriedGrammars:
         *,
         waits_to_deadline: bool = False,
     ) -> None:
-        """Tries a grammar, so that `compile` takes no longer than the compilation.
+        """Try a grammar, so that `compile` takes no longer than the compilation.
 
         Runs in threads of its own: however many grammars come, and however slow they are,
         they delay nothing but each other, and of these the caller's own first.
@@ -93,7 +93,7 @@ class TriedGrammars:
             self._line.discard(trial)
 
     def check(self, params: ConstraintParams) -> None:
-        """Checks what can be told of a grammar without trying it.
+        """Check what can be told of a grammar without trying it.
 
         Raises:
             GrammarError: The source is not valid, or was tried and failed.
@@ -105,7 +105,7 @@ class TriedGrammars:
             raise GrammarError(known.error)
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Returns a constraint at its start. May be called from any thread, and may take long.
+        """Return a constraint at its start. May be called from any thread, and may take long.
 
         Raises:
             GrammarError: The source is not valid, or asks for too much time or memory.
@@ -116,7 +116,7 @@ class TriedGrammars:
         return self._compiler.compile(params)
 
     def close(self) -> None:
-        """Ends the processes; for the event loop's thread."""
+        """End the processes; for the event loop's thread."""
         for trial in self._line.clear():
             _resolve(trial, DrainingError("the model is shutting down"))
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -127,7 +127,7 @@ class TriedGrammars:
             process.kill()
 
     def _run_next(self) -> None:
-        """Runs the trials whose turn it is, as many as there are processes for."""
+        """Run the trials whose turn it is, as many as there are processes for."""
         while trial := self._line.take():
             job = asyncio.get_running_loop().run_in_executor(
                 self._threads, self._prepared, trial.params
@@ -135,7 +135,7 @@ class TriedGrammars:
             job.add_done_callback(partial(self._end, trial, time.monotonic()))
 
     def _prepared(self, params: ConstraintParams) -> bool:
-        """Tries and compiles a grammar; returns whether that cost the process."""
+        """Try and compiles a grammar; returns whether that cost the process."""
         known = self.knows(params)
         try:
             outcome = self._outcome(params)
@@ -157,7 +157,7 @@ class TriedGrammars:
         self._run_next()
 
     def _outcome(self, params: ConstraintParams) -> Outcome:
-        """Returns what came of the trial of a grammar, or tries it.
+        """Return what came of the trial of a grammar, or tries it.
 
         Raises:
             GrammarError: It is not one, which shows without a trial.
@@ -183,7 +183,7 @@ class TriedGrammars:
 
 
 def _resolve(trial: Trial, error: BaseException | None) -> None:
-    """Tells who waits for a trial that it has ended, unless they have left."""
+    """Tell who waits for a trial that it has ended, unless they have left."""
     if trial.done.done():
         return
     if error is None:

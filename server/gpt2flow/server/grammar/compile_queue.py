@@ -47,7 +47,7 @@ class TrialLine:
     def __init__(
         self, processes: int, places: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Takes how many trials run at the same time, and how many may wait for that."""
+        """Take how many trials run at the same time, and how many may wait for that."""
         self._processes = processes
         self._places = places
         self._clock = clock
@@ -58,7 +58,7 @@ class TrialLine:
         self._seconds = Average()
 
     def add(self, trial: Trial) -> None:
-        """Puts a trial into the line.
+        """Put a trial into the line.
 
         When the line is full, whoever holds the most of it loses the latest of it.
 
@@ -71,14 +71,14 @@ class TrialLine:
         self._callers.setdefault(trial.caller)
 
     def discard(self, trial: Trial) -> None:
-        """Takes a trial out of the line; one that runs or has ended is left alone."""
+        """Take a trial out of the line; one that runs or has ended is left alone."""
         if trial in self._waiting:
             self._waiting.remove(trial)
             if all(each.caller != trial.caller for each in self._waiting):
                 del self._callers[trial.caller]
 
     def take(self) -> Trial | None:
-        """Takes out the trial whose turn it is, if there is a process for it."""
+        """Take out the trial whose turn it is, if there is a process for it."""
         if self._running.total() >= self._processes:
             return None
         punished = sum(self._running[caller] for caller in self._punished())
@@ -94,7 +94,7 @@ class TrialLine:
         return None
 
     def end(self, trial: Trial, seconds: float, *, cost_a_process: bool) -> None:
-        """Notes that a trial has ended, and after how long."""
+        """Note that a trial has ended, and after how long."""
         self._running -= Counter([trial.caller])
         self._seconds.add(seconds)
         if cost_a_process:
@@ -102,13 +102,13 @@ class TrialLine:
             self._penalties[trial.caller] = self._clock() + PENALTY_SECONDS
 
     def clear(self) -> list[Trial]:
-        """Takes all out that wait, and returns them."""
+        """Take all out that wait, and returns them."""
         waiting, self._waiting = self._waiting, []
         self._callers.clear()
         return waiting
 
     def check_deadline(self, trial: Trial, deadline: float) -> None:
-        """Checks that a trial can start in time, by the rule that requests are refused by.
+        """Check that a trial can start in time, by the rule that requests are refused by.
 
         Raises:
             TimeLimitError: It cannot.
@@ -141,7 +141,7 @@ class TrialLine:
         return OverloadedError(text, retry_after_seconds=delay)
 
     def _order(self) -> list[Trial]:
-        """Returns the trials that wait as their turns will come, if no others do."""
+        """Return the trials that wait as their turns will come, if no others do."""
         ranks = {caller: rank for rank, caller in enumerate(self._callers)}
         rounds = self._running.copy()
         punished = self._punished()
@@ -152,7 +152,7 @@ class TrialLine:
         return sorted(self._waiting, key=lambda trial: keys[trial])
 
     def _punished(self) -> set[str]:
-        """Returns who goes behind the others, and forgets whose time is up."""
+        """Return who goes behind the others, and forgets whose time is up."""
         now = self._clock()
         while self._penalties and next(iter(self._penalties.values())) <= now:
             del self._penalties[next(iter(self._penalties))]

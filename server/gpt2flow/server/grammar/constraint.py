@@ -49,7 +49,7 @@ class Constraint:
         return stopped
 
     def allowed(self) -> npt.NDArray[np.intp]:
-        """Returns the ids of the tokens that may follow, ascending.
+        """Return the ids of the tokens that may follow, ascending.
 
         The end-of-text token is among them where the output may end here.
 
@@ -62,7 +62,7 @@ class Constraint:
         return np.flatnonzero(bits[: self._vocabulary_size])
 
     def advance(self, token_id: int) -> None:
-        """Notes that a token was appended.
+        """Note that a token was appended.
 
         Raises:
             GrammarError: The grammar does not admit it.
@@ -71,16 +71,16 @@ class Constraint:
         self._check()
 
     def forced(self) -> list[int]:
-        """Returns the tokens that must follow whatever the model says; often none."""
+        """Return the tokens that must follow whatever the model says; often none."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
     def valid_start(self, tokens: list[int]) -> list[int]:
-        """Returns those of the leading tokens that may follow one after the other."""
+        """Return those of the leading tokens that may follow one after the other."""
         return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
 
     def fork(self) -> "Constraint":
-        """Returns a constraint in the same state that goes its own way."""
+        """Return a constraint in the same state that goes its own way."""
         return Constraint(self._matcher.deep_copy(), self._mask, self._vocabulary_size)
 
     def _check(self) -> None:
@@ -96,7 +96,7 @@ class GrammarCompiler:
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_token_id: int) -> None:
-        """Makes llguidance's tables of the vocabulary.
+        """Make llguidance's tables of the vocabulary.
 
         Args:
             tokenizer: Of the model.
@@ -121,7 +121,7 @@ class GrammarCompiler:
         }
 
     def check(self, params: ConstraintParams) -> None:
-        """Checks what costs nothing to check.
+        """Check what costs nothing to check.
 
         Raises:
             GrammarError: A JSON schema is not a JSON object.
@@ -129,7 +129,7 @@ class GrammarCompiler:
         write_grammar(params)
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Returns a constraint at its start. May be called from any thread.
+        """Return a constraint at its start. May be called from any thread.
 
         Raises:
             GrammarError: The source is not a valid schema, expression or grammar.
@@ -164,7 +164,7 @@ def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
 
 
 def write_grammar(params: ConstraintParams) -> str:
-    """Returns the grammar in llguidance's own form.
+    """Return the grammar in llguidance's own form.
 
     Raises:
         GrammarError: A JSON schema is not a JSON object.

@@ -35,13 +35,13 @@ class GrammarProcess:
     """One process, started when it is needed."""
 
     def __init__(self, setup: Mapping[str, Any], seconds: float) -> None:
-        """Takes what the process must know, and how long a grammar may take."""
+        """Take what the process must know, and how long a grammar may take."""
         self._setup = setup
         self._seconds = seconds
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, grammar: str) -> Outcome:
-        """Tries a grammar.
+        """Try a grammar.
 
         Raises:
             EngineError: The process does not start.
@@ -57,12 +57,12 @@ class GrammarProcess:
         return Outcome(error, cost_a_process=True)
 
     def kill(self) -> None:
-        """Kills the process, if there is one; whoever waits for its answer ends it."""
+        """Kill the process, if there is one; whoever waits for its answer ends it."""
         if (process := self._process) is not None:
             process.kill()
 
     def end(self) -> None:
-        """Ends the process, if there is one."""
+        """End the process, if there is one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -88,7 +88,7 @@ class GrammarProcess:
         return process
 
     def _ask(self, process: subprocess.Popen[str], question: object, seconds: float) -> str | None:
-        """Sends a line and returns the answer to it.
+        """Send a line and returns the answer to it.
 
         Raises:
             TimeoutError: There is none in time.

@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 
 def main(lines: TextIO, answers: TextIO) -> None:
-    """Answers until the input ends."""
+    """Answer until the input ends."""
     setup: dict[str, Any] = json.loads(lines.readline())
     tokenizer = LLTokenizer(
         b64decode(setup["tokenizer"]).decode(),
@@ -32,7 +32,7 @@ def main(lines: TextIO, answers: TextIO) -> None:
 
 
 def _try(matcher: LLMatcher) -> str | None:
-    """Takes the first step as well: some grammars compile and cannot be used."""
+    """Take the first step as well: some grammars compile and cannot be used."""
     matcher.compute_ff_tokens()
     if not matcher.is_stopped():
         matcher.compute_bitmask()
@@ -40,7 +40,7 @@ def _try(matcher: LLMatcher) -> str | None:
 
 
 def _limit_memory(more: int) -> None:
-    """Lets this process take so many bytes more than it has, where the system can say that."""
+    """Let this process take so many bytes more than it has, where the system can say that."""
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text(encoding="ascii").split()[0])

@@ -10,7 +10,7 @@ _DONT_NEED: Final = 4  # MADV_DONTNEED, the same on every Linux
 
 
 def release(mapped: Path) -> None:
-    """Lets go of freed memory, and of the pages of a file that is mapped into memory.
+    """Let go of freed memory, and of the pages of a file that is mapped into memory.
 
     onnxruntime maps the weights, and packs most of them into memory of its own:
     what it goes on reading comes back page by page from the system's file cache.
@@ -26,13 +26,13 @@ def release(mapped: Path) -> None:
 
 
 def trim() -> None:
-    """Lets go of freed memory."""
+    """Let go of freed memory."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def _unwritten_mappings(path: Path) -> Iterator[tuple[int, int]]:
-    """Yields the addresses at which a file is mapped and nothing was written since."""
+    """Yield the addresses at which a file is mapped and nothing was written since."""
     addresses = None
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         key, *rest = line.split(maxsplit=5)

@@ -47,7 +47,7 @@ class Model:
     kv_cache_bytes: int
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
-        """Starts what runs requests; for the event loop's thread.
+        """Start what runs requests; for the event loop's thread.
 
         Args:
             on_broken: Called on that thread if the engine fails for good.
@@ -56,13 +56,13 @@ class Model:
         self.grammars.start()
 
     async def stop(self, why: str) -> None:
-        """Ends what it runs; requests end with `DrainingError` and this reason."""
+        """End what it runs; requests end with `DrainingError` and this reason."""
         await self.engine.stop(why)
         self.grammars.close()
 
 
 def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
-    """Loads a verified bundle, and runs it once so that the first request is not slower.
+    """Load a verified bundle, and runs it once so that the first request is not slower.
 
     Raises:
         BundleError: It is not one that this server can run.
@@ -115,7 +115,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
 
 
 def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
-    """Does once what requests do, so that the first of them finds everything in its place."""
+    """Do once what requests do, so that the first of them finds everything in its place."""
     # A chunk of the usual size, then the operators for few tokens: of one slot, and of all.
     runner.run_chunk(0, [0] * chunk, past=0, rows=[chunk - 1])
     runner.run_chunk(0, [0], past=0, rows=[0])
@@ -127,6 +127,6 @@ def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None
 
 
 def _draft_tokens(bundle: Bundle) -> int:
-    """Returns how many tokens are checked together with one at little more than its cost."""
+    """Return how many tokens are checked together with one at little more than its cost."""
     # Beyond so many rows, a quantized graph takes operators that pay for many rows only.
     return (bundle.manifest.recipe.narrow_rows or _ROWS_OF_ONE_KIND) - 1

@@ -28,7 +28,7 @@ class Lease:
         loaded.unused.clear()
 
     def release(self) -> None:
-        """Ends the use; what still holds the lease holds no model any more."""
+        """End the use; what still holds the lease holds no model any more."""
         if self._loaded is not None:
             self._loaded.users -= 1
             if not self._loaded.users:
@@ -65,7 +65,7 @@ class Registry:
     """All methods are for the event loop's thread; models load in another one."""
 
     def __init__(self, names: Iterable[str], drain_seconds: float) -> None:
-        """Starts without a model.
+        """Start without a model.
 
         Args:
             names: Of the models that are going to be loaded.
@@ -95,17 +95,17 @@ class Registry:
         return bool(self._loaded) and all(map(self.model_ready, self._loaded))
 
     def model_ready(self, name: str) -> bool | None:
-        """Returns whether a model accepts requests, None if there is none of this name."""
+        """Return whether a model accepts requests, None if there is none of this name."""
         if name in self._loaded:
             return not (self.draining or self._loaded[name].model.engine.broken)
         return False if name in self._coming else None
 
     async def changed(self) -> None:
-        """Returns after the next change of what is ready."""
+        """Return after the next change of what is ready."""
         await self._changed.wait()
 
     def lease(self, name: str) -> tuple[Model, Lease]:
-        """Returns a model, and the use of it; an empty name is the default's.
+        """Return a model, and the use of it; an empty name is the default's.
 
         Raises:
             DrainingError: The server ends.
@@ -125,7 +125,7 @@ class Registry:
         raise ModelNotFoundError(name, list(self._loaded))
 
     async def apply(self, wanted: Mapping[str, ModelConfig]) -> Changes:
-        """Makes these the models, in this order: all of them, or the old ones go on.
+        """Make these the models, in this order: all of them, or the old ones go on.
 
         What runs on a model that is replaced or unloaded ends on it; its memory
         is free after that. A model stays as it is where its path, its
@@ -156,7 +156,7 @@ class Registry:
         )
 
     async def _load(self, name: str, config: ModelConfig) -> _Loaded:
-        """Verifies a bundle, and loads it unless it is loaded already."""
+        """Verify a bundle, and loads it unless it is loaded already."""
         bundle = await asyncio.to_thread(load_bundle, config.path, config.fingerprint)
         old = self._loaded.get(name)
         if (
@@ -169,17 +169,17 @@ class Registry:
         return _Loaded(await asyncio.to_thread(load_model, name, bundle, config.engine), config)
 
     def drain(self) -> None:
-        """Refuses new requests."""
+        """Refuse new requests."""
         self.draining = True
         self._notify()
 
     async def finished(self) -> None:
-        """Returns when no request uses a model."""
+        """Return when no request uses a model."""
         for loaded in self._all():
             await loaded.unused.wait()
 
     async def close(self) -> None:
-        """Ends all models; requests that still run end with `DrainingError`, as do new ones."""
+        """End all models; requests that still run end with `DrainingError`, as do new ones."""
         self.draining = True
         for loaded in self._all():
             await loaded.model.stop("the server is shutting down")
@@ -203,7 +203,7 @@ class Registry:
             task.add_done_callback(self._retiring.pop)
 
     async def _unload(self, old: list[_Loaded]) -> None:
-        """Ends models when nothing uses them any more, and gives their memory back."""
+        """End models when nothing uses them any more, and gives their memory back."""
         log = structlog.get_logger()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):

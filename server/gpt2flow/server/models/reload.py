@@ -54,7 +54,7 @@ class Reloader:
         self._asked.set()
 
     async def run(self) -> None:
-        """Watches until it is cancelled. What goes wrong is logged, and the old models go on."""
+        """Watch until it is cancelled. What goes wrong is logged, and the old models go on."""
         applied = before = await self._stamp()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -102,7 +102,7 @@ def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
 
 
 def _stamp(file: Path, bundles: Iterable[Path]) -> _Stamp:
-    """Returns what changes when one of the files does, or another takes its place."""
+    """Return what changes when one of the files does, or another takes its place."""
     paths = [file, *(path for bundle in bundles for path in _files(bundle))]
     return {path: _facts(path) for path in paths}
 

@@ -20,7 +20,7 @@ _USUAL_NUCLEUS: Final = 256
 
 
 def top_k(scores: Floats, k: int) -> Ids:
-    """Keeps the k highest scores, and those that equal the lowest of them."""
+    """Keep the k highest scores, and those that equal the lowest of them."""
     if k >= len(scores):
         return np.arange(len(scores))
     places = _at_least(scores, k)
@@ -30,7 +30,7 @@ def top_k(scores: Floats, k: int) -> Ids:
 
 
 def top_p(scores: Floats, p: float) -> Ids:
-    """Keeps the smallest set of the likeliest whose probability reaches p."""
+    """Keep the smallest set of the likeliest whose probability reaches p."""
     weights = powers(scores, scores.max())
     mass = total(weights)
     places = _at_least(scores, _USUAL_NUCLEUS)
@@ -48,12 +48,12 @@ def top_p(scores: Floats, p: float) -> Ids:
 
 
 def min_p(scores: Floats, p: float) -> Ids:
-    """Keeps what is at least p times as likely as the likeliest."""
+    """Keep what is at least p times as likely as the likeliest."""
     return np.flatnonzero(scores >= scores.max() + np.log(np.float32(p)))
 
 
 def typical_p(scores: Floats, mass: float) -> Ids:
-    """Keeps the tokens whose surprise is closest to the expected one, up to a mass.
+    """Keep the tokens whose surprise is closest to the expected one, up to a mass.
 
     Source: Meister et al., "Locally Typical Sampling", 2022.
     """
@@ -68,14 +68,14 @@ def typical_p(scores: Floats, mass: float) -> Ids:
 
 
 def powers(scores: Floats, highest: np.float32, out: Floats | None = None) -> Floats:
-    """Returns e to the power of what each score is above the highest; NumPy's `exp2` is fastest."""
+    """Return e to the power of what each score is above the highest; NumPy's `exp2` is fastest."""
     exponents = np.subtract(scores, highest, out=out)
     exponents *= _LOG2_E
     return np.exp2(exponents, out=exponents)
 
 
 def total(values: Floats) -> float:
-    """Returns the sum: of columns first, which is twice as fast as along a row, then exactly."""
+    """Return the sum: of columns first, which is twice as fast as along a row, then exactly."""
     columns = len(values) // GROUP
     whole = columns * GROUP
     sums = values[:whole].reshape(GROUP, columns).sum(axis=0)
@@ -83,14 +83,14 @@ def total(values: Floats) -> float:
 
 
 def probabilities(scores: Floats) -> Floats:
-    """Returns the softmax of scores of which one at least is finite."""
+    """Return the softmax of scores of which one at least is finite."""
     chances = powers(scores, scores.max())
     chances /= np.float32(total(chances))
     return chances
 
 
 def top_places(scores: Floats, count: int) -> Ids:
-    """Returns the places of the highest scores, best first.
+    """Return the places of the highest scores, best first.
 
     Args:
         scores: [any number]; a few million at most.
@@ -101,7 +101,7 @@ def top_places(scores: Floats, count: int) -> Ids:
 
 
 def _at_least(scores: Floats, count: int) -> Ids:
-    """Returns places, ascending: those of the `count` highest scores, and usually few more."""
+    """Return places, ascending: those of the `count` highest scores, and usually few more."""
     groups = len(scores) // GROUP
     if count >= groups:
         return np.arange(len(scores))

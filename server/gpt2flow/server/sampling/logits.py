@@ -21,7 +21,7 @@ class LogitsRows:
         vocabulary_size: int = 0,
         logsumexp: Floats | None = None,
     ) -> None:
-        """Takes what a run brought.
+        """Take what a run brought.
 
         Args:
             values: The logits.
@@ -37,7 +37,7 @@ class LogitsRows:
             self._logsumexp.update(enumerate(logsumexp))
 
     def row(self, row: int) -> Floats:
-        """Returns the logits of a row: [vocabulary]; of tokens that the run was not for, -inf."""
+        """Return the logits of a row: [vocabulary]; of tokens that the run was not for, -inf."""
         values: Floats = self.values[row]
         if self._ids is None:
             return values
@@ -52,7 +52,7 @@ class LogitsRows:
         return ids
 
     def logsumexp(self, row: int) -> np.float32:
-        """Returns the logarithm of the sum of exponentials of a row."""
+        """Return the logarithm of the sum of exponentials of a row."""
         if row not in self._logsumexp:
             values = self.values[row]
             highest = values[self.argmax[row]]
@@ -62,11 +62,11 @@ class LogitsRows:
         return self._logsumexp[row]
 
     def logprob(self, row: int, token_id: int) -> float:
-        """Returns the natural logarithm of a token's probability."""
+        """Return the natural logarithm of a token's probability."""
         return float(self.values[row, token_id] - self.logsumexp(row))
 
     def top(self, row: int, count: int) -> list[tuple[int, float]]:
-        """Returns the likeliest tokens of a row with their log-probabilities, best first."""
+        """Return the likeliest tokens of a row with their log-probabilities, best first."""
         best: list[int] = top_places(self.values[row], count).tolist()
         return [(token_id, self.logprob(row, token_id)) for token_id in best]
 

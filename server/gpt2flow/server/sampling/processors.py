@@ -16,14 +16,14 @@ Processor = Callable[[Floats, Ids, int], Floats]
 
 
 def bias_tokens(scores: Floats, ids: Ids, biases: Floats) -> Floats:
-    """Adds a value to the scores of single tokens."""
+    """Add a value to the scores of single tokens."""
     scores = scores.copy()
     np.add.at(scores, ids, biases)
     return scores
 
 
 def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
-    """Divides positive and multiplies negative scores of all tokens seen so far.
+    """Divide positive and multiplies negative scores of all tokens seen so far.
 
     Args:
         scores: [vocabulary].
@@ -38,7 +38,7 @@ def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
 
 
 def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequency: float) -> Floats:
-    """Subtracts from produced tokens: `presence` once, `frequency` for each occurrence.
+    """Subtract from produced tokens: `presence` once, `frequency` for each occurrence.
 
     These two are not in transformers; the definition is the OpenAI API's.
     """
@@ -48,14 +48,14 @@ def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequenc
 
 
 def forbid(scores: Floats, ids: Ids) -> Floats:
-    """Forbids tokens."""
+    """Forbid tokens."""
     scores = scores.copy()
     scores[ids] = -np.inf
     return scores
 
 
 def repeated_ngram_ends(tokens: Ids, size: int) -> Ids:
-    """Returns the tokens that would complete an n-gram which stands in `tokens` already."""
+    """Return the tokens that would complete an n-gram which stands in `tokens` already."""
     if len(tokens) < size:
         return np.empty(0, np.intp)
     if size == 1:
@@ -67,7 +67,7 @@ def repeated_ngram_ends(tokens: Ids, size: int) -> Ids:
 
 
 def bad_word_ends(tokens: Ids, bad_words: Sequence[Ids]) -> Ids:
-    """Returns the tokens that would complete one of the forbidden token sequences."""
+    """Return the tokens that would complete one of the forbidden token sequences."""
     ends = [
         word[-1]
         for word in bad_words
@@ -84,7 +84,7 @@ def make_processors(
     ending_ids: Sequence[int] = (),
     min_new_tokens: int = 0,
 ) -> list[Processor]:
-    """Returns what changes the scores before temperature, in the order of transformers.
+    """Return what changes the scores before temperature, in the order of transformers.
 
     Args:
         params: The options; those at their defaults cost nothing.
@@ -124,7 +124,7 @@ def make_processors(
 def process(
     processors: Sequence[Processor], scores: Floats, tokens: Sequence[int], prompt_length: int
 ) -> Floats:
-    """Applies processors in order; returns `scores` itself when there are none."""
+    """Apply processors in order; returns `scores` itself when there are none."""
     if processors:
         history = np.array(tokens, np.intp)
         for processor in processors:

@@ -40,7 +40,7 @@ class Sampler:
         rng: np.random.Generator,
         allowed: Ids | None = None,
     ) -> int | None:
-        """Returns the token that follows.
+        """Return the token that follows.
 
         Args:
             values: Logits [vocabulary]; left alone.
@@ -64,7 +64,7 @@ class Sampler:
         return place if allowed is None else int(allowed[place])
 
     def _draw(self, scores: Floats, rng: np.random.Generator) -> int:
-        """Returns a place in `scores`, drawn from what temperature and filters leave."""
+        """Return a place in `scores`, drawn from what temperature and filters leave."""
         places = None
         if self._top_k:  # Temperature leaves the order as it is: divide only those that stay.
             places = filters.top_k(scores, self._top_k)
@@ -80,12 +80,12 @@ class Sampler:
 
 
 def make_rng(seed: int, index: int) -> np.random.Generator:
-    """Returns the random numbers of one candidate: they depend on nothing but seed and index."""
+    """Return the random numbers of one candidate: they depend on nothing but seed and index."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
 
 
 def _make_filters(params: SamplingParams) -> list[_Filter]:
-    """Returns what narrows the choice after temperature and top-k, in transformers' order."""
+    """Return what narrows the choice after temperature and top-k, in transformers' order."""
     chosen: list[_Filter] = []
     if params.top_p < 1:
         chosen.append(partial(filters.top_p, p=params.top_p))
@@ -97,7 +97,7 @@ def _make_filters(params: SamplingParams) -> list[_Filter]:
 
 
 def draw(scores: Floats, number: float) -> int:
-    """Returns the place where a random number of [0, 1) falls when chances are laid in a row."""
+    """Return the place where a random number of [0, 1) falls when chances are laid in a row."""
     chances = powers(scores, scores.max())
     groups = len(chances) // GROUP
     if groups <= GROUP:
@@ -113,7 +113,7 @@ def draw(scores: Floats, number: float) -> int:
 
 
 def _locate(chances: Floats, number: float) -> tuple[int, float]:
-    """Returns where a number of [0, 1) falls, and how far within that place it lies, of [0, 1)."""
+    """Return where a number of [0, 1) falls, and how far within that place it lies, of [0, 1)."""
     cumulative = np.cumsum(chances, dtype=np.float64)
     target = number * cumulative[-1]
     place = int(cumulative.searchsorted(target, side="right"))

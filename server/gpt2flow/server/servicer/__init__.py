@@ -20,7 +20,7 @@ __all__ = ["SERVICE_NAME", "DecodingInterceptor", "Observer", "add_services", "m
 
 
 def add_services(registry: Registry, server: grpc.aio.Server) -> None:
-    """Registers inference, health and reflection with a server.
+    """Register inference, health and reflection with a server.
 
     Health is known of the server as a whole (the empty name), of the inference service, and of
     each model by its name.

@@ -17,19 +17,19 @@ class HealthServicer(_HealthServicer):  # type: ignore[misc]
     """Tells of the server as a whole (the empty name), of its services, and of each model."""
 
     def __init__(self, registry: Registry, services: frozenset[str]) -> None:
-        """Takes the models, and the names of services that are ready when all of them are."""
+        """Take the models, and the names of services that are ready when all of them are."""
         self._registry = registry
         self._services = services | {""}
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
-        """Returns the status of now."""
+        """Return the status of now."""
         status = self._status(request.service)
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
         return HealthCheckResponse(status=status)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
-        """Sends the status of now, and every other one that follows, until somebody leaves."""
+        """Send the status of now, and every other one that follows, until somebody leaves."""
         last = None
         while not self._registry.closed:
             status = self._status(request.service)

@@ -22,7 +22,7 @@ _NETWORK_BITS = 64
 
 
 def caller_of(context: Context) -> Caller:
-    """Returns who sends this request: whom its credentials name, else the connection's peer.
+    """Return who sends this request: whom its credentials name, else the connection's peer.
 
     Credentials are a token, or else the client's certificate: its common name or, without
     one, its first alternative name.
@@ -44,7 +44,7 @@ def _certified_name(context: Context) -> str | None:
 
 
 def peer_name(peer: str) -> str:
-    """Returns what tells a peer of gRPC from others: its host.
+    """Return what tells a peer of gRPC from others: its host.
 
     Of IPv6 that is the network of 64 bits, in which a host may take any address; one that
     stands for an IPv4 address is that. Clients of this machine are told apart by their ports,
@@ -77,7 +77,7 @@ _Method = Callable[[_Servicer, Any, Context], Awaitable[_Response]]
 
 
 def counts_requests(method: _Method[_Servicer, _Response]) -> _Method[_Servicer, _Response]:
-    """Makes a method of the servicer one that a caller may have unfinished only so often.
+    """Make a method of the servicer one that a caller may have unfinished only so often.
 
     Each prompt of a message counts.
     """

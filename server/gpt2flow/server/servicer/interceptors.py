@@ -30,7 +30,7 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
     """Hands methods of one service an `Undecodable`, where gRPC would say UNKNOWN."""
 
     def __init__(self, service: str) -> None:
-        """Takes the full name of the service; the methods of others are left as they are."""
+        """Take the full name of the service; the methods of others are left as they are."""
         self._prefix = f"/{service}/"
 
     async def intercept_service(
@@ -38,7 +38,7 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Returns the handler of a call, with a decoder that does not raise."""
+        """Return the handler of a call, with a decoder that does not raise."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
@@ -64,7 +64,7 @@ class TokenAuthentication(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "_Handler | None":
-        """Goes on with the call, or answers it with UNCALLER."""
+        """Go on with the call, or answers it with UNCALLER."""
         if not handler_call_details.method.startswith(_OPEN):
             try:
                 CALLER.set(self._caller(handler_call_details))

@@ -37,7 +37,7 @@ class Observer(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
-        """Takes where RPCs are counted, and what makes spans of them, if anything."""
+        """Take where RPCs are counted, and what makes spans of them, if anything."""
         self._metrics = metrics
         self._tracing = tracing
         self._log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Observer(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
-        """Puts itself around the method."""
+        """Put itself around the method."""
         service, _, rpc = handler_call_details.method[1:].rpartition("/")
         if service != _SERVICE:
             return await continuation(handler_call_details)
@@ -74,7 +74,7 @@ class Observer(grpc.aio.ServerInterceptor):
 
     @contextlib.contextmanager
     def _told(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
-        """Tells about an RPC when it has ended, however it does."""
+        """Tell about an RPC when it has ended, however it does."""
         span = self._start_span(call, metadata)
         code = grpc.StatusCode.UNKNOWN
         try:
@@ -109,7 +109,7 @@ class Observer(grpc.aio.ServerInterceptor):
 
 
 def _request_id(given: str | None) -> str:
-    """Returns the client's id of a request if it is one line of at most 128 printable characters.
+    """Return the client's id of a request if it is one line of at most 128 printable characters.
 
     Otherwise, one is made.
     """
@@ -117,13 +117,13 @@ def _request_id(given: str | None) -> str:
 
 
 def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
-    """Returns the status that a method has set, if any."""
+    """Return the status that a method has set, if any."""
     code: Any = context.code()
     return default if code is None else code
 
 
 def _around(handler: "_Handler | None", wrap: Callable[[Any], _Behavior]) -> "_Handler | None":
-    """Returns a handler whose method is wrapped; None, an unknown method, stays None."""
+    """Return a handler whose method is wrapped; None, an unknown method, stays None."""
     if handler is None:
         return None
     # A call that is refused has a handler of another kind than its method.

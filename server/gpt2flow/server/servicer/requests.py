@@ -22,14 +22,14 @@ _EARLY_STOPPING = {
 
 
 def read_prompt(field: str, message: pb.Prompt) -> Prompt:
-    """Returns a prompt; whether it has any input is for the caller to check."""
+    """Return a prompt; whether it has any input is for the caller to check."""
     if message.WhichOneof("input") == "tokens":
         return Prompt(field, message.tokens.ids)
     return Prompt(field, message.text)
 
 
 def read_options(message: pb.GenerationOptions) -> GenerationParams:
-    """Returns generation options; ranges are for the caller to check."""
+    """Return generation options; ranges are for the caller to check."""
     decoding = (
         _beam_search(message.beam_search)
         if message.WhichOneof("decoding") == "beam_search"

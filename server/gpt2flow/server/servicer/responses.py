@@ -32,7 +32,7 @@ _FINISH_REASON = {
 
 
 def write_delta(delta: Delta, tokenizer: Tokenizer) -> pb.CandidateDelta:
-    """Returns the message of a piece of a stream."""
+    """Return the message of a piece of a stream."""
     return pb.CandidateDelta(
         index=delta.index,
         text=delta.text,
@@ -44,7 +44,7 @@ def write_delta(delta: Delta, tokenizer: Tokenizer) -> pb.CandidateDelta:
 def write_result(
     result: GenerationResult, tokenizer: Tokenizer, *, token_ids: bool, streamed: bool = False
 ) -> pb.GenerationResult:
-    """Returns the message of a result.
+    """Return the message of a result.
 
     Args:
         result: What came of a prompt.
@@ -65,7 +65,7 @@ def write_result(
 
 
 def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
-    """Returns the message of the scores of several continuations."""
+    """Return the message of the scores of several continuations."""
     order = sorted(range(len(result.scores)), key=lambda i: -result.scores[i].mean)
     return pb.ScoreResponse(
         scores=[
@@ -85,7 +85,7 @@ def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
 
 
 def write_model(model: Model) -> pb.Model:
-    """Returns the message that describes a model."""
+    """Return the message that describes a model."""
     manifest, limits = model.bundle.manifest, model.limits
     return pb.Model(
         name=model.name,
@@ -182,7 +182,7 @@ def _struct(fields: dict[str, Any]) -> Struct:
 
 
 def write_tokens(tokens: Iterable[Token]) -> pb.TokenizeResponse:
-    """Returns the tokens of a text."""
+    """Return the tokens of a text."""
     return pb.TokenizeResponse(
         tokens=[
             pb.Token(id=token.id, piece=token.piece, start=token.start, end=token.end)

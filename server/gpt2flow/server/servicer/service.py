@@ -68,7 +68,7 @@ class InferenceServicer(InferenceServiceServicer):
     @reports_errors
     @counts_requests
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        """Generates from one prompt or several and answers when all have ended."""
+        """Generate from one prompt or several and answers when all have ended."""
         model = self._find(request.model, context)
         params = permitted(caller_of(context), read_options(request.options))
         prompts = [read_prompt(f"prompts[{i}]", each) for i, each in enumerate(request.prompts)]
@@ -93,7 +93,7 @@ class InferenceServicer(InferenceServiceServicer):
     async def GenerateStream(  # type: ignore[override]
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> None:
-        """Generates from one prompt; text arrives as it is decoded."""
+        """Generate from one prompt; text arrives as it is decoded."""
         model = self._find(request.model, context)
         params = permitted(caller_of(context), read_options(request.options))
         arrival = _arrival(context, params)
@@ -109,7 +109,7 @@ class InferenceServicer(InferenceServiceServicer):
     @reports_errors
     @counts_requests
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:
-        """Returns the log-likelihood of given continuations of one prompt."""
+        """Return the log-likelihood of given continuations of one prompt."""
         model = self._find(request.model, context)
         prompt = read_prompt("prompt", request.prompt)
         continuations = [
@@ -125,7 +125,7 @@ class InferenceServicer(InferenceServiceServicer):
 
     @reports_errors
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
-        """Encodes text into token ids."""
+        """Encode text into token ids."""
         model = self._find(request.model, context)
         return await _offload(
             lambda: write_tokens(model.tokenizer.tokenize(request.text)),
@@ -136,7 +136,7 @@ class InferenceServicer(InferenceServiceServicer):
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
-        """Decodes token ids into text."""
+        """Decode token ids into text."""
         model = self._find(request.model, context)
         text = await _offload(
             lambda: _detokenized(model, request.tokens.ids), heavy=request.ByteSize() > _LONG_TEXT
@@ -153,11 +153,11 @@ class InferenceServicer(InferenceServiceServicer):
 
     @reports_errors
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """Describes one loaded model."""
+        """Describe one loaded model."""
         return pb.GetModelResponse(model=write_model(self._find(request.model, context)))
 
     def _find(self, name: str, context: Context) -> Model:
-        """Returns the model of a name, for as long as the call lasts."""
+        """Return the model of a name, for as long as the call lasts."""
         caller = caller_of(context)
         check_model(caller, name or self._registry.default)
         try:
@@ -202,7 +202,7 @@ async def _tasks(
     stream: bool = False,
     heavy: bool,
 ) -> list[Task]:
-    """Returns a task for each prompt; a constraint is tried once all else is found to be good."""
+    """Return a task for each prompt; a constraint is tried once all else is found to be good."""
     resolved = await _offload(lambda: model.tasks.resolve(prompts, params), heavy=heavy)
     constrained = params.constraint is not None
     if constrained and not await _prepared(model, params, arrival):
@@ -215,7 +215,7 @@ async def _tasks(
 
 
 async def _prepared(model: Model, params: GenerationParams, arrival: Arrival) -> bool:
-    """Tries a constraint that is new; returns whether that was done before the request's end.
+    """Try a constraint that is new; returns whether that was done before the request's end.
 
     What is wrong with it is told when it is compiled.
     """
@@ -236,12 +236,12 @@ async def _prepared(model: Model, params: GenerationParams, arrival: Arrival) ->
 
 
 async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
-    """Calls a function, in another thread if it may take long."""
+    """Call a function, in another thread if it may take long."""
     return await asyncio.to_thread(function) if heavy else function()
 
 
 async def _last(events: AsyncIterator[Event], kind: type[_T]) -> _T:
-    """Returns what a request came to, once it has."""
+    """Return what a request came to, once it has."""
     last = [event async for event in events][-1]
     current_call().note(last)
     content = last.content
@@ -252,7 +252,7 @@ async def _last(events: AsyncIterator[Event], kind: type[_T]) -> _T:
 
 
 async def _all(streams: Sequence[AsyncIterator[Event]]) -> list[GenerationResult]:
-    """Returns what the requests of a call came to; the first that fails ends it at once."""
+    """Return what the requests of a call came to; the first that fails ends it at once."""
     if len(streams) == 1:
         return [await _last(streams[0], GenerationResult)]
     tasks = [asyncio.ensure_future(_last(events, GenerationResult)) for events in streams]

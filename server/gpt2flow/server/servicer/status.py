@@ -58,7 +58,7 @@ class Undecodable:
 def reports_errors(
     method: _Method[_Servicer, _Request, _Response],
 ) -> _Method[_Servicer, _Request, _Response]:
-    """Makes a method of the servicer end with the status of what it raises.
+    """Make a method of the servicer end with the status of what it raises.
 
     Cancellation is no error and passes.
     """
@@ -121,7 +121,7 @@ def _bad_request(violations: Sequence[FieldViolation]) -> BadRequest:
 
 
 def _cut(text: str, most: int) -> str:
-    """Returns a text of at most so many bytes."""
+    """Return a text of at most so many bytes."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= most:
         return text

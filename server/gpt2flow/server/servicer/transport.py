@@ -26,7 +26,7 @@ class Security:
 
 
 def make_security(config: SecurityConfig) -> Security:
-    """Reads the files of the settings; they are read again when they change.
+    """Read the files of the settings; they are read again when they change.
 
     Raises:
         ConfigError: A file is not usable.

@@ -40,7 +40,7 @@ class Call:
     _last: dict[int, float] = field(default_factory=dict)
 
     def end(self) -> None:
-        """Notes that it ends now."""
+        """Note that it ends now."""
         self.ended = time.monotonic()
 
     @property
@@ -49,7 +49,7 @@ class Call:
         return self.ended - self.started
 
     def deliver(self, event: Event) -> None:
-        """Notes that an event goes to the client now: a piece of a stream, or a result."""
+        """Note that an event goes to the client now: a piece of a stream, or a result."""
         content = event.content
         if not isinstance(content, Delta):
             self.note(event)
@@ -61,12 +61,12 @@ class Call:
         self._last[content.index] = now
 
     def note(self, event: Event) -> None:
-        """Notes what a prompt came to."""
+        """Note what a prompt came to."""
         if isinstance(event.content, GenerationResult | ScoreResult):
             self.results.append(event.content)
 
     def finish_reasons(self) -> Counter[str]:
-        """Returns how many candidates ended for which reason."""
+        """Return how many candidates ended for which reason."""
         return Counter(
             candidate.finish_reason.value
             for result in self.results
@@ -75,14 +75,14 @@ class Call:
         )
 
     def tokens(self) -> dict[str, int]:
-        """Returns the tokens of all prompts together, by kind."""
+        """Return the tokens of all prompts together, by kind."""
         return {
             kind: sum(getattr(result.usage, f"{kind}_tokens") for result in self.results)
             for kind in _TOKENS
         }
 
     def fields(self) -> dict[str, Any]:
-        """Returns what the log says of it: figures and names, never text or tokens.
+        """Return what the log says of it: figures and names, never text or tokens.
 
         Of several prompts, tokens are summed; times are the longest of any.
         """
@@ -104,5 +104,5 @@ set_current_call = _CURRENT.set
 
 
 def current_call() -> Call:
-    """Returns the RPC that this task answers; one that nobody tells about, without interceptor."""
+    """Return the RPC that this task answers; one that nobody tells about, without interceptor."""
     return _CURRENT.get() or Call("", "", defaultdict(lambda: Histogram(())))

@@ -39,16 +39,16 @@ class ModelsCollector(Collector):
     def __init__(
         self, models: Callable[[], Iterable[Model]], gaps: Mapping[str, Histogram]
     ) -> None:
-        """Takes what tells the present models, and by name the gaps between a stream's pieces."""
+        """Take what tells the present models, and by name the gaps between a stream's pieces."""
         self._models = models
         self._gaps = gaps
 
     def describe(self) -> Iterable[Metric]:
-        """Returns nothing: without this, registering would ask for the models."""
+        """Return nothing: without this, registering would ask for the models."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yields all metrics of all models."""
+        """Yield all metrics of all models."""
         models = tuple(self._models())
         loaded = GaugeMetricFamily("gpt2flow_models_loaded", "Models that are served")
         loaded.add_metric((), len(models))
@@ -114,7 +114,7 @@ def _histograms(name: str, text: str, *labels: str) -> HistogramMetricFamily:
 
 
 def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
-    """Adds a histogram; its counts become those of all buckets up to each bound."""
+    """Add a histogram; its counts become those of all buckets up to each bound."""
     bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
     counts = itertools.accumulate(histogram.counts)
     family.add_metric(labels, list(zip(bounds, counts, strict=True)), histogram.total)

@@ -24,7 +24,7 @@ class MetricsEndpoint:
     """
 
     def __init__(self, registry: CollectorRegistry, address: tuple[str, int]) -> None:
-        """Opens the port.
+        """Open the port.
 
         Raises:
             StartupError: It cannot be bound.
@@ -46,7 +46,7 @@ class MetricsEndpoint:
         self._thread.start()
 
     def close(self) -> None:
-        """Closes the port; blocks for up to the poll interval."""
+        """Close the port; blocks for up to the poll interval."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -54,7 +54,7 @@ class MetricsEndpoint:
 
 class _Server(ThreadingWSGIServer):
     def handle_error(self, *_args: Any) -> None:
-        """Says nothing: who asked has gone, or was silent for too long."""
+        """Say nothing: who asked has gone, or was silent for too long."""
 
 
 class _ServerV6(_Server):
@@ -67,4 +67,4 @@ class _Handler(WSGIRequestHandler):
     timeout = _SILENCE_SECONDS
 
     def log_message(self, *_args: object) -> None:
-        """Says nothing: scrapes come by the minute."""
+        """Say nothing: scrapes come by the minute."""

@@ -23,7 +23,7 @@ _FLUSH_SECONDS: Final = 1.0
 
 @contextlib.contextmanager
 def logging_to_stderr(config: TelemetryConfig) -> Iterator[None]:
-    """Sends the log of this process, that of libraries included, to standard error.
+    """Send the log of this process, that of libraries included, to standard error.
 
     A thread of its own writes them, so that whoever logs never waits for a disk
     or a pipe.
@@ -60,7 +60,7 @@ def _processors(log_format: str) -> list[Processor]:
 
 
 def _standard_error() -> int | None:
-    """Returns the file descriptor; None if the process was started without."""
+    """Return the file descriptor; None if the process was started without."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
@@ -82,11 +82,11 @@ class _Writer:
         self._thread.start()
 
     def __call__(self, *_args: Any) -> "_Writer":
-        """Returns itself: it is what structlog logs to, whichever logger asks."""
+        """Return itself: it is what structlog logs to, whichever logger asks."""
         return self
 
     def info(self, line: str) -> None:
-        """Queues a line, or drops it when too many wait."""
+        """Queue a line, or drops it when too many wait."""
         try:
             self._lines.put_nowait(line)
         except Full:
@@ -95,7 +95,7 @@ class _Writer:
     debug = warning = error = critical = info
 
     def close(self) -> None:
-        """Waits for a moment until all lines are written."""
+        """Wait for a moment until all lines are written."""
         with contextlib.suppress(Full):
             self._lines.put_nowait(None)
         self._thread.join(_FLUSH_SECONDS)
@@ -117,7 +117,7 @@ class _ToStructlog(logging.Handler):
     """Takes the records of Python's own logging along, so that every line has one form."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Logs a record."""
+        """Log a record."""
         try:
             level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
             message, cause = record.getMessage(), record.exc_info
@@ -129,7 +129,7 @@ class _ToStructlog(logging.Handler):
 
 
 def format_traceback(error: BaseException) -> str:
-    """Returns the calls that led to an error and to its causes, the last one at the end."""
+    """Return the calls that led to an error and to its causes, the last one at the end."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:
@@ -143,17 +143,17 @@ def format_traceback(error: BaseException) -> str:
 
 
 def format_exc_info(exc_info: ExcInfo) -> str:
-    """Does so for structlog's lines of JSON."""
+    """Do so for structlog's lines of JSON."""
     return format_traceback(exc_info[1])
 
 
 def write_exc_info(stream: TextIO, exc_info: ExcInfo) -> None:
-    """Does so for structlog's lines for people."""
+    """Do so for structlog's lines for people."""
     stream.write(format_exc_info(exc_info))
 
 
 def without_messages(text: str, error: BaseException) -> str:
-    """Returns a text without what an error says, where a library has put it in there."""
+    """Return a text without what an error says, where a library has put it in there."""
     for said in (repr(error), str(error)):
         text = text.replace(said, type(error).__qualname__) if said else text
     return text

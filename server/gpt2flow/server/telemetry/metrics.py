@@ -54,7 +54,7 @@ class Metrics:
     """
 
     def __init__(self, models: Callable[[], Iterable[Model]]) -> None:
-        """Takes what tells the models that are loaded at present."""
+        """Take what tells the models that are loaded at present."""
         self.registry = CollectorRegistry()
         self.gaps: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(TOKEN_SECONDS))
         self._rpcs = self._counter(
@@ -94,7 +94,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tells from now on how many tasks the server's event loop has."""
+        """Tell from now on how many tasks the server's event loop has."""
         gauge = Gauge(
             "gpt2flow_tasks",
             "Tasks of the event loop: a few of the server's own, and those of each RPC",
@@ -103,7 +103,7 @@ class Metrics:
         gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def ended(self, call: Call, code: str) -> None:
-        """Counts an RPC that ended with a status code of this name."""
+        """Count an RPC that ended with a status code of this name."""
         self._rpcs.labels(call.rpc, call.model, code).inc()
         if code == _OK:
             self._rpc_seconds.labels(call.rpc, call.model).observe(call.seconds)
@@ -116,7 +116,7 @@ class Metrics:
             self._finished.labels(call.model, reason).inc(count)
 
     def _count(self, model: str, result: GenerationResult | ScoreResult) -> None:
-        """Counts what came of one prompt."""
+        """Count what came of one prompt."""
         usage, timing = result.usage, result.timing
         for name, counter in self._tokens.items():
             counter.labels(model).inc(getattr(usage, f"{name}_tokens"))

@@ -29,7 +29,7 @@ class Tracing:
     """Makes spans, in a provider of this server's own."""
 
     def __init__(self, endpoint: str) -> None:
-        """Takes the collector's address, as `http://host:port`; a silent one hurts nobody."""
+        """Take the collector's address, as `http://host:port`; a silent one hurts nobody."""
         exporter = OTLPSpanExporter(
             endpoint=endpoint, insecure=endpoint.startswith("http:"), timeout=_EXPORT_SECONDS
         )
@@ -41,7 +41,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def start(self, call: Call, service: str, metadata: Mapping[str, str]) -> "RpcSpan":
-        """Starts the span of an RPC, a child of the client's if its metadata names one."""
+        """Start the span of an RPC, a child of the client's if its metadata names one."""
         parent = self._propagator.extract(metadata)
         method = f"{service}/{call.rpc}"
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
@@ -49,7 +49,7 @@ class Tracing:
         return RpcSpan(self._tracer, span)
 
     def close(self) -> None:
-        """Sends what is left; blocks while that takes, or until a batch's time is up."""
+        """Send what is left; blocks while that takes, or until a batch's time is up."""
         self._provider.shutdown()
 
 
@@ -67,7 +67,7 @@ class RpcSpan:
         self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
     def end(self, call: Call, code: str) -> None:
-        """Ends it, with what the RPC came to and the name of its status code."""
+        """End it, with what the RPC came to and the name of its status code."""
         if self._span.is_recording():
             self._note(call, code)
         self._span.end(self._started + round(call.seconds * 1e9))
@@ -85,7 +85,7 @@ class RpcSpan:
             self._add_phases(i, result)
 
     def _note_model(self, call: Call) -> None:
-        """Says which model did what, as https://opentelemetry.io/docs/specs/semconv/gen-ai/."""
+        """Say which model did what, as https://opentelemetry.io/docs/specs/semconv/gen-ai/."""
         self._span.set_attributes(
             {
                 "gen_ai.operation.name": _OPERATIONS.get(call.rpc, call.rpc.lower()),
@@ -110,7 +110,7 @@ class RpcSpan:
         )
 
     def _add_phases(self, index: int, result: GenerationResult | ScoreResult) -> None:
-        """Adds what one prompt's time went to, as spans one after the other."""
+        """Add what one prompt's time went to, as spans one after the other."""
         context = set_span_in_context(self._span)
         start = self._started
         for phase, seconds in _phases(result.timing):

@@ -19,7 +19,7 @@ FLOWS = Path(gpt2flow.agent.flows.__file__).parent
 
 
 def load_turn_maker(flows: Path = FLOWS, lexicon: Path = LEXICON) -> TurnMaker:
-    """Loads flows, utterances and words.
+    """Load flows, utterances and words.
 
     Args:
         flows: a folder of flows with their utterance files.
@@ -43,7 +43,7 @@ def load_turn_maker(flows: Path = FLOWS, lexicon: Path = LEXICON) -> TurnMaker:
 def make_flow_corpus(
     out: Path, documents: int, seed: int, *, valid_documents: int = 2000, flows: Path = FLOWS
 ) -> None:
-    """Writes `train.txt` and `valid.txt`, one document a line.
+    """Write `train.txt` and `valid.txt`, one document a line.
 
     The same arguments give the same bytes.
 

@@ -35,7 +35,7 @@ class Lexicon(BaseModel):
 
 
 def load_lexicon(language: Language, folder: Path = FOLDER) -> Lexicon:
-    """Loads the words of one language.
+    """Load the words of one language.
 
     Raises:
         CorpusError: the file is missing or says something invalid.

@@ -67,7 +67,7 @@ class MentionMaker:
         }
 
     def mention(self, name: str, slot: Slot, rng: random.Random) -> Mention:
-        """Returns a random value of a slot, and how it is written.
+        """Return a random value of a slot, and how it is written.
 
         Raises:
             CorpusError: nothing says what values a span slot may have.
@@ -199,7 +199,7 @@ def _invented_word(rng: random.Random) -> str:
 
 
 def refer_back(slot: str, language: Language, segments: list[Segment], rng: random.Random) -> None:
-    """Writes a reference instead of a value.
+    """Write a reference instead of a value.
 
     Args:
         slot: `product` or `order`.

@@ -73,7 +73,7 @@ class MessageMaker:
         *,
         in_order: bool = True,
     ) -> tuple[str, list[Wish]]:
-        """Writes one message.
+        """Write one message.
 
         Args:
             wishes: each an action and one way to ask for it, as they are written.
@@ -131,7 +131,7 @@ class MessageMaker:
     def _say(
         self, action: str, template: Template, drafts: list[_Draft], rng: random.Random
     ) -> list[Segment]:
-        """Writes one wish; appends it, and those listed beside it, to `drafts`."""
+        """Write one wish; appends it, and those listed beside it, to `drafts`."""
         draft = _Draft(action, {slot: self._fixed(slot, v) for slot, v in template.fixed.items()})
         drafts.append(draft)
         segments: list[Segment] = []
@@ -196,7 +196,7 @@ class MessageMaker:
         return segments
 
     def _count(self, draft: _Draft, segments: list[Segment], rng: random.Random) -> None:
-        """Writes how many, or an article."""
+        """Write how many, or an article."""
         countable = "quantity" in self._book.actions[draft.action].slots
         if countable and rng.random() < 0.5:
             self._mention(Blank("quantity"), draft, segments, rng)
@@ -217,7 +217,7 @@ def _pluralise(text: str) -> str:
 
 
 def _fix_article(segments: list[Segment], text: str) -> None:
-    """Writes "an umbrella" and "some cables" where the template says "a {product}"."""
+    """Write "an umbrella" and "some cables" where the template says "a {product}"."""
     before = segments[-1].text if segments and segments[-1].slot is None else ""
     if before == "a " or before.endswith(" a "):
         if text.endswith("s"):
@@ -227,7 +227,7 @@ def _fix_article(segments: list[Segment], text: str) -> None:
 
 
 def _join(segments: list[Segment], joiner: str) -> None:
-    """Adds what stands between two wishes, instead of the mark that ends the first."""
+    """Add what stands between two wishes, instead of the mark that ends the first."""
     last = segments[-1]
     if last.text[-1:] in _FULL_STOPS and joiner[:1] == ".":
         joiner = joiner[1:]

@@ -72,7 +72,7 @@ _FINAL_MARKS = re.compile(r"[.!?。~]+$")
 
 
 def roughen(segments: list[Segment], language: Language, rng: random.Random) -> None:
-    """Changes the texts of a message's segments in place."""
+    """Change the texts of a message's segments in place."""
     free = [segment for segment in segments if segment.slot is None]
     if language == "en":
         _roughen_english(free, rng)
@@ -106,7 +106,7 @@ def _roughen_chinese(free: list[Segment], rng: random.Random) -> None:
 
 
 def _mark_end(last: Segment, language: Language, rng: random.Random) -> None:
-    """Drops or changes the mark that ends the message."""
+    """Drop or changes the mark that ends the message."""
     if last.slot is not None or rng.random() < 0.5:
         return
     stripped = _FINAL_MARKS.sub("", last.text)
@@ -128,7 +128,7 @@ def _mistype(segments: list[Segment], language: Language, rng: random.Random) ->
 
 
 def _typo(text: str, at: int, rng: random.Random) -> str:
-    """Mistypes one letter or swallows a blank; other characters stay."""
+    """Mistype one letter or swallows a blank; other characters stay."""
     before, typed, after = text[:at], text[at], text[at + 1 :]
     kind = rng.random()
     if typed == " " and before and after:
@@ -168,7 +168,7 @@ def _change_case(segments: list[Segment], rng: random.Random) -> None:
 
 
 def _capitalise(segments: list[Segment]) -> None:
-    """Starts sentences with a capital, as the customers who care do."""
+    """Start sentences with a capital, as the customers who care do."""
     starts = True
     for segment in segments:
         if segment.slot is None:

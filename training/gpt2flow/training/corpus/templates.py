@@ -43,13 +43,13 @@ class Template:
     fixed: Mapping[str, str] = field(default_factory=dict)
 
     def expand(self, rng: random.Random) -> list[str | Blank]:
-        """Returns one way to say it, as texts and blanks in order."""
+        """Return one way to say it, as texts and blanks in order."""
         parts: list[str | Blank] = []
         _expand(self.nodes, rng, parts)
         return parts
 
     def text(self, rng: random.Random) -> str:
-        """Returns one way to say it; only for a template without blanks."""
+        """Return one way to say it; only for a template without blanks."""
         return "".join(part for part in self.expand(rng) if isinstance(part, str))
 
     @property
@@ -86,7 +86,7 @@ class TemplateParser:
         self._open: list[str] = []
 
     def parse(self, source: str) -> Template:
-        """Parses one template.
+        """Parse one template.
 
         Raises:
             CorpusError: the template is malformed; names the file and the template.
@@ -107,7 +107,7 @@ class TemplateParser:
     def _alternatives(
         self, source: str, pieces: list[str], at: int, closing: str
     ) -> tuple[list[list[Node]], int]:
-        """Reads alternatives up to `closing`; returns them and where it stands."""
+        """Read alternatives up to `closing`; returns them and where it stands."""
         options: list[list[Node]] = [[]]
         while at < len(pieces) and pieces[at] not in (")", "]"):
             piece = pieces[at]

@@ -24,7 +24,7 @@ _UNCLEAR_ALONE = ("order", "time")
 
 
 def reachable(book: FlowBook, start: Facts) -> list[Facts]:
-    """Returns every state that the actions of customers lead to from `start`."""
+    """Return every state that the actions of customers lead to from `start`."""
     states = [start]
     for facts in states:
         for action in book.legal(facts):
@@ -35,7 +35,7 @@ def reachable(book: FlowBook, start: Facts) -> list[Facts]:
 
 
 def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
-    """Says whether the agent's grammar lets `choice` be written for `message`."""
+    """Say whether the agent's grammar lets `choice` be written for `message`."""
     for name, value in choice.arguments.items():
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:
@@ -68,7 +68,7 @@ class TurnMaker:
         ]
 
     def documents(self, rng: random.Random) -> Iterator[str]:
-        """Yields turns without end."""
+        """Yield turns without end."""
         while True:
             kind = rng.random()
             if self._events and kind < 0.03:
@@ -183,7 +183,7 @@ class TurnMaker:
     def _write(
         self, maker: MessageMaker, wished: Sequence[str], facts: Facts, rng: random.Random
     ) -> tuple[str, list[Wish]]:
-        """Writes a message with these wishes; returns them in the order to be done."""
+        """Write a message with these wishes; returns them in the order to be done."""
         told = [(action, rng.choice(maker.said.actions[action])) for action in wished]
         # "Ship it to 5 Oak Road, a kettle please": only one order can be meant.
         backwards = rng.random() < 0.15 and not self._is_sensible(wished[::-1], facts)
@@ -200,7 +200,7 @@ class TurnMaker:
         *,
         in_order: bool = True,
     ) -> tuple[str, list[Wish]]:
-        """Writes a message from which every argument can be read."""
+        """Write a message from which every argument can be read."""
         for _ in range(_ATTEMPTS):
             message, wishes = maker.message(told, rng, in_order=in_order)
             if message and all(is_derivable(self._book, w.choice, message) for w in wishes):
@@ -244,7 +244,7 @@ class TurnMaker:
         return Choice(action, {slot: said[slot] for slot in slots if slot in said})
 
     def _take(self, choice: Choice, facts: Facts, steps: Steps, rng: random.Random) -> Facts:
-        """Appends an action with a result; returns the facts after it."""
+        """Append an action with a result; returns the facts after it."""
         action = self._book.actions[choice.action]
         refusable = any(outcome.result == "refused" for outcome in action.outcomes.values())
         result: Result = "ok"

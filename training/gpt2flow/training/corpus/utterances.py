@@ -50,7 +50,7 @@ class Utterances:
 
 
 def load_utterances(folder: Path, book: FlowBook, language: Language) -> Utterances:
-    """Loads `*/utterances.<language>.yaml` of a folder of flows.
+    """Load `*/utterances.<language>.yaml` of a folder of flows.
 
     Args:
         folder: where the flows are.

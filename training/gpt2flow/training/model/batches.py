@@ -44,7 +44,7 @@ class BatchPlan:
         return len(self._batches)
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step."""
+        """Return the batch of a step."""
         rng = np.random.default_rng([self._config.seed, 1, step])
         return _collate(self._corpus, self._batches[step], self._config, rng)
 
@@ -56,7 +56,7 @@ class BatchPlan:
 
 
 def evaluation_batches(corpus: EncodedCorpus, config: TrainingConfig) -> Iterator[Batch]:
-    """Yields every document as a row of its own; every token that matters is marked."""
+    """Yield every document as a row of its own; every token that matters is marked."""
     rng = np.random.default_rng(0)
     config = config.changed(packed_share=0.0, context_share=0.0)
     rows = _rows(corpus, config, rng)
@@ -68,7 +68,7 @@ def _length(row: Row) -> int:
 
 
 def _rows(corpus: EncodedCorpus, config: TrainingConfig, rng: np.random.Generator) -> list[Row]:
-    """Lays all documents out in rows, in random order."""
+    """Lay all documents out in rows, in random order."""
     order = rng.permutation(len(corpus))
     starts, stops = corpus.starts[order], corpus.starts[order + 1]
     drawn = rng.random(len(order)) < config.packed_share
@@ -83,7 +83,7 @@ def _rows(corpus: EncodedCorpus, config: TrainingConfig, rng: np.random.Generato
 
 
 def _pack(pieces: Iterable[tuple[int, int]], context_length: int) -> Iterator[Row]:
-    """Yields rows of `context_length` tokens; only the last may be shorter."""
+    """Yield rows of `context_length` tokens; only the last may be shorter."""
     row: Row = []
     room = context_length
     for piece_start, stop in pieces:
@@ -101,7 +101,7 @@ def _pack(pieces: Iterable[tuple[int, int]], context_length: int) -> Iterator[Ro
 
 
 def _batches(rows: Iterable[Row], config: TrainingConfig) -> list[list[Row]]:
-    """Groups rows of about one length into batches of `batch_tokens` with padding."""
+    """Group rows of about one length into batches of `batch_tokens` with padding."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(_padded(_length(row), config.context_length), []).append(row)
@@ -125,7 +125,7 @@ def _padded(length: int, context_length: int) -> int:
 def _collate(
     corpus: EncodedCorpus, rows: Sequence[Row], config: TrainingConfig, rng: np.random.Generator
 ) -> Batch:
-    """Pads rows to one length and draws which context tokens are trained."""
+    """Pad rows to one length and draws which context tokens are trained."""
     shape = len(rows), _padded(max(map(_length, rows)), config.context_length)
     ids = np.full(shape, corpus.end_id, dtype=np.int64)
     trained = np.zeros(shape, dtype=np.bool_)

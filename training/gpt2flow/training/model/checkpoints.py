@@ -40,7 +40,7 @@ class TrainerState:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Gives a directory to write into, which becomes `path` when all is written.
+    """Give a directory to write into, which becomes `path` when all is written.
 
     A `path` that is there already is replaced.
     """
@@ -57,7 +57,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
+    """Write a file that is there whole or not at all."""
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -67,7 +67,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def save_model(directory: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer) -> None:
-    """Writes model and vocabulary as transformers loads them."""
+    """Write model and vocabulary as transformers loads them."""
     model.save_pretrained(directory, safe_serialization=True)
     save_vocabulary(tokenizer, directory, model.config.n_positions)
 
@@ -79,7 +79,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: TrainerState,
 ) -> None:
-    """Writes `folder/step-N`, then deletes the older ones."""
+    """Write `folder/step-N`, then deletes the older ones."""
     path = folder / f"{_PREFIX}{state.step:07d}"
     with atomic_directory(path) as draft:
         save_model(draft, model, tokenizer)
@@ -94,14 +94,14 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest checkpoint of a folder."""
+    """Return the newest checkpoint of a folder."""
     return max(folder.glob(f"{_PREFIX}*"), default=None)
 
 
 def load_checkpoint(
     path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer
 ) -> TrainerState:
-    """Puts model, optimizer and torch's random generator back to where they were.
+    """Put model, optimizer and torch's random generator back to where they were.
 
     Raises:
         OutputError: the checkpoint cannot be read.

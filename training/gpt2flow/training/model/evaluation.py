@@ -36,7 +36,7 @@ class Evaluation(BaseModel):
 
 
 def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConfig) -> Evaluation:
-    """Evaluates a model; its mode (training or not) is kept."""
+    """Evaluate a model; its mode (training or not) is kept."""
     was_training = model.training
     model.eval()
     bf16 = use_bf16(config)

@@ -55,7 +55,7 @@ def fit(
     saves: tuple[Path, Tokenizer] | None = None,
     watch: Watch = lambda _: None,
 ) -> tuple[GPT2LMHeadModel, TrainerState]:
-    """Trains a model.
+    """Train a model.
 
     Seeds torch's global generator.
 
@@ -110,12 +110,12 @@ def fit(
 
 
 def planned_steps(train: EncodedCorpus, config: TrainingConfig) -> int:
-    """Returns how many steps a whole run takes."""
+    """Return how many steps a whole run takes."""
     return len(BatchPlan(train, config))
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """Returns the rate of a step: a straight rise, then half a cosine down."""
+    """Return the rate of a step: a straight rise, then half a cosine down."""
     warmup = round(config.warmup_share * steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -130,7 +130,7 @@ def _update(
     batch: Batch,
     config: TrainingConfig,
 ) -> float:
-    """Takes one step; returns the loss before it."""
+    """Take one step; returns the loss before it."""
     logits, right = predict(model, batch, bf16=use_bf16(config))
     # A batch of nothing but context may have no token that is trained.
     loss = functional.cross_entropy(logits, right, reduction="sum") / max(1, len(right))

@@ -14,7 +14,7 @@ _HEAD_ROWS = 256
 
 
 def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
-    """Returns a model with random weights, drawn from torch's global generator."""
+    """Return a model with random weights, drawn from torch's global generator."""
     register_attention()
     return GPT2LMHeadModel(
         GPT2Config(
@@ -34,7 +34,7 @@ def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
 
 
 def register_attention() -> None:
-    """Teaches transformers an attention of plain matrix products.
+    """Teach transformers an attention of plain matrix products.
 
     Rows are short and causal, without a mask for the padding at their ends. For
     these torch's fused attention is slower on a CPU: its backward pass took four
@@ -53,7 +53,7 @@ def _causal_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attends to what came before; tensors are [rows, heads, tokens, head_size]."""
+    """Attend to what came before; tensors are [rows, heads, tokens, head_size]."""
     rows, heads, tokens, size = query.shape
     flat = (rows * heads, tokens, size)
     ahead = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu_(1)
@@ -68,7 +68,7 @@ def _causal_attention(
 def predict(
     model: GPT2LMHeadModel, batch: Batch, *, bf16: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Runs a batch.
+    """Run a batch.
 
     Args:
         model: of `new_model`.
@@ -91,7 +91,7 @@ def predict(
 
 
 def use_bf16(config: TrainingConfig) -> bool:
-    """Says whether to compute in bfloat16 on this processor."""
+    """Say whether to compute in bfloat16 on this processor."""
     if config.precision == "auto":
         features = torch.cpu.get_capabilities()
         return bool(features.get("amx_bf16") or features.get("avx512_bf16"))

@@ -25,7 +25,7 @@ def tune(
     results: Path,
     watch: Watch = lambda _: None,
 ) -> TrainingConfig:
-    """Searches learning rate, weight decay, dropout, and depth against width.
+    """Search learning rate, weight decay, dropout, and depth against width.
 
     All trials have about the same number of weights and take the same number of
     steps, so that the run that follows costs what `config` would have cost.
@@ -56,7 +56,7 @@ def tune(
 
 
 def draw_trial(config: TrainingConfig, number: int) -> dict[str, Any]:
-    """Returns the settings that a trial changes; trial 0 changes none."""
+    """Return the settings that a trial changes; trial 0 changes none."""
     if number == 0:
         return {}
     rng = random.Random(f"{config.seed} {number}")

@@ -38,12 +38,12 @@ _BOILERPLATE_LENGTH = 40
 
 
 def is_flow_document(document: str) -> bool:
-    """Says whether a document is a turn of the agent's flows."""
+    """Say whether a document is a turn of the agent's flows."""
     return document.startswith(STATE)
 
 
 def clean_text(text: str) -> str:
-    """Returns ordinary text with its noise in one form.
+    """Return ordinary text with its noise in one form.
 
     Repairs wrong encodings, normalises to NFC with full-width Latin letters and
     digits narrowed, drops control and format characters, replaces URLs, e-mail
@@ -73,12 +73,12 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 def split_documents(text: str) -> Iterator[str]:
-    """Yields the documents of a text, which `<|endoftext|>` ends."""
+    """Yield the documents of a text, which `<|endoftext|>` ends."""
     return (d for part in text.split(END) if (d := part.strip("\n")).strip())
 
 
 def clean_documents(documents: Iterable[str]) -> Iterator[str]:
-    """Yields cleaned documents without repeats.
+    """Yield cleaned documents without repeats.
 
     A document that came before is dropped, and so is a long line that came
     before: headers, footers, licence texts. Turns of the agent's flows pass

@@ -30,7 +30,7 @@ class Texts:
 def read_texts(
     corpus: Sequence[Path], valid: Sequence[Path], valid_share: float, seed: int
 ) -> Texts:
-    """Reads and cleans text files.
+    """Read and cleans text files.
 
     Args:
         corpus: files to train on.

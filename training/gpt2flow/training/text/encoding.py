@@ -39,7 +39,7 @@ class EncodedCorpus:
 
 
 def encode(documents: Iterable[str], tokenizer: Tokenizer) -> EncodedCorpus:
-    """Encodes cleaned documents."""
+    """Encode cleaned documents."""
     end, act, result = (tokenizer.token_to_id(t) for t in (END, ACT, RESULT))
     ids: list[npt.NDArray[np.int32]] = []
     matters: list[npt.NDArray[np.bool_]] = []
@@ -59,7 +59,7 @@ def encode(documents: Iterable[str], tokenizer: Tokenizer) -> EncodedCorpus:
 def _in_action(
     row: npt.NDArray[np.int32], act: int, closing: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Marks what stands between `<|act|>` and the token that closes it, inclusive."""
+    """Mark what stands between `<|act|>` and the token that closes it, inclusive."""
     closes = np.isin(row, closing)
     # Counted before each token, so that `<|act|>` itself stays out.
     opened = np.cumsum(row == act) - (row == act)

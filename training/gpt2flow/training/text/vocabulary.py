@@ -20,7 +20,7 @@ SMALLEST_VOCABULARY = len(_ALPHABET) + len(SPECIAL_TOKENS)
 
 
 def train_vocabulary(documents: Iterable[str], size: int) -> Tokenizer:
-    """Learns a byte-level BPE vocabulary.
+    """Learn a byte-level BPE vocabulary.
 
     Args:
         documents: the corpus; special tokens in it are not learned from.
@@ -57,7 +57,7 @@ def train_vocabulary(documents: Iterable[str], size: int) -> Tokenizer:
 
 
 def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) -> None:
-    """Writes the files from which transformers loads the tokenizer.
+    """Write the files from which transformers loads the tokenizer.
 
     Args:
         tokenizer: of `train_vocabulary`.
