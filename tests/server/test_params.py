@@ -160,8 +160,8 @@ def test_all_bad_fields_are_named_at_once() -> None:
 
 
 def test_width_is_the_number_of_slots() -> None:
-    assert GenerationParams(decoding=SamplingParams(n=3)).width == 3
-    assert GenerationParams(decoding=BeamSearchParams(num_beams=4)).width == 4
+    assert GenerationParams(decoding=SamplingParams(n=3)).slots_needed == 3
+    assert GenerationParams(decoding=BeamSearchParams(num_beams=4)).slots_needed == 4
 
 
 def test_max_new_tokens_fill_the_context_at_most() -> None:

@@ -26,7 +26,7 @@ class CountingRunner:
     """A model that says the token after the last one, slowly."""
 
     vocabulary_size = VOCABULARY
-    some_ids = 0
+    max_logit_ids = 0
     logsumexp: Floats | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:

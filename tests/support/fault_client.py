@@ -10,7 +10,7 @@ from tests.support.server_process import SLOTS, Footprint, ServerProcess
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
-from gpt2flow.server.grammar.compilation import TRIALS
+from gpt2flow.server.grammar.compilation import WORKERS
 
 PROMPT = pb.Prompt(text="Where is my order?")
 _SECONDS = 120.0
@@ -18,7 +18,7 @@ _POOLED = 8
 # Of the server itself, and of gRPC: what an idle one has.
 _OWN_TASKS = 20
 # To the processes that try grammars, which start when they are needed.
-_PIPES = 2 * TRIALS
+_PIPES = 2 * WORKERS
 
 
 def greedy(

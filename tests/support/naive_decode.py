@@ -71,7 +71,7 @@ class Rerunner:
 
     def __init__(self, runner: ModelRunner) -> None:
         self.vocabulary_size = runner.vocabulary_size
-        self.some_ids = 0
+        self.max_logit_ids = 0
         self.logsumexp: Floats | None = None
         self._runner = runner
         self._tokens: defaultdict[int, list[int]] = defaultdict(list)

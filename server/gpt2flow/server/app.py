@@ -84,7 +84,7 @@ class Server:
         options = _channel_options(self._config)
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
         port = _bind(self._server, self._config, security.credentials)
-        self.metrics.watch(asyncio.get_running_loop())
+        self.metrics.observe_tasks(asyncio.get_running_loop())
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)

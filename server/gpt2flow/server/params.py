@@ -124,7 +124,7 @@ class GenerationParams:
     priority: int = 0
 
     @property
-    def width(self) -> int:
+    def slots_needed(self) -> int:
         """How many rows of the cache the request needs at the same time."""
         if isinstance(self.decoding, BeamSearchParams):
             return self.decoding.num_beams

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt2flow.cli.load import LoadError
 from gpt2flow.cli.load.figures import level_figures
-from gpt2flow.cli.load.generator_load import Strain
+from gpt2flow.cli.load.generator_load import GeneratorLoad
 from gpt2flow.cli.load.loops import poisson
 from gpt2flow.cli.load.measurements import (
     Arrival,
@@ -31,7 +31,7 @@ from gpt2flow.cli.load.settings import (
     parse_rates,
 )
 
-IDLE = Strain(0.1, 0.1, 0.1)
+IDLE = GeneratorLoad(0.1, 0.1, 0.1)
 
 
 def drawn(text: str, count: int = 20_000) -> list[int]:
@@ -230,5 +230,9 @@ def test_wrong_prompt_files(tmp_path: Path, text: str, says: str) -> None:
 
 def test_generator_that_was_held_up_is_told() -> None:
     assert not IDLE.heavy
-    for strain in (Strain(0.95, 1, 1), Strain(0.1, 21, 50), Strain(0.1, 1, 13_505)):
+    for strain in (
+        GeneratorLoad(0.95, 1, 1),
+        GeneratorLoad(0.1, 21, 50),
+        GeneratorLoad(0.1, 1, 13_505),
+    ):
         assert strain.heavy

@@ -180,7 +180,7 @@ def test_a_preempted_request_waits_for_the_slots_that_it_still_needs() -> None:
     driver.cache.free(request.slots.pop())
     high = driver.add(1, priority=1, width=2)
     assert driver.admit() == [high]
-    assert request.width == 2
+    assert request.slots_needed == 2
     driver.add(1, priority=1)
     driver.admit()
     driver.scheduler.remove(high)

@@ -43,7 +43,9 @@ def test_alone_it_equals_the_naive_decode(
     params: GenerationParams,
 ) -> None:
     bench = make_bench()
-    expected = [Naive(bench, fresh).decode(prompt, params, index) for index in range(params.width)]
+    expected = [
+        Naive(bench, fresh).decode(prompt, params, index) for index in range(params.slots_needed)
+    ]
     assert bench.tokens(prompt, params) == expected
     bench.assert_all_free()
 

@@ -122,7 +122,7 @@ def naive_answer(bench: Bench, fresh: ModelRunner, client: Client) -> Answer:
     asked = client.asked
     if isinstance(asked, GenerationParams) and not isinstance(asked.decoding, BeamSearchParams):
         naive = Naive(bench, fresh)
-        return [naive.decode(client.prompt, asked, index) for index in range(asked.width)]
+        return [naive.decode(client.prompt, asked, index) for index in range(asked.slots_needed)]
     bench.engine._runner = Rerunner(fresh)
     task = bench.add(task_of(bench, client))
     bench.finish()
@@ -189,7 +189,7 @@ def test_any_mix_gives_what_naive_decoding_gives(
                 if not isinstance(client.asked.decoding, BeamSearchParams):
                     assert_sent_once(bench, task)
             seen[f"{kind} preempted"] += request.preemptions > 0
-            seen["several preempted"] += request.preemptions > 0 and request.width > 1
+            seen["several preempted"] += request.preemptions > 0 and request.slots_needed > 1
         assert_remembered_is_true(bench, fresh)
         bench.assert_all_free()
 

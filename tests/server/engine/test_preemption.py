@@ -111,7 +111,7 @@ def test_whenever_it_is_preempted_it_gives_what_it_gives_alone(
 ) -> None:
     alone, steps = make_bench(), 0
     expected = alone.add(task_of(alone, kind))
-    slots = expected.request.width
+    slots = expected.request.slots_needed
     while alone.engine.busy:
         alone.step()
         steps += 1

@@ -47,22 +47,22 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
 
 def test_a_guess_is_what_followed_the_last_time() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 5, 9, 2, 3, 7, 8, 2, 3], 3)
-    assert lookup.guess(10) == [7, 8, 2]
-    assert lookup.guess(1) == [7]
-    assert lookup.guess(0) == []
+    assert lookup.propose(10) == [7, 8, 2]
+    assert lookup.propose(1) == [7]
+    assert lookup.propose(0) == []
 
 
 def test_three_tokens_tell_more_than_two() -> None:
-    assert PromptLookup([1, 2, 3, 4, 5, 6, 2, 3, 7, 1, 2, 3], 2).guess(10) == [4, 5]
+    assert PromptLookup([1, 2, 3, 4, 5, 6, 2, 3, 7, 1, 2, 3], 2).propose(10) == [4, 5]
 
 
 def test_what_repeats_itself_is_guessed_beyond_its_end() -> None:
-    assert PromptLookup([4, 5, 6, 4, 5, 6, 4, 5], 7).guess(10) == [6, 4, 5, 6, 4, 5, 6]
+    assert PromptLookup([4, 5, 6, 4, 5, 6, 4, 5], 7).propose(10) == [6, 4, 5, 6, 4, 5, 6]
 
 
 def test_nothing_is_guessed_where_nothing_repeats() -> None:
-    assert PromptLookup(list(range(50)), 3).guess(10) == []
-    assert PromptLookup([1], 3).guess(10) == []
+    assert PromptLookup(list(range(50)), 3).propose(10) == []
+    assert PromptLookup([1], 3).propose(10) == []
 
 
 def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
@@ -70,17 +70,17 @@ def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
     silent = []
     for _ in range(4):
         waited = 0
-        while not lookup.guess(100):
+        while not lookup.propose(100):
             waited += 1
         silent.append(waited)
-        lookup.learn(4, 0)
+        lookup.record(4, 0)
     assert silent == [0, 1, 2, 4]
-    while not lookup.guess(100):
+    while not lookup.propose(100):
         pass
-    lookup.learn(4, 4)
-    assert len(lookup.guess(100)) == 8
-    lookup.learn(8, 3)
-    assert len(lookup.guess(100)) == 4
+    lookup.record(4, 4)
+    assert len(lookup.propose(100)) == 8
+    lookup.record(8, 3)
+    assert len(lookup.propose(100)) == 4
     assert (lookup.drafted, lookup.accepted) == (28, 7)
 
 
@@ -88,7 +88,7 @@ def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
 def test_learning_bit_by_bit_is_learning_at_once(tokens: list[int], cut: int) -> None:
     bits = PromptLookup(tokens[:cut], 5)
     bits.extend(tokens[cut:])
-    assert bits.guess(9) == PromptLookup(tokens, 5).guess(9)
+    assert bits.propose(9) == PromptLookup(tokens, 5).propose(9)
     assert len(bits) == len(tokens)
 
 

@@ -13,8 +13,8 @@ from tests.support.running_server import PROMPT, Running, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import OverloadedError, TimeLimitError
-from gpt2flow.server.grammar.compilation import LINE, TRIALS, TriedGrammars
-from gpt2flow.server.grammar.compile_queue import PENALTY_SECONDS, Trial, TrialLine
+from gpt2flow.server.grammar.compilation import QUEUE_CAPACITY, WORKERS, SandboxedCompiler
+from gpt2flow.server.grammar.compile_queue import PENALTY_SECONDS, CompileQueue, CompileRequest
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
@@ -27,25 +27,25 @@ def regex(source: str) -> ConstraintParams:
     return ConstraintParams(ConstraintKind.REGEX, (source,))
 
 
-class Line(TrialLine):
+class Line(CompileQueue):
     """A line whose time stands still until it is told."""
 
     def __init__(self, processes: int = 2, places: int = 64) -> None:
         self.now = 0.0
         super().__init__(processes, places, lambda: self.now)
 
-    def enter(self, caller: str, count: int = 1) -> list[Trial]:
-        trials = [Trial(regex("a"), caller, asyncio.Future()) for _ in range(count)]
+    def enter(self, caller: str, count: int = 1) -> list[CompileRequest]:
+        trials = [CompileRequest(regex("a"), caller, asyncio.Future()) for _ in range(count)]
         for trial in trials:
             self.add(trial)
         return trials
 
-    def fill(self) -> list[Trial]:
+    def fill(self) -> list[CompileRequest]:
         """Take as many trials as there are processes for."""
         return list(iter(self.take, None))
 
 
-def callers(trials: list[Trial]) -> list[str]:
+def callers(trials: list[CompileRequest]) -> list[str]:
     return [trial.caller for trial in trials]
 
 
@@ -55,9 +55,9 @@ async def test_a_lone_caller_has_all_processes_and_shares_them_with_the_next_one
     first, second = line.fill()
     assert line.fill() == []
     line.enter("one", 2)
-    line.end(first, 0.1, cost_a_process=False)
+    line.end(first, 0.1, killed_worker=False)
     assert callers(line.fill()) == ["one"]
-    line.end(second, 0.1, cost_a_process=False)
+    line.end(second, 0.1, killed_worker=False)
     # Each has one now that runs or waits for its turn: no second one of either before that.
     assert callers(line.fill()) == ["many"]
 
@@ -66,15 +66,15 @@ async def test_who_cost_a_process_goes_behind_all_others_and_leaves_them_one() -
     line = Line()
     line.enter("bad", 9)
     for trial in line.fill():
-        line.end(trial, 2.0, cost_a_process=True)
+        line.end(trial, 2.0, killed_worker=True)
     [slow] = line.fill()
     line.enter("good", 5)
     for _ in range(5):
         [trial] = line.fill()
         assert trial.caller == "good"
-        line.end(trial, 0.1, cost_a_process=False)
+        line.end(trial, 0.1, killed_worker=False)
     assert line.fill() == []
-    line.end(slow, 2.0, cost_a_process=False)
+    line.end(slow, 2.0, killed_worker=False)
     assert callers(line.fill()) == ["bad"]
     line.now = PENALTY_SECONDS
     assert callers(line.fill()) == ["bad"]
@@ -97,7 +97,7 @@ def test_nobody_has_two_turns_while_another_waits(arrivals: list[str], late: int
                 for each, turns in waiting.items():
                     if each.caller == trial.caller:
                         turns.clear()
-                line.end(trial, 0.1, cost_a_process=False)
+                line.end(trial, 0.1, killed_worker=False)
         assert not waiting
 
     asyncio.run(check())
@@ -123,7 +123,7 @@ async def test_who_leaves_the_line_has_no_turn() -> None:
     [gone], [other] = line.enter("b"), line.enter("c")
     line.discard(gone)
     line.discard(first)
-    line.end(first, 0.1, cost_a_process=False)
+    line.end(first, 0.1, killed_worker=False)
     assert line.fill() == [other]
 
 
@@ -131,7 +131,7 @@ async def test_what_cannot_be_tried_in_time_is_refused_at_once() -> None:
     line = Line()
     for trial in line.enter("a", 2):
         assert line.take() is trial
-        line.end(trial, 2.0, cost_a_process=False)
+        line.end(trial, 2.0, killed_worker=False)
     line.enter("a", 2)
     line.fill()
     *_, last = line.enter("a", 5)
@@ -146,26 +146,27 @@ async def test_what_cannot_be_tried_in_time_is_refused_at_once() -> None:
 async def test_no_hostile_trial_goes_before_an_honest_one_that_waits(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = TriedGrammars(grammars, seconds=0.3)
+    tried = SandboxedCompiler(grammars, seconds=0.3)
     take, taken = tried._line.take, list[str]()
 
-    def noted() -> Trial | None:
+    def noted() -> CompileRequest | None:
         trial = take()
         taken.extend([trial.caller] if trial else [])
         return trial
 
     monkeypatch.setattr(tried._line, "take", noted)
     hostile = [
-        asyncio.create_task(tried.prepare(endless(i), "hostile")) for i in range(TRIALS + LINE)
+        asyncio.create_task(tried.prepare(endless(i), "hostile"))
+        for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
-    assert taken == ["hostile"] * TRIALS
+    assert taken == ["hostile"] * WORKERS
     for i in range(1, 10):
         before = len(taken)
         await tried.prepare(regex(f"[a-c]{{{i}}}"), "honest")
         assert taken[before] == "honest"
     # They do not wait for ever either.
-    assert any(tried.knows(endless(i)) for i in range(TRIALS + LINE))
+    assert any(tried.knows(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
     for each in hostile:
         each.cancel()
     tried.close()

@@ -12,7 +12,7 @@ from tests.support.running_server import PROMPT, Running, bad_fields, failure, g
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import GrammarError, OverloadedError
-from gpt2flow.server.grammar.compilation import LINE, TRIALS, TriedGrammars
+from gpt2flow.server.grammar.compilation import QUEUE_CAPACITY, WORKERS, SandboxedCompiler
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
@@ -32,8 +32,8 @@ def params(kind: str, *source: str) -> ConstraintParams:
 
 
 @pytest.fixture
-def tried(grammars: GrammarCompiler) -> Iterator[TriedGrammars]:
-    tried = TriedGrammars(grammars, seconds=2.0)
+def tried(grammars: GrammarCompiler) -> Iterator[SandboxedCompiler]:
+    tried = SandboxedCompiler(grammars, seconds=2.0)
     yield tried
     tried.close()
 
@@ -49,7 +49,7 @@ def tried(grammars: GrammarCompiler) -> Iterator[TriedGrammars]:
     ],
 )
 def test_a_hostile_grammar_is_refused_and_the_next_one_compiles(
-    tried: TriedGrammars, kind: str, source: str, message: str
+    tried: SandboxedCompiler, kind: str, source: str, message: str
 ) -> None:
     with pytest.raises(GrammarError, match=message) as caught:
         tried.compile(params(kind, source))
@@ -57,7 +57,7 @@ def test_a_hostile_grammar_is_refused_and_the_next_one_compiles(
     assert tried.compile(params("choices", "yes", "no")).allowed().size
 
 
-def test_what_was_refused_is_not_tried_again(tried: TriedGrammars) -> None:
+def test_what_was_refused_is_not_tried_again(tried: SandboxedCompiler) -> None:
     with pytest.raises(GrammarError):
         tried.compile(params("json_schema", ENDLESS))
     assert tried.knows(params("json_schema", ENDLESS))
@@ -67,7 +67,7 @@ def test_what_was_refused_is_not_tried_again(tried: TriedGrammars) -> None:
     assert not any(each._process for each in tried._processes)
 
 
-def test_as_many_choices_as_may_be_can_be_chosen_from(tried: TriedGrammars) -> None:
+def test_as_many_choices_as_may_be_can_be_chosen_from(tried: SandboxedCompiler) -> None:
     choices = [f"choice {number:04}" for number in range(4096)]
     assert tried.compile(params("choices", *choices)).allowed().size
 
@@ -75,8 +75,8 @@ def test_as_many_choices_as_may_be_can_be_chosen_from(tried: TriedGrammars) -> N
 async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
     grammars: GrammarCompiler,
 ) -> None:
-    tried = TriedGrammars(grammars, seconds=60.0)
-    sources = [f'{{"title": "{i}", {ENDLESS[1:]}' for i in range(TRIALS)]
+    tried = SandboxedCompiler(grammars, seconds=60.0)
+    sources = [f'{{"title": "{i}", {ENDLESS[1:]}' for i in range(WORKERS)]
     slow = [
         asyncio.create_task(tried.prepare(params("json_schema", each), f"{each}"))
         for each in sources
@@ -91,13 +91,13 @@ async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
     await asyncio.gather(*slow, return_exceptions=True)  # A process may have been starting.
 
 
-async def test_the_line_of_grammars_is_bounded(tried: TriedGrammars) -> None:
+async def test_the_line_of_grammars_is_bounded(tried: SandboxedCompiler) -> None:
     waiting = [
         asyncio.create_task(tried.prepare(params("regex", f"{ENDLESS}{i}"), "many"))
-        for i in range(TRIALS + LINE)
+        for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError, match=f"{LINE} constraints wait to be compiled"):
+    with pytest.raises(OverloadedError, match=f"{QUEUE_CAPACITY} constraints wait to be compiled"):
         await tried.prepare(params("regex", "one too many"), "many")
     # Whoever holds the most of it makes way for another.
     await tried.prepare(params("regex", "one too many"), "one")
@@ -115,7 +115,7 @@ async def test_a_process_waits_for_the_first_constraint(running: Running) -> Non
 
 
 def test_closing_ends_the_processes(grammars: GrammarCompiler) -> None:
-    tried = TriedGrammars(grammars, seconds=1.0)
+    tried = SandboxedCompiler(grammars, seconds=1.0)
     tried.compile(params("regex", "a|b"))
     [process] = [each._process for each in tried._processes if each._process]
     tried.close()

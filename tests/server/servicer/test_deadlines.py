@@ -161,11 +161,11 @@ def test_refusals_do_not_count_for_those_behind_them(
     late = dict(forecast.late(queue, 0.0))
     lacking = -cache.free_slots
     for request in queue:
-        lacking += request.width
+        lacking += request.slots_needed
         allowed = request.deadline is None or lacking <= 0
         if not allowed:
             allowed = OPTIMISM * ((lacking - 1) * forecast.slot_seconds) <= (request.deadline or 0)
         assert allowed == (request not in late)
         if request in late:
             assert late[request] >= (request.deadline or 0)
-            lacking -= request.width
+            lacking -= request.slots_needed

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpt2flow.cli.load.generator_load import Strain
-from gpt2flow.cli.load.measurements import OK, Limits, Record, Spread, spread
+from gpt2flow.cli.load.generator_load import GeneratorLoad
+from gpt2flow.cli.load.measurements import OK, Limits, Percentiles, Record, spread
 
 # A start that is later than this, in seconds, is counted: the schedule was not kept.
 LATE = 0.01
@@ -46,11 +46,11 @@ class LevelFigures:
     errors: dict[str, int]
     details: dict[str, str]
     late_starts: int
-    start_delay_ms: Spread | None
-    ttft_ms: Spread | None
-    itl_ms: Spread | None
-    message_gap_ms: Spread | None
-    e2e_ms: Spread | None
+    start_delay_ms: Percentiles | None
+    ttft_ms: Percentiles | None
+    itl_ms: Percentiles | None
+    message_gap_ms: Percentiles | None
+    e2e_ms: Percentiles | None
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
@@ -58,14 +58,14 @@ class LevelFigures:
     prompt_tokens_per_second: float
     output_tokens_per_second: float
     goodput: float | None
-    generator: Strain
+    generator: GeneratorLoad
 
 
 def level_figures(
     level: str,
     records: Sequence[Record],
     began: float,
-    strain: Strain,
+    strain: GeneratorLoad,
     *,
     limits: Limits | None = None,
     complete: bool = True,
@@ -111,5 +111,5 @@ def level_figures(
     )
 
 
-def _milliseconds(seconds: Iterable[float | None]) -> Spread | None:
+def _milliseconds(seconds: Iterable[float | None]) -> Percentiles | None:
     return spread(value * 1000 for value in seconds if value is not None)

@@ -12,7 +12,7 @@ _PERIOD = 0.02
 
 
 @dataclass(frozen=True)
-class Strain:
+class GeneratorLoad:
     """What the generator took.
 
     Attributes:
@@ -34,7 +34,7 @@ class Strain:
         return self.cpu_share > 0.9 or self.lag_p99_ms > 20 or self.lag_max_ms > 100
 
 
-class StrainWatch:
+class GeneratorLoadMonitor:
     """Watches the running event loop while its block lasts."""
 
     async def __aenter__(self) -> Self:
@@ -51,11 +51,11 @@ class StrainWatch:
     ) -> None:
         self._task.cancel()
 
-    def strain(self) -> Strain:
+    def strain(self) -> GeneratorLoad:
         """Return what was seen since the block began."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         lags = spread(self._lags)
-        return Strain(
+        return GeneratorLoad(
             cpu_share=(time.process_time() - self._cpu) / seconds,
             lag_p99_ms=lags.p99 * 1000 if lags else 0.0,
             lag_max_ms=lags.max * 1000 if lags else 0.0,

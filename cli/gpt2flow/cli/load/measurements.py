@@ -148,7 +148,7 @@ def parse_limits(text: str) -> Limits:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Percentiles:
     """How values are spread; in the unit of the values."""
 
     count: int
@@ -160,12 +160,12 @@ class Spread:
     max: float
 
 
-def spread(values: Iterable[float]) -> Spread | None:
+def spread(values: Iterable[float]) -> Percentiles | None:
     """Return how values are spread; None if there are none."""
     ordered = sorted(values)
     if not ordered:
         return None
-    return Spread(
+    return Percentiles(
         count=len(ordered),
         mean=sum(ordered) / len(ordered),
         p50=percentile(ordered, 50),

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpt2flow.cli.load.figures import LATE, LevelFigures
-from gpt2flow.cli.load.measurements import Spread
+from gpt2flow.cli.load.measurements import Percentiles
 
 # The table needs more than the 80 that a pipe is taken to have.
 _PIPE_WIDTH = 160
@@ -93,7 +93,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _cell(spread: Spread | None) -> str:
+def _cell(spread: Percentiles | None) -> str:
     if spread is None:
         return "–"
     return " / ".join(

@@ -5,7 +5,7 @@ from random import Random
 from time import perf_counter
 
 from gpt2flow.cli.load.figures import LevelFigures, level_figures
-from gpt2flow.cli.load.generator_load import StrainWatch
+from gpt2flow.cli.load.generator_load import GeneratorLoadMonitor
 from gpt2flow.cli.load.loops import closed_loop, open_loop, poisson, send
 from gpt2flow.cli.load.measurements import Record
 from gpt2flow.cli.load.settings import Budget, ClosedLevel, Level, Settings
@@ -59,7 +59,7 @@ class Sweep:
             self._progress(level)
 
         began = perf_counter()
-        async with StrainWatch() as watch:
+        async with GeneratorLoadMonitor() as watch:
             try:
                 if isinstance(level, ClosedLevel):
                     await closed_loop(note, self._requests, level.concurrency, settings.budget)

@@ -39,8 +39,8 @@ class ModelRunner:
         vocabulary_size: How many logits a row has.
         logsumexp: [rows] of the last run for all tokens: the logarithm of the sum of the
             exponentials of a row's logits; None where the graph does not tell it.
-        some_ids: For how many tokens at most it pays to ask for their logits alone; 0 where the
-            graph cannot do that.
+        max_logit_ids: Most tokens for which restricted logits are cheaper; 0 where the graph
+            has none.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ModelRunner:
         self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
         self._sums_up = any(node.name == "logsumexp" for node in self._session.get_outputs())
         self.logsumexp: Floats | None = None
-        self.some_ids = self.vocabulary_size // _SOME if self._chooses else 0
+        self.max_logit_ids = self.vocabulary_size // _SOME if self._chooses else 0
         self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
@@ -105,7 +105,7 @@ class ModelRunner:
             tokens: Those after the first `past` ones.
             past: How many positions of the slot are filled.
             rows: Indices into `tokens`: after which of them logits are wanted.
-            ids: Of which tokens, `some_ids` at most and one at least; None is all.
+            ids: Of which tokens, `max_logit_ids` at most and one at least; None is all.
 
         Returns:
             Logits [rows, ids or vocabulary].

@@ -195,7 +195,7 @@ class AsyncEngine:
         """
         live = [*(each.request for each in self._live.values()), *(task.request for task in tasks)]
         live.sort(key=lambda each: -each.priority)
-        taken = itertools.accumulate(each.width for each in live)
+        taken = itertools.accumulate(each.slots_needed for each in live)
         return [each for each, slots in zip(live, taken, strict=True) if slots > self._slots]
 
     def _overloaded(self, excess: int, message: str) -> OverloadedError:
@@ -241,10 +241,10 @@ class AsyncEngine:
             while self._turn():
                 pass
             self._engine.clear()
-            self._tell(self._end, list(self._live), DrainingError(self._stopping or ""))
+            self._call_loop(self._end, list(self._live), DrainingError(self._stopping or ""))
         except BaseException as error:  # noqa: BLE001 - nobody else would learn of it
             if not self._loop.is_closed():  # Else nobody is left who waits.
-                self._tell(self._break, error)
+                self._call_loop(self._break, error)
 
     def _turn(self) -> bool:
         """Handle messages and steps once; returns whether to go on.
@@ -260,10 +260,10 @@ class AsyncEngine:
             # Not only those that the engine knows of: events of the step are lost.
             taken = [number for number, live in list(self._live.items()) if live.taken]
             self._engine.clear()
-            self._tell(self._end, taken, _failure(error))
+            self._call_loop(self._end, taken, _failure(error))
         else:
             if events:
-                self._tell(self._deliver, events)
+                self._call_loop(self._deliver, events)
         return True
 
     def _read_inbox(self) -> bool:
@@ -291,7 +291,7 @@ class AsyncEngine:
                 self._engine.add(task)
             except Exception as error:  # noqa: BLE001 - whatever it is, the request ends with it
                 self._log.error("request_not_queued", exc_info=error)
-                self._tell(self._end, [task.request.id], _failure(error))
+                self._call_loop(self._end, [task.request.id], _failure(error))
                 self._abort(task.request.id)
                 self._engine.check()
 
@@ -303,7 +303,7 @@ class AsyncEngine:
             self._log.error("request_not_aborted", exc_info=error)
             self._engine.check()
 
-    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _call_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         """Has the loop call a method; what is told first comes first."""
         self._loop.call_soon_threadsafe(callback, *arguments)
 

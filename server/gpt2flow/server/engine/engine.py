@@ -30,7 +30,7 @@ class Runner(Protocol):
     """What the engine needs of a model; `model_runner.ModelRunner` says what it means."""
 
     vocabulary_size: int
-    some_ids: int
+    max_logit_ids: int
     logsumexp: Floats | None
 
     def run_chunk(
@@ -90,7 +90,7 @@ class Engine:
             free_slots=cache.free_slots,
             positions=cache.slots * cache.capacity,
             positions_running=filled,
-            positions_remembered=remembered,
+            positions_cached=remembered,
             preemptions=self._scheduler.preemptions,
         )
 
@@ -105,7 +105,7 @@ class Engine:
         if task := self._tasks.get(request_id):
             request = task.request
             if self._scheduler.remove(request):
-                self._forecast.note_held(self._clock() - request.admitted, request.width)
+                self._forecast.note_held(self._clock() - request.admitted, request.slots_needed)
             del self._tasks[request_id]
 
     def clear(self) -> None:
@@ -133,7 +133,7 @@ class Engine:
                 events += self._guard(request, self._begin)
         events += self._refuse_late()
         if alone := self._scheduler.alone:
-            events += self._guard(alone, self._guess)
+            events += self._guard(alone, self._draft)
         batch = self._scheduler.schedule()
         if batch is None:
             return events
@@ -151,8 +151,8 @@ class Engine:
         task.begin(self._cache)
         return self._progress(task, self._clock()) if task.done else []
 
-    def _guess(self, task: Task) -> list[Event]:
-        task.guess()
+    def _draft(self, task: Task) -> list[Event]:
+        task.draft()
         return []
 
     def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
@@ -201,12 +201,14 @@ class Engine:
 
     def _wanted_ids(self, sequences: Iterable[CacheRow]) -> Ids | None:
         """Return the tokens whose logits suffice for all of the sequences; None is all tokens."""
-        wanted = [sequence.logits_ids for sequence in sequences]
-        known = [ids for ids in wanted if ids is not None and len(ids) <= self._runner.some_ids]
+        wanted = [sequence.logit_ids for sequence in sequences]
+        known = [
+            ids for ids in wanted if ids is not None and len(ids) <= self._runner.max_logit_ids
+        ]
         if len(known) < len(wanted):
             return None
         ids = known[0] if len(known) == 1 else np.unique(np.concatenate(known))
-        return ids if len(ids) <= self._runner.some_ids else None
+        return ids if len(ids) <= self._runner.max_logit_ids else None
 
     def _rows(self, logits: Floats, ids: Ids | None) -> LogitsRows:
         return LogitsRows(logits, ids, self._runner.vocabulary_size, self._runner.logsumexp)

@@ -58,7 +58,7 @@ class WaitingRequests:
 
     def take(self, request: Request, now: float) -> None:
         """Take a request out because it is admitted, and notes what priority that was for."""
-        request.standing = max(
+        request.effective_priority = max(
             _effective_priority(each, now)
             for each in self._requests
             if each.priority == request.priority

@@ -94,8 +94,8 @@ class Forecast:
         """
         lacking = -self._cache.free_slots
         for request in waiting:
-            lacking += request.width
-            if request.deadline is None or request.waits_to_deadline or lacking <= 0:
+            lacking += request.slots_needed
+            if request.deadline is None or request.allow_partial or lacking <= 0:
                 continue
             remaining = request.deadline - now
             slots, prompt = self.slot_seconds, len(request.prompt) * self._token.value
@@ -105,4 +105,4 @@ class Forecast:
             prompt -= self._cache.known(request.reusable) * self._token.value
             if OPTIMISM * ((lacking - 1) * slots + prompt) > remaining:
                 yield request, lacking * slots + prompt
-                lacking -= request.width
+                lacking -= request.slots_needed

@@ -167,9 +167,9 @@ class Scheduler:
             return None
         if self._cache.free_slots:
             first = self._waiting.first(now)
-            if first.width <= self._cache.free_slots:
+            if first.slots_needed <= self._cache.free_slots:
                 return first
-        if all(each.standing >= self._waiting.top_priority for each in self._running):
+        if all(each.effective_priority >= self._waiting.top_priority for each in self._running):
             return None
         highest = self._waiting.highest()
         victims = self._victims(highest)
@@ -182,18 +182,18 @@ class Scheduler:
         room = self._cache.free_slots
         victims: list[Request] = []
         latest_first = reversed(self._running)
-        for each in sorted(latest_first, key=lambda each: each.standing):
-            if room >= request.width or each.standing >= request.priority:
+        for each in sorted(latest_first, key=lambda each: each.effective_priority):
+            if room >= request.slots_needed or each.effective_priority >= request.priority:
                 break
             victims.append(each)
             room += len(each.slots)
-        return victims if room >= request.width else []
+        return victims if room >= request.slots_needed else []
 
     def _preempt(self, request: Request, now: float) -> None:
         """Put a running request back into the queue; it will go on where it is."""
         for sequence in request.sequences:
             sequence.logits_from = max(sequence.logits_from, self._cache.lengths[sequence.slot])
-        request.width = len(request.slots)
+        request.slots_needed = len(request.slots)
         request.queued += now - request.admitted
         request.preemptions += 1
         self.preemptions += 1
@@ -207,9 +207,9 @@ class Scheduler:
             [sequence.slot] = self._cache.allocate(1, sequence.reusable)
             request.slots.append(sequence.slot)
         if not request.sequences:
-            request.slots = self._cache.allocate(request.width, request.reusable)
+            request.slots = self._cache.allocate(request.slots_needed, request.reusable)
             request.cached_tokens = self._cache.lengths[request.slots[0]]
-        elif rest := request.width - len(request.slots):
+        elif rest := request.slots_needed - len(request.slots):
             request.slots += self._cache.allocate(rest)
 
     def _find_work(self) -> _Work:
@@ -250,7 +250,7 @@ class Scheduler:
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
         """Return what orders those who want a chunk: the least is first."""
         request, sequence = behind
-        return -request.standing, sequence.to_run - self._cache.lengths[sequence.slot]
+        return -request.effective_priority, sequence.to_run - self._cache.lengths[sequence.slot]
 
     def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
         """Return what of a sequence to run now, at least one token."""

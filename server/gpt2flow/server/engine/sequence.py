@@ -31,7 +31,7 @@ class Sequence:
         logits_from: The first position whose logits are wanted. The logits of
             a position say what follows it. When the sequence lost its slot,
             those of the positions before were taken already.
-        logits_ids: The tokens whose logits are wanted; None is all.
+        logit_ids: The tokens whose logits are wanted; None is all.
         drafts: Tokens that are guessed to follow, for the next run alone; what the model
             disagrees with is dropped.
         grows: Whether tokens are still to be appended.
@@ -42,7 +42,7 @@ class Sequence:
     prompt_length: int
     slot: int
     logits_from: int
-    logits_ids: Ids | None = None
+    logit_ids: Ids | None = None
     drafts: list[int] = field(default_factory=list)
     grows: bool = True
     finish_reason: FinishReason | None = None
@@ -78,18 +78,18 @@ class Request:
     Attributes:
         id: Unique in the engine.
         prompt: Token ids, at least one.
-        width: Slots that it needs at the same time.
+        slots_needed: Slots that it needs at the same time.
         arrival: When it came, in seconds of the engine's clock.
         caller: Who sent it; callers of one priority take turns.
         priority: As asked for: higher is admitted first, and may preempt lower.
         deadline: When its time is up, on the same clock; None is never.
-        waits_to_deadline: Whether it wants to wait even where it is not expected to start in time.
+        allow_partial: Whether it wants to wait even where it is not expected to start in time.
         all_logits: Whether the logits of the whole prompt are wanted.
         lockstep: Whether its sequences get their next tokens all at once.
         queued: Since when it has waited, on the same clock. Only waiting
             counts: time with slots before a preemption moves it on.
         admitted: When it got its slots the last time.
-        standing: The effective priority that got it these.
+        effective_priority: The effective priority that got it these.
         preemptions: How often they were taken from it.
         slots: The slots reserved for it; empty while it waits.
         sequences: Those that still need the model.
@@ -103,17 +103,17 @@ class Request:
 
     id: int
     prompt: list[int]
-    width: int
+    slots_needed: int
     arrival: float
     caller: str = ""
     priority: int = 0
     deadline: float | None = None
-    waits_to_deadline: bool = False
+    allow_partial: bool = False
     all_logits: bool = False
     lockstep: bool = False
     queued: float = field(init=False)
     admitted: float = field(init=False)
-    standing: int = field(init=False)
+    effective_priority: int = field(init=False)
     preemptions: int = 0
     slots: list[int] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)

@@ -82,7 +82,7 @@ class EngineLoad:
         free_slots: Those of them that no request holds.
         positions: Positions of the KV cache in all slots together.
         positions_running: Those filled by running sequences.
-        positions_remembered: Those that free slots remember for the prompts to come.
+        positions_cached: Those that free slots remember for the prompts to come.
         preemptions: How often a request had to give its slots up, so far.
     """
 
@@ -92,5 +92,5 @@ class EngineLoad:
     free_slots: int
     positions: int
     positions_running: int
-    positions_remembered: int
+    positions_cached: int
     preemptions: int

@@ -45,7 +45,7 @@ class Task(ABC):
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Take the logits of one run: appends tokens, ends sequences."""
 
-    def guess(self) -> None:
+    def draft(self) -> None:
         """Guess what comes next, before a run that would be for this request alone."""
         return
 

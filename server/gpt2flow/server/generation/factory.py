@@ -206,20 +206,22 @@ class TaskFactory:
 
     def _generation_task(self, generation: Generation, arrival: Arrival) -> Task:
         params = generation.params
-        request = self._request(generation.prompt, params.width, params.priority, arrival)
+        request = self._request(generation.prompt, params.slots_needed, params.priority, arrival)
         request.all_logits = params.output.prompt_logprobs
-        request.waits_to_deadline = params.stopping.return_partial_on_time_limit
+        request.allow_partial = params.stopping.return_partial_on_time_limit
         request.deadline = arrival.until(params.stopping)
         if isinstance(params.decoding, BeamSearchParams):
             request.lockstep = True
             return BeamTask(request, generation, params.decoding)
         return SamplingTask(request, generation, params.decoding)
 
-    def _request(self, prompt: list[int], width: int, priority: int, arrival: Arrival) -> Request:
+    def _request(
+        self, prompt: list[int], slots_needed: int, priority: int, arrival: Arrival
+    ) -> Request:
         return Request(
             self._next_id(),
             prompt,
-            width,
+            slots_needed,
             arrival=arrival.time,
             caller=arrival.caller,
             priority=priority,

@@ -48,7 +48,7 @@ class Candidate:
         self._sent_tokens = 0
 
     @property
-    def settled(self) -> bool:
+    def complete(self) -> bool:
         """Whether it ended and the log-probabilities of all its tokens are known."""
         return not self.sequence.grows and self._known == self.sequence.new_tokens
 
@@ -101,7 +101,7 @@ class Candidate:
             if not self.sequence.grows:
                 return
 
-    def look_ahead(self) -> None:
+    def prepare_next(self) -> None:
         """Prepare the choice of the next token, once all that is known was appended."""
         sequence = self.sequence
         if not sequence.grows:
@@ -112,9 +112,9 @@ class Candidate:
         if not generation.scored:
             sequence.logits_from = len(sequence.tokens) - 1
             # What changes the logits of a token looks at those of all.
-            sequence.logits_ids = None if generation.processors else self.allowed
+            sequence.logit_ids = None if generation.processors else self.allowed
 
-    def guess(self) -> None:
+    def draft(self) -> None:
         """Guess what comes next, for one run."""
         sequence = self.sequence
         if not (self._generation.draft_tokens and sequence.grows):
@@ -126,7 +126,7 @@ class Candidate:
         self.lookup.extend(sequence.tokens[len(self.lookup) :])
         # One token always comes of the run itself.
         limit = self._generation.max_new_tokens - sequence.new_tokens - 1
-        sequence.drafts = self.lookup.guess(limit)
+        sequence.drafts = self.lookup.propose(limit)
         if self.constraint is not None:
             sequence.drafts = self.constraint.valid_start(sequence.drafts)
 
@@ -141,7 +141,7 @@ class Candidate:
             self.logprobs.append(position_logprobs(logits, row, token_id, output.top_logprobs))
 
     def finish(self, reason: FinishReason) -> None:
-        """End it; what was held back of its text is settled."""
+        """End it; what was held back of its text is complete."""
         self.sequence.finish(reason)
         if text := self._stream.finish():
             self._pieces.append(text)

@@ -57,7 +57,7 @@ class PromptLookup:
                     places[tuple(self._tokens[end - size : end])] = end
             self._tokens.append(token)
 
-    def guess(self, limit: int) -> list[int]:
+    def propose(self, limit: int) -> list[int]:
         """Return the tokens that may come next, at most so many; often none."""
         if self._waits:
             self._waits -= 1
@@ -75,7 +75,7 @@ class PromptLookup:
             copied.append(copied[len(copied) - (len(self._tokens) - place)])
         return copied
 
-    def learn(self, drafted: int, accepted: int) -> None:
+    def record(self, drafted: int, accepted: int) -> None:
         """Note how many tokens of a guess were checked, and how many came true."""
         self.drafted += drafted
         self.accepted += accepted

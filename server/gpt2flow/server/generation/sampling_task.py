@@ -42,29 +42,29 @@ class SamplingTask(Task):
         self._cache = cache
         candidate = self._first(self.request.slots[0])
         candidate.append_forced()
-        candidate.look_ahead()
+        candidate.prepare_next()
         self._add(candidate)
-        if candidate.settled:  # Its constraint left no choice at all.
+        if candidate.complete:  # Its constraint left no choice at all.
             self._fork(candidate)
-            self._retire_settled()
+            self._release_complete()
 
-    def guess(self) -> None:
+    def draft(self) -> None:
         """Guess what comes next of a candidate that runs alone."""
         # The others start with a copy of what the first one ran: nothing of it may be a guess.
         if len(self._running) != 1 or len(self._candidates) < self._count:
             return
         [(sequence, candidate)] = self._running.items()
         if sequence.to_run - self._cache.lengths[sequence.slot] == 1:
-            candidate.guess()
+            candidate.draft()
 
     def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
         """Take the logits of each sequence in turn."""
         for sequence, group in groupby(rows, key=lambda row: row.sequence):
             self._accept(self._running[sequence], list(group), logits)
         first = self._candidates[0]
-        if first.settled and len(self._candidates) < self._count:
+        if first.complete and len(self._candidates) < self._count:
             self._fork(first)
-        self._retire_settled()
+        self._release_complete()
 
     def _accept(self, candidate: Candidate, rows: Items[Row], logits: LogitsRows) -> None:
         """Take logits up to the first token that was guessed wrong."""
@@ -79,7 +79,7 @@ class SamplingTask(Task):
             self._take(candidate, position + 1, logits, row)
         drafted = rows[-1].position + 1 - known
         if drafted > 0 and candidate.lookup is not None:
-            candidate.lookup.learn(drafted, accepted)
+            candidate.lookup.record(drafted, accepted)
             self._cache.truncate(sequence.slot, known + accepted)
         sequence.drafts = []
 
@@ -176,11 +176,11 @@ class SamplingTask(Task):
         candidate.append(token_id)
         candidate.score(token_id, logits, row)
         candidate.append_forced()
-        candidate.look_ahead()
+        candidate.prepare_next()
 
-    def _retire_settled(self) -> None:
+    def _release_complete(self) -> None:
         """Give back the slots of candidates that need no more runs."""
-        for candidate in [c for c in self._running.values() if c.settled]:
+        for candidate in [c for c in self._running.values() if c.complete]:
             sequence = candidate.sequence
             del self._running[sequence]
             self.request.sequences.remove(sequence)

@@ -16,34 +16,34 @@ from functools import partial
 from typing import Final
 
 from gpt2flow.server.errors import DrainingError, GrammarError, TimeLimitError
-from gpt2flow.server.grammar.compile_queue import Trial, TrialLine
+from gpt2flow.server.grammar.compile_queue import CompileQueue, CompileRequest
 from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
-from gpt2flow.server.grammar.sandbox import GrammarProcess, Outcome
+from gpt2flow.server.grammar.sandbox import Outcome, SandboxWorker
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
 # Grammars that are tried at the same time; the second process starts when it is needed.
-TRIALS: Final = 2
+WORKERS: Final = 2
 
 # Grammars that may wait to be tried; more are refused.
-LINE: Final = 64
+QUEUE_CAPACITY: Final = 64
 
 _REMEMBERED = 4096
 
 
-class TriedGrammars:
+class SandboxedCompiler:
     """Compiles constraints that passed a trial; remembers which did, and why others did not."""
 
     def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
         """Take the compiler, and how long a grammar may take."""
         self._compiler = compiler
-        self._idle: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()
-        self._processes = [GrammarProcess(compiler.setup, seconds) for _ in range(TRIALS)]
+        self._idle: queue.LifoQueue[SandboxWorker] = queue.LifoQueue()
+        self._processes = [SandboxWorker(compiler.setup, seconds) for _ in range(WORKERS)]
         for process in self._processes:
             self._idle.put(process)
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(TRIALS, thread_name_prefix="grammar")
-        self._line = TrialLine(TRIALS, LINE)
+        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="grammar")
+        self._line = CompileQueue(WORKERS, QUEUE_CAPACITY)
 
     def start(self) -> None:
         """Start the first process, so that the first constraint need not wait for that."""
@@ -59,7 +59,7 @@ class TriedGrammars:
         caller: str,
         deadline: float | None = None,
         *,
-        waits_to_deadline: bool = False,
+        allow_partial: bool = False,
     ) -> None:
         """Try a grammar, so that `compile` takes no longer than the compilation.
 
@@ -70,7 +70,7 @@ class TriedGrammars:
             params: The constraint.
             caller: Who sent it.
             deadline: Of the request, by the clock of the event loop.
-            waits_to_deadline: Whether it waits even if it is not expected to start in time.
+            allow_partial: Whether it waits even if it is not expected to start in time.
 
         Raises:
             OverloadedError: Too many of this caller's wait for a trial.
@@ -78,11 +78,11 @@ class TriedGrammars:
         """
         if self.knows(params):
             return
-        trial = Trial(params, caller, asyncio.get_running_loop().create_future())
+        trial = CompileRequest(params, caller, asyncio.get_running_loop().create_future())
         self._line.add(trial)
         try:
             self._run_next()
-            if deadline is not None and not waits_to_deadline:
+            if deadline is not None and not allow_partial:
                 self._line.check_deadline(trial, deadline)
             async with asyncio.timeout_at(deadline):
                 await trial.done
@@ -143,16 +143,16 @@ class TriedGrammars:
                 self._compiler.compile(params)
         except GrammarError:
             return False
-        return outcome.cost_a_process and not known
+        return outcome.killed_worker and not known
 
-    def _end(self, trial: Trial, began: float, job: "asyncio.Future[bool]") -> None:
+    def _end(self, trial: CompileRequest, began: float, job: "asyncio.Future[bool]") -> None:
         if job.cancelled():  # By `close`.
             _resolve(trial, DrainingError("the model is shutting down"))
             return
         error = job.exception()
-        cost_a_process = error is None and job.result()
+        killed_worker = error is None and job.result()
         seconds = time.monotonic() - began
-        self._line.end(trial, seconds, cost_a_process=cost_a_process)
+        self._line.end(trial, seconds, killed_worker=killed_worker)
         _resolve(trial, error)
         self._run_next()
 
@@ -182,7 +182,7 @@ class TriedGrammars:
             self._idle.put(process)
 
 
-def _resolve(trial: Trial, error: BaseException | None) -> None:
+def _resolve(trial: CompileRequest, error: BaseException | None) -> None:
     """Tell who waits for a trial that it has ended, unless they have left."""
     if trial.done.done():
         return

@@ -19,7 +19,7 @@ _RETRY_SECONDS = 0.1
 
 
 @dataclass(eq=False, slots=True)
-class Trial:
+class CompileRequest:
     """A constraint that waits to be tried, or is being tried.
 
     Attributes:
@@ -33,7 +33,7 @@ class Trial:
     done: asyncio.Future[None]
 
 
-class TrialLine:
+class CompileQueue:
     """The trials that wait for one of a few processes. For one thread.
 
     It goes round: each caller has one trial before any has a second at the same time, then it
@@ -51,13 +51,13 @@ class TrialLine:
         self._processes = processes
         self._places = places
         self._clock = clock
-        self._waiting: list[Trial] = []
+        self._waiting: list[CompileRequest] = []
         self._running: Counter[str] = Counter()
         self._callers: dict[str, None] = {}  # Those with waiting trials, in the order of turns.
         self._penalties: dict[str, float] = {}  # When they end, in this order.
         self._seconds = Average()
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: CompileRequest) -> None:
         """Put a trial into the line.
 
         When the line is full, whoever holds the most of it loses the latest of it.
@@ -70,14 +70,14 @@ class TrialLine:
         self._waiting.append(trial)
         self._callers.setdefault(trial.caller)
 
-    def discard(self, trial: Trial) -> None:
+    def discard(self, trial: CompileRequest) -> None:
         """Take a trial out of the line; one that runs or has ended is left alone."""
         if trial in self._waiting:
             self._waiting.remove(trial)
             if all(each.caller != trial.caller for each in self._waiting):
                 del self._callers[trial.caller]
 
-    def take(self) -> Trial | None:
+    def take(self) -> CompileRequest | None:
         """Take out the trial whose turn it is, if there is a process for it."""
         if self._running.total() >= self._processes:
             return None
@@ -93,21 +93,21 @@ class TrialLine:
             return trial
         return None
 
-    def end(self, trial: Trial, seconds: float, *, cost_a_process: bool) -> None:
+    def end(self, trial: CompileRequest, seconds: float, *, killed_worker: bool) -> None:
         """Note that a trial has ended, and after how long."""
         self._running -= Counter([trial.caller])
         self._seconds.add(seconds)
-        if cost_a_process:
+        if killed_worker:
             self._penalties.pop(trial.caller, None)
             self._penalties[trial.caller] = self._clock() + PENALTY_SECONDS
 
-    def clear(self) -> list[Trial]:
+    def clear(self) -> list[CompileRequest]:
         """Take all out that wait, and returns them."""
         waiting, self._waiting = self._waiting, []
         self._callers.clear()
         return waiting
 
-    def check_deadline(self, trial: Trial, deadline: float) -> None:
+    def check_deadline(self, trial: CompileRequest, deadline: float) -> None:
         """Check that a trial can start in time, by the rule that requests are refused by.
 
         Raises:
@@ -140,7 +140,7 @@ class TrialLine:
         delay = max(self._seconds.value / self._processes, _RETRY_SECONDS)
         return OverloadedError(text, retry_after_seconds=delay)
 
-    def _order(self) -> list[Trial]:
+    def _order(self) -> list[CompileRequest]:
         """Return the trials that wait as their turns will come, if no others do."""
         ranks = {caller: rank for rank, caller in enumerate(self._callers)}
         rounds = self._running.copy()

@@ -24,14 +24,14 @@ class Outcome:
 
     Attributes:
         error: What is wrong with the grammar; None is nothing.
-        cost_a_process: Whether the process ended, or had to be.
+        killed_worker: Whether the process ended, or had to be.
     """
 
     error: str | None = None
-    cost_a_process: bool = False
+    killed_worker: bool = False
 
 
-class GrammarProcess:
+class SandboxWorker:
     """One process, started when it is needed."""
 
     def __init__(self, setup: Mapping[str, Any], seconds: float) -> None:
@@ -54,7 +54,7 @@ class GrammarProcess:
         except (OSError, EOFError):
             error = "takes too much memory, or is nested too deeply"
         self.end()
-        return Outcome(error, cost_a_process=True)
+        return Outcome(error, killed_worker=True)
 
     def kill(self) -> None:
         """Kill the process, if there is one; whoever waits for its answer ends it."""

@@ -12,7 +12,7 @@ from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.scheduler import Scheduler
 from gpt2flow.server.errors import BundleError
 from gpt2flow.server.generation.factory import TaskFactory
-from gpt2flow.server.grammar.compilation import TriedGrammars
+from gpt2flow.server.grammar.compilation import SandboxedCompiler
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.memory import release
@@ -42,7 +42,7 @@ class Model:
     limits: Limits
     tokenizer: Tokenizer
     tasks: TaskFactory
-    grammars: TriedGrammars
+    grammars: SandboxedCompiler
     engine: AsyncEngine
     kv_cache_bytes: int
 
@@ -91,7 +91,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         slots=runner.slots,
         max_queued=config.max_queued,
     )
-    grammars = TriedGrammars(compiler, config.requests.grammar_seconds)
+    grammars = SandboxedCompiler(compiler, config.requests.grammar_seconds)
     limits = Limits(
         context_length=capacity,
         vocabulary_size=shape.vocabulary_size,
@@ -122,7 +122,7 @@ def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None
     for slots in (1, runner.slots):
         runner.decode([0] * slots, [0] * slots)
     ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
-    if len(ids) <= runner.some_ids:
+    if len(ids) <= runner.max_logit_ids:
         runner.decode([0], [0], ids)
 
 

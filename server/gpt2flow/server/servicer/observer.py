@@ -58,7 +58,9 @@ class Observer(grpc.aio.ServerInterceptor):
         }
         if rpc not in _INFERENCE.methods_by_name:
             rpc = _OTHER_RPC
-        call = Call(rpc, _request_id(metadata.get(REQUEST_ID_KEY)), self._metrics.gaps)
+        call = Call(
+            rpc, _request_id(metadata.get(REQUEST_ID_KEY)), self._metrics.inter_token_latency
+        )
         set_current_call(call)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         handler = await continuation(handler_call_details)
@@ -67,13 +69,13 @@ class Observer(grpc.aio.ServerInterceptor):
     def _observed(self, behavior: _Behavior, call: Call, metadata: dict[str, str]) -> _Behavior:
         async def observed(request: Any, context: Context) -> Any:
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-            with self._told(call, context, metadata):
+            with self._reported(call, context, metadata):
                 return await behavior(request, context)
 
         return observed
 
     @contextlib.contextmanager
-    def _told(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
+    def _reported(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
         """Tell about an RPC when it has ended, however it does."""
         span = self._start_span(call, metadata)
         code = grpc.StatusCode.UNKNOWN
@@ -91,7 +93,7 @@ class Observer(grpc.aio.ServerInterceptor):
             call.end()
             # The answer goes first.
             asyncio.get_running_loop().call_soon(
-                self._tell, call, code.name, caller_of(context).name, span
+                self._report, call, code.name, caller_of(context).name, span
             )
 
     def _start_span(self, call: Call, metadata: dict[str, str]) -> "RpcSpan | None":
@@ -101,7 +103,7 @@ class Observer(grpc.aio.ServerInterceptor):
         structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         return span
 
-    def _tell(self, call: Call, code: str, caller: str, span: "RpcSpan | None") -> None:
+    def _report(self, call: Call, code: str, caller: str, span: "RpcSpan | None") -> None:
         self._metrics.ended(call, code)
         if span is not None:
             span.end(call, code)

@@ -226,7 +226,7 @@ async def _prepared(model: Model, params: GenerationParams, arrival: Arrival) ->
             params.constraint,
             arrival.caller,
             arrival.until(params.stopping),
-            waits_to_deadline=partial,
+            allow_partial=partial,
         )
     except TimeLimitError:
         if not partial:

@@ -21,7 +21,7 @@ class Call:
     Attributes:
         rpc: The method's name, without the service.
         request_id: Tells it from others, in the log and to the client.
-        gaps: By model, where the times between two pieces of a stream are counted.
+        inter_token_latency: By model, where the times between two pieces of a stream are counted.
         model: The name of the model that it uses; empty where it uses none, or none is found.
         results: What came of its prompts, so far.
         error: The code of the error that ended it, if the server raised one.
@@ -31,7 +31,7 @@ class Call:
 
     rpc: str
     request_id: str
-    gaps: Mapping[str, Histogram]
+    inter_token_latency: Mapping[str, Histogram]
     model: str = ""
     results: list[GenerationResult | ScoreResult] = field(default_factory=list)
     error: str = ""
@@ -57,7 +57,7 @@ class Call:
         now = time.monotonic()
         last = self._last.get(content.index)
         if last is not None:
-            self.gaps[self.model].observe(now - last)
+            self.inter_token_latency[self.model].observe(now - last)
         self._last[content.index] = now
 
     def note(self, event: Event) -> None:

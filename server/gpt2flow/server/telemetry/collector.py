@@ -28,7 +28,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
     ),
     "kv_cache_positions_remembered": (
         "Positions of the KV cache that free slots remember",
-        lambda load: load.positions_remembered,
+        lambda load: load.positions_cached,
     ),
 }
 
@@ -37,11 +37,11 @@ class ModelsCollector(Collector):
     """Asks for the models each time, and keeps none: one that is unloaded is gone from here."""
 
     def __init__(
-        self, models: Callable[[], Iterable[Model]], gaps: Mapping[str, Histogram]
+        self, models: Callable[[], Iterable[Model]], inter_token_latency: Mapping[str, Histogram]
     ) -> None:
         """Take what tells the present models, and by name the gaps between a stream's pieces."""
         self._models = models
-        self._gaps = gaps
+        self._inter_token_latency = inter_token_latency
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: without this, registering would ask for the models."""
@@ -60,7 +60,7 @@ class ModelsCollector(Collector):
             "inter_token_latency_seconds", "Between two pieces of a stream, as they are sent"
         )
         for model in models:
-            if histogram := self._gaps.get(model.name):
+            if histogram := self._inter_token_latency.get(model.name):
                 _add(gap, (model.name,), histogram)
         yield gap
 

@@ -50,13 +50,15 @@ class Metrics:
 
     Attributes:
         registry: All of them.
-        gaps: By model, the seconds between two pieces of a stream.
+        inter_token_latency: By model, the seconds between two pieces of a stream.
     """
 
     def __init__(self, models: Callable[[], Iterable[Model]]) -> None:
         """Take what tells the models that are loaded at present."""
         self.registry = CollectorRegistry()
-        self.gaps: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(TOKEN_SECONDS))
+        self.inter_token_latency: defaultdict[str, Histogram] = defaultdict(
+            lambda: Histogram(TOKEN_SECONDS)
+        )
         self._rpcs = self._counter(
             "rpcs", "RPCs that ended, by status code", "rpc", "model", "code"
         )
@@ -89,11 +91,11 @@ class Metrics:
         self._finished = self._counter(
             "finished", "Candidates that ended, by reason", "model", "reason"
         )
-        self.registry.register(ModelsCollector(models, self.gaps))
+        self.registry.register(ModelsCollector(models, self.inter_token_latency))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+    def observe_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell from now on how many tasks the server's event loop has."""
         gauge = Gauge(
             "gpt2flow_tasks",
