@@ -86,6 +86,10 @@ proto-check: $(VENV)/.all-installed ## Fail if the committed stubs are not those
 	@for stub in build/protos/gpt2flow/inference/v1/*; do \
 	  cmp "$$stub" "protos/gpt2flow/inference/v1/$${stub##*/}" || exit 1; done
 
+.PHONY: docs
+docs: $(VENV)/.run-installed ## Write the generated pages of docs/ anew.
+	@$(BIN)/python -m gpt2flow.server.config.reference > docs/settings.md
+
 .PHONY: model
 model: $(VENV)/.all-installed ## Train and export the shipped model anew (about 40 minutes).
 	@echo "Training and exporting $(MODEL)"

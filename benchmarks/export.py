@@ -1,11 +1,11 @@
-"""Measures exports of a GPT-2 of 124M parameters, and what their graphs do, as Markdown tables.
+"""Benchmark of GPT-2 124M exports and their graphs, as Markdown tables.
 
     python benchmarks/export.py --text DIR --vocabulary DIR [--work DIR]
 
 The weights are random, since speed does not depend on them. `--text` and `--vocabulary` are those
-of `wikitext_model.py`. Export time and peak memory are those of a process of the command; load
-time that of a fresh process to its first token. Steps of all graphs and of Optimum's int8 model
-are timed in turns, so that noise of the machine hits all alike.
+of `wikitext_model.py`. Export time and peak memory are those of one `gpt2flow export` process.
+Load time runs from the first import of a fresh process to its first token. The steps of all graphs
+and of Optimum's int8 model are timed round-robin, so that machine noise affects all of them alike.
 """
 
 import argparse
@@ -20,26 +20,26 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from wikitext_model import gpt2_vocabulary
+from wikitext_model import load_gpt2_tokenizer
 
-_ROUNDED = ["--profile", "int4", "--method", "rtn", "--kept-share", "0"]
+_RTN = ["--profile", "int4", "--method", "rtn", "--kept-share", "0"]
 EXPORTS = {
     "fp32": ["--profile", "fp32"],
     "int8": ["--profile", "int8"],
     "int4": ["--profile", "int4"],
-    "int4, no GPTQ": _ROUNDED,
+    "int4, no GPTQ": _RTN,
     "int8, fp32 cache": ["--profile", "int8", "--kv-cache", "fp32"],
-    "int4, fp32 cache": [*_ROUNDED, "--kv-cache", "fp32"],
+    "int4, fp32 cache": [*_RTN, "--kv-cache", "fp32"],
 }
-PROMPT = 128
+PROMPT_TOKENS = 128
 BATCHES = (1, 4, 8, 16)
 CONTEXTS = (64, 250, 500, 1000)
 ROUNDS = 7
 THREADS = 2
 
-LOADING = """
+LOAD_SCRIPT = """
 import sys, time
-begun = time.perf_counter()
+started = time.perf_counter()
 from pathlib import Path
 from gpt2flow.server.bundle.manifest import load_bundle
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -49,43 +49,47 @@ runner = ModelRunner(
     bundle.directory / "model.onnx", slots=16, capacity=shape.context_length, threads=2
 )
 runner.run_chunk(0, [1] * 128, past=0, rows=[127])
-print(time.perf_counter() - begun)
+print(time.perf_counter() - started)
 """
 
 
 def make_checkpoint(directory: Path, text: Path, vocabulary: Path) -> None:
-    """Write a GPT-2 124M of random weights with texts to export it with."""
-    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - takes seconds
+    """Write a randomly initialised GPT-2 124M with evaluation and calibration texts."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - the import takes seconds
 
     GPT2LMHeadModel(GPT2Config()).save_pretrained(directory)
-    gpt2_vocabulary(vocabulary).save(str(directory / "tokenizer.json"))
+    load_gpt2_tokenizer(vocabulary).save(str(directory / "tokenizer.json"))
     shutil.copyfile(text / "test.txt", directory / "eval.txt")
     shutil.copyfile(text / "valid.txt", directory / "calibration.txt")
 
 
-def export(checkpoint: Path, bundle: Path, options: list[str]) -> tuple[float, float]:
-    """Run the command; returns seconds, and gigabytes of memory at the peak."""
+def run_export(checkpoint: Path, bundle: Path, options: list[str]) -> tuple[float, float]:
+    """Run `gpt2flow export`.
+
+    Returns:
+        Duration in seconds, and peak memory in gigabytes.
+    """
     command = [str(Path(sys.executable).with_name("gpt2flow")), "export"]
     command += [str(checkpoint), str(bundle), *options]
-    begun = time.monotonic()
+    started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"the export with {options} failed")
-    return time.monotonic() - begun, usage.ru_maxrss / 1e6
+        raise SystemExit(f"gpt2flow export {' '.join(options)} failed with {child.returncode}")
+    return time.monotonic() - started, usage.ru_maxrss / 1e6
 
 
-def first_token(bundle: Path) -> float:
-    """Return the seconds that a fresh process takes from its start to its first token."""
-    done = subprocess.run(
-        [sys.executable, "-c", LOADING, str(bundle)], capture_output=True, text=True, check=True
+def measure_first_token(bundle: Path) -> float:
+    """Return a fresh process's seconds to its first token, imports included."""
+    completed = subprocess.run(
+        [sys.executable, "-c", LOAD_SCRIPT, str(bundle)], capture_output=True, text=True, check=True
     )
-    return float(done.stdout)
+    return float(completed.stdout)
 
 
-class Bundle:
-    """A graph of ours, as the server runs it."""
+class ServedGraph:
+    """Graph of a bundle, run as the server runs it."""
 
     def __init__(self, bundle: Path) -> None:
         from gpt2flow.server.bundle.model_runner import ModelRunner  # noqa: PLC0415 - only where needed
@@ -95,20 +99,26 @@ class Bundle:
         )
 
     def prefill(self) -> None:
-        """Run a prompt."""
-        self._runner.run_chunk(0, [1] * PROMPT, past=0, rows=[PROMPT - 1])
+        """Prefill a prompt of `PROMPT_TOKENS` tokens."""
+        self._runner.run_chunk(0, [1] * PROMPT_TOKENS, past=0, rows=[PROMPT_TOKENS - 1])
 
     def decode(self, batch: int, context: int, steps: int) -> float:
-        """Return the seconds of a step of so many rows after so many tokens each."""
+        """Return the mean seconds of a decode step.
+
+        Args:
+            batch: Number of rows.
+            context: Cached tokens per row before the first step.
+            steps: Number of steps to average over.
+        """
         self._runner.decode([1] * batch, [context] * batch)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for step in range(steps):
             self._runner.decode([1] * batch, [context + step] * batch)
-        return (time.perf_counter() - begun) / steps
+        return (time.perf_counter() - started) / steps
 
 
 class OptimumInt8:
-    """Optimum's export with its dynamic int8 quantization."""
+    """Optimum's export of a checkpoint, with its dynamic int8 quantization."""
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
         import onnxruntime  # noqa: PLC0415 - as above
@@ -130,19 +140,29 @@ class OptimumInt8:
         )
 
     def prefill(self) -> None:
-        """Run a prompt."""
-        self._forward(1, PROMPT, 0, None)
+        """Prefill a prompt of `PROMPT_TOKENS` tokens."""
+        self._forward(1, PROMPT_TOKENS, 0, None)
 
     def decode(self, batch: int, context: int, steps: int) -> float:
-        """Return the seconds of a step of so many rows after so many tokens each."""
+        """Return the mean seconds of a decode step.
+
+        Args:
+            batch: Number of rows.
+            context: Cached tokens per row before the first step.
+            steps: Number of steps to average over.
+        """
         past = self._forward(batch, context, 0, None)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for step in range(steps):
             past = self._forward(batch, 1, context + step, past)
-        return (time.perf_counter() - begun) / steps
+        return (time.perf_counter() - started) / steps
 
     def _forward(self, batch: int, tokens: int, context: int, past: object) -> object:
-        """Run tokens after a context; returns the keys and values of both."""
+        """Run `tokens` tokens per row after `context` cached ones.
+
+        Returns:
+            Keys and values of both.
+        """
         ones = self._torch.ones(batch, context + tokens, dtype=self._torch.int64)
         positions = self._torch.arange(context, context + tokens).expand(batch, -1)
         with self._torch.no_grad():
@@ -156,7 +176,13 @@ class OptimumInt8:
 
 
 def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
-    """Write graphs of one kind of operators each, the best for one row and for many."""
+    """Write graphs that use one kind of operators at every batch size.
+
+    The 4-bit blocks are the best kind for one row, the 8-bit columns for large batches.
+
+    Returns:
+        Names of the graphs, which are also their directories in `work`.
+    """
     import numpy as np  # noqa: PLC0415 - as above
 
     from gpt2flow.export.checkpoint.checkpoint import read_checkpoint  # noqa: PLC0415
@@ -178,46 +204,55 @@ def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
             work / name / "model.onnx",
             shape,
             source.weights,
-            replace(recipe, narrow_rows=None),
+            replace(recipe, small_batch_rows=None),
             cache_scales=CacheScales(scales, scales),
         )
     return list(recipes)
 
 
-def measure_steps(models: dict[str, Bundle | OptimumInt8]) -> dict[str, dict[str, float]]:
-    """Return milliseconds of prefill and of decode steps by batch, in turns."""
+def measure_steps(models: dict[str, ServedGraph | OptimumInt8]) -> dict[str, dict[str, float]]:
+    """Return milliseconds of prefill and of decode steps, by model and column.
+
+    Each figure is a median; the models are timed round-robin.
+    """
     times: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
             model.prefill()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             model.prefill()
-            times[name].setdefault("prefill", []).append(time.perf_counter() - begun)
+            times[name].setdefault("prefill", []).append(time.perf_counter() - started)
             for batch in BATCHES:
-                seconds = model.decode(batch, PROMPT, 8)
+                seconds = model.decode(batch, PROMPT_TOKENS, 8)
                 times[name].setdefault(f"x{batch}", []).append(seconds)
     return {
-        name: {what: median(taken) * 1e3 for what, taken in columns.items()}
+        name: {column: median(taken) * 1e3 for column, taken in columns.items()}
         for name, columns in times.items()
     }
 
 
-def measure_contexts(models: dict[str, Bundle]) -> dict[str, list[float]]:
-    """Return milliseconds of a step of one row after each of the contexts."""
+def measure_contexts(models: dict[str, ServedGraph]) -> dict[str, list[float]]:
+    """Return milliseconds of a single-row decode step, by model and context."""
     times: dict[str, list[list[float]]] = {name: [[] for _ in CONTEXTS] for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():
-            for place, context in enumerate(CONTEXTS):
-                times[name][place].append(model.decode(1, context, 8))
+            for index, context in enumerate(CONTEXTS):
+                times[name][index].append(model.decode(1, context, 8))
     return {name: [median(t) * 1e3 for t in columns] for name, columns in times.items()}
 
 
 def main() -> None:
-    """Export, measures and prints."""
+    """Export, measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="where bundles stay; default: nowhere")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="Directory of WikiText-2 raw, split into files."
+    )
+    parser.add_argument(
+        "--vocabulary", type=Path, required=True, help="Directory of GPT-2's vocabulary files."
+    )
+    parser.add_argument(
+        "--work", type=Path, help="Directory to keep the bundles in; default: a temporary one."
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
@@ -227,12 +262,14 @@ def main() -> None:
         print("| export | s | peak GB | MB | first token, s |\n|---|---|---|---|---|")
         for name, arguments in EXPORTS.items():
             bundle = work / name
-            seconds, peak = (0.0, 0.0) if bundle.exists() else export(checkpoint, bundle, arguments)
+            seconds, peak = (
+                (0.0, 0.0) if bundle.exists() else run_export(checkpoint, bundle, arguments)
+            )
             size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
-            load = median(first_token(bundle) for _ in range(3))
+            load = median(measure_first_token(bundle) for _ in range(3))
             print(f"| {name} | {seconds:.0f} | {peak:.1f} | {size:.0f} | {load:.2f} |", flush=True)
         names = [*EXPORTS, *write_prototypes(checkpoint, work)]
-        bundles = {name: Bundle(work / name) for name in names if name != "int4, no GPTQ"}
+        bundles = {name: ServedGraph(work / name) for name in names if name != "int4, no GPTQ"}
         optimum = OptimumInt8(checkpoint, Path(temporary))
         steps = measure_steps({"Optimum int8": optimum, **bundles})
         base = steps["Optimum int8"]
@@ -241,13 +278,13 @@ def main() -> None:
         for name, columns in steps.items():
             cells = [f"{columns['prefill']:.0f} ({base['prefill'] / columns['prefill']:.2f})"]
             for batch in BATCHES:
-                mine, theirs = columns[f"x{batch}"], base[f"x{batch}"]
-                cells.append(f"{batch / mine * 1e3:.0f} ({theirs / mine:.2f})")
+                ours, theirs = columns[f"x{batch}"], base[f"x{batch}"]
+                cells.append(f"{batch / ours * 1e3:.0f} ({theirs / ours:.2f})")
             print(f"| {name} | " + " | ".join(cells) + " |")
         print("\n| graph |" + "".join(f" {context} |" for context in CONTEXTS))
         print("|---|" + "---|" * len(CONTEXTS))
-        for name, grown in measure_contexts(bundles).items():
-            print(f"| {name} |" + "".join(f" {taken:.2f} |" for taken in grown))
+        for name, by_context in measure_contexts(bundles).items():
+            print(f"| {name} |" + "".join(f" {taken:.2f} |" for taken in by_context))
 
 
 if __name__ == "__main__":

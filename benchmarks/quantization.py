@@ -1,10 +1,10 @@
-"""Measures what each way of quantizing costs in quality, size and speed, as a Markdown table.
+"""Benchmark of quantization recipes: quality, size and speed, as a Markdown table.
 
-    python benchmarks/quantization.py CHECKPOINT… [--only TEXT] [--tokens N]
+    python benchmarks/quantization.py CHECKPOINT… [--only TEXT] [--json FILE]
 
-All weights of a variant go through one kind of operators, few rows or many, so that its quality
-is its own; the profiles at the end are what an export writes. Speed is that of one decode step of
-one row after 128 tokens, measured in turns, so that noise of the machine hits all variants alike.
+A variant uses the same operators for small and large batches, so that its quality is its own. The
+profiles at the end are those that an export writes. Speed is that of a single-row decode step after
+128 tokens. The variants are timed round-robin, so that machine noise affects all of them alike.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from gpt2flow.export.verification.quality import measure
 from gpt2flow.export.verification.reference import ReferenceModel, export_reference
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
-CONTEXT = 128
+CONTEXT_TOKENS = 128
 ROUNDS = 30
 STEPS = 8
 
@@ -41,33 +41,44 @@ FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
 
 
 def variants() -> Iterator[tuple[str, ProfileRecipe]]:
-    """Yield names and recipes."""
+    """Yield the name and recipe of each variant."""
     yield "fp32", FP32
     yield "fp32, int8 cache", replace(FP32, kv_cache=KvCache.INT8)
-    eight = replace(INT8, narrow_rows=None, kv_cache=KvCache.FP32)
-    yield "int8 columns", replace(eight, body=COLUMNS)
-    yield "int8 blocks of 128", eight
-    four = replace(INT4, narrow_rows=None, kv_cache=KvCache.FP32, kept_share=0.0)
+    int8 = replace(INT8, small_batch_rows=None, kv_cache=KvCache.FP32)
+    yield "int8 columns", replace(int8, body=COLUMNS)
+    yield "int8 blocks of 128", int8
+    int4 = replace(INT4, small_batch_rows=None, kv_cache=KvCache.FP32, mixed_precision_budget=0.0)
     for method in Method:
         for block_size in (128, 64, 32):
             body = Storage(4, block_size)
-            recipe = replace(four, body=body, head=INT8.head, method=method)
+            recipe = replace(int4, body=body, head=INT8.head, method=method)
             yield f"int4 {method} blocks of {block_size}", recipe
     for method in (Method.RTN, Method.GPTQ):
         for share in (0.05, 0.1, 0.2):
             name = f"int4 {method} blocks of 128, {share:.0%} kept"
-            recipe = replace(four, head=INT8.head, method=method, kept_share=share)
+            recipe = replace(int4, head=INT8.head, method=method, mixed_precision_budget=share)
             yield name, recipe
     for method in (Method.RTN, Method.GPTQ):
         name = f"int4 {method} blocks of 128, 10% kept, head too"
-        yield name, replace(four, method=method, kept_share=0.1)
+        yield name, replace(int4, method=method, mixed_precision_budget=0.1)
     yield "profile int8", INT8
     yield "profile int4", INT4
 
 
 @dataclass
 class Row:
-    """What was measured of one variant."""
+    """Figures of one variant.
+
+    Attributes:
+        name: Name of the variant.
+        perplexity: Perplexity on the evaluation text.
+        ratio: Perplexity over that of the fp32 reference.
+        agreement: Share of positions with the reference's argmax.
+        divergence: Mean KL divergence from the reference.
+        megabytes: Size of the graph's files, in 10^6 bytes.
+        quantize_seconds: Time to plan and write the graph.
+        step_milliseconds: Median time of a single-row decode step.
+    """
 
     name: str
     perplexity: float
@@ -82,12 +93,12 @@ class Row:
 def measure_variant(
     name: str, recipe: ProfileRecipe, folder: Path, source: Checkpoint, texts: Texts
 ) -> Row:
-    """Write the graph of a variant and measures its quality."""
+    """Write the graph of a variant and measure its quality."""
     assert texts.evaluation
     assert texts.calibration
     oracle = ReferenceModel(folder.parent / "reference", source.architecture)
     folder.mkdir()
-    begun = time.monotonic()
+    started = time.monotonic()
     plan = make_plan(source, recipe, oracle, texts.calibration.windows, lambda *_: None)
     graph = folder / "model.onnx"
     write_serving_graph(
@@ -99,30 +110,30 @@ def measure_variant(
         quantizer=plan.quantizer,
         cache_scales=plan.cache_scales,
     )
-    seconds = time.monotonic() - begun
-    compared = measure(
+    seconds = time.monotonic() - started
+    quality = measure(
         texts.evaluation,
         oracle,
         graph,
         source.architecture,
-        recipe.narrow_rows,
+        recipe.small_batch_rows,
         on_tokens=lambda *_: None,
     ).whole
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return Row(
         name,
-        compared.perplexity,
-        compared.perplexity_ratio,
-        compared.argmax_agreement,
-        compared.mean_kl,
+        quality.perplexity,
+        quality.perplexity_ratio,
+        quality.argmax_agreement,
+        quality.mean_kl,
         size,
         seconds,
     )
 
 
 def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> None:
-    """Measure the decode step of all variants in turns."""
-    past = min(CONTEXT, context_length - ROUNDS * STEPS - 1)
+    """Set the decode step time of every row, timing the variants round-robin."""
+    past = min(CONTEXT_TOKENS, context_length - ROUNDS * STEPS - 1)
     runners = [
         ModelRunner(folder / "model.onnx", slots=1, capacity=context_length, threads=2)
         for folder in folders
@@ -130,19 +141,19 @@ def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> 
     times: list[list[float]] = [[] for _ in rows]
     for runner in runners:
         runner.run_chunk(0, [0] * past, past=0, rows=[])
-    for turn in range(ROUNDS):
+    for repeat in range(ROUNDS):
         for runner, taken in zip(runners, times, strict=True):
             runner.decode([1], [past])
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for step in range(STEPS):
-                runner.decode([1], [past + turn * STEPS + step])
-            taken.append((time.perf_counter() - begun) / STEPS * 1e3)
+                runner.decode([1], [past + repeat * STEPS + step])
+            taken.append((time.perf_counter() - started) / STEPS * 1e3)
     for row, taken in zip(rows, times, strict=True):
         row.step_milliseconds = median(taken)
 
 
 def markdown(rows: list[Row]) -> str:
-    """Return the table; speed is relative to the first variant."""
+    """Return the table, with speed relative to the first variant."""
     lines = [
         "| variant | perplexity | ratio | argmax agreement | mean KL | MB | decode speed | s |",
         "|---|---|---|---|---|---|---|---|",
@@ -160,9 +171,9 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     """Measure every checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--only", default="", help="variants whose name holds this")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="Checkpoints to measure.")
+    parser.add_argument("--only", default="", help="Text in the names of the variants to measure.")
+    parser.add_argument("--json", type=Path, help="File for the figures as JSON.")
     options = parser.parse_args()
     figures = {}
     for checkpoint in options.checkpoints:

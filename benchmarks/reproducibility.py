@@ -1,11 +1,12 @@
-"""Measures how often a seeded request gives other tokens in a batch than alone: a Markdown table.
+"""Benchmark of batch invariance, as a Markdown table.
 
     python benchmarks/reproducibility.py --model DIR [--model DIR …]
 
-With fp32 weights and cache the tokens are the same. A quantized graph takes other operators for
-many rows than for few, and rounds what goes into them by rows that run together: what is nearly
-equally likely may come out the other way. Prompts are held-out text, each is generated from alone
-and together with others, greedily and by sampling with a seed of its own.
+It counts the seeded requests whose tokens differ between a batch and a run alone. With fp32 weights
+and cache the tokens are the same. A quantized graph uses other operators for large batches than for
+small ones. Its rounding of their inputs depends on the rows of the batch. Tokens of nearly equal
+probability may then swap. Prompts are held-out text. Each is continued alone and in a batch,
+greedily and by sampling with its own seed.
 """
 
 import asyncio
@@ -21,8 +22,7 @@ from serving import held_out_prompts
 from gpt2flow.cli.demo.processes import server
 from gpt2flow.client import AsyncClient, Options, Sampling
 
-# For all requests of one batch.
-_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _PROMPT_TOKENS = 48
 _NEW_TOKENS = 64
 _DECODING = {"greedy": Sampling(temperature=0.0), "sampled": Sampling(temperature=0.8, top_p=0.95)}
@@ -32,11 +32,11 @@ Tokens = tuple[int, ...]
 
 def main(
     model: Annotated[
-        list[Path], typer.Option(help="A bundle; may repeat.", exists=True, file_okay=False)
+        list[Path], typer.Option(help="Bundle directory; may repeat.", exists=True, file_okay=False)
     ],
-    requests: Annotated[int, typer.Option(min=1)] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Most requests per bundle.")] = 64,
 ) -> None:
-    """Serve each MODEL, and compare what requests give alone and in batches of 4 and of 16."""
+    """Compare each MODEL's tokens alone and in batches of 4 and 16."""
     print("| bundle | decoding | batch | answers that differ | tokens before they do |")
     print("|---|---|---|---|---|")
     for bundle in model:
@@ -45,9 +45,9 @@ def main(
 
 
 async def _compare(name: str, address: str, count: int) -> None:
-    async with AsyncClient(address, timeout=_SECONDS, retry=None) as client:
-        found = await held_out_prompts(client, _PROMPT_TOKENS)
-        prompts = [prompt for prompt, _ in zip(found, range(count), strict=False)]
+    async with AsyncClient(address, timeout=_TIMEOUT_SECONDS, retry=None) as client:
+        held_out = await held_out_prompts(client, _PROMPT_TOKENS)
+        prompts = [prompt for prompt, _ in zip(held_out, range(count), strict=False)]
         for decoding, sampling in _DECODING.items():
             options = [
                 Options(
@@ -58,32 +58,32 @@ async def _compare(name: str, address: str, count: int) -> None:
                 )
                 for seed in range(len(prompts))
             ]
-            alone = await _tokens(client, prompts, options, batch=1)
+            alone = await _generate(client, prompts, options, batch=1)
             for batch in (4, 16):
-                together = await _tokens(client, prompts, options, batch=batch)
-                shared = [_shared(*pair) for pair in zip(alone, together, strict=True)]
-                parted = [length for length in shared if length < _NEW_TOKENS]
-                mean = f"{sum(parted) / len(parted):.0f}" if parted else "–"
-                share = len(parted) / len(shared)
+                together = await _generate(client, prompts, options, batch=batch)
+                prefixes = [_common_prefix(*pair) for pair in zip(alone, together, strict=True)]
+                diverged = [length for length in prefixes if length < _NEW_TOKENS]
+                mean = f"{sum(diverged) / len(diverged):.0f}" if diverged else "–"
+                share = len(diverged) / len(prefixes)
                 print(f"| {name} | {decoding} | {batch} | {share:.0%} | {mean} |", flush=True)
 
 
-async def _tokens(
+async def _generate(
     client: AsyncClient, prompts: Sequence[list[int]], options: Sequence[Options], *, batch: int
 ) -> list[Tokens]:
-    """Return what each prompt gives when so many run at once."""
+    """Return the tokens generated from each prompt, `batch` prompts at a time."""
     answers: list[Tokens] = []
     for start in range(0, len(prompts), batch):
         pairs = list(zip(prompts, options, strict=True))[start : start + batch]
         burst = await asyncio.gather(*(client.generate(*pair) for pair in pairs))
-        answers += [each.candidates[0].token_ids for each in burst]
+        answers += [generation.candidates[0].token_ids for generation in burst]
     return answers
 
 
-def _shared(one: Tokens, other: Tokens) -> int:
-    """Return how many leading tokens are equal."""
+def _common_prefix(one: Tokens, other: Tokens) -> int:
+    """Return the number of leading tokens that are equal."""
     pairs = zip(one, other, strict=True)
-    return next((at for at, (left, right) in enumerate(pairs) if left != right), len(one))
+    return next((i for i, (left, right) in enumerate(pairs) if left != right), len(one))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Measures what choosing a token costs, of our sampler and of transformers', as a Markdown table.
+"""Benchmark of token sampling against transformers, as a Markdown table.
 
     python benchmarks/sampling.py
 
-One row of logits over GPT-2's vocabulary whose chances fall with the rank as those of words do
-(Zipf-Mandelbrot), and one whose are all alike, which is the worst case of a nucleus. Medians of
-microseconds, in turns; transformers' processors run in PyTorch with one thread.
+Each row of logits covers GPT-2's vocabulary. In one row, probabilities fall with the rank as those
+of words do (Zipf-Mandelbrot). In the other they are nearly equal, the worst case of a nucleus.
+Times are medians in microseconds, measured round-robin. transformers' processors run in PyTorch
+with one thread.
 """
 
 import time
@@ -23,9 +24,9 @@ from gpt2flow.server.sampling.sampler import Sampler, make_rng
 VOCABULARY = 50_257
 ROUNDS = 200
 
-Choose = Callable[[], object]
+Timed = Callable[[], object]
 
-OPTIONS: dict[str, tuple[SamplingParams, list[object]]] = {
+DECODINGS: dict[str, tuple[SamplingParams, list[object]]] = {
     "greedy": (SamplingParams(temperature=0), []),
     "temperature 0.8": (SamplingParams(temperature=0.8), [hf.TemperatureLogitsWarper(0.8)]),
     "top-k 50": (SamplingParams(top_k=50), [hf.TopKLogitsWarper(50)]),
@@ -39,23 +40,23 @@ OPTIONS: dict[str, tuple[SamplingParams, list[object]]] = {
 }
 
 
-def make_logits(name: str) -> Floats:
-    """Return logits [vocabulary] in no order."""
+def make_logits(shape: str) -> Floats:
+    """Return logits [vocabulary] of a "Zipf" or "flat" shape, in random order."""
     rng = np.random.default_rng(0)
-    if name == "flat":
+    if shape == "flat":
         return rng.normal(0, 0.5, VOCABULARY).astype(np.float32)
     logits: Floats = np.float32(-1.5) * np.log(rng.permutation(VOCABULARY) + 2.7).astype(np.float32)
     return logits
 
 
-def ours(params: SamplingParams, logits: Floats) -> Choose:
-    """Return what chooses a token as the server does."""
+def server_choice(params: SamplingParams, logits: Floats) -> Timed:
+    """Return a function that chooses a token as the server does."""
     sampler, rng = Sampler(params, []), make_rng(0, 0)
     return lambda: sampler.choose(logits, [0], 1, rng)
 
 
-def theirs(params: SamplingParams, processors: list[object], logits: Floats) -> Choose:
-    """Return what chooses a token as `generate` does."""
+def transformers_choice(params: SamplingParams, processors: list[object], logits: Floats) -> Timed:
+    """Return a function that chooses a token as transformers' `generate` does."""
     scores, ids = torch.from_numpy(logits)[None], torch.zeros(1, 1, dtype=torch.int64)
     chain = hf.LogitsProcessorList(processors)
 
@@ -68,32 +69,40 @@ def theirs(params: SamplingParams, processors: list[object], logits: Floats) -> 
     return choose
 
 
-def logsumexp(logits: Floats) -> Choose:
-    """Return what gives a token its log-probability, which comes on top of all of ours."""
+def log_probability(logits: Floats) -> Timed:
+    """Return a function that computes a token's log-probability.
+
+    The server spends this time on top of each choice that reports log-probabilities.
+    """
     return lambda: LogitsRows(logits[None]).logprob(0, 5)
 
 
 def main() -> None:
-    """Measure and prints."""
+    """Measure and print the table."""
     torch.set_num_threads(1)
     print("| logits | decoding | ours (µs) | transformers (µs) | ratio |\n|---|---|---|---|---|")
     for shape in ("Zipf", "flat"):
         logits = make_logits(shape)
-        for name, (params, processors) in OPTIONS.items():
-            one, other = in_turns([ours(params, logits), theirs(params, processors, logits)])
-            print(f"| {shape} | {name} | {one:.0f} | {other:.0f} | {other / one:.1f} |")
-        [seconds] = in_turns([logsumexp(logits)])
-        print(f"| {shape} | its log-probability | {seconds:.0f} | – | – |")
+        for name, (params, processors) in DECODINGS.items():
+            ours, theirs = measure_interleaved(
+                [
+                    server_choice(params, logits),
+                    transformers_choice(params, processors, logits),
+                ]
+            )
+            print(f"| {shape} | {name} | {ours:.0f} | {theirs:.0f} | {theirs / ours:.1f} |")
+        [taken] = measure_interleaved([log_probability(logits)])
+        print(f"| {shape} | its log-probability | {taken:.0f} | – | – |")
 
 
-def in_turns(functions: list[Choose]) -> list[float]:
-    """Return the median microseconds of each."""
+def measure_interleaved(functions: list[Timed]) -> list[float]:
+    """Return the median microseconds of each function, timed round-robin."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(ROUNDS):
         for function, taken in zip(functions, times, strict=True):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             function()
-            taken.append((time.perf_counter() - begun) * 1e6)
+            taken.append((time.perf_counter() - started) * 1e6)
     return [median(taken) for taken in times]
 
 

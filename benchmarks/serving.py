@@ -1,11 +1,10 @@
-"""Measures a bundle through gRPC from another process: latency of one stream, throughput of many.
+"""Benchmark of a bundle through gRPC: single-stream latency, multi-stream throughput.
 
-`gpt2flow bench` measures any server under any load; this is the one load whose
-figures `docs/performance.md` holds, so that they stay comparable.
+`gpt2flow bench` measures any server under any load. This script runs the one load whose figures
+stand in `docs/performance.md`, so that they stay comparable.
 
-Greedy decoding that does not end early, prompts of held-out text, warmed up,
-several repeats of which the median counts. Run it on a quiet machine; figures
-of two machines cannot be compared.
+Decoding is greedy and does not end early; prompts are held-out text. After a warm-up, the median of
+several repeats counts. Run it on a quiet machine. Figures of two machines cannot be compared.
 """
 
 import asyncio
@@ -29,15 +28,21 @@ from gpt2flow.cli.load.workload import Request
 from gpt2flow.client import AsyncClient, Options, Sampling
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
-# Tokens between the starts of two prompts.
+# Tokens between the starts of consecutive prompts.
 _STRIDE = 11
-# That one request may take.
-_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians over repeats: milliseconds, and tokens a second of all streams together."""
+    """Medians over the repeats of one number of streams.
+
+    Attributes:
+        streams: Number of concurrent streams.
+        first_token_ms: Time to first token, in milliseconds.
+        between_tokens_ms: Inter-token latency, in milliseconds.
+        tokens_per_second: Throughput of all streams together.
+    """
 
     streams: int
     first_token_ms: float
@@ -46,13 +51,13 @@ class Figures:
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="The bundle.", exists=True, file_okay=False)] = Path(
-        "models/shop"
-    ),
-    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
-    new_tokens: Annotated[int, typer.Option(min=2)] = 128,
-    repeats: Annotated[int, typer.Option(min=1)] = 5,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    model: Annotated[
+        Path, typer.Option(help="Bundle directory.", exists=True, file_okay=False)
+    ] = Path("models/shop"),
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens per prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to generate per stream.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats after the warm-up.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Serve MODEL and measure it with 1, 4, 8 and 16 streams."""
     with tempfile.TemporaryDirectory() as name, server(model, Path(name)) as address:
@@ -71,16 +76,19 @@ def main(
 async def _measure(
     address: str, prompt_tokens: int, new_tokens: int, repeats: int
 ) -> list[Figures]:
-    async with AsyncClient(address, timeout=_SECONDS, retry=None) as client:
+    async with AsyncClient(address, timeout=_TIMEOUT_SECONDS, retry=None) as client:
         prompts = await held_out_prompts(client, prompt_tokens)
         return [
-            await _streams(client, prompts, streams, new_tokens, repeats)
+            await _measure_streams(client, prompts, streams, new_tokens, repeats)
             for streams in (1, 4, 8, 16)
         ]
 
 
 async def held_out_prompts(client: AsyncClient, length: int) -> Iterator[list[int]]:
-    """Prompts of `length` tokens, each from another place of the text: no cache knows them."""
+    """Return prompts of `length` tokens from different offsets of the held-out text.
+
+    Every offset differs, so that no prefix cache helps.
+    """
     lines = HELD_OUT.read_text(encoding="utf-8").splitlines()
     text = " ".join(json.loads(line)["message"] for line in lines)
     ids = [token.id for token in await client.tokenize(text)]
@@ -88,7 +96,7 @@ async def held_out_prompts(client: AsyncClient, length: int) -> Iterator[list[in
     return (ids[start : start + length] for start in starts)
 
 
-async def _streams(
+async def _measure_streams(
     client: AsyncClient, prompts: Iterator[list[int]], streams: int, new_tokens: int, repeats: int
 ) -> Figures:
     options = Options(
@@ -98,25 +106,32 @@ async def _streams(
         token_ids=True,
     )
     records: list[Record] = []
-    speed = []
+    throughputs = []
     for repeat in range(repeats + 1):
         requests = [Request(prompt, options) for prompt in islice(prompts, streams)]
-        # All at once, unlike users of a closed loop: the first tokens wait for every prompt.
-        began = time.perf_counter()
-        burst = await asyncio.gather(*(send(client, each, seconds=_SECONDS) for each in requests))
-        seconds = time.perf_counter() - began
-        if repeat:  # the first one warms up
+        # All start at once, unlike users of a closed loop: first tokens wait for every prefill.
+        started = time.perf_counter()
+        burst = await asyncio.gather(
+            *(send(client, each, seconds=_TIMEOUT_SECONDS) for each in requests)
+        )
+        seconds = time.perf_counter() - started
+        if repeat:  # the first one is the warm-up
             records += burst
-            speed.append(streams * new_tokens / seconds)
+            throughputs.append(streams * new_tokens / seconds)
     if len(records) < streams * repeats:
-        raise RuntimeError(f"the text has too few prompts for {repeats} repeats")
-    if wrong := next((each for each in records if each.output_tokens != new_tokens), None):
-        raise RuntimeError(f"{wrong.output_tokens} of {new_tokens} tokens: {wrong.status}")
+        raise RuntimeError(
+            f"held-out text too short: {len(records)} of {streams * repeats} requests;"
+            " lower --repeats"
+        )
+    if wrong := next((record for record in records if record.output_tokens != new_tokens), None):
+        raise RuntimeError(
+            f"stream ended early: {wrong.output_tokens} of {new_tokens} tokens, {wrong.status}"
+        )
     return Figures(
         streams,
-        statistics.median(each.ttft or 0.0 for each in records) * 1000,
-        statistics.median(each.mean_inter_token or 0.0 for each in records) * 1000,
-        statistics.median(speed),
+        statistics.median(record.ttft or 0.0 for record in records) * 1000,
+        statistics.median(record.mean_inter_token or 0.0 for record in records) * 1000,
+        statistics.median(throughputs),
     )
 
 

@@ -1,8 +1,8 @@
-"""Measures the shipped model on the held-out messages, as the agent asks it.
+"""Accuracy of the shipped model on the held-out messages.
 
-Starts a server on the bundle, asks it about every message under the grammar of
-the message's state, and prints how often the first action and the whole
-sequence, arguments included, are those of the label.
+Starts a server on the bundle and sends it every message under the grammar of the message's state,
+as the agent does. Prints the share of messages whose first action matches the label, and the share
+whose whole sequence does, arguments included.
 """
 
 import json
@@ -22,13 +22,17 @@ HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="The bundle.", exists=True, file_okay=False)] = Path(
-        "models/shop"
-    ),
-    messages: Annotated[Path, typer.Option(help="Labelled messages.")] = HELD_OUT,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures and misses.")] = False,
+    model: Annotated[
+        Path, typer.Option(help="Bundle directory.", exists=True, file_okay=False)
+    ] = Path("models/shop"),
+    messages: Annotated[
+        Path, typer.Option(help="JSON Lines file of labelled messages.")
+    ] = HELD_OUT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures and misses as JSON.")
+    ] = False,
 ) -> None:
-    """Serve MODEL and measure it."""
+    """Serve MODEL and measure its accuracy."""
     examples = load_examples(messages)
     with tempfile.TemporaryDirectory() as name, server(model, Path(name)) as address:
         served = ServedModel(address, "", 60.0)

@@ -1,10 +1,10 @@
-"""Trains a small GPT-2 on WikiText-2 with GPT-2's own vocabulary, to measure quantization on.
+"""Training of a small GPT-2 on WikiText-2, for the quantization benchmark.
 
     python benchmarks/wikitext_model.py --text DIR --vocabulary DIR --out CHECKPOINT
 
 `--text` holds `train*.txt`, `valid.txt` and `test.txt` of WikiText-2 raw; `--vocabulary` holds
-`encoder.json` and `vocab.bpe` of GPT-2. The checkpoint's `eval.txt` is the test text, its
-`calibration.txt` the validation text.
+`encoder.json` and `vocab.bpe` of GPT-2, whose vocabulary the model uses. The checkpoint's
+`eval.txt` is the test text, its `calibration.txt` the validation text.
 """
 
 import argparse
@@ -17,35 +17,38 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-END = "<|endoftext|>"
+END_OF_TEXT = "<|endoftext|>"
 CONTEXT = 256
 BATCH = 8
 
 
-def gpt2_vocabulary(directory: Path) -> Tokenizer:
-    """Return GPT-2's tokenizer, made of the two files that OpenAI published."""
+def load_gpt2_tokenizer(directory: Path) -> Tokenizer:
+    """Return GPT-2's tokenizer, built from the two files that OpenAI published."""
     model = models.BPE.from_file(str(directory / "encoder.json"), str(directory / "vocab.bpe"))
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([END])
+    tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
 
 
 def read_tokens(files: list[Path], tokenizer: Tokenizer) -> torch.Tensor:
-    """Return the tokens of some files, one after the other."""
+    """Return the concatenated token ids [tokens] of the files."""
     ids = [tokenizer.encode(file.read_text(encoding="utf-8")).ids for file in files]
     return torch.from_numpy(np.concatenate(ids))
 
 
 def train(tokens: torch.Tensor, config: GPT2Config, epochs: float) -> GPT2LMHeadModel:
-    """Train with AdamW, a short warm-up and a cosine, in bfloat16 where it is fast."""
+    """Train with AdamW under bfloat16 autocast.
+
+    The learning rate warms up over the first 5 % of the steps, then follows a cosine.
+    """
     torch.manual_seed(1)
     model = GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.95))
     steps = int(epochs * len(tokens) / (BATCH * CONTEXT))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, steps, pct_start=0.05)
-    begun = time.monotonic()
+    started = time.monotonic()
     for step in range(steps):
         starts = torch.randint(len(tokens) - CONTEXT, (BATCH,))
         rows = torch.stack([tokens[start : start + CONTEXT] for start in starts])
@@ -57,21 +60,25 @@ def train(tokens: torch.Tensor, config: GPT2Config, epochs: float) -> GPT2LMHead
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 20 == 0:
-            print(f"{step}/{steps} loss {loss:.3f} {time.monotonic() - begun:.0f} s", flush=True)
+            print(f"{step}/{steps} loss {loss:.3f} {time.monotonic() - started:.0f} s", flush=True)
     return model.eval()
 
 
 def main() -> None:
-    """Train and writes the checkpoint."""
+    """Train and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--epochs", type=float, default=0.4)
+    parser.add_argument(
+        "--text", type=Path, required=True, help="Directory of WikiText-2 raw, split into files."
+    )
+    parser.add_argument(
+        "--vocabulary", type=Path, required=True, help="Directory of GPT-2's vocabulary files."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Checkpoint directory to write.")
+    parser.add_argument("--layers", type=int, default=4, help="Transformer layers.")
+    parser.add_argument("--width", type=int, default=256, help="Embedding width, in units of 64.")
+    parser.add_argument("--epochs", type=float, default=0.4, help="Passes over the tokens.")
     options = parser.parse_args()
-    tokenizer = gpt2_vocabulary(options.vocabulary)
+    tokenizer = load_gpt2_tokenizer(options.vocabulary)
     tokens = read_tokens(sorted(options.text.glob("train*.txt")), tokenizer)
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
@@ -82,7 +89,7 @@ def main() -> None:
         resid_pdrop=0.1,
         embd_pdrop=0.1,
         attn_pdrop=0.0,
-        # Its backward pass is several times as fast in bfloat16 on a CPU as that of the others.
+        # On a CPU in bfloat16, its backward pass is several times as fast as the other ones'.
         attn_implementation="eager",
     )
     model = train(tokens, config, options.epochs)

@@ -1,10 +1,10 @@
-"""Measures gpt2flow and its peers side by side: `make bench-peers`.
+"""Side-by-side benchmark of gpt2flow and its peers: `make bench-peers`.
 
     PYTHONPATH=benchmarks python -m peers --text DIR --vocabulary DIR
 
-Every engine runs the same checkpoint in an environment and a process of its own, on as many
-threads as the others; they take turns, and while one is measured the others are stopped. A peer
-that cannot be installed or prepared is reported as missing, with the reason.
+Every engine runs the same checkpoint on the same number of threads, in its own environment and
+process. The engines are measured round-robin; all others are stopped meanwhile. A peer that cannot
+be installed or prepared is reported as missing, with the reason.
 """
 
 import argparse
@@ -18,30 +18,30 @@ from typing import Any
 
 from peers.catalogue import ENGINES, Engine
 from peers.machine import describe_machine
-from peers.measurements import NEW_TOKENS, PROMPT, all_measurements
+from peers.measurements import NEW_TOKENS, PROMPT_TOKENS, all_measurements
 from peers.prompts import Prompts
 from peers.report import write_report
 from peers.session import Session
 
 _STREAMS = 16
-_MOST_CAPACITY = 1024
-_LEAST_CAPACITY = 640
+_MAX_CAPACITY = 1024
+_MIN_CAPACITY = 640
 
 
 def main() -> None:
-    """Read the arguments, measures, and writes the report."""
-    parser = _parser()
+    """Read the arguments, measure, and write the report."""
+    parser = _build_parser()
     options = parser.parse_args()
     # A killed run must not leave stopped workers behind.
-    signal.signal(signal.SIGTERM, _end)
-    columns = _chosen_columns(parser, options.columns)
-    engines = _chosen_engines(parser, options.only)
-    checkpoint = _checkpoint(parser, options)
-    capacity = _capacity(parser, checkpoint)
-    if not 2 <= options.new_tokens <= capacity - PROMPT:
-        parser.error(f"--new-tokens: must be from 2 to {capacity - PROMPT}")
-    every = all_measurements(_STREAMS, capacity, options.new_tokens)
-    measurements = [every[key] for key in every if key in columns]
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    columns = _select_columns(parser, options.columns)
+    engines = _select_engines(parser, options.only)
+    checkpoint = _resolve_checkpoint(parser, options)
+    capacity = _resolve_capacity(parser, checkpoint)
+    if not 2 <= options.new_tokens <= capacity - PROMPT_TOKENS:
+        parser.error(f"--new-tokens: must be from 2 to {capacity - PROMPT_TOKENS}")
+    available = all_measurements(_STREAMS, capacity, options.new_tokens)
+    measurements = [available[key] for key in available if key in columns]
     setup = {
         "checkpoint": str(checkpoint),
         "threads": options.threads,
@@ -56,7 +56,7 @@ def main() -> None:
     settings = {
         "threads": options.threads,
         "repeats": options.repeats,
-        "tokens of a prompt": PROMPT,
+        "tokens of a prompt": PROMPT_TOKENS,
         "new tokens": f"{options.new_tokens}, greedy, not ended early",
         "options of gpt2flow serve": " ".join(options.serve_option) or "none",
     }
@@ -64,82 +64,111 @@ def main() -> None:
     table = "nothing was measured"
     with Session(options.work.resolve(), setup, _digest(checkpoint)) as session:
         results = [session.start(engine) for engine in engines]
-        # After every round, so that a run that is ended leaves what it has.
+        # Written after every round, so that an interrupted run keeps its figures.
         for _ in session.measure(results, measurements, Prompts(checkpoint), options.repeats):
             table = write_report(folder, results, measurements, machine, settings)
     print(table)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="peers", description=__doc__.splitlines()[0] if __doc__ else None
     )
-    parser.add_argument("--checkpoint", type=Path, help="default: GPT-2 124M of random weights")
-    parser.add_argument("--text", type=Path, help="for such one, as in wikitext_model.py")
-    parser.add_argument("--vocabulary", type=Path, help="likewise")
-    parser.add_argument("--bundles", type=Path, help="has int8 and int4, exported before")
-    parser.add_argument("--work", type=Path, default=Path("build/peers"), help="kept between runs")
-    parser.add_argument("--out", type=Path, help="of the report; default: --work")
-    parser.add_argument("--only", help="engines, between commas: " + _keys(ENGINES))
-    columns = ", ".join(all_measurements(_STREAMS, _MOST_CAPACITY))
-    parser.add_argument("--columns", help=f"between commas: {columns}")
-    parser.add_argument("--repeats", type=_positive, default=5)
-    parser.add_argument("--new-tokens", type=_positive, default=NEW_TOKENS, help="of a stream")
-    parser.add_argument("--threads", type=_positive, default=2)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="Checkpoint to measure; default: GPT-2 124M with random weights.",
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        help="Directory of WikiText-2 raw for the default checkpoint; see wikitext_model.py.",
+    )
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        help="Directory of GPT-2's vocabulary for the default checkpoint; see wikitext_model.py.",
+    )
+    parser.add_argument(
+        "--bundles",
+        type=Path,
+        help="Directory with the exported bundles int8 and int4; default: export them.",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/peers"),
+        help="Directory for environments, models and logs, kept between runs.",
+    )
+    parser.add_argument("--out", type=Path, help="Directory for the report; default: --work.")
+    parser.add_argument(
+        "--only", help=f"Engines to measure, separated by commas: {_join_keys(ENGINES)}."
+    )
+    columns = ", ".join(all_measurements(_STREAMS, _MAX_CAPACITY))
+    parser.add_argument("--columns", help=f"Measurements to run, separated by commas: {columns}.")
+    parser.add_argument("--repeats", type=_positive, default=5, help="Rounds after the warm-up.")
+    parser.add_argument(
+        "--new-tokens", type=_positive, default=NEW_TOKENS, help="Tokens to generate per stream."
+    )
+    parser.add_argument("--threads", type=_positive, default=2, help="Threads per engine.")
     parser.add_argument(
         "--serve-option",
         action="append",
         default=[],
         metavar="OPTION",
-        help="one more word for `gpt2flow serve`, as --serve-option=--drain-seconds=1",
+        help="Argument for `gpt2flow serve`, such as --serve-option=--drain-seconds=1; may repeat.",
     )
     return parser
 
 
-def _checkpoint(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path:
-    """Return the checkpoint, which is made unless it is given or was made before."""
+def _resolve_checkpoint(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path:
+    """Return the given checkpoint, or the default one, created if absent."""
     given: Path | None = options.checkpoint
     if given:
-        wanted = ("config.json", "model.safetensors", "tokenizer.json", "eval.txt")
-        if missing := [name for name in wanted if not (given / name).is_file()]:
+        required = ("config.json", "model.safetensors", "tokenizer.json", "eval.txt")
+        if missing := [name for name in required if not (given / name).is_file()]:
             parser.error(f"--checkpoint {given} has no {', '.join(missing)}")
         return given.resolve()
     made: Path = options.work.resolve() / "checkpoint"
     if not (made / "eval.txt").exists():
         if not (options.text and options.vocabulary):
-            parser.error("either --checkpoint, or --text and --vocabulary are needed")
-        from export import make_checkpoint  # noqa: PLC0415 - takes seconds
+            parser.error("no checkpoint: give --checkpoint, or --text and --vocabulary")
+        from export import make_checkpoint  # noqa: PLC0415 - the import takes seconds
 
         make_checkpoint(made, options.text, options.vocabulary)
     return made
 
 
-def _capacity(parser: argparse.ArgumentParser, checkpoint: Path) -> int:
+def _resolve_capacity(parser: argparse.ArgumentParser, checkpoint: Path) -> int:
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     context = int(config["n_positions"])
-    if context < _LEAST_CAPACITY:
-        parser.error(f"the checkpoint's context is {context}, must be at least {_LEAST_CAPACITY}")
-    return min(context, _MOST_CAPACITY)
+    if context < _MIN_CAPACITY:
+        parser.error(
+            f"checkpoint's context too short: {context} tokens, at least {_MIN_CAPACITY} required"
+        )
+    return min(context, _MAX_CAPACITY)
 
 
-def _chosen_columns(parser: argparse.ArgumentParser, given: str | None) -> list[str]:
-    every = all_measurements(_STREAMS, _MOST_CAPACITY)
-    keys = list(every) if given is None else given.split(",")
-    if unknown := [key for key in keys if key not in every]:
-        parser.error(f"--columns: {', '.join(unknown)}: must be some of {', '.join(every)}")
+def _select_columns(parser: argparse.ArgumentParser, given: str | None) -> list[str]:
+    available = all_measurements(_STREAMS, _MAX_CAPACITY)
+    keys = list(available) if given is None else given.split(",")
+    if unknown := [key for key in keys if key not in available]:
+        parser.error(
+            f"--columns: unknown: {', '.join(unknown)}; choose from {', '.join(available)}"
+        )
     return keys
 
 
-def _chosen_engines(parser: argparse.ArgumentParser, given: str | None) -> list[Engine]:
+def _select_engines(parser: argparse.ArgumentParser, given: str | None) -> list[Engine]:
     if given is None:
         return ENGINES
     keys = given.split(",")
     if unknown := sorted(set(keys) - {engine.key for engine in ENGINES}):
-        parser.error(f"--only: {', '.join(unknown)}: must be some of {_keys(ENGINES)}")
+        parser.error(f"--only: unknown: {', '.join(unknown)}; choose from {_join_keys(ENGINES)}")
     return [engine for engine in ENGINES if engine.key in keys]
 
 
-def _keys(engines: list[Engine]) -> str:
+def _join_keys(engines: list[Engine]) -> str:
     return ", ".join(engine.key for engine in engines)
 
 
@@ -154,8 +183,8 @@ def _digest(checkpoint: Path) -> str:
         return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
 
 
-def _end(_number: int, _frame: FrameType | None) -> Any:
-    sys.exit("ended")
+def _exit_on_sigterm(_number: int, _frame: FrameType | None) -> Any:
+    sys.exit("ended by SIGTERM")
 
 
 if __name__ == "__main__":

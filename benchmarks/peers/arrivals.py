@@ -1,22 +1,22 @@
-"""From the times at which tokens came to the figures: the same definitions for every engine."""
+"""Latency and throughput from token arrival times, defined alike for every engine."""
 
 from collections.abc import Sequence
 
-# For each stream, the seconds at which its tokens were there.
+# Arrival times of each stream's tokens, in seconds since the common start.
 Streams = Sequence[Sequence[float]]
 
 
 def first_token_ms(streams: Streams) -> float:
-    """Return milliseconds to the first token of the first stream."""
+    """Return the first stream's time to first token, in milliseconds."""
     return streams[0][0] * 1e3
 
 
 def decode_rate(streams: Streams) -> float:
-    """Return tokens a second while all streams decode.
+    """Return the tokens per second while all streams decode.
 
-    That is from when the last of them got its first token to when the first of them got its last
-    one; for one stream, all tokens but the first over the time from the first to the last. An
-    engine that never runs all of them together gets what it made of all tokens in all the time.
+    The interval starts when the last stream gets its first token. It ends when the first stream
+    gets its last token. For one stream, that is from its first token to its last. If the streams
+    never decode together, the result is that of `whole_rate`.
     """
     begin = max(stream[0] for stream in streams)
     end = min(stream[-1] for stream in streams)
@@ -26,5 +26,5 @@ def decode_rate(streams: Streams) -> float:
 
 
 def whole_rate(streams: Streams) -> float:
-    """Return all tokens over the time from the start to the last one, prompts included."""
+    """Return tokens per second from the start to the end, prefill included."""
     return sum(map(len, streams)) / max(stream[-1] for stream in streams)

@@ -1,4 +1,4 @@
-"""The engines that are compared, and what each of them can be asked."""
+"""Compared engines, with the measurements that each supports."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ class Engine:
     """One row of the table.
 
     Attributes:
-        key: For `--only`.
-        title: As shown.
-        environment: Its requirements and its virtual environment; none is gpt2flow's own.
-        worker: The module below `peers.workers` that runs it.
-        variant: Which weights, in the worker's words.
-        can: The measurements that it has a figure in.
+        key: Name for `--only` and in the JSON report.
+        title: Name in the table and the plot.
+        environment: Name of its requirements file and virtual environment; None for gpt2flow.
+        worker: Module in `peers.workers` that runs it.
+        variant: Weights and mode to run, in the worker's notation.
+        supported: Keys of the measurements that it supports.
     """
 
     key: str
@@ -26,11 +26,11 @@ class Engine:
     environment: str | None
     worker: str
     variant: str
-    can: frozenset[str]
+    supported: frozenset[str]
 
     @property
     def is_peer(self) -> bool:
-        """Whether it is somebody else's."""
+        """True for an engine of another project."""
         return self.environment is not None
 
 
@@ -42,10 +42,10 @@ ENGINES = [
     Engine("gpt2flow-int4", "gpt2flow int4, gRPC", None, "gpt2flow_server", "int4", _SERVED),
     Engine(
         "gpt2flow-int4-guessing",
-        "gpt2flow int4, gRPC, guessing ahead",
+        "gpt2flow int4, gRPC, speculative",
         None,
         "gpt2flow_server",
-        "int4 guessing",
+        "int4 speculative",
         frozenset({"x1"}),
     ),
     Engine("engine-int8", "its int8 engine, no gRPC", None, "gpt2flow_engine", "int8", STREAMS),

@@ -1,4 +1,4 @@
-"""The virtual environments of the peers: made when first needed, from pinned requirements."""
+"""Virtual environments of the peers, built from pinned requirements on first use."""
 
 import hashlib
 import os
@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
-# llama-cpp-python's library is the one that is built for this processor, beside its server.
+# `llama_build` compiles the library and its server for this processor, not the package.
 _VARIABLES = {"CMAKE_ARGS": "-DLLAMA_BUILD=OFF", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 class EnvironmentFailedError(Exception):
-    """An environment cannot be made; says why."""
+    """Failure to create a virtual environment, with the reason."""
 
 
 def make_environment(name: str, folder: Path) -> Path:
-    """Return the Python of an environment, which is made unless its requirements are installed.
+    """Return the Python of an environment, created or updated if needed.
+
+    Args:
+        name: Name of the requirements file, without its suffix.
+        folder: Directory that holds the environments.
 
     Raises:
         EnvironmentFailedError: pip could not install them.
@@ -34,20 +38,20 @@ def make_environment(name: str, folder: Path) -> Path:
             [sys.executable, "-m", "venv", "--clear", str(home)],
             [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
         ):
-            done = subprocess.run(
+            completed = subprocess.run(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **_VARIABLES},
                 check=False,
             )
-            if done.returncode:
-                raise EnvironmentFailedError(f"{_error(log)} (see {log.name} of {name})")
+            if completed.returncode:
+                raise EnvironmentFailedError(f"{_find_error(log)} (see {log.name} of {name})")
     stamp.write_text(digest, encoding="ascii")
     return python
 
 
-def _error(log: Path) -> str:
-    """Return the first line that says what went wrong."""
+def _find_error(log: Path) -> str:
+    """Return the first line with an error, or else the last."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line for line in lines if "ERROR" in line), lines[-1] if lines else "pip failed")

@@ -1,4 +1,4 @@
-"""What samples come to: medians, ratios to the best peer, goals."""
+"""Figures computed from samples: medians, ratios to the best peer, goals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,14 @@ from peers.session import Result
 
 @dataclass(frozen=True)
 class Figure:
-    """One cell: the median of so many samples, and their spread."""
+    """Summary of the samples of one cell.
+
+    Attributes:
+        median: Median of the samples.
+        least: Smallest sample.
+        most: Largest sample.
+        samples: Number of samples.
+    """
 
     median: float
     least: float
@@ -20,15 +27,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Goal:
-    """What gpt2flow is to reach.
+    """Target for one of gpt2flow's figures.
 
     Attributes:
-        title: As shown.
-        column: Which figure.
-        against: The best peer's, if None; else the figure itself (an empty text), or that of the
-            engines whose key starts so.
-        limit: Of the ratio, or of the figure.
-        higher: Whether the limit is the least, rather than the most.
+        title: Name in the report.
+        column: Key of the figure.
+        against: Peers to compare with: all of them (None), or those with this key prefix. An empty
+            string stands for no comparison.
+        limit: Bound of the ratio to the best of these peers, or of the figure itself.
+        higher: True if the limit is a minimum, False if it is a maximum.
     """
 
     title: str
@@ -47,66 +54,87 @@ GOALS = [
     Goal("agent turn, of llama-server's", "turn", "llama-server", 0.25, higher=False),
     Goal("memory, MB", "memory", "", 700, higher=False),
 ]
-# Between tokens through gRPC, of the bare engine loop's time.
-OVERHEAD = 1.10
+# Limit of the inter-token latency through gRPC, relative to that of the bare engine loop.
+MAX_OVERHEAD = 1.10
 
 
-def figure(samples: Sequence[float]) -> Figure:
-    """Sum up samples."""
+def summarize(samples: Sequence[float]) -> Figure:
+    """Return the median and the range of samples."""
     return Figure(median(samples), min(samples), max(samples), len(samples))
 
 
-def value(result: Result, key: str) -> float | None:
-    """Return the median of a figure, if there is one."""
+def median_value(result: Result, key: str) -> float | None:
+    """Return the median of a figure, None without samples."""
     samples = result.samples.get(key)
     return median(samples) if samples else None
 
 
-def best(
+def best_peer(
     results: Sequence[Result], key: str, *, higher: bool, prefix: str = ""
 ) -> tuple[float, Result] | None:
-    """Return the best figure of the peers whose key starts so, and whose it is."""
-    found = [
-        (each, result)
+    """Return the peers' best figure and its engine, None without one.
+
+    Args:
+        results: Results of all engines.
+        key: Key of the figure.
+        higher: True if higher is better.
+        prefix: Prefix that a peer's key must have.
+    """
+    candidates = [
+        (value, result)
         for result in results
         if result.engine.is_peer
         and result.engine.key.startswith(prefix)
-        and (each := value(result, key)) is not None
+        and (value := median_value(result, key)) is not None
     ]
     pick = max if higher else min
-    return pick(found, key=lambda pair: pair[0], default=None)
+    return pick(candidates, key=lambda pair: pair[0], default=None)
 
 
 def ratio(results: Sequence[Result], result: Result, column: Column) -> float | None:
-    """Return a figure over that of the best peer."""
-    mine, peer = value(result, column.key), best(results, column.key, higher=column.higher)
-    return None if mine is None or peer is None else mine / peer[0]
+    """Return a figure over the best peer's, None if either is absent."""
+    own = median_value(result, column.key)
+    peer = best_peer(results, column.key, higher=column.higher)
+    return None if own is None or peer is None else own / peer[0]
 
 
-def reached(results: Sequence[Result], result: Result, goal: Goal) -> tuple[float, bool] | None:
-    """Return what a goal is about, of one engine, and whether it is reached."""
-    mine = value(result, goal.column)
-    if mine is None:
+def evaluate_goal(
+    results: Sequence[Result], result: Result, goal: Goal
+) -> tuple[float, bool] | None:
+    """Return an engine's value for a goal, and True if reached.
+
+    The value is a ratio or a figure, depending on `Goal.against`. The result is None if the
+    engine or its peers have no such figure.
+    """
+    own = median_value(result, goal.column)
+    if own is None:
         return None
     if goal.against != "":
-        peer = best(results, goal.column, higher=goal.higher, prefix=goal.against or "")
+        peer = best_peer(results, goal.column, higher=goal.higher, prefix=goal.against or "")
         if peer is None:
             return None
-        mine /= peer[0]
-    return mine, mine >= goal.limit if goal.higher else mine <= goal.limit
+        own /= peer[0]
+    return own, own >= goal.limit if goal.higher else own <= goal.limit
 
 
 def overhead(results: Sequence[Result], result: Result) -> tuple[float, bool] | None:
-    """Return the time between tokens through gRPC over that of the bare engine loop."""
+    """Return the server's overhead, and True if it is within its limit.
+
+    The overhead is the inter-token latency of one stream through gRPC, over that of the bare engine
+    loop. The result is None if either was not measured.
+    """
     key = result.engine.key.replace("gpt2flow", "engine")
-    alone = next((value(other, "x1") for other in results if other.engine.key == key), None)
-    served = value(result, "x1")
-    if alone is None or served is None:
+    bare = next((median_value(other, "x1") for other in results if other.engine.key == key), None)
+    served = median_value(result, "x1")
+    if bare is None or served is None:
         return None
-    return alone / served, alone / served <= OVERHEAD
+    return bare / served, bare / served <= MAX_OVERHEAD
 
 
 def share_of_bandwidth(result: Result, gigabytes_per_second: float) -> float | None:
-    """Return the time of reading the weights once over that of a decode step of one stream."""
-    rate, size = value(result, "x1"), result.about.get("weight_bytes")
+    """Return the share of memory bandwidth that single-stream decoding uses.
+
+    It is the time to read the weights once over the time of a decode step.
+    """
+    rate, size = median_value(result, "x1"), result.about.get("weight_bytes")
     return None if rate is None or not size else size * rate / (gigabytes_per_second * 1e9)

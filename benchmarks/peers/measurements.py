@@ -1,4 +1,4 @@
-"""What is measured: what an engine is asked, and the figures that its answers come to."""
+"""Measurements: the requests to an engine, and the figures from its answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any, Protocol
 from peers.arrivals import decode_rate, first_token_ms, whole_rate
 from peers.prompts import Prompts
 
-# One call of a worker: what it does, and with what.
+# One call of a worker: the method and its keyword arguments.
 Request = tuple[str, dict[str, Any]]
 Figures = dict[str, float]
 
-PROMPT = 128
+PROMPT_TOKENS = 128
 NEW_TOKENS = 128
-INSTRUCTIONS = 400
-QUESTION = 60
-MOST_ANSWER = 160
+INSTRUCTION_TOKENS = 400
+QUESTION_TOKENS = 60
+MAX_ANSWER_TOKENS = 160
 
-# Five fields that end within bounds whatever the weights: about 50 tokens.
+# Five bounded fields, so that answers end whatever the weights, after about 50 tokens.
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -34,13 +34,13 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Column:
-    """A kind of figure.
+    """Figure that makes a column of the table.
 
     Attributes:
-        key: Of the figure.
-        title: With its unit.
-        higher: Whether more is better.
-        digits: Behind the point.
+        key: Key of the figure.
+        title: Heading, with the unit.
+        higher: True if higher is better.
+        digits: Decimal places.
     """
 
     key: str
@@ -50,23 +50,33 @@ class Column:
 
 
 class Measurement(Protocol):
-    """One thing that engines are asked."""
+    """Kind of request with the figures that it yields.
+
+    Attributes:
+        key: Name for `--columns`.
+        fresh: True for one that runs in the last round alone, on a reloaded engine.
+        columns: Figures that it yields.
+    """
 
     key: str
     fresh: bool
     columns: list[Column]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Return what an engine is asked, in order."""
+        """Return the requests to send, in order."""
         ...
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Return the figures of what it answered."""
+        """Return the figures of the answers, by key.
+
+        Raises:
+            ValueError: An answer ended early, or did not end.
+        """
         ...
 
 
 class Burst:
-    """Streams that start at once, greedy, not ended early."""
+    """Greedy streams that start together and do not end early."""
 
     fresh = False
 
@@ -81,16 +91,16 @@ class Burst:
             self.columns = [rate, whole]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Ask for new tokens after prompts that nobody has seen."""
-        texts = [prompts.take(PROMPT) for _ in range(self._streams)]
+        """Request a continuation per stream, of prompts that no cache holds."""
+        texts = [prompts.take(PROMPT_TOKENS) for _ in range(self._streams)]
         return [("stream", {"prompts": texts, "new_tokens": self._new_tokens})]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Return rates; for one stream, the time to the first token too."""
+        """Return the rates and, for one stream, the time to first token."""
         streams = answers[0]
-        wanted = self._new_tokens
-        if wrong := [len(stream) for stream in streams if len(stream) != wanted]:
-            raise ValueError(f"a stream had {wrong[0]} tokens, not {wanted}")
+        expected = self._new_tokens
+        if wrong := [len(stream) for stream in streams if len(stream) != expected]:
+            raise ValueError(f"a stream had {wrong[0]} tokens, {expected} were requested")
         rate = {self.key: decode_rate(streams)}
         if self._streams == 1:
             return {"first": first_token_ms(streams), **rate}
@@ -98,28 +108,31 @@ class Burst:
 
 
 class Beams:
-    """Beam search: the time of steps 9 to 72, as the difference of two searches."""
+    """Beam search, timed by two searches of different length.
+
+    Their difference is the time of steps 9 to 72, without prefill.
+    """
 
     key = "beam4"
     fresh = False
     columns = [Column("beam4", "4 beams (ms/step)", higher=False, digits=1)]  # noqa: RUF012 - a protocol's attribute
-    _few, _many = 8, 72
+    _short, _long = 8, 72
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Ask for a short search and a long one."""
+        """Request a short search and a long one."""
         return [
-            ("beams", {"prompt": prompts.take(PROMPT), "beams": 4, "new_tokens": tokens})
-            for tokens in (self._few, self._many)
+            ("beams", {"prompt": prompts.take(PROMPT_TOKENS), "beams": 4, "new_tokens": tokens})
+            for tokens in (self._short, self._long)
         ]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Return milliseconds of a step."""
-        few, many = answers
-        return {"beam4": (many - few) / (self._many - self._few) * 1e3}
+        """Return milliseconds per step."""
+        short, long = answers
+        return {"beam4": (long - short) / (self._long - self._short) * 1e3}
 
 
 class Turn:
-    """An agent's turn: instructions seen before, a new question, an answer under a schema."""
+    """Agent turn: cached instructions, a new question, an answer under a schema."""
 
     key = "turn"
     fresh = False
@@ -129,15 +142,15 @@ class Turn:
     ]
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Ask two questions after the same instructions; the first one makes them known."""
-        instructions = prompts.take(INSTRUCTIONS)
+        """Ask two questions after the same instructions, which the first one caches."""
+        instructions = prompts.take(INSTRUCTION_TOKENS)
         return [
             (
                 "turn",
                 {
-                    "prompt": instructions + prompts.take(QUESTION),
+                    "prompt": instructions + prompts.take(QUESTION_TOKENS),
                     "schema": SCHEMA,
-                    "most": MOST_ANSWER,
+                    "max_new_tokens": MAX_ANSWER_TOKENS,
                 },
             )
             for _ in range(2)
@@ -146,13 +159,15 @@ class Turn:
     def figures(self, answers: list[Any]) -> Figures:
         """Return the time of the second turn."""
         turn: Mapping[str, Any] = answers[1]
-        if turn["tokens"] >= MOST_ANSWER:
-            raise ValueError(f"the answer did not end: {turn['text']!r}")
+        if turn["tokens"] >= MAX_ANSWER_TOKENS:
+            raise ValueError(
+                f"the answer did not end within {MAX_ANSWER_TOKENS} tokens: {turn['text']!r}"
+            )
         return {"turn": turn["seconds"] * 1e3, "turn_tokens": turn["tokens"]}
 
 
 class Memory:
-    """The resident memory of a fresh server when each of its slots has been used to its end."""
+    """Resident memory of a fresh server after every slot was filled."""
 
     key = "memory"
     fresh = True
@@ -163,19 +178,19 @@ class Memory:
         self._length = capacity - NEW_TOKENS - 1
 
     def requests(self, prompts: Prompts) -> list[Request]:
-        """Fill all slots, then asks for the size."""
+        """Fill all slots, then request the resident size."""
         texts = [prompts.take(self._length) for _ in range(self._streams)]
         return [("stream", {"prompts": texts, "new_tokens": NEW_TOKENS}), ("memory", {})]
 
     def figures(self, answers: list[Any]) -> Figures:
-        """Return megabytes."""
+        """Return the resident size in 10^6 bytes."""
         return {"memory": answers[1] / 1e6}
 
 
 def all_measurements(
     streams: int, capacity: int, new_tokens: int = NEW_TOKENS
 ) -> dict[str, Measurement]:
-    """Return all of them by key, in the table's order."""
-    every: list[Measurement] = [Burst(count, new_tokens) for count in (1, 4, 8, 16)]
-    every += [Beams(), Turn(), Memory(streams, capacity)]
-    return {each.key: each for each in every}
+    """Return all measurements by key, in the table's order."""
+    measurements: list[Measurement] = [Burst(count, new_tokens) for count in (1, 4, 8, 16)]
+    measurements += [Beams(), Turn(), Memory(streams, capacity)]
+    return {measurement.key: measurement for measurement in measurements}

@@ -1,9 +1,12 @@
-"""The figures as bars: one panel a column, one bar an engine, as SVG that needs no library."""
+"""Bar chart of the figures as plain SVG, drawn without a library.
+
+Each column is a panel, and each engine a bar.
+"""
 
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from peers.figures import value
+from peers.figures import median_value
 from peers.measurements import Column, Measurement
 from peers.session import Result
 
@@ -11,8 +14,8 @@ _PANEL, _NAMES, _ROW, _TOP, _GAP = 190, 190, 18, 46, 14
 _OURS, _PEERS = "#c2410c", "#64748b"
 
 
-def svg(results: Sequence[Result], measurements: Sequence[Measurement], caption: str) -> str:
-    """Draw all columns side by side; a bar's colour says whether it is a peer's."""
+def render_svg(results: Sequence[Result], measurements: Sequence[Measurement], caption: str) -> str:
+    """Draw all columns side by side, with peers in another colour."""
     columns = [column for measurement in measurements for column in measurement.columns]
     shown = [result for result in results if result.missing is None]
     width = _NAMES + len(columns) * (_PANEL + _GAP)
@@ -27,29 +30,29 @@ def svg(results: Sequence[Result], measurements: Sequence[Measurement], caption:
     for row, result in enumerate(shown):
         colour = _PEERS if result.engine.is_peer else _OURS
         parts.append(_text(_NAMES - 8, _baseline(row), result.engine.title, colour, "end"))
-    for place, column in enumerate(columns):
-        parts += _panel(shown, column, _NAMES + place * (_PANEL + _GAP))
+    for index, column in enumerate(columns):
+        parts += _panel(shown, column, _NAMES + index * (_PANEL + _GAP))
     parts += [_text(8, height - 8, caption, "#334155", "start"), "</svg>"]
     return "\n".join(parts) + "\n"
 
 
 def _panel(results: Sequence[Result], column: Column, left: int) -> Iterator[str]:
-    values = [value(result, column.key) for result in results]
-    most = max((each for each in values if each is not None), default=1.0) or 1.0
+    values = [median_value(result, column.key) for result in results]
+    largest = max((value for value in values if value is not None), default=1.0) or 1.0
     yield _text(left, 18, column.title, "#0f172a", "start")
-    better = "more is better" if column.higher else "less is better"
+    better = "higher is better" if column.higher else "lower is better"
     yield _text(left, 34, better, "#94a3b8", "start")
-    for row, (result, each) in enumerate(zip(results, values, strict=True)):
-        if each is None:
+    for row, (result, value) in enumerate(zip(results, values, strict=True)):
+        if value is None:
             yield _text(left, _baseline(row), "–", "#94a3b8", "start")
             continue
-        length = max(each / most * (_PANEL - 48), 1)
+        length = max(value / largest * (_PANEL - 48), 1)
         colour = _PEERS if result.engine.is_peer else _OURS
         top = _TOP + row * _ROW + 2
         yield (
             f'<rect x="{left}" y="{top}" width="{length:.1f}" height="{_ROW - 5}" fill="{colour}"/>'
         )
-        shown = f"{each:.{column.digits}f}"
+        shown = f"{value:.{column.digits}f}"
         yield _text(left + round(length) + 4, _baseline(row), shown, "#334155", "start")
 
 

@@ -1,4 +1,4 @@
-"""A worker's process, as the one who measures sees it: it runs only while it is its turn."""
+"""Worker processes, stopped except while they are measured."""
 
 import json
 import os
@@ -15,18 +15,18 @@ _STOP_SECONDS = 5.0
 
 
 class WorkerError(Exception):
-    """A worker said that it could not, or ended; says why."""
+    """Failure or exit of a worker, with the reason."""
 
 
 class WorkerProcess:
-    """A worker and all that it starts, in a session of their own.
+    """Worker and its child processes, in a session of their own.
 
-    Between turns all of it is stopped, so that the spinning threads of one engine never cost
-    another one its time.
+    Between measurements all of them are stopped, so that one engine's spinning threads never slow
+    another engine down.
 
     Args:
-        command: What to run; the worker's lines are its standard streams.
-        log: Where its standard error goes.
+        command: Command line of the worker, which answers requests on its standard streams.
+        log: File for its standard error.
     """
 
     def __init__(self, command: list[str], log: Path) -> None:
@@ -43,11 +43,16 @@ class WorkerProcess:
             )
         self._lines = b""
 
-    def ask(self, do: str, *, seconds: float, **arguments: Any) -> Any:
-        """Has the worker do something and returns what came of it.
+    def call(self, do: str, *, seconds: float, **arguments: Any) -> Any:
+        """Call a method of the worker and return its result.
+
+        Args:
+            do: Name of the method.
+            seconds: Timeout.
+            arguments: Keyword arguments of the method.
 
         Raises:
-            WorkerError: It failed, ended, or took more than `seconds`.
+            WorkerError: The worker failed, exited, or took more than `seconds`.
         """
         if self._process.stdin is None:
             raise TypeError("the process was started without pipes")
@@ -55,60 +60,60 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise WorkerError(self._end()) from None
-        answer = json.loads(self._line(time.monotonic() + seconds))
+            raise WorkerError(self._describe_exit()) from None
+        answer = json.loads(self._read_line(time.monotonic() + seconds))
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer["result"]
 
     @property
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """True once the worker has exited."""
         return self._process.poll() is not None
 
     def pause(self) -> None:
-        """Stop it until its turn."""
-        self._signal(signal.SIGSTOP)
+        """Stop the worker until it is resumed."""
+        self._send_signal(signal.SIGSTOP)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Let it run within the block."""
-        self._signal(signal.SIGCONT)
+    def resumed(self) -> Iterator[None]:
+        """Let the worker run within the block."""
+        self._send_signal(signal.SIGCONT)
         try:
             yield
         finally:
             self.pause()
 
     def close(self) -> None:
-        """End it and what it started."""
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)
+        """Terminate the worker and its child processes."""
+        self._send_signal(signal.SIGTERM)
+        self._send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
-        self._signal(signal.SIGKILL)
+        self._send_signal(signal.SIGKILL)
         self._process.wait()
 
-    def _line(self, deadline: float) -> bytes:
+    def _read_line(self, deadline: float) -> bytes:
         if self._process.stdout is None:
             raise TypeError("the process was started without pipes")
         while b"\n" not in self._lines:
             left = max(deadline - time.monotonic(), 0)
             if not select.select([self._process.stdout], [], [], left)[0]:
-                raise WorkerError("it took too long")
+                raise WorkerError("the worker timed out")
             part = os.read(self._process.stdout.fileno(), 1 << 20)
             if not part:
-                raise WorkerError(self._end())
+                raise WorkerError(self._describe_exit())
             self._lines += part
         line, _, self._lines = self._lines.partition(b"\n")
         return line
 
-    def _end(self) -> str:
-        """Say how it ended."""
+    def _describe_exit(self) -> str:
+        """Return the exit code and the last line of the log."""
         code = self._process.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"it ended with {code}: {lines[-1] if lines else 'it said nothing'}"
+        return f"the worker exited with {code}: {lines[-1] if lines else 'no output'}"
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _send_signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""One run: engines are made ready, then take turns at every measurement, several times."""
+"""Benchmark run: engines are prepared, then measured round-robin."""
 
 import json
 import sys
@@ -17,20 +17,20 @@ from peers.prompts import Prompts
 _PREPARE_SECONDS = 3600.0
 _LOAD_SECONDS = 300.0
 _MEASURE_SECONDS = 600.0
-# What wakes an engine at the start of its turn.
+# Prompt and new tokens of the request that wakes an engine before each measurement.
 _WAKE = (16, 8)
 
 
 @dataclass
 class Result:
-    """What came of one engine.
+    """Results of one engine.
 
     Attributes:
-        engine: Which.
-        missing: Why it could not take part at all, if so.
+        engine: Engine that was measured.
+        missing: Reason why it could not be measured; None if it could.
         about: Versions and sizes.
-        samples: Figures of each repeat by key.
-        failures: Why a measurement came to nothing, by its key.
+        samples: Samples of each figure, one per repeat, by key.
+        failures: Reasons why measurements failed, by key.
     """
 
     engine: Engine
@@ -41,12 +41,12 @@ class Result:
 
 
 class Session:
-    """The workers of a run; a context that ends them.
+    """Workers of a run, as a context that ends them.
 
     Args:
-        work: Where environments, models and logs stay.
-        setup: The fields of a worker's setup, but folder and variant.
-        model: A name for the checkpoint, so that models of two are never mixed up.
+        work: Directory of environments, models and logs.
+        setup: Fields of a worker's setup, except `folder` and `variant`.
+        model: Name of the checkpoint, which keeps the models of two checkpoints apart.
     """
 
     def __init__(self, work: Path, setup: dict[str, Any], model: str) -> None:
@@ -61,17 +61,17 @@ class Session:
         self._stack.close()
 
     def start(self, engine: Engine) -> Result:
-        """Install, converts and loads; what goes wrong is the result's `missing`."""
+        """Install, convert and load an engine; a failure sets `missing`."""
         result = Result(engine)
         worker = None
         try:
-            worker = self._worker(engine)
-            _say(f"{engine.title}: preparing")
-            worker.ask("prepare", seconds=_PREPARE_SECONDS)
-            result.about = worker.ask("load", seconds=_LOAD_SECONDS)
+            worker = self._start_worker(engine)
+            _log(f"{engine.title}: preparing")
+            worker.call("prepare", seconds=_PREPARE_SECONDS)
+            result.about = worker.call("load", seconds=_LOAD_SECONDS)
         except (EnvironmentFailedError, WorkerError) as error:
             result.missing = str(error)
-            _say(f"{engine.title} is missing: {error}")
+            _log(f"{engine.title} is missing: {error}")
             if worker:
                 worker.close()
             return result
@@ -87,26 +87,28 @@ class Session:
         prompts: Prompts,
         repeats: int,
     ) -> Iterator[None]:
-        """Has all engines take turns; the first round warms up and does not count.
+        """Measure all engines round-robin, and yield after every round that counts.
 
-        Yields after every round that counts.
+        The first round is a warm-up and does not count. The order reverses with every round.
         """
         order = [result for result in results if result.missing is None]
-        for turn in range(repeats + 1):
-            _say(f"round {turn} of {repeats}" if turn else "warming up")
+        for round_number in range(repeats + 1):
+            _log(f"round {round_number} of {repeats}" if round_number else "warming up")
             for measurement in measurements:
-                if measurement.fresh and turn != repeats:
+                if measurement.fresh and round_number != repeats:
                     continue
-                _say(f"  {measurement.key}")
+                _log(f"  {measurement.key}")
                 requests = measurement.requests(prompts)
                 for result in order:
-                    if measurement.key in result.engine.can and result.missing is None:
-                        self._one(result, measurement, requests, prompts, counts=turn > 0)
+                    if measurement.key in result.engine.supported and result.missing is None:
+                        self._measure_one(
+                            result, measurement, requests, prompts, counts=round_number > 0
+                        )
             order.reverse()
-            if turn:
+            if round_number:
                 yield
 
-    def _one(
+    def _measure_one(
         self,
         result: Result,
         measurement: Measurement,
@@ -117,21 +119,21 @@ class Session:
     ) -> None:
         worker = self._workers[result.engine.key]
         length, tokens = _WAKE
-        with worker.turn():
+        with worker.resumed():
             try:
                 if measurement.fresh:
-                    worker.ask("load", seconds=_LOAD_SECONDS)
+                    worker.call("load", seconds=_LOAD_SECONDS)
                 else:
                     wake = [prompts.take(length)]
-                    worker.ask("stream", seconds=_LOAD_SECONDS, prompts=wake, new_tokens=tokens)
+                    worker.call("stream", seconds=_LOAD_SECONDS, prompts=wake, new_tokens=tokens)
                 answers = [
-                    worker.ask(do, seconds=_MEASURE_SECONDS, **arguments)
+                    worker.call(do, seconds=_MEASURE_SECONDS, **arguments)
                     for do, arguments in requests
                 ]
                 figures = measurement.figures(answers)
             except (WorkerError, ValueError) as error:
                 result.failures[measurement.key] = str(error)
-                _say(f"{result.engine.title}, {measurement.key}: {error}")
+                _log(f"{result.engine.title}, {measurement.key}: {error}")
                 if worker.ended:
                     result.missing = str(error)
                 return
@@ -139,10 +141,10 @@ class Session:
             for key, value in figures.items():
                 result.samples.setdefault(key, []).append(value)
 
-    def _worker(self, engine: Engine) -> WorkerProcess:
+    def _start_worker(self, engine: Engine) -> WorkerProcess:
         name = engine.environment or "gpt2flow"
         if engine.environment:
-            _say(f"{engine.title}: environment")
+            _log(f"{engine.title}: environment")
             python = make_environment(engine.environment, self._work)
         else:
             python = Path(sys.executable)
@@ -153,5 +155,5 @@ class Session:
         return WorkerProcess(command, self._work / f"{engine.key}.log")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,9 +1,18 @@
-"""The figures as Markdown."""
+"""Markdown tables of the figures."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peers.figures import GOALS, OVERHEAD, best, overhead, ratio, reached, share_of_bandwidth, value
+from peers.figures import (
+    GOALS,
+    MAX_OVERHEAD,
+    best_peer,
+    evaluate_goal,
+    median_value,
+    overhead,
+    ratio,
+    share_of_bandwidth,
+)
 from peers.measurements import Column, Measurement
 from peers.session import Result
 
@@ -16,12 +25,12 @@ def markdown(
     machine: dict[str, Any],
     settings: dict[str, Any],
 ) -> str:
-    """Return the whole report: figures with ratios, goals, what is missing, versions."""
+    """Return the whole report: figures with ratios, goals, failures, versions."""
     parts = [
         _figures(results, measurements, machine),
         _goals(results),
-        _missing(results),
-        _circumstances(results, machine, settings),
+        _failures(results),
+        _conditions(results, machine, settings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -49,12 +58,12 @@ def _figures(
 def _cell(results: Sequence[Result], result: Result, column: Column) -> str:
     if result.missing is not None:
         return "missing"
-    found = value(result, column.key)
-    if found is None:
+    value = median_value(result, column.key)
+    if value is None:
         failed = any(column.key.partition("_")[0] == key for key in result.failures)
         return "failed" if failed or (column.key == "first" and "x1" in result.failures) else _NONE
     part = ratio(results, result, column)
-    return f"{found:.{column.digits}f}" + (f" ({part:.2f})" if part is not None else "")
+    return f"{value:.{column.digits}f}" + (f" ({part:.2f})" if part is not None else "")
 
 
 def _goals(results: Sequence[Result]) -> str:
@@ -68,27 +77,27 @@ def _goals(results: Sequence[Result]) -> str:
     titles = ["goal", "limit", *(result.engine.title for result in ours), "best peer"]
     lines = [_row(titles), "|" + "---|" * len(titles)]
     for goal in GOALS:
-        peer = best(results, goal.column, higher=goal.higher, prefix=goal.against or "")
+        peer = best_peer(results, goal.column, higher=goal.higher, prefix=goal.against or "")
         name = peer[1].engine.title if peer and goal.against != "" else _NONE
-        cells = [_verdict(reached(results, result, goal)) for result in ours]
+        cells = [_verdict(evaluate_goal(results, result, goal)) for result in ours]
         sign = "≥" if goal.higher else "≤"
         lines.append(_row([goal.title, f"{sign} {goal.limit:g}", *cells, name]))
     cells = [_verdict(overhead(results, result)) for result in ours]
     lines.append(
-        _row(["server's overhead at ×1", f"≤ {OVERHEAD:g}", *cells, "its engine, no gRPC"])
+        _row(["server's overhead at ×1", f"≤ {MAX_OVERHEAD:g}", *cells, "its engine, no gRPC"])
     )
     return "\n".join(lines)
 
 
-def _verdict(found: tuple[float, bool] | None) -> str:
-    if found is None:
+def _verdict(evaluated: tuple[float, bool] | None) -> str:
+    if evaluated is None:
         return _NONE
-    number, is_reached = found
+    number, is_reached = evaluated
     text = f"{number:.0f}" if number >= 100 else f"{number:.2f}"
     return f"{text} {'✓' if is_reached else '✗'}"
 
 
-def _missing(results: Sequence[Result]) -> str:
+def _failures(results: Sequence[Result]) -> str:
     return "\n".join(_reasons(results))
 
 
@@ -100,14 +109,14 @@ def _reasons(results: Sequence[Result]) -> Iterator[str]:
             yield f"- {result.engine.title} failed at {key}: {_line(reason)}"
 
 
-def _circumstances(
+def _conditions(
     results: Sequence[Result], machine: dict[str, Any], settings: dict[str, Any]
 ) -> str:
     versions = {result.about["version"]: None for result in results if result.about.get("version")}
     return "\n".join(
         [
-            "; ".join(f"{name}: {given}" for name, given in settings.items()) + ".",
-            "; ".join(f"{name.replace('_', ' ')}: {found}" for name, found in machine.items())
+            "; ".join(f"{name}: {value}" for name, value in settings.items()) + ".",
+            "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in machine.items())
             + ".",
             ", ".join(versions) + ".",
         ]

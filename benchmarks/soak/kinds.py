@@ -1,4 +1,4 @@
-"""The kinds of requests that a soak sends, and which answers are right."""
+"""Request kinds of the soak test, with their valid status codes."""
 
 import asyncio
 import random
@@ -28,20 +28,20 @@ _SCHEMA: Final = (
 )
 _CHOICES: Final = ["refund", "exchange", "return", "question"]
 
-_GRAMMARS: Final = 300
+_GRAMMAR_COUNT: Final = 300
 
-# Sends one request through a stub; returns the time of its first token, if that is known.
+# Sends one request through a stub. Returns the loop time of its first token, None if not streamed.
 Send = Callable[[Any, random.Random], Awaitable[float | None]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request.
+    """Kind of request.
 
     Attributes:
-        share: How often it comes, relative to the others.
-        send: Sends one.
-        codes: Status codes that are right. A full queue (RESOURCE_EXHAUSTED) always is.
+        share: Frequency, relative to the other kinds.
+        send: Function that sends one request.
+        codes: Valid status codes. RESOURCE_EXHAUSTED (queue full) is always valid, too.
     """
 
     share: int
@@ -49,105 +49,109 @@ class Kind:
     codes: frozenset[str] = frozenset({"OK"})
 
 
-def _prompt(drawn: random.Random) -> pb.Prompt:
-    return pb.Prompt(text=" ".join(drawn.choices(_WORDS, k=drawn.randint(4, 60))))
+def _draw_prompt(rng: random.Random) -> pb.Prompt:
+    return pb.Prompt(text=" ".join(rng.choices(_WORDS, k=rng.randint(4, 60))))
 
 
-def _options(drawn: random.Random, **fields: Any) -> pb.GenerationOptions:
-    stopping = pb.StoppingCriteria(max_new_tokens=drawn.randint(8, 96))
-    return pb.GenerationOptions(stopping=stopping, priority=drawn.randint(-1, 1), **fields)
+def _draw_options(rng: random.Random, **fields: Any) -> pb.GenerationOptions:
+    stopping = pb.StoppingCriteria(max_new_tokens=rng.randint(8, 96))
+    return pb.GenerationOptions(stopping=stopping, priority=rng.randint(-1, 1), **fields)
 
 
-async def _read(
-    stub: Any, drawn: random.Random, options: pb.GenerationOptions, most: int = 1 << 30
+async def _read_stream(
+    stub: Any, rng: random.Random, options: pb.GenerationOptions, max_messages: int = 1 << 30
 ) -> float | None:
-    """Read a stream to its end, or cancels it after so many messages."""
-    request = pb.GenerateStreamRequest(prompt=_prompt(drawn), options=options)
+    """Read a stream to its end, or cancel it after `max_messages` messages.
+
+    Returns:
+        Loop time of the first message, None without one.
+    """
+    request = pb.GenerateStreamRequest(prompt=_draw_prompt(rng), options=options)
     call, first, messages = stub.GenerateStream(request), None, 0
     async for _ in call:
         first = first or asyncio.get_running_loop().time()
         messages += 1
-        if messages == most:
+        if messages == max_messages:
             call.cancel()
     return first
 
 
-async def _greedy(stub: Any, drawn: random.Random) -> float | None:
+async def _send_greedy(stub: Any, rng: random.Random) -> float | None:
     sampling = pb.SamplingParams(temperature=0)
-    return await _read(stub, drawn, _options(drawn, sampling=sampling))
+    return await _read_stream(stub, rng, _draw_options(rng, sampling=sampling))
 
 
-async def _sampled(stub: Any, drawn: random.Random) -> float | None:
-    sampling = pb.SamplingParams(top_p=0.9, n=drawn.randint(1, 4))
+async def _send_sampled(stub: Any, rng: random.Random) -> float | None:
+    sampling = pb.SamplingParams(top_p=0.9, n=rng.randint(1, 4))
     output = pb.OutputOptions(logprobs=True, top_logprobs=5)
-    return await _read(stub, drawn, _options(drawn, sampling=sampling, output=output))
+    return await _read_stream(stub, rng, _draw_options(rng, sampling=sampling, output=output))
 
 
-async def _constrained(stub: Any, drawn: random.Random) -> float | None:
-    constraint = drawn.choice(
+async def _send_constrained(stub: Any, rng: random.Random) -> float | None:
+    constraint = rng.choice(
         [
             pb.Constraint(json_schema=_SCHEMA),
             pb.Constraint(choices=pb.Choices(values=_CHOICES)),
-            # Never the same twice: every one is compiled.
-            pb.Constraint(regex=_unheard_of(drawn)),
+            # Unique, so that the server compiles it.
+            pb.Constraint(regex=_unique_regex(rng)),
         ]
     )
-    return await _read(stub, drawn, _options(drawn, constraint=constraint))
+    return await _read_stream(stub, rng, _draw_options(rng, constraint=constraint))
 
 
-def _unheard_of(drawn: random.Random) -> str:
-    return f"order {drawn.randint(0, 10**9)} [a-z]{{2,9}}"
+def _unique_regex(rng: random.Random) -> str:
+    return f"order {rng.randint(0, 10**9)} [a-z]{{2,9}}"
 
 
 async def fill_grammars(stub: Any) -> None:
-    """Send more constraints than a server remembers, so that its memory of them is full."""
-    drawn = random.Random(0)
+    """Send more distinct constraints than the server caches, to fill the cache."""
+    rng = random.Random(0)
     stopping = pb.StoppingCriteria(max_new_tokens=1)
-    for _ in range(_GRAMMARS):
-        constraint = pb.Constraint(regex=_unheard_of(drawn))
+    for _ in range(_GRAMMAR_COUNT):
+        constraint = pb.Constraint(regex=_unique_regex(rng))
         options = pb.GenerationOptions(stopping=stopping, constraint=constraint)
-        await stub.Generate(pb.GenerateRequest(prompts=[_prompt(drawn)], options=options))
+        await stub.Generate(pb.GenerateRequest(prompts=[_draw_prompt(rng)], options=options))
 
 
-async def _cancelled(stub: Any, drawn: random.Random) -> float | None:
-    return await _read(stub, drawn, _options(drawn), most=drawn.randint(1, 20))
+async def _send_cancelled(stub: Any, rng: random.Random) -> float | None:
+    return await _read_stream(stub, rng, _draw_options(rng), max_messages=rng.randint(1, 20))
 
 
-async def _beams(stub: Any, drawn: random.Random) -> None:
-    beams = pb.BeamSearchParams(num_beams=drawn.randint(2, 4))
-    options = _options(drawn, beam_search=beams)
-    await stub.Generate(pb.GenerateRequest(prompts=[_prompt(drawn)], options=options))
+async def _send_beams(stub: Any, rng: random.Random) -> None:
+    beams = pb.BeamSearchParams(num_beams=rng.randint(2, 4))
+    options = _draw_options(rng, beam_search=beams)
+    await stub.Generate(pb.GenerateRequest(prompts=[_draw_prompt(rng)], options=options))
 
 
-async def _scored(stub: Any, drawn: random.Random) -> None:
+async def _send_scored(stub: Any, rng: random.Random) -> None:
     continuations = [pb.Prompt(text=f" {text}") for text in _CHOICES]
-    await stub.Score(pb.ScoreRequest(prompt=_prompt(drawn), continuations=continuations))
+    await stub.Score(pb.ScoreRequest(prompt=_draw_prompt(rng), continuations=continuations))
 
 
-async def _invalid(stub: Any, drawn: random.Random) -> None:
-    options = drawn.choice(
+async def _send_invalid(stub: Any, rng: random.Random) -> None:
+    options = rng.choice(
         [
-            _options(drawn, sampling=pb.SamplingParams(temperature=-1)),
-            _options(drawn, constraint=pb.Constraint(regex="(((")),
-            _options(drawn, output=pb.OutputOptions(top_logprobs=9)),
+            _draw_options(rng, sampling=pb.SamplingParams(temperature=-1)),
+            _draw_options(rng, constraint=pb.Constraint(regex="(((")),
+            _draw_options(rng, output=pb.OutputOptions(top_logprobs=9)),
         ]
     )
-    await stub.Generate(pb.GenerateRequest(prompts=[_prompt(drawn)], options=options))
+    await stub.Generate(pb.GenerateRequest(prompts=[_draw_prompt(rng)], options=options))
 
 
-async def _tokenized(stub: Any, drawn: random.Random) -> None:
-    await stub.Tokenize(pb.TokenizeRequest(text=_prompt(drawn).text))
+async def _send_tokenized(stub: Any, rng: random.Random) -> None:
+    await stub.Tokenize(pb.TokenizeRequest(text=_draw_prompt(rng).text))
 
 
 KINDS: Final = {
-    "greedy": Kind(30, _greedy),
-    "sampled": Kind(15, _sampled),
-    "constrained": Kind(15, _constrained),
-    # Some have ended before they are cancelled.
-    "cancelled": Kind(10, _cancelled, frozenset({"OK", "CANCELLED"})),
-    "beams": Kind(8, _beams),
-    "scored": Kind(8, _scored),
-    "invalid": Kind(8, _invalid, frozenset({"INVALID_ARGUMENT"})),
-    "tokenized": Kind(6, _tokenized),
+    "greedy": Kind(30, _send_greedy),
+    "sampled": Kind(15, _send_sampled),
+    "constrained": Kind(15, _send_constrained),
+    # Some end before they are cancelled.
+    "cancelled": Kind(10, _send_cancelled, frozenset({"OK", "CANCELLED"})),
+    "beams": Kind(8, _send_beams),
+    "scored": Kind(8, _send_scored),
+    "invalid": Kind(8, _send_invalid, frozenset({"INVALID_ARGUMENT"})),
+    "tokenized": Kind(6, _send_tokenized),
 }
-ALWAYS_RIGHT: Final = frozenset({"RESOURCE_EXHAUSTED"})
+ALWAYS_VALID: Final = frozenset({"RESOURCE_EXHAUSTED"})

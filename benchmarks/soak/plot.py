@@ -1,4 +1,4 @@
-"""The samples as lines, one panel a figure, as SVG that needs no library."""
+"""Line chart of the samples as plain SVG, drawn without a library."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ PANELS: Final = (
 )
 
 
-def svg(samples: Sequence[Sample], caption: str) -> str:
-    """Draw every figure over time, from zero."""
+def render_svg(samples: Sequence[Sample], caption: str) -> str:
+    """Draw every figure over time, from zero, one panel each."""
     height = _TOP + len(PANELS) * (_HEIGHT + _GAP) + 10
     parts = [
         (
@@ -30,24 +30,24 @@ def svg(samples: Sequence[Sample], caption: str) -> str:
         f'<rect width="{_LEFT + _WIDTH + 20}" height="{height}" fill="white"/>',
         _text(8, 14, caption, "start"),
     ]
-    for place, (title, names) in enumerate(PANELS):
-        parts += _panel(samples, title, names, _TOP + place * (_HEIGHT + _GAP))
+    for index, (title, names) in enumerate(PANELS):
+        parts += _panel(samples, title, names, _TOP + index * (_HEIGHT + _GAP))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def _panel(samples: Sequence[Sample], title: str, names: Sequence[str], top: int) -> Iterator[str]:
     lines = [[float(getattr(sample, name)) for sample in samples] for name in names]
-    most = max((y for line in lines for y in line if not math.isnan(y)), default=1.0) or 1.0
+    largest = max((y for line in lines for y in line if not math.isnan(y)), default=1.0) or 1.0
     last = samples[-1].at
     bottom = top + 14 + _HEIGHT
     yield _text(_LEFT, top + 9, title, "start")
-    yield _text(_LEFT - 6, top + 24, f"{most:.4g}", "end")
+    yield _text(_LEFT - 6, top + 24, f"{largest:.4g}", "end")
     yield _text(_LEFT - 6, bottom, "0", "end")
     yield _text(_LEFT + _WIDTH, bottom + 12, f"{last / 60:.1f} min", "end")
     yield f'<path d="M{_LEFT} {top + 14}V{bottom}H{_LEFT + _WIDTH}" fill="none" stroke="#cbd5e1"/>'
     for line, colour in zip(lines, _COLOURS, strict=False):
         points = " ".join(
-            f"{_LEFT + sample.at / last * _WIDTH:.1f},{bottom - y / most * _HEIGHT:.1f}"
+            f"{_LEFT + sample.at / last * _WIDTH:.1f},{bottom - y / largest * _HEIGHT:.1f}"
             for sample, y in zip(samples, line, strict=True)
             if not math.isnan(y)
         )

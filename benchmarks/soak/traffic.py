@@ -1,9 +1,10 @@
-"""A client process of the soak: `python -m soak.traffic ADDRESS RATE SECONDS SEED`.
+"""Client process of the soak test.
 
-Requests start at random moments, RATE of them a second, whatever the server
-answers; every half minute, BURST more come at once. RATE 0 keeps as many under
-way as slots usually are, which tells what the server can do. Each request is a
-line of JSON on standard output when it has ended.
+    python -m soak.traffic ADDRESS RATE SECONDS SEED
+
+Requests start at random times, RATE per second, whatever the server answers. Every half minute,
+BURST more start at once. With RATE 0, CONCURRENCY requests are kept in flight instead, which
+measures the server's capacity. Each completed request is a line of JSON on standard output.
 """
 
 import asyncio
@@ -19,29 +20,30 @@ from soak.kinds import KINDS
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
 BURST, BURST_SECONDS = 12, 30.0
-AT_ONCE = 12
+# About the usual number of slots.
+CONCURRENCY = 12
 
 
 class Traffic:
-    """Sends requests and tells of each."""
+    """Source of random requests, which prints a record of each."""
 
     def __init__(self, stub: Any, seed: int) -> None:
         self._stub = stub
         self._random = random.Random(seed)
         self._loop = asyncio.get_running_loop()
 
-    async def one(self) -> None:
-        """Send one request of a random kind."""
+    async def send_one(self) -> None:
+        """Send a request of a random kind, and print its record."""
         names = list(KINDS)
-        [name] = self._random.choices(names, [KINDS[each].share for each in names])
-        drawn = random.Random(self._random.random())
+        [name] = self._random.choices(names, [kind.share for kind in KINDS.values()])
+        rng = random.Random(self._random.random())
         started, first, detail, code = self._loop.time(), None, "", "OK"
         try:
-            first = await KINDS[name].send(self._stub, drawn)
+            first = await KINDS[name].send(self._stub, rng)
         except grpc.aio.AioRpcError as error:
             code, detail = error.code().name, error.details() or ""
         except asyncio.CancelledError:
-            # What a cancelled call raises; a cancelled task raises it for good.
+            # grpc.aio raises this for a call that its own client cancelled.
             code = "CANCELLED"
         record = {
             "kind": name,
@@ -53,8 +55,8 @@ class Traffic:
         sys.stdout.write(json.dumps(record) + "\n")
         sys.stdout.flush()
 
-    async def moments(self, rate: float, seconds: float) -> AsyncIterator[int]:
-        """Yield, at random moments, how many requests are to start."""
+    async def arrivals(self, rate: float, seconds: float) -> AsyncIterator[int]:
+        """Yield numbers of requests to start, at random times, with bursts."""
         end, burst = self._loop.time() + seconds, self._loop.time() + BURST_SECONDS / 2
         due = self._loop.time()
         while due < end:
@@ -66,27 +68,27 @@ class Traffic:
                 yield BURST
 
     async def open_loop(self, rate: float, seconds: float) -> None:
-        """Start so many requests a second."""
+        """Start `rate` requests per second, whatever the server answers."""
         async with asyncio.TaskGroup() as group:
-            async for count in self.moments(rate, seconds):
+            async for count in self.arrivals(rate, seconds):
                 for _ in range(count):
-                    group.create_task(self.one())
+                    group.create_task(self.send_one())
 
     async def closed_loop(self, seconds: float) -> None:
-        """Keep as many requests under way as the server likes best."""
+        """Keep `CONCURRENCY` requests in flight."""
         end = self._loop.time() + seconds
 
         async def user() -> None:
             while self._loop.time() < end:
-                await self.one()
+                await self.send_one()
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(CONCURRENCY):
                 group.create_task(user())
 
 
 async def main(address: str, rate: float, seconds: float, seed: int) -> None:
-    """Send requests for so long, and waits until all have ended."""
+    """Send requests for `seconds`, then wait until all have ended."""
     async with grpc.aio.insecure_channel(address) as channel:
         traffic = Traffic(InferenceServiceStub(channel), seed)
         if rate:

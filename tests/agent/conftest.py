@@ -1,4 +1,4 @@
-"""A shop in a file, a clock that stands still, and a desk that carries out actions."""
+"""Fixtures: a shop database, a manual clock, and a scripted model."""
 
 import itertools
 import sqlite3
@@ -29,7 +29,7 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.turns.execution import Event, Executor, Task
 from gpt2flow.agent.turns.model import ModelAnswer
-from gpt2flow.agent.turns.state import opening_of
+from gpt2flow.agent.turns.state import read_turn_state
 
 CODE = "123456"
 _Row = TypeVar("_Row", bound=Base)
@@ -37,7 +37,7 @@ _Row = TypeVar("_Row", bound=Base)
 
 @dataclass
 class Clock:
-    """A Wednesday morning, until it is moved."""
+    """Clock that starts on a Wednesday morning and moves only by `forward`."""
 
     now: datetime = datetime(2026, 3, 4, 10, 30, tzinfo=UTC)
 
@@ -49,46 +49,46 @@ class Clock:
 
 
 @dataclass
-class Desk:
-    """Carries out actions in sessions, as turns would."""
+class Shop:
+    """Shop under test; executes single actions as turns would."""
 
     book: FlowBook
     database: Database
     clock: Clock
     executor: Executor
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    keys: Iterator[int] = field(default_factory=itertools.count)
 
     def act(
         self, session: str, action: str, *, message: str = "hello", **arguments: str | int
     ) -> Step:
-        """Carry out one action as a message of its own."""
-        opening = self.executor.opening(session, message)
+        """Execute one action as a separate message."""
+        state = self.executor.turn_state(session, message)
         task = Task(
-            key=f"t{next(self.numbers)}",
+            key=f"t{next(self.keys)}",
             session=session,
             message=message,
             choice=Choice(action, dict(arguments)),
-            language=opening.language,
-            kept=opening.kept_for(action),
-            opens=True,
+            language=state.language,
+            pending_arguments=state.pending_for(action),
+            is_first=True,
         )
         return self.executor.execute(task)
 
     def event(self, session: str, event: Event, action: str) -> Step:
-        """Carry out one action for an event."""
-        task = Task(f"t{next(self.numbers)}", session, event.subject, Choice(action), event=event)
+        """Execute one action for an event."""
+        task = Task(f"t{next(self.keys)}", session, event.subject, Choice(action), event=event)
         return self.executor.execute(task)
 
     def facts(self, session: str) -> frozenset[str]:
         with self.database.transaction() as db:
-            return opening_of(db, session, "hello").situation.facts
+            return read_turn_state(db, session, "hello").prompt_state.facts
 
     def rows(self, table: type[_Row]) -> list[_Row]:
         with self.database.transaction() as db:
             return list(db.scalars(select(table)).unique())
 
     def log_in(self, session: str, contact: str = "ann@example.com", name: str = "Ann") -> None:
-        """Register or logs in."""
+        """Register a contact, or log in a registered one."""
         self.act(session, "register", name=name, contact=contact)
         assert self.act(session, "verify", code=CODE).report.outcome == "verified"
 
@@ -107,7 +107,7 @@ class Desk:
         quantity: int = 1,
         collected: bool = False,
     ) -> str:
-        """Put an order into the shop; returns its number."""
+        """Add an order to the shop and return its number."""
         with self.database.transaction() as db:
             customer = db.scalars(select(Customer).where(Customer.contact == contact)).one()
             product = db.get_one(Product, sku)
@@ -138,7 +138,7 @@ class Desk:
 
 
 class ScriptedModel:
-    """Answers a message, or an event, with the actions that a script has for it."""
+    """Model that answers messages and events from a script."""
 
     def __init__(self, script: dict[str, Sequence[Choice | str]], seconds: float = 0.0) -> None:
         self.script = script
@@ -148,8 +148,8 @@ class ScriptedModel:
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
         self.prompts.append(prompt)
         time.sleep(self.seconds)
-        kind, _, said = prompt.partition("<|user|>" if "<|user|>" in prompt else "<|event|>")
-        message, _, done = said.partition("<|act|>")
+        kind, _, rest = prompt.partition("<|user|>" if "<|user|>" in prompt else "<|event|>")
+        message, _, done = rest.partition("<|act|>")
         if "<|event|>" in prompt:
             message = message.split()[0]
         position = done.count("<|result|>")
@@ -172,34 +172,34 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop as it is when it opens; tests work on copies."""
+    """Database file of a newly opened shop; tests work on copies."""
     path = tmp_path_factory.mktemp("shop") / "new.sqlite"
     Database.open(database_url(str(path))).close()
     return path
 
 
 @pytest.fixture(scope="session")
-def kept_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """One engine for all tests: most of the time of a small test goes into warming one up."""
-    path = tmp_path_factory.mktemp("kept") / "shop.sqlite"
+def shared_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Database engine shared by all tests, because creating one is slow."""
+    path = tmp_path_factory.mktemp("shared") / "shop.sqlite"
     database = Database.open(database_url(str(path)))
     yield database
     database.close()
 
 
 @pytest.fixture
-def database(kept_database: Database, new_shop: Path) -> Database:
-    """A shop as it is when it opens."""
-    connection = kept_database.engine.raw_connection()
+def database(shared_database: Database, new_shop: Path) -> Database:
+    """Newly opened shop, reset for each test."""
+    connection = shared_database.engine.raw_connection()
     with closing(sqlite3.connect(new_shop)) as source:
         source.backup(cast("sqlite3.Connection", connection.driver_connection))
     connection.close()
-    return kept_database
+    return shared_database
 
 
 @pytest.fixture
-def desk(book: FlowBook, database: Database, clock: Clock) -> Desk:
-    return Desk(book, database, clock, Executor(book, database, clock, lambda: CODE))
+def shop(book: FlowBook, database: Database, clock: Clock) -> Shop:
+    return Shop(book, database, clock, Executor(book, database, clock, lambda: CODE))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The agent from outside: what it refuses, and that it leaves nothing half done."""
+"""Public interface of the agent: validation, error translation and atomicity."""
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -69,20 +69,20 @@ def agent(path: Path, model: "ScriptedModel") -> Iterator[Agent]:
 
 
 def conversation_rows(path: Path) -> dict[str, int]:
-    """How many rows each table has that a conversation writes."""
-    given = {"schema_version", "products", "product_aliases", "couriers"}
+    """Count the rows of each table that conversations write."""
+    seeded = {"schema_version", "products", "product_aliases", "couriers"}
     database = Database.open(database_url(str(path)))
     with database.transaction() as db:
         counts = {
             table.name: db.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
-            if table.name not in given
+            if table.name not in seeded
         }
     database.close()
     return {name: count for name, count in counts.items() if count}
 
 
-def test_message_is_reported_with_all_that_it_cost(agent: Agent) -> None:
+def test_report_has_messages_changes_and_model_usage(agent: Agent) -> None:
     report = agent.handle("s", "  Hi\tthere\u200b ")
     assert report.message == "Hi there"
     assert [(a.action, a.outcome) for a in report.actions] == [("greet", "greeted")]
@@ -99,12 +99,12 @@ def test_message_is_reported_with_all_that_it_cost(agent: Agent) -> None:
     [
         ("s", "", "the message is empty"),
         ("s", " \n\u200b ", "the message is empty"),
-        ("s", "x" * 1001, "the message has 1,001 characters, more than 1,000"),
-        ("s", "x" * 100_000, "the message has 100,000 characters, more than 1,000"),
-        ("s", "\ufdfa" * 100, "the message has 1,800 characters, more than 1,000"),
-        ("", "hello", "the session's id must be printable, with 1 to 200 characters"),
-        ("a\nb", "hello", "the session's id must be printable, with 1 to 200 characters"),
-        ("s" * 201, "hello", "the session's id must be printable, with 1 to 200 characters"),
+        ("s", "x" * 1001, "message too long: 1,001 characters, limit 1,000"),
+        ("s", "x" * 100_000, "message too long: 100,000 characters, limit 1,000"),
+        ("s", "\ufdfa" * 100, "message too long: 1,800 characters, limit 1,000"),
+        ("", "hello", "the session id must be 1 to 200 printable characters"),
+        ("a\nb", "hello", "the session id must be 1 to 200 printable characters"),
+        ("s" * 201, "hello", "the session id must be 1 to 200 printable characters"),
     ],
     ids=[
         "empty",
@@ -117,7 +117,7 @@ def test_message_is_reported_with_all_that_it_cost(agent: Agent) -> None:
         "long session",
     ],
 )
-def test_unusable_message_changes_nothing(
+def test_invalid_message_changes_nothing(
     agent: Agent, path: Path, session: str, text: str, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -126,13 +126,13 @@ def test_unusable_message_changes_nothing(
     assert conversation_rows(path) == {}
 
 
-def test_id_belongs_to_one_message(agent: Agent) -> None:
+def test_message_id_cannot_be_reused_for_another_message(agent: Agent) -> None:
     agent.handle("s", "hello", "m1")
-    with pytest.raises(MessageIdError, match="'m1' was used for another message"):
+    with pytest.raises(MessageIdError, match="'m1' was already used for another message"):
         agent.handle("s", "Hi there", "m1")
 
 
-def test_ids_are_kept_apart(agent: Agent, path: Path) -> None:
+def test_similar_ids_do_not_collide(agent: Agent, path: Path) -> None:
     for session, message_id in (("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("会话", "一")):
         agent.handle(session, "hello", message_id)
     assert conversation_rows(path)["executed_actions"] == 4
@@ -144,7 +144,7 @@ def test_message_cannot_spell_a_special_token(agent: Agent, model: "ScriptedMode
     assert model.prompts[0] == "<|state|>guest<|user|>< |act|>{'action':'escalate'}<|act|>"
 
 
-def test_server_that_is_down_leaves_no_trace(path: Path) -> None:
+def test_unreachable_server_changes_nothing(path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -169,7 +169,7 @@ def test_server_that_is_down_leaves_no_trace(path: Path) -> None:
         (ServerError("defect", grpc.StatusCode.INTERNAL), ModelError),
     ],
 )
-def test_errors_of_the_client_become_the_agents(
+def test_client_errors_are_translated(
     monkeypatch: pytest.MonkeyPatch, raised: ClientError, expected: type[AgentError]
 ) -> None:
     asked: list[tuple[str, Options, str]] = []
@@ -192,12 +192,12 @@ def test_errors_of_the_client_become_the_agents(
 
 
 @pytest.mark.parametrize("text", ["", '{"action":"check_out","address":"12 E', "[]", "{}", "1"])
-def test_answer_that_broke_off_is_an_error(text: str) -> None:
-    with pytest.raises(UnanswerableError, match="no action"):
+def test_truncated_answer_is_an_error(text: str) -> None:
+    with pytest.raises(UnanswerableError, match="not an action"):
         parse_choice(text)
 
 
-def a_directory(folder: Path) -> str:
+def directory(folder: Path) -> str:
     return str(folder)
 
 
@@ -206,18 +206,18 @@ def below_a_file(folder: Path) -> str:
     return str(folder / "file" / "shop.sqlite")
 
 
-def no_database(folder: Path) -> str:
-    (folder / "text.sqlite").write_text("this is no database, but long enough to be one" * 100)
+def not_a_database(folder: Path) -> str:
+    (folder / "text.sqlite").write_text("not a database, but long enough to be one" * 100)
     return str(folder / "text.sqlite")
 
 
 def read_only(folder: Path) -> str:
     Database.open(database_url(str(folder / "shop.sqlite"))).close()
-    # A superuser may write any file, so the permission is taken in the address.
+    # A superuser may write any file, so the URL requests read-only access.
     return f"sqlite:///file:{folder / 'shop.sqlite'}?mode=ro&uri=true"
 
 
-def of_another_version(folder: Path) -> str:
+def other_schema_version(folder: Path) -> str:
     database = Database.open(database_url(str(folder / "shop.sqlite")))
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version = 99")
@@ -225,7 +225,7 @@ def of_another_version(folder: Path) -> str:
     return str(folder / "shop.sqlite")
 
 
-def with_records_that_are_none(folder: Path) -> str:
+def unusable_dbos_file(folder: Path) -> str:
     (folder / "shop.sqlite-dbos").mkdir()
     return str(folder / "shop.sqlite")
 
@@ -233,15 +233,15 @@ def with_records_that_are_none(folder: Path) -> str:
 @pytest.mark.parametrize(
     "address",
     [
-        a_directory,
+        directory,
         below_a_file,
-        no_database,
+        not_a_database,
         read_only,
-        of_another_version,
-        with_records_that_are_none,
+        other_schema_version,
+        unusable_dbos_file,
     ],
 )
-def test_database_that_cannot_be_used_is_named_in_one_line(
+def test_unusable_database_is_named_in_one_line(
     tmp_path: Path, model: "ScriptedModel", address: Callable[[Path], str]
 ) -> None:
     with pytest.raises(DatabaseError) as caught:
@@ -264,47 +264,47 @@ def test_database_that_cannot_be_used_is_named_in_one_line(
         {"timeout": float("inf")},
     ],
 )
-def test_unusable_settings_are_refused(model: "ScriptedModel", settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected(model: "ScriptedModel", settings: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Agent(AgentConfig(**settings), model=model)
 
 
-def test_password_is_not_shown(model: "ScriptedModel") -> None:
+def test_error_does_not_contain_the_password(model: "ScriptedModel") -> None:
     config = AgentConfig(database="postgresql://ann:secret@127.0.0.1:1/shop")
     with pytest.raises(DatabaseError) as caught:
         Agent(config, model=model)
     assert "secret" not in str(caught.value)
 
 
-def test_flow_without_code_is_refused(path: Path, model: "ScriptedModel", tmp_path: Path) -> None:
+def test_flow_with_an_unknown_operation_is_rejected(
+    path: Path, model: "ScriptedModel", tmp_path: Path
+) -> None:
     flows = tmp_path / "flows"
     (flows / "new").mkdir(parents=True)
     (flows / "shared.yaml").write_text("facts: {guest: Not logged in.}\nslots: {}\n")
     (flows / "new" / "flow.yaml").write_text(
         "flow: new\ntitle: {en: New}\nactions: {fly: {operation: fly, outcomes: {}}}\n"
     )
-    with pytest.raises(FlowError, match="action fly: there is no operation 'fly'"):
+    with pytest.raises(FlowError, match="action fly: unknown operation 'fly'"):
         Agent(AgentConfig(database=str(path), flows=flows), model=model)
 
 
-def test_database_that_fails_under_way_is_an_error_and_changes_nothing(
-    agent: Agent, path: Path
-) -> None:
+def test_database_failure_rolls_back_and_can_be_retried(agent: Agent, path: Path) -> None:
     with agent._database.engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(FAIL, 'disk full'); END"
         )
     with pytest.raises(DatabaseError, match="disk full"):
         agent.handle("s", "hello", "m1")
-    left = conversation_rows(path)
-    del left["model_calls"]
-    assert left == {}
+    remaining = conversation_rows(path)
+    del remaining["model_calls"]
+    assert remaining == {}
     with agent._database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TRIGGER full")
     assert agent.handle("s", "hello", "m1").actions[0].outcome == "greeted"
 
 
-def test_threads_share_an_agent(agent: Agent) -> None:
+def test_threads_can_share_an_agent(agent: Agent) -> None:
     with ThreadPoolExecutor(8) as threads:
         reports = list(threads.map(lambda n: agent.handle(f"s{n % 5}", "hello"), range(20)))
     assert all(report.actions[0].outcome == "greeted" for report in reports)

@@ -1,4 +1,4 @@
-"""JSON Lines in, JSON Lines out."""
+"""JSON Lines interface."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ def agent(tmp_path: Path, new_shop: Path, scripted_model: "type[ScriptedModel]")
         yield agent
 
 
-def test_every_line_has_its_result(agent: Agent) -> None:
+def test_every_line_has_a_result(agent: Agent) -> None:
     lines = [
         '{"session": "s", "text": "hello", "id": "1"}\n',
         "\n",
@@ -51,10 +51,12 @@ def test_every_line_has_its_result(agent: Agent) -> None:
         ('{"session": "s", "text": 1}', "line 1: text: Input should be a valid string"),
         ('{"session": "s", "text": "hello", "x": 1}', "line 1: x: Extra inputs"),
         ('{"session": "s", "text": ""}', "line 1: the message is empty"),
-        ('{"session": "", "text": "hello"}', "line 1: the session's id"),
+        ('{"session": "", "text": "hello"}', "line 1: the session id"),
     ],
 )
-def test_bad_line_is_named_and_the_rest_go_on(agent: Agent, line: str, error: str) -> None:
+def test_invalid_line_is_named_and_later_lines_are_handled(
+    agent: Agent, line: str, error: str
+) -> None:
     good = '{"session": "s", "text": "hello"}'
     bad, after = handle_lines(agent, [line, good])
     assert (bad.exit_code, bad.report) == (2, None)
@@ -63,23 +65,25 @@ def test_bad_line_is_named_and_the_rest_go_on(agent: Agent, line: str, error: st
     assert after.report is not None
 
 
-def test_failure_is_told_from_bad_input(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_message_has_another_exit_code_than_an_invalid_line(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(prompt: str, grammar: str) -> ModelAnswer:
         raise ModelError(f"no answer to {len(prompt + grammar) > 0}")
 
-    monkeypatch.setattr(agent._workflows._handling._model._model, "choose", fail)
+    monkeypatch.setattr(agent._workflows._handler._model._model, "choose", fail)
     (result,) = handle_lines(agent, ['{"session": "s", "text": "hello"}'])
     assert (result.exit_code, result.error) == (1, "line 1: no answer to True")
 
 
-def test_lines_are_answered_as_they_come(agent: Agent) -> None:
-    """A conversation through a pipe: the next line may depend on the answer."""
-    came: list[int] = []
+def test_results_are_yielded_as_lines_arrive(agent: Agent) -> None:
+    """A client on a pipe needs a result before its next line."""
+    read: list[int] = []
 
     def lines() -> Iterator[str]:
         for number in range(3):
-            came.append(number)
+            read.append(number)
             yield '{"session": "s", "text": "hello"}'
 
     for count, _ in enumerate(handle_lines(agent, lines()), start=1):
-        assert len(came) == count
+        assert len(read) == count

@@ -1,4 +1,4 @@
-"""The benchmarks are scripts, not installed: their folder is put on the path."""
+"""Import path of the benchmarks, which are scripts and not installed."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`gpt2flow bench` against a real server: what it sends, counts, prints, and how it ends."""
+"""Tests of `gpt2flow bench` against a real server."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from gpt2flow.cli.main import main
 
 Bench = Callable[..., tuple[int, str, str]]
 
-NOBODY = "127.0.0.1:9"
+UNREACHABLE = "127.0.0.1:9"
 SMALL = ("--warmup", "1", "--prompt-tokens", "24", "--output-tokens", "8")
 
 
@@ -41,7 +41,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def levels(result: tuple[int, str, str]) -> list[dict[str, Any]]:
-    """The levels of a run with --json that went well."""
+    """Return the levels of a successful run with --json."""
     code, out, err = result
     assert (code, err) == (0, "")
     found: list[dict[str, Any]] = json.loads(out)["levels"]
@@ -71,8 +71,8 @@ def test_closed_loop_sweep(bench: Bench, address: str, tmp_path: Path) -> None:
         assert level["goodput"] == level["requests_per_second"] > 0
 
 
-def test_open_loop_counts_from_the_schedule(bench: Bench, address: str) -> None:
-    """Far more arrivals than one place in flight allows: most start late, and it shows."""
+def test_open_loop_latencies_count_from_the_schedule(bench: Bench, address: str) -> None:
+    """With one request in flight at a time, most arrivals start late."""
     (level,) = levels(
         bench(
             *("--address", address, "--rate", "300", "--requests", "20", *SMALL),
@@ -86,7 +86,7 @@ def test_open_loop_counts_from_the_schedule(bench: Bench, address: str) -> None:
     assert level["ttft_ms"]["p99"] > level["start_delay_ms"]["p50"]
 
 
-def test_open_loop_gives_up_what_never_had_a_place(bench: Bench, address: str) -> None:
+def test_open_loop_counts_requests_that_never_started(bench: Bench, address: str) -> None:
     code, out, _ = bench(
         *("--address", address, "--rate", "200", "--requests", "12", "--max-in-flight", "1"),
         *("--output-tokens", "400", "--prompt-tokens", "8", "--warmup", "0"),
@@ -99,7 +99,7 @@ def test_open_loop_gives_up_what_never_had_a_place(bench: Bench, address: str) -
     assert code == (0 if level["succeeded"] else 1)
 
 
-def test_shared_prefix_comes_on_top(bench: Bench, address: str) -> None:
+def test_shared_prefix_adds_to_the_prompt_length(bench: Bench, address: str) -> None:
     (level,) = levels(
         bench(
             *("--address", address, "--concurrency", "2", "--duration", "0.3", *SMALL),
@@ -111,7 +111,7 @@ def test_shared_prefix_comes_on_top(bench: Bench, address: str) -> None:
     assert level["output_tokens"] == level["succeeded"] * 8
 
 
-def test_beams_stream_nothing(bench: Bench, address: str) -> None:
+def test_beam_search_has_no_inter_token_latency(bench: Bench, address: str) -> None:
     (level,) = levels(
         bench(
             *("--address", address, "--concurrency", "1", "--requests", "2", *SMALL),
@@ -138,7 +138,7 @@ def test_errors_are_counted_by_status(bench: Bench, address: str, tmp_path: Path
     assert 1 <= level["output_tokens"] <= 10
 
 
-def test_all_failed_is_a_failure(bench: Bench, address: str) -> None:
+def test_a_run_without_success_fails(bench: Bench, address: str) -> None:
     code, out, err = bench(
         "--address", address, *SMALL, "--requests", "2", "--prompt-tokens", "600"
     )
@@ -148,11 +148,11 @@ def test_all_failed_is_a_failure(bench: Bench, address: str) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_interrupt_prints_what_was_measured(
+def test_an_interrupt_prints_the_figures_so_far(
     bench: Bench, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from the terminal, while the third request ends; others are in flight."""
-    # A shell starts what runs in the background with the signal ignored.
+    """Ctrl-C arrives as the third request ends, with others in flight."""
+    # A shell starts background processes with this signal ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextmanager
@@ -180,26 +180,28 @@ def test_interrupt_prints_what_was_measured(
 
 
 @pytest.mark.parametrize(
-    "arguments, code, says",
+    "arguments, code, message",
     [
-        (["--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["--address", UNREACHABLE], 1, f"no server answers at {UNREACHABLE}"),
         (["--concurrency", "1,0"], 2, "--concurrency '1,0': must be whole numbers from 1"),
-        (["--goodput", "tpot:3"], 2, "--goodput 'tpot:3': must be some of ttft:MS"),
+        (["--goodput", "tpot:3"], 2, "--goodput 'tpot:3': must be one or more of ttft:MS"),
         (["--prompts", "nowhere.txt"], 2, "--prompts 'nowhere.txt'"),
         (["--rate", "1", "--concurrency", "1"], 2, "--concurrency and --rate exclude"),
         (["--max-in-flight", "1"], 2, "--max-in-flight is for an open loop"),
         (["--out", "/nowhere/at/all.json"], 2, "--out '/nowhere/at/all.json'"),
     ],
 )
-def test_mistake_is_one_line(bench: Bench, arguments: list[str], code: int, says: str) -> None:
+def test_a_mistake_is_reported_on_one_line(
+    bench: Bench, arguments: list[str], code: int, message: str
+) -> None:
     returned, out, err = bench(*arguments)
     assert (returned, out) == (code, "")
     assert err.startswith("gpt2flow: error: ")
-    assert says in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 
-def test_unknown_model(bench: Bench, address: str) -> None:
-    code, _, err = bench("--address", address, "--model", "nobody")
+def test_an_unknown_model_is_bad_input(bench: Bench, address: str) -> None:
+    code, _, err = bench("--address", address, "--model", "absent")
     assert code == 2
-    assert "nobody" in err
+    assert "absent" in err

@@ -1,4 +1,4 @@
-"""Every user's mistake is one line on stderr with the right exit code, never a traceback."""
+"""Tests of error messages and exit codes of every command."""
 
 import hashlib
 import json
@@ -8,11 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
 
-from gpt2flow.cli.commands import serve
-
-NOBODY = "127.0.0.1:9"
+UNREACHABLE = "127.0.0.1:9"
 
 
 def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple[int, str, str]:
@@ -24,7 +21,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
 
 
 @pytest.mark.parametrize(
-    "arguments, code, says",
+    "arguments, code, message",
     [
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["serve"], 2, "--model"),
@@ -55,9 +52,9 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
             "--tls-certificate no.pem: No such file",
         ),
         (["token", "a b"], 2, "name is 'a b', must be 1 to 64 of the characters"),
-        (["generate", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["generate", "hi", "--address", UNREACHABLE], 1, f"no server answers at {UNREACHABLE}"),
         (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
-        (["health", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
+        (["health", "--address", UNREACHABLE], 1, f"no server answers at {UNREACHABLE}"),
         (["health", "--timeout", "0"], 2, "--timeout"),
         (["health", "--tls-ca", "nowhere.pem"], 2, "ca: cannot read nowhere.pem"),
         (["generate", "hi", "--tls-ca", "nowhere.pem"], 2, "ca: cannot read nowhere.pem"),
@@ -78,9 +75,13 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["train", "--out", "out", "--set", "width"], 2, "name=value"),
         (["train", "--out", "out", "--set", "width=wide"], 2, "width"),
         (["train", "--out", "out", "--recipe", "nowhere.yaml"], 2, "nowhere.yaml"),
-        (["agent", "ask", "hi", "--address", NOBODY], 1, f"no server answers at {NOBODY}"),
-        (["agent", "ask", "", "--address", NOBODY], 2, "the message is empty"),
-        (["agent", "ask", "x" * 100_000, "--address", NOBODY], 2, "100,000 characters"),
+        (
+            ["agent", "ask", "hi", "--address", UNREACHABLE],
+            1,
+            f"no server answers at {UNREACHABLE}",
+        ),
+        (["agent", "ask", "", "--address", UNREACHABLE], 2, "the message is empty"),
+        (["agent", "ask", "x" * 100_000, "--address", UNREACHABLE], 2, "100,000 characters"),
         (["agent", "ask", "hi", "--database", "mysql://x"], 2, "mysql"),
         (["agent", "ask", "hi", "--database", "/nowhere/at/all.sqlite"], 1, "/nowhere/at/all"),
         (["agent", "ask", "hi", "--flows", "nowhere"], 2, "nowhere"),
@@ -88,20 +89,22 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         (["demo", "--model", "nowhere"], 1, "nowhere"),
     ],
 )
-def test_mistake_is_one_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_on_one_line(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "bad.toml").write_text("[engine]\nthreads = 'x'\n")
     (tmp_path / "open.toml").write_text(
         "host = '0.0.0.0'\nmodels = [{name = 'm', path = 'x'}]\nsecurity = {insecure = true}\n"
     )
     returned, _, err = gpt2flow(*arguments, cwd=tmp_path)
     last = err.strip().splitlines()[-1]
-    assert says in last
+    assert message in last
     assert last.startswith("gpt2flow: error: ")
     assert "Traceback" not in err
     assert returned == code
 
 
-def test_mistake_of_a_message_leaves_no_row(tmp_path: Path) -> None:
+def test_every_invalid_line_of_messages_is_reported(tmp_path: Path) -> None:
     gpt2flow("agent", "ask", "x" * 100_000, "--database", "shop.sqlite", cwd=tmp_path)
     _, out, _ = gpt2flow(
         "agent",
@@ -110,7 +113,7 @@ def test_mistake_of_a_message_leaves_no_row(tmp_path: Path) -> None:
         "--database",
         "shop.sqlite",
         "--address",
-        NOBODY,
+        UNREACHABLE,
         cwd=tmp_path,
         stdin='{"session": "a", "text": ""}\nnonsense\n{"text": "hi"}\n',
     )
@@ -121,27 +124,13 @@ def test_mistake_of_a_message_leaves_no_row(tmp_path: Path) -> None:
     assert "session" in results[2]["error"]
 
 
-def test_what_a_file_switches_on_the_command_line_can_switch_off() -> None:
-    app = typer.Typer(add_completion=False)
-    serve.add_commands(app)
-    flags = [
-        option
-        for option in typer.main.get_command(app).params
-        if isinstance(option, typer.core.TyperOption) and option.is_flag
-    ]
-    assert [flag.name for flag in flags] == ["speculation", "insecure"]
-    for flag in flags:
-        assert flag.secondary_opts == [f"--no-{flag.name}"]
-        assert flag.default is None  # Not given is for the file to say.
-
-
 def test_debug_shows_the_traceback() -> None:
     code, _, err = gpt2flow("--debug", "inspect", "nowhere")
     assert code == 2
     assert "Traceback" in err
 
 
-def test_missing_extra_names_what_to_install() -> None:
+def test_a_missing_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['onnxruntime'] = None; sys.modules['grpc'] = None\n"
         "sys.argv = ['gpt2flow', 'generate', 'hi']\n"

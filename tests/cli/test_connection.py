@@ -1,4 +1,4 @@
-"""Every command that talks to a server can do so through TLS and with a token."""
+"""Tests of the TLS and token options of client commands."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import grpc
 import pytest
 from tests.cli.test_commands import gpt2flow
 from tests.support.certificates import AuthorityFiles
-from tests.support.flaky_server import Flaky, listening
+from tests.support.flaky_server import FlakyService, listening
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def authority(tmp_path: Path) -> AuthorityFiles:
 
 
 @pytest.fixture
-def served(authority: AuthorityFiles) -> Iterator[tuple[str, Flaky]]:
-    """A server that wants certificates, and writes down the tokens."""
-    pair, flaky = authority.pair("server"), Flaky()
+def served(authority: AuthorityFiles) -> Iterator[tuple[str, FlakyService]]:
+    """Server that requires client certificates and records tokens."""
+    pair, flaky = authority.pair("server"), FlakyService()
     credentials = grpc.ssl_server_credentials(
         [(pair.key.read_bytes(), pair.certificate.read_bytes())],
         root_certificates=authority.ca.read_bytes(),
@@ -43,54 +43,56 @@ def tls(authority: AuthorityFiles) -> list[str]:
     return [f"--tls-{name}={path}" for name, path in files.items()]
 
 
-def test_generate(served: tuple[str, Flaky], tls: list[str], token: Path) -> None:
+def test_generate_uses_tls_and_token(
+    served: tuple[str, FlakyService], tls: list[str], token: Path
+) -> None:
     address, flaky = served
     protected = [*tls, "--token-file", str(token)]
     assert gpt2flow("generate", "hi", "--address", address, *protected) == (0, "0 1 \n", "")
-    assert flaky.seen[0].metadata["authorization"] == "Bearer s3cret"
+    assert flaky.calls[0].metadata["authorization"] == "Bearer s3cret"
 
 
 def test_the_environment_names_the_token_file(
     monkeypatch: pytest.MonkeyPatch,
-    served: tuple[str, Flaky],
+    served: tuple[str, FlakyService],
     tls: list[str],
     token: Path,
 ) -> None:
     address, flaky = served
     monkeypatch.setitem(os.environ, "GPT2FLOW_TOKEN_FILE", str(token))
     assert gpt2flow("generate", "hi", "--address", address, *tls)[0] == 0
-    assert flaky.seen[0].metadata["authorization"] == "Bearer s3cret"
+    assert flaky.calls[0].metadata["authorization"] == "Bearer s3cret"
 
 
 @pytest.mark.parametrize("command", [["bench"], ["agent", "ask", "hi"]])
-def test_the_others(
+def test_other_commands_use_tls_and_token(
     command: list[str],
-    served: tuple[str, Flaky],
+    served: tuple[str, FlakyService],
     tls: list[str],
     token: Path,
     tmp_path: Path,
 ) -> None:
     protected = [*tls, "--token-file", str(token)]
     _, _, err = gpt2flow(*command, "--address", served[0], *protected, cwd=tmp_path)
-    # The flaky server has not all the methods that these need.
+    # The flaky service lacks some methods that these commands call.
     assert "UNIMPLEMENTED" in err
     _, _, err = gpt2flow(*command, "--address", served[0], *protected[:1], cwd=tmp_path)
     assert "no server answers" in err
 
 
-def test_a_token_stays_here_unless_it_is_let_go(token: Path) -> None:
-    far = ["generate", "hi", "--address", "192.0.2.1:1", "--timeout", "0.05"]
-    code, _, err = gpt2flow(*far, "--token-file", str(token))
+def test_a_token_leaves_this_machine_without_tls_only_if_allowed(token: Path) -> None:
+    remote = ["generate", "hi", "--address", "192.0.2.1:1", "--timeout", "0.05"]
+    code, _, err = gpt2flow(*remote, "--token-file", str(token))
     assert code == 2
     assert "in plain text" in err
-    code, _, err = gpt2flow(*far, "--token-file", str(token), "--insecure")
+    code, _, err = gpt2flow(*remote, "--token-file", str(token), "--insecure")
     assert code == 1
     assert "in plain text" not in err
 
 
 @pytest.mark.parametrize("command", [["generate", "hi"], ["health"]])
-def test_a_certificate_of_somebody_else_is_one_line(
-    command: list[str], served: tuple[str, Flaky], tmp_path: Path
+def test_an_untrusted_certificate_is_reported_on_one_line(
+    command: list[str], served: tuple[str, FlakyService], tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     ca = AuthorityFiles(tmp_path / "other").ca

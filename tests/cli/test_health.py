@@ -1,4 +1,4 @@
-"""`gpt2flow health` says by its exit code whether a server, or one of its models, serves."""
+"""Tests of `gpt2flow health` and of the ready file."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from tests.support.project import SHIPPED_BUNDLE
 from gpt2flow.cli.demo.processes import server
 
 
-def ask(*arguments: str) -> tuple[int, str, str]:
+def run_health(*arguments: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "gpt2flow.cli", "health", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout.strip(), done.stderr.strip()
@@ -27,18 +27,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield where
 
 
-def test_a_server_and_its_model_serve(address: str) -> None:
-    assert ask("--address", address) == (0, "SERVING", "")
-    assert ask("--address", address, "--model", "shop") == (0, "SERVING", "")
+def test_a_running_server_and_its_model_are_serving(address: str) -> None:
+    assert run_health("--address", address) == (0, "SERVING", "")
+    assert run_health("--address", address, "--model", "shop") == (0, "SERVING", "")
 
 
-def test_a_model_that_is_not_there(address: str) -> None:
-    code, out, err = ask("--address", address, "--model", "nobody")
+def test_an_unknown_model_fails(address: str) -> None:
+    code, out, err = run_health("--address", address, "--model", "absent")
     assert (code, out) == (1, "")
-    assert err == f"gpt2flow: error: the server at {address} has no model 'nobody'"
+    assert err == f"gpt2flow: error: the server at {address} has no model 'absent'"
 
 
-async def test_a_server_that_drains_is_not_serving() -> None:
+async def test_a_draining_server_is_not_serving() -> None:
     draining = grpc.aio.server()
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, draining)
@@ -47,13 +47,15 @@ async def test_a_server_that_drains_is_not_serving() -> None:
     await servicer.set("shop", HealthCheckResponse.SERVING)
     await servicer.enter_graceful_shutdown()
     for model in ([], ["--model", "shop"]):
-        code, out, err = await asyncio.to_thread(ask, "--address", f"127.0.0.1:{port}", *model)
+        code, out, err = await asyncio.to_thread(
+            run_health, "--address", f"127.0.0.1:{port}", *model
+        )
         assert (code, out) == (1, "")
         assert err.endswith("is NOT_SERVING")
     await draining.stop(None)
 
 
-def test_a_server_that_cannot_say_that_it_is_ready_ends(tmp_path: Path) -> None:
+def test_a_server_exits_if_it_cannot_write_its_ready_file(tmp_path: Path) -> None:
     ready = tmp_path / "nowhere" / "ready"
     arguments = ["serve", "--model", str(SHIPPED_BUNDLE), "--address", "127.0.0.1:0"]
     command = [sys.executable, "-m", "gpt2flow.cli", *arguments, "--ready-file", str(ready)]

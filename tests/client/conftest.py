@@ -1,4 +1,4 @@
-"""The shipped bundle behind a real server: the client is tested against nothing less."""
+"""Fixture of a real server with the shipped bundle."""
 
 from collections.abc import Iterator
 

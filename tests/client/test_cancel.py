@@ -1,10 +1,10 @@
-"""A stream that nobody reads any more is cancelled, so that the server may drop it."""
+"""Tests that abandoned streams are cancelled, so that the server stops them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.support.flaky_server import Flaky, listening
+from tests.support.flaky_server import FlakyService, listening
 
 from gpt2flow.client import AsyncClient, Client
 
@@ -23,11 +23,11 @@ async def breaks(client: AsyncClient) -> None:
 async def is_cancelled(client: AsyncClient) -> None:
     async def read() -> None:
         async for _ in client.stream("x"):
-            begun.set()
+            started.set()
 
-    begun = asyncio.Event()
+    started = asyncio.Event()
     task = asyncio.create_task(read())
-    await begun.wait()
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -43,13 +43,15 @@ async def times_out(client: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stops", [closes, breaks, is_cancelled, times_out])
-def test_async_stream(stops: Callable[[AsyncClient], Awaitable[None]]) -> None:
-    flaky = Flaky(endless=True)
+def test_an_abandoned_async_stream_is_cancelled(
+    stops: Callable[[AsyncClient], Awaitable[None]],
+) -> None:
+    flaky = FlakyService(endless=True)
 
     async def run() -> None:
         async with AsyncClient(address) as client:
             await stops(client)
-            # The client is still open: what ended the call is not its end.
+            # The client is still open, so that closing it cannot have ended the call.
             assert await asyncio.to_thread(flaky.ended.acquire, timeout=10)
             assert (await client.model()).name == "first"
 
@@ -58,8 +60,8 @@ def test_async_stream(stops: Callable[[AsyncClient], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "dropped"])
-def test_sync_stream(close: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    flaky = Flaky(endless=True)
+def test_an_abandoned_sync_stream_is_cancelled(close: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    flaky = FlakyService(endless=True)
     with listening(flaky) as address, Client(address) as client:
         stream = client.stream("x")
         next(stream)

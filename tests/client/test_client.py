@@ -1,4 +1,4 @@
-"""Both clients say the same, and every failure has a type."""
+"""Tests of both clients against a real server."""
 
 import asyncio
 import json
@@ -38,20 +38,20 @@ def client(address: str) -> Iterator[Client]:
         yield opened
 
 
-def test_stream_is_the_unary_text_in_pieces(client: Client) -> None:
+def test_streamed_chunks_join_to_the_unary_text(client: Client) -> None:
     whole = client.generate(PROMPT, GREEDY)
     *deltas, last = client.stream(PROMPT, GREEDY)
     assert isinstance(last, Generation)
     assert "".join(d.text for d in deltas if isinstance(d, Delta)) == whole.text
     assert len(deltas) > 1
     assert last.text == whole.text
-    # The second of the same prompts finds the cache of the first.
+    # The second request reuses the cached prefix of the first.
     assert last.usage.cached_tokens > 0
     assert replace(last.usage, cached_tokens=whole.usage.cached_tokens) == whole.usage
     assert last.candidates[0].finish_reason == whole.candidates[0].finish_reason
 
 
-def test_async_client_answers_as_the_sync_one(client: Client, address: str) -> None:
+def test_async_and_sync_client_return_the_same_results(client: Client, address: str) -> None:
     async def ask() -> tuple[Generation, str, list[str], str]:
         async with AsyncClient(address) as asynchronous:
             unary = await asynchronous.generate(PROMPT, GREEDY)
@@ -68,7 +68,7 @@ def test_async_client_answers_as_the_sync_one(client: Client, address: str) -> N
     assert text == "你好, kettle"
 
 
-def test_streams_of_several_candidates_are_put_together(client: Client) -> None:
+def test_streamed_candidates_are_reassembled(client: Client) -> None:
     sampling = Sampling(seed=9, n=3, temperature=2.0)
     options = Options(decoding=sampling, max_new_tokens=12, token_ids=True, logprobs=True)
     whole = client.generate(PROMPT, options)
@@ -79,7 +79,7 @@ def test_streams_of_several_candidates_are_put_together(client: Client) -> None:
         assert [entry.token for entry in one.logprobs] == [entry.token for entry in other.logprobs]
 
 
-def test_beams_settle_at_the_end(client: Client) -> None:
+def test_beam_search_returns_its_text_as_the_last_item(client: Client) -> None:
     options = Options(BeamSearch(num_beams=3, num_return_sequences=2), max_new_tokens=12)
     *_, last = client.stream(PROMPT, options)
     assert isinstance(last, Generation)
@@ -88,7 +88,7 @@ def test_beams_settle_at_the_end(client: Client) -> None:
     ]
 
 
-def test_scores(client: Client, address: str) -> None:
+def test_scores_match_their_log_probabilities(client: Client, address: str) -> None:
     continuations: list[Prompt] = ["green", '{"action":"add_to_cart"', [5, 6]]
     scores = client.score(PROMPT, continuations, request_id="s-1")
     assert scores.ranking[0] == 1
@@ -149,7 +149,7 @@ def test_constraints_hold(
     assert holds(client.generate(PROMPT, options).text)
 
 
-def test_seed_repeats_and_candidates_differ(client: Client) -> None:
+def test_a_seed_reproduces_different_candidates(client: Client) -> None:
     options = Options(decoding=Sampling(seed=5, n=4, temperature=3.0), max_new_tokens=16)
     once, again = client.generate(PROMPT, options), client.generate(PROMPT, options)
     assert [c.text for c in once.candidates] == [c.text for c in again.candidates]
@@ -157,7 +157,7 @@ def test_seed_repeats_and_candidates_differ(client: Client) -> None:
     assert once.seed == 5
 
 
-def test_bad_fields_are_all_named(client: Client) -> None:
+def test_every_invalid_field_is_named(client: Client) -> None:
     options = Options(decoding=Sampling(temperature=-1.0, top_p=2.0), max_new_tokens=0)
     with pytest.raises(InvalidRequestError) as caught:
         client.generate(PROMPT, options)
@@ -169,22 +169,22 @@ def test_bad_fields_are_all_named(client: Client) -> None:
     }
 
 
-def test_unknown_model(client: Client) -> None:
-    with pytest.raises(NotFoundError, match="nobody"):
-        client.model("nobody")
+def test_an_unknown_model_raises_not_found(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="absent"):
+        client.model("absent")
 
 
-def test_deadline(client: Client) -> None:
+def test_a_passed_deadline_raises_deadline_exceeded(client: Client) -> None:
     with pytest.raises(DeadlineExceededError):
         client.generate(PROMPT, Options(max_new_tokens=400, ignore_eos=True), timeout=0.005)
 
 
-def test_nobody_listens() -> None:
-    with Client("127.0.0.1:9", timeout=5) as lonely, pytest.raises(UnavailableError):
-        lonely.models()
+def test_an_unreachable_server_raises_unavailable() -> None:
+    with Client("127.0.0.1:9", timeout=5) as client, pytest.raises(UnavailableError):
+        client.models()
 
 
-def test_closing_a_stream_early_leaves_the_server_well(client: Client) -> None:
+def test_the_server_still_generates_after_streams_are_closed_early(client: Client) -> None:
     for _ in range(20):
         stream = client.stream(PROMPT, Options(max_new_tokens=400, ignore_eos=True))
         next(stream)

@@ -1,11 +1,11 @@
-"""Everything that the protocol has can be asked for, and comes back."""
+"""Tests that the client covers every field of the protocol."""
 
 import re
 from dataclasses import fields
 from typing import Any
 
 import pytest
-from tests.support.flaky_server import BOTH, Flaky, ask, listening
+from tests.support.flaky_server import BOTH, FlakyService, ask, listening
 
 from gpt2flow.client import (
     BeamSearch,
@@ -89,21 +89,21 @@ def test_every_option_reaches_the_server() -> None:
 
 
 @pytest.mark.parametrize("early", [False, True, "never"])
-def test_every_early_stopping(early: Any) -> None:
+def test_every_value_of_early_stopping_is_sent(early: Any) -> None:
     message = Options(decoding=BeamSearch(2, early_stopping=early)).message()
     expected = {False: "HEURISTIC", True: "FIRST", "never": "NEVER"}[early]
     name = pb.EarlyStopping.Name(message.beam_search.early_stopping)
     assert name == f"EARLY_STOPPING_{expected}"
 
 
-def test_every_constraint() -> None:
+def test_every_kind_of_constraint_is_sent() -> None:
     kinds = (JsonSchema("x"), Regex("x"), Choices(("x",)), Lark("x"))
     sent = [Options(constraint=kind).message().constraint for kind in kinds]
     assert set.union(*map(given, sent)) == names(pb.Constraint.DESCRIPTOR)
 
 
 @pytest.mark.parametrize(
-    "message, shown, elsewhere",
+    "message, result, elsewhere",
     [
         (pb.Candidate, Candidate, set()),
         (pb.Usage, Usage, set()),
@@ -121,33 +121,36 @@ def test_every_constraint() -> None:
         (pb.ModelLimits, ModelLimits, set()),
     ],
 )
-def test_every_field_of_an_answer_is_shown(
-    message: Any, shown: type[Any], elsewhere: set[str]
+def test_every_response_field_has_a_result_field(
+    message: Any, result: type[Any], elsewhere: set[str]
 ) -> None:
-    assert names(message.DESCRIPTOR) - elsewhere <= {field.name for field in fields(shown)}
+    assert names(message.DESCRIPTOR) - elsewhere <= {field.name for field in fields(result)}
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_request_id_is_sent_and_comes_back(kind: type[Any]) -> None:
-    flaky = Flaky()
+def test_a_request_id_is_sent_and_returned(kind: type[Any]) -> None:
+    flaky = FlakyService()
     with listening(flaky) as address:
         given = ask(kind, address, lambda c: c.stream("x", request_id="order-1"))[-1]
-        drawn = ask(kind, address, lambda c: c.stream("x"))[-1]
+        generated = ask(kind, address, lambda c: c.stream("x"))[-1]
     assert given.request_id == "order-1"
-    assert drawn.request_id not in {"", "order-1"}
-    assert [call.metadata["x-request-id"] for call in flaky.seen] == ["order-1", drawn.request_id]
+    assert generated.request_id not in {"", "order-1"}
+    assert [call.metadata["x-request-id"] for call in flaky.calls] == [
+        "order-1",
+        generated.request_id,
+    ]
 
 
 @pytest.mark.parametrize("kind", BOTH)
-@pytest.mark.parametrize("bad", ["", " x", "naïve", "a\nb", "x" * 129])
-def test_a_bad_request_id_is_refused(kind: type[Any], bad: str) -> None:
+@pytest.mark.parametrize("invalid", ["", " x", "naïve", "a\nb", "x" * 129])
+def test_an_invalid_request_id_is_rejected(kind: type[Any], invalid: str) -> None:
     with pytest.raises(SettingsError, match="request_id is"):
-        ask(kind, "127.0.0.1:1", lambda c: c.model(request_id=bad))
+        ask(kind, "127.0.0.1:1", lambda c: c.model(request_id=invalid))
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 1e300, float("inf"), float("nan")])
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_bad_timeout_is_refused(kind: type[Any], seconds: float) -> None:
+def test_an_invalid_timeout_is_rejected(kind: type[Any], seconds: float) -> None:
     with pytest.raises(SettingsError, match=re.escape(f"timeout is {seconds} s, must be above 0")):
         kind("127.0.0.1:1", timeout=seconds)
     with pytest.raises(SettingsError, match="must be above 0"):

@@ -1,4 +1,4 @@
-"""A call is tried again where that is safe, and nowhere else."""
+"""Tests that calls are retried exactly if a retry is safe."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.flaky_server import BOTH, Failure, Flaky, ask, listening
+from tests.support.flaky_server import BOTH, Failure, FlakyService, ask, listening
 
 from gpt2flow.client import (
     AsyncClient,
@@ -39,14 +39,14 @@ def full(delay: float | None) -> Failure:
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_what_may_pass_is_tried_again(kind: type[Any]) -> None:
-    flaky = Flaky([DOWN, full(0.3)])
+def test_transient_failures_are_retried(kind: type[Any]) -> None:
+    flaky = FlakyService([DOWN, full(0.3)])
     with listening(flaky) as address:
         model = ask(kind, address, lambda c: c.model(), retry=QUICK, timeout=10.0)
     assert model.name == "first"
-    _, second, third = flaky.seen
+    _, second, third = flaky.calls
     assert third.at - second.at >= 0.3
-    ids = {call.metadata["x-request-id"] for call in flaky.seen}
+    ids = {call.metadata["x-request-id"] for call in flaky.calls}
     assert len(ids) == 1
     # All attempts share one deadline.
     assert third.seconds < 9.75
@@ -56,20 +56,22 @@ def test_what_may_pass_is_tried_again(kind: type[Any]) -> None:
 @pytest.mark.parametrize(
     "retry, calls", [(None, 1), (Retry(attempts=1), 1), (QUICK, 3), (Retry(first_delay=0.001), 4)]
 )
-def test_attempts_are_counted(kind: type[Any], retry: Retry | None, calls: int) -> None:
-    flaky = Flaky([DOWN] * 10)
-    with listening(flaky) as address, pytest.raises(UnavailableError, match="told to"):
+def test_the_number_of_attempts_is_limited(
+    kind: type[Any], retry: Retry | None, calls: int
+) -> None:
+    flaky = FlakyService([DOWN] * 10)
+    with listening(flaky) as address, pytest.raises(UnavailableError, match="injected failure"):
         ask(kind, address, lambda c: c.model(), retry=retry)
-    assert len(flaky.seen) == calls
+    assert len(flaky.calls) == calls
 
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize(
     "failure, error",
     [
-        # The server did not say when.
+        # The server sent no retry delay.
         (full(None), OverloadedError),
-        # Not within the deadline.
+        # The retry delay outlasts the deadline.
         (full(3600.0), OverloadedError),
         (Failure(grpc.StatusCode.INVALID_ARGUMENT), InvalidRequestError),
         (Failure(grpc.StatusCode.NOT_FOUND), NotFoundError),
@@ -79,58 +81,60 @@ def test_attempts_are_counted(kind: type[Any], retry: Retry | None, calls: int) 
         (Failure(grpc.StatusCode.INTERNAL), ServerError),
     ],
 )
-def test_what_does_not_pass_is_raised_at_once(
+def test_permanent_failures_are_raised_at_once(
     kind: type[Any], failure: Failure, error: type[ClientError]
 ) -> None:
-    flaky = Flaky([failure])
+    flaky = FlakyService([failure])
     with listening(flaky) as address, pytest.raises(ClientError) as caught:
         ask(kind, address, lambda c: c.model(request_id="r-1"), retry=QUICK)
     assert type(caught.value) is error
     assert caught.value.code == failure.code
     assert caught.value.request_id == "r-1"
-    assert len(flaky.seen) == 1
+    assert len(flaky.calls) == 1
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_stream_is_tried_again_before_its_first_delta(kind: type[Any]) -> None:
-    flaky = Flaky([DOWN, full(0.0)])
+def test_a_stream_is_retried_before_its_first_delta(kind: type[Any]) -> None:
+    flaky = FlakyService([DOWN, full(0.0)])
     with listening(flaky) as address:
         *deltas, end = ask(kind, address, lambda c: c.stream("x"), retry=QUICK)
     assert [delta.text for delta in deltas] == ["0 ", "1 "]
     assert end.text == "0 1 "
-    assert len(flaky.seen) == 3
+    assert len(flaky.calls) == 3
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_stream_is_never_tried_again_after_its_first_delta(kind: type[Any]) -> None:
-    flaky = Flaky([Failure(grpc.StatusCode.UNAVAILABLE, deltas=1)])
-    got: list[Delta] = []
+def test_a_stream_is_never_retried_after_its_first_delta(kind: type[Any]) -> None:
+    flaky = FlakyService([Failure(grpc.StatusCode.UNAVAILABLE, deltas=1)])
+    received: list[Delta] = []
 
-    def sync_question(client: Client) -> None:
+    def sync_call(client: Client) -> None:
         for item in client.stream("x"):
             assert isinstance(item, Delta)
-            got.append(item)
+            received.append(item)
 
-    async def async_question(client: AsyncClient) -> None:
+    async def async_call(client: AsyncClient) -> None:
         async for item in client.stream("x"):
             assert isinstance(item, Delta)
-            got.append(item)
+            received.append(item)
 
-    question = sync_question if kind is Client else async_question
+    call = sync_call if kind is Client else async_call
     with listening(flaky) as address, pytest.raises(UnavailableError):
-        ask(kind, address, question, retry=QUICK)
-    assert len(flaky.seen) == 1
-    assert [delta.text for delta in got] == ["0 "]
+        ask(kind, address, call, retry=QUICK)
+    assert len(flaky.calls) == 1
+    assert [delta.text for delta in received] == ["0 "]
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_server_that_comes_late_is_found(kind: type[Any]) -> None:
+def test_retries_reach_a_server_that_starts_late(kind: type[Any]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     patient = Retry(attempts=100, max_delay=0.2)
     with ExitStack() as server:
-        late = threading.Timer(0.3, lambda: server.enter_context(listening(Flaky(), port=port)))
+        late = threading.Timer(
+            0.3, lambda: server.enter_context(listening(FlakyService(), port=port))
+        )
         late.start()
         model = ask(kind, f"127.0.0.1:{port}", lambda c: c.model(), retry=patient)
         late.join()
@@ -139,18 +143,18 @@ def test_a_server_that_comes_late_is_found(kind: type[Any]) -> None:
 
 @pytest.mark.parametrize("kind", BOTH)
 def test_the_deadline_ends_a_call_that_hangs(kind: type[Any]) -> None:
-    flaky = Flaky()
-    flaky.pause.clear()
+    flaky = FlakyService()
+    flaky.may_respond.clear()
     with listening(flaky) as address:
         with pytest.raises(DeadlineExceededError):
             ask(kind, address, lambda c: c.model(timeout=0.1), retry=QUICK)
-        flaky.pause.set()
-    [call] = flaky.seen
+        flaky.may_respond.set()
+    [call] = flaky.calls
     assert call.seconds <= 0.1
 
 
 def test_cancelling_ends_the_wait_for_the_next_attempt() -> None:
-    flaky = Flaky([full(50.0)])
+    flaky = FlakyService([full(50.0)])
 
     async def impatient() -> None:
         async with AsyncClient(address) as client, asyncio.timeout(0.2):
@@ -158,7 +162,7 @@ def test_cancelling_ends_the_wait_for_the_next_attempt() -> None:
 
     with listening(flaky) as address, pytest.raises(TimeoutError):
         asyncio.run(impatient())
-    assert len(flaky.seen) == 1
+    assert len(flaky.calls) == 1
 
 
 @given(
@@ -167,25 +171,25 @@ def test_cancelling_ends_the_wait_for_the_next_attempt() -> None:
     longest=st.floats(10, 100),
     delay=st.none() | st.floats(0, 100),
 )
-def test_pauses_are_bounded(
+def test_retry_delays_are_bounded(
     attempts: int, first: float, longest: float, delay: float | None
 ) -> None:
     retry = Retry(attempts=attempts, first_delay=first, max_delay=longest)
-    tries = Attempts(retry, seconds=1e9)
+    attempts_made = Attempts(retry, seconds=1e9)
     error: ClientError = UnavailableError("", grpc.StatusCode.UNAVAILABLE)
     if delay is not None:
         error = OverloadedError("", grpc.StatusCode.RESOURCE_EXHAUSTED, delay)
-    pauses = [tries.pause_after(error) for _ in range(attempts)]
-    assert pauses.pop() is None
-    for i, pause in enumerate(pauses):
-        assert pause is not None
+    delays = [attempts_made.retry_delay(error) for _ in range(attempts)]
+    assert delays.pop() is None
+    for i, actual in enumerate(delays):
+        assert actual is not None
         whole = min(longest, first * 2**i)
         least, most = (2 / 3 * whole, whole) if delay is None else (delay, delay + whole / 3)
-        assert least <= pause <= most * 1.000001
+        assert least <= actual <= most * 1.000001
 
 
 @pytest.mark.parametrize(
-    "settings, says",
+    "settings, message",
     [
         ({"attempts": 0}, "attempts is 0, must be at least 1"),
         ({"first_delay": 0.0}, "first_delay is 0.0"),
@@ -193,6 +197,6 @@ def test_pauses_are_bounded(
         ({"max_delay": float("inf")}, "max_delay inf"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(SettingsError, match=says):
+def test_invalid_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         Retry(**settings)

@@ -1,4 +1,4 @@
-"""TLS, client certificates and tokens, against servers that ask for them."""
+"""Tests of TLS, client certificates and bearer tokens."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from tests.support.certificates import AuthorityFiles, Pair
-from tests.support.flaky_server import BOTH, Flaky, ask, listening
+from tests.support.flaky_server import BOTH, FlakyService, ask, listening
 
 from gpt2flow.client import (
     Client,
@@ -18,7 +18,7 @@ from gpt2flow.client import (
     UnavailableError,
 )
 
-FAR = "192.0.2.1:50051"
+REMOTE = "192.0.2.1:50051"
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,18 @@ def mine(authority: AuthorityFiles) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def secure(authority: AuthorityFiles) -> Iterator[tuple[str, Flaky]]:
-    """A server that shows a certificate of the authority."""
-    flaky = Flaky()
+def secure(authority: AuthorityFiles) -> Iterator[tuple[str, FlakyService]]:
+    """Server with a certificate of the authority."""
+    flaky = FlakyService()
     with listening(flaky, _credentials(authority.pair("inner"))) as address:
         yield address, flaky
 
 
 @pytest.fixture(scope="module")
 def mutual(authority: AuthorityFiles) -> Iterator[str]:
-    """A server that wants one of the client too."""
+    """Server that requires a client certificate of the authority."""
     credentials = _credentials(authority.pair("server"), authority.ca)
-    with listening(Flaky(), credentials) as address:
+    with listening(FlakyService(), credentials) as address:
         yield address
 
 
@@ -60,17 +60,17 @@ def _credentials(pair: Pair, ca: Path | None = None) -> grpc.ServerCredentials:
     )
 
 
-def model(kind: type[Any], address: str, security: Security) -> Any:
+def call_model(kind: type[Any], address: str, security: Security) -> Any:
     return ask(kind, address, lambda c: c.model(), security=security, retry=None)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_tls_with_a_token(
-    kind: type[Any], secure: tuple[str, Flaky], authority: AuthorityFiles
+def test_tls_call_sends_the_token(
+    kind: type[Any], secure: tuple[str, FlakyService], authority: AuthorityFiles
 ) -> None:
     address, flaky = secure
-    assert model(kind, address, Security(tls=Tls(ca=authority.ca), token="s3cret"))  # noqa: S106 - made up
-    assert flaky.seen[-1].metadata["authorization"] == "Bearer s3cret"
+    assert call_model(kind, address, Security(tls=Tls(ca=authority.ca), token="s3cret"))  # noqa: S106 - made up
+    assert flaky.calls[-1].metadata["authorization"] == "Bearer s3cret"
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -80,98 +80,104 @@ def test_tls_with_a_token(
         lambda _, other: Security(tls=Tls(ca=other.ca)),
         lambda _, __: Security(tls=Tls()),
         lambda _, __: Security(),
-        lambda ours, _: Security(tls=Tls(ca=ours.ca, server_name="somebody.example")),
+        lambda ours, _: Security(tls=Tls(ca=ours.ca, server_name="other.example")),
     ],
     ids=["another authority", "public authorities", "plain text", "another name"],
 )
-def test_a_server_that_is_not_the_right_one_gets_nothing(
+def test_an_untrusted_server_receives_no_call(
     kind: type[Any],
-    secure: tuple[str, Flaky],
+    secure: tuple[str, FlakyService],
     authority: AuthorityFiles,
     other: AuthorityFiles,
     security: Callable[[AuthorityFiles, AuthorityFiles], Security],
 ) -> None:
     address, flaky = secure
-    before = len(flaky.seen)
+    before = len(flaky.calls)
     chosen = replace(security(authority, other), token="s3cret")  # noqa: S106 - made up
     with pytest.raises(UnavailableError, match=address):
-        model(kind, address, chosen)
-    assert len(flaky.seen) == before
+        call_model(kind, address, chosen)
+    assert len(flaky.calls) == before
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_name_instead_of_the_address(
-    kind: type[Any], secure: tuple[str, Flaky], authority: AuthorityFiles
+def test_server_name_replaces_the_host_of_the_address(
+    kind: type[Any], secure: tuple[str, FlakyService], authority: AuthorityFiles
 ) -> None:
-    assert model(kind, secure[0], Security(tls=Tls(ca=authority.ca, server_name="inner")))
+    assert call_model(kind, secure[0], Security(tls=Tls(ca=authority.ca, server_name="inner")))
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_mutual_tls(
+def test_mutual_tls_requires_a_certificate_of_the_authority(
     kind: type[Any], mutual: str, authority: AuthorityFiles, mine: Pair, other: AuthorityFiles
 ) -> None:
     tls = Tls(ca=authority.ca, certificate=mine.certificate, key=mine.key)
-    assert model(kind, mutual, Security(tls=tls))
+    assert call_model(kind, mutual, Security(tls=tls))
     stranger = other.pair("client")
-    for wrong in (
+    for untrusted in (
         Tls(ca=authority.ca),
         replace(tls, certificate=stranger.certificate, key=stranger.key),
     ):
         with pytest.raises(UnavailableError):
-            model(kind, mutual, Security(tls=wrong))
+            call_model(kind, mutual, Security(tls=untrusted))
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_token_file_is_read_again_when_it_changes(kind: type[Any], tmp_path: Path) -> None:
-    flaky, path = Flaky(), tmp_path / "token"
+def test_a_changed_token_file_is_reread(kind: type[Any], tmp_path: Path) -> None:
+    flaky, path = FlakyService(), tmp_path / "token"
     path.write_text("first\n")
 
-    def put(text: str) -> None:
-        draft = tmp_path / "draft"
-        draft.write_text(text)
-        draft.replace(path)
+    def replace_token(text: str) -> None:
+        new = tmp_path / "new"
+        new.write_text(text)
+        new.replace(path)
 
-    def sync_question(client: Any) -> None:
+    def sync_calls(client: Any) -> None:
         client.model()
         for change in changes:
             change()
             client.model()
 
-    async def async_question(client: Any) -> None:
+    async def async_calls(client: Any) -> None:
         await client.model()
         for change in changes:
             change()
             await client.model()
 
     changes: list[Callable[[], Any]] = [
-        lambda: put("second"),
-        # What is no token, and what is not there, leaves the last one.
-        lambda: put("two\nlines"),
-        lambda: put(""),
+        lambda: replace_token("second"),
+        # An invalid or missing file leaves the last valid token in use.
+        lambda: replace_token("two\nlines"),
+        lambda: replace_token(""),
         path.unlink,
-        lambda: put("third"),
+        lambda: replace_token("third"),
         lambda: path.write_text("fourth"),
     ]
-    question = sync_question if kind is Client else async_question
+    calls = sync_calls if kind is Client else async_calls
     with listening(flaky) as address:
-        ask(kind, address, question, security=Security(token=path))
-    tokens = [call.metadata["authorization"] for call in flaky.seen]
+        ask(kind, address, calls, security=Security(token=path))
+    tokens = [call.metadata["authorization"] for call in flaky.calls]
     names = ["first", "second", "second", "second", "second", "third", "fourth"]
     assert tokens == [f"Bearer {name}" for name in names]
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_no_token_sends_none(kind: type[Any]) -> None:
-    flaky = Flaky()
+def test_without_a_token_no_authorization_is_sent(kind: type[Any]) -> None:
+    flaky = FlakyService()
     with listening(flaky) as address:
-        model(kind, address, Security())
-    assert "authorization" not in flaky.seen[0].metadata
+        call_model(kind, address, Security())
+    assert "authorization" not in flaky.calls[0].metadata
 
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize(
     "address",
-    [FAR, "server.example:50051", "dns:///server.example:1", "[2001:db8::1]:1", "localhost.evil:1"],
+    [
+        REMOTE,
+        "server.example:50051",
+        "dns:///server.example:1",
+        "[2001:db8::1]:1",
+        "localhost.evil:1",
+    ],
 )
 def test_a_token_does_not_leave_the_machine_in_plain_text(kind: type[Any], address: str) -> None:
     with pytest.raises(SettingsError, match="in plain text"):
@@ -192,28 +198,28 @@ def test_a_token_does_not_leave_the_machine_in_plain_text(kind: type[Any], addre
         "unix:///nowhere",
     ],
 )
-def test_it_may_stay_on_the_machine(address: str) -> None:
+def test_a_token_may_be_sent_in_plain_text_on_this_machine(address: str) -> None:
     Client(address, security=Security(token="s3cret")).close()  # noqa: S106 - made up
 
 
-def test_plain_text_can_be_asked_for() -> None:
+def test_plain_text_can_be_allowed_explicitly() -> None:
     security = Security(token="s3cret", token_in_plain_text=True)  # noqa: S106 - made up
-    Client(FAR, security=security).close()
+    Client(REMOTE, security=security).close()
     assert "s3cret" not in repr(security)
 
 
-def test_what_is_for_this_machine_passes_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    flaky = Flaky()
+def test_local_calls_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    flaky = FlakyService()
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://192.0.2.1:1")
     for name in ("no_grpc_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with listening(flaky) as address:
-        assert model(Client, address, Security(token="s3cret"))  # noqa: S106 - made up
+        assert call_model(Client, address, Security(token="s3cret"))  # noqa: S106 - made up
 
 
 @pytest.mark.parametrize(
-    "settings, says",
+    "settings, message",
     [
         (lambda p: {"tls": Tls(ca=p / "no.pem")}, "ca: cannot read .*no.pem: No such file"),
         (lambda p: {"tls": Tls(ca=p)}, "ca: cannot read .*: Is a directory"),
@@ -233,11 +239,11 @@ def test_what_is_for_this_machine_passes_no_proxy(monkeypatch: pytest.MonkeyPatc
     ],
 )
 @pytest.mark.parametrize("kind", BOTH)
-def test_bad_settings_are_named(
-    kind: type[Any], tmp_path: Path, settings: Callable[[Path], dict[str, Any]], says: str
+def test_invalid_settings_are_named(
+    kind: type[Any], tmp_path: Path, settings: Callable[[Path], dict[str, Any]], message: str
 ) -> None:
     (tmp_path / "text").write_text("two words")
     (tmp_path / "empty").touch()
-    with pytest.raises(SettingsError, match=says) as caught:
+    with pytest.raises(SettingsError, match=message) as caught:
         kind("127.0.0.1:1", security=Security(**settings(tmp_path)))
     assert "two words" not in str(caught.value)

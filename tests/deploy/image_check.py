@@ -1,7 +1,7 @@
-"""The image as its Dockerfile says: built, then run with nothing writable and no privilege.
+"""Check of the built image, run read-only and without privileges.
 
-`make image-check` runs this; pytest does not collect it by itself, since it needs root and, as
-every build, the package index.
+`make image-check` runs this. pytest does not collect it, since it needs root and, as every build,
+the package index.
 """
 
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     folder = tmp_path_factory.mktemp("image")
-    # Those whom the image runs as must be able to reach their root.
+    # The users that the image runs as must be able to reach its root.
     for path in (folder, *folder.parents):
         path.chmod(path.stat().st_mode | 0o111)
     yield Image(load(), PROJECT, folder)
@@ -36,7 +36,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @contextmanager
 def running(image: Image, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Start the server in namespaces of its own, and ends it."""
+    """Run the server in namespaces of its own within the block."""
     script = image.script("server", readable={"/models": PROJECT / "models"})
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -52,63 +52,65 @@ def running(image: Image, log: Path) -> Iterator["subprocess.Popen[str]"]:
         process.wait()
 
 
-def beside(
+def run_beside(
     process: "subprocess.Popen[str]", *command: str, namespaces: tuple[str, ...] = ("mount", "net")
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command in namespaces of a running process."""
-    enter = ["nsenter", f"--target={process.pid}", *(f"--{each}" for each in namespaces)]
+    """Run a command in the namespaces of a running process."""
+    enter = ["nsenter", f"--target={process.pid}", *(f"--{name}" for name in namespaces)]
     return subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
 
 
 def wait_until_healthy(image: Image, process: "subprocess.Popen[str]", log: Path) -> None:
     """Run the HEALTHCHECK until it succeeds."""
-    word, _, command = settings(load(), "server")["HEALTHCHECK"].rest.partition(" ")
-    assert word == "CMD"
-    check = f"{image.within('server')} {' '.join(json.loads(command))}"
+    keyword, _, command = settings(load(), "server")["HEALTHCHECK"].rest.partition(" ")
+    assert keyword == "CMD"
+    check = f"{image.command_prefix('server')} {' '.join(json.loads(command))}"
     deadline = time.monotonic() + 120
-    while (checked := beside(process, "sh", "-c", check)).returncode:
+    while (checked := run_beside(process, "sh", "-c", check)).returncode:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, checked.stderr
         time.sleep(0.2)
     assert checked.stdout.strip() == "SERVING"
 
 
-def facts(process: "subprocess.Popen[str]") -> dict[str, list[str]]:
-    """Return what the kernel says of a process."""
+def kernel_status(process: "subprocess.Popen[str]") -> dict[str, list[str]]:
+    """Return the fields of the process's /proc/PID/status."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def megabytes(root: Path) -> float:
-    """Return the size of the files that a stage adds to its base image."""
+    """Return the size of a stage's own files, in 10^6 bytes."""
     files = [path for path in (root / "opt").rglob("*") if not path.is_symlink()]
     return sum(path.stat().st_size for path in files) / 1e6
 
 
-def test_server(image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It gets healthy, has no privilege, can write nowhere, and ends at SIGTERM."""
+def test_the_server_runs_read_only_unprivileged_and_ends_at_sigterm(
+    image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "log"
     with running(image, log) as process:
         wait_until_healthy(image, process, log)
         for path in ("/file", "/opt/gpt2flow/file", "/models/file", "/usr/file"):
-            # As root, so that it is the mount that refuses.
-            touched = beside(process, "chroot", str(image.root("server")), "touch", path)
+            # Run as root, so that only the mount can refuse.
+            touched = run_beside(process, "chroot", str(image.root("server")), "touch", path)
             assert "Read-only file system" in touched.stderr
-        known = facts(process)
-        assert set(known["Uid"]) == set(known["Gid"]) == {"10001"}
-        assert int(known["CapEff"][0], 16) == int(known["CapBnd"][0], 16) == 0
-        assert known["NoNewPrivs"] == ["1"]
-        memory = int(known["VmRSS"][0]) * 1024 / 1e6
+        status = kernel_status(process)
+        assert set(status["Uid"]) == set(status["Gid"]) == {"10001"}
+        assert int(status["CapEff"][0], 16) == int(status["CapBnd"][0], 16) == 0
+        assert status["NoNewPrivs"] == ["1"]
+        memory = int(status["VmRSS"][0]) * 1024 / 1e6
         size = megabytes(image.root("server"))
         with capsys.disabled():
-            print(f"\nserver: {size:.0f} MB, {memory:.0f} MB of memory")  # noqa: T201 - a figure
+            print(f"\nserver: {size:.0f} MB, {memory:.0f} MB resident")  # noqa: T201 - a figure
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "stopped"
 
 
-def test_agent(image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It carries out a message with the server, and writes nowhere but into its volume."""
+def test_the_agent_carries_out_a_message_and_writes_only_to_its_volume(
+    image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     volume = tmp_path / "data"
     volume.mkdir()
     os.chown(volume, 10001, 10001)
@@ -117,7 +119,7 @@ def test_agent(image: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     script = image.script("agent", arguments, writable={"/data": volume})
     with running(image, tmp_path / "log") as process:
         wait_until_healthy(image, process, tmp_path / "log")
-        asked = beside(process, "unshare", "--mount", "sh", "-c", script, namespaces=("net",))
+        asked = run_beside(process, "unshare", "--mount", "sh", "-c", script, namespaces=("net",))
     assert asked.returncode == 0, asked.stderr
     actions = [action["action"] for action in json.loads(asked.stdout)["actions"]]
     assert "add_to_cart" in actions

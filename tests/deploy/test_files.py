@@ -1,4 +1,4 @@
-"""What is in deploy/ fits together: commands that the real command line accepts, and one drain."""
+"""Consistency of deploy/ with the command line, the images and published schemas."""
 
 import configparser
 import shlex
@@ -26,7 +26,7 @@ POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER: dict[str, Any] = POD["containers"][0]
 
 
-def unit() -> configparser.SectionProxy:
+def load_unit() -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(DEPLOY / "systemd" / "gpt2flow.service")
@@ -44,7 +44,7 @@ def stages() -> dict[str, Stage]:
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run `serve` with arguments and returns the settings that the server would get."""
+    """Return a function that runs `serve` and returns the server's settings."""
 
     def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
         configs: list[gpt2flow.server.ServerConfig] = []
@@ -55,14 +55,14 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-# What starts a server, and how many seconds it is given to end.
+# Arguments that start a server, and the seconds that it has to stop (None: not limited).
 SERVERS = {
     "Dockerfile": (settings(load(), "server")["CMD"].words, None),
     "compose": (
         COMPOSE["services"]["server"]["command"],
         seconds(COMPOSE["services"]["server"]["stop_grace_period"]),
     ),
-    "systemd": (shlex.split(unit()["ExecStart"])[1:], seconds(unit()["TimeoutStopSec"])),
+    "systemd": (shlex.split(load_unit()["ExecStart"])[1:], seconds(load_unit()["TimeoutStopSec"])),
     "kubernetes": (
         CONTAINER["args"],
         POD["terminationGracePeriodSeconds"]
@@ -72,8 +72,8 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_every_command_is_one_that_serve_accepts(name: str, configured: Any) -> None:
-    arguments, to_end = SERVERS[name]
+def test_serve_accepts_every_deployed_command(name: str, configured: Any) -> None:
+    arguments, stop_seconds = SERVERS[name]
     config = configured(arguments)
     assert list(config.models) == ["shop"]
     assert config.port == 50051
@@ -83,13 +83,13 @@ def test_every_command_is_one_that_serve_accepts(name: str, configured: Any) -> 
         assert config.host == "0.0.0.0"  # noqa: S104 - inside a container
         assert config.models["shop"] == Path("/models/shop")
         assert config.telemetry.metrics_address == ("0.0.0.0", 9464)  # noqa: S104 - likewise
-    if to_end is not None:
-        # The drain, what is flushed, and unloading.
-        assert to_end >= config.drain_seconds + 10
+    if stop_seconds is not None:
+        # Beyond the drain, the server needs time to flush and unload.
+        assert stop_seconds >= config.drain_seconds + 10
 
 
 @pytest.mark.parametrize("name", ["compose", "kubernetes"])
-def test_threads_are_the_limit_of_processors(name: str, configured: Any) -> None:
+def test_threads_equal_the_processor_limit(name: str, configured: Any) -> None:
     limits = {
         "compose": COMPOSE["services"]["server"]["cpus"],
         "kubernetes": CONTAINER["resources"]["limits"]["cpu"],
@@ -97,7 +97,7 @@ def test_threads_are_the_limit_of_processors(name: str, configured: Any) -> None
     assert configured(SERVERS[name][0]).engine.threads == int(limits[name])
 
 
-def test_images_are_not_root_and_by_number(stages: dict[str, Stage]) -> None:
+def test_images_run_as_an_unprivileged_numeric_user(stages: dict[str, Stage]) -> None:
     for target in ("server", "agent"):
         assert settings(stages, target)["USER"].rest == "10001:10001"
     context = POD["securityContext"]
@@ -105,7 +105,7 @@ def test_images_are_not_root_and_by_number(stages: dict[str, Stage]) -> None:
     assert context["runAsNonRoot"] is True
 
 
-def test_nothing_is_writable_and_no_privilege_is_left() -> None:
+def test_containers_are_read_only_and_unprivileged() -> None:
     for service in COMPOSE["services"].values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -118,8 +118,8 @@ def test_nothing_is_writable_and_no_privilege_is_left() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert all(mount["readOnly"] for mount in CONTAINER["volumeMounts"])
-    assert unit()["DynamicUser"] == "yes"
-    assert unit()["ProtectSystem"] == "strict"
+    assert load_unit()["DynamicUser"] == "yes"
+    assert load_unit()["ProtectSystem"] == "strict"
 
 
 def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
@@ -140,7 +140,7 @@ def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
     assert SERVICE["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"]
 
 
-def test_context_has_what_is_copied_and_no_more(stages: dict[str, Stage]) -> None:
+def test_the_build_context_holds_exactly_the_copied_files(stages: dict[str, Stage]) -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = [i.words[:-1] for i in stages["build"].instructions if i.name == "COPY"]
@@ -148,8 +148,7 @@ def test_context_has_what_is_copied_and_no_more(stages: dict[str, Stage]) -> Non
     assert all((PROJECT / name).exists() for name in kept)
 
 
-def test_agent_needs_no_option(stages: dict[str, Stage]) -> None:
-    """What its image sets is what its commands read."""
+def test_the_agent_reads_the_variables_that_its_image_sets(stages: dict[str, Stage]) -> None:
     variables = {
         key: value
         for i in stages["agent"].instructions
@@ -158,45 +157,47 @@ def test_agent_needs_no_option(stages: dict[str, Stage]) -> None:
     }
     assert set(variables) == {"GPT2FLOW_ADDRESS", "GPT2FLOW_DATABASE"}
     command = [sys.executable, "-m", "gpt2flow.cli", "agent", "run", "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert all(name in said for name in variables)
+    help_text = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert all(name in help_text for name in variables)
 
 
-def linter(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def run_linter(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [BIN / arguments[0], *arguments[1:]]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_linter_accepts_the_dockerfile_and_finds_what_is_wrong(tmp_path: Path) -> None:
-    checked = linter("hadolint", DEPLOY / "Dockerfile")
+def test_hadolint_accepts_the_dockerfile_but_no_untagged_base(tmp_path: Path) -> None:
+    checked = run_linter("hadolint", DEPLOY / "Dockerfile")
     assert (checked.returncode, checked.stdout) == (0, "")
-    worse = tmp_path / "Dockerfile"
-    worse.write_text((DEPLOY / "Dockerfile").read_text().replace(":3.12-slim-bookworm", ""))
-    assert "DL3006" in linter("hadolint", worse).stdout
+    invalid = tmp_path / "Dockerfile"
+    invalid.write_text((DEPLOY / "Dockerfile").read_text().replace(":3.12-slim-bookworm", ""))
+    assert "DL3006" in run_linter("hadolint", invalid).stdout
 
 
-def test_compose_file_is_of_the_published_schema(tmp_path: Path) -> None:
+def test_the_compose_file_matches_the_published_schema(tmp_path: Path) -> None:
     schema = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
-    assert linter(*schema, DEPLOY / "compose.yaml").returncode == 0
-    worse = tmp_path / "compose.yaml"
-    worse.write_text((DEPLOY / "compose.yaml").read_text().replace("read_only:", "readonly:"))
-    assert linter(*schema, worse).returncode == 1
+    assert run_linter(*schema, DEPLOY / "compose.yaml").returncode == 0
+    invalid = tmp_path / "compose.yaml"
+    invalid.write_text((DEPLOY / "compose.yaml").read_text().replace("read_only:", "readonly:"))
+    assert run_linter(*schema, invalid).returncode == 1
 
 
-def test_kubernetes_objects_are_of_the_published_schema() -> None:
+def test_kubernetes_objects_match_the_published_schema() -> None:
     for item in (DEPLOYMENT, SERVICE):
         kubernetes_validate.validate(item, "1.34", strict=True)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_accepts_the_unit_and_finds_little_exposed(tmp_path: Path) -> None:
-    # It wants to see the executable, which is another one here.
+def test_systemd_accepts_the_unit_and_its_exposure_is_low(tmp_path: Path) -> None:
+    # systemd-analyze requires the executable to exist; another one replaces it here.
     text = (DEPLOY / "systemd" / "gpt2flow.service").read_text()
     path = tmp_path / "gpt2flow.service"
     path.write_text(text.replace("/opt/gpt2flow/bin/gpt2flow", str(BIN / "python")))
-    checked = linter(shutil.which("systemd-analyze") or "", "verify", "--man=no", path)
+    checked = run_linter(shutil.which("systemd-analyze") or "", "verify", "--man=no", path)
     assert (checked.returncode, checked.stderr) == (0, "")
-    analysed = linter(
+    analysed = run_linter(
         shutil.which("systemd-analyze") or "", "security", "--offline=yes", "--threshold=20", path
     )
     assert analysed.returncode == 0, analysed.stdout[-2000:]

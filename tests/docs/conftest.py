@@ -1,4 +1,4 @@
-"""What the pages of docs/ assume: servers of the shipped bundle, and files with their secrets."""
+"""Servers that the pages of docs/ assume, and files with their secrets."""
 
 import json
 import subprocess
@@ -16,7 +16,13 @@ from gpt2flow.cli.demo.processes import server
 
 @dataclass(frozen=True)
 class Protected:
-    """A server with TLS and tokens; `folder` has `ca.pem` and `token`."""
+    """Server with TLS and tokens.
+
+    Attributes:
+        address: Address of the server.
+        folder: Directory with `ca.pem` and `token`.
+        token: Secret that `token` holds.
+    """
 
     address: str
     folder: Path
@@ -25,8 +31,8 @@ class Protected:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
-        yield where
+    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as server_address:
+        yield server_address
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +40,17 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
     folder = tmp_path_factory.mktemp("protected")
     authority = AuthorityFiles(folder, "ca")
     pair = authority.pair("server")
-    made = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "gpt2flow.cli", "token", "example", "--json"],
         capture_output=True,
         text=True,
         check=True,
     )
-    token = json.loads(made.stdout)
+    token = json.loads(completed.stdout)
     tokens = folder / "tokens.toml"
     tokens.write_text(token["entry"])
     tokens.chmod(0o600)
     (folder / "token").write_text(f"{token['token']}\n")
     options = [f"--tls-certificate={pair.certificate}", f"--tls-key={pair.key}"]
-    with server(SHIPPED_BUNDLE, folder, *options, f"--tokens={tokens}") as where:
-        yield Protected(where, folder, token["token"])
+    with server(SHIPPED_BUNDLE, folder, *options, f"--tokens={tokens}") as server_address:
+        yield Protected(server_address, folder, token["token"])

@@ -1,4 +1,4 @@
-"""The examples of docs/client.md run as they stand."""
+"""Examples of docs/client.md, run verbatim."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ SYNC, ASYNC = blocks("client.md", "python")
 
 
 @pytest.mark.parametrize(
-    "code, says",
+    "code, expected",
     [
         (
             SYNC,
@@ -30,9 +30,11 @@ SYNC, ASYNC = blocks("client.md", "python")
     ],
     ids=["sync", "async"],
 )
-def test_an_example(protected: Protected, code: str, says: list[str]) -> None:
+def test_an_example_prints_what_the_page_promises(
+    protected: Protected, code: str, expected: list[str]
+) -> None:
     assert ADDRESS in code
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code.replace(ADDRESS, protected.address)],
         capture_output=True,
         text=True,
@@ -40,16 +42,16 @@ def test_an_example(protected: Protected, code: str, says: list[str]) -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    for text in says:
-        assert text in done.stdout.replace("\nno\n", "\nyes\n")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    for text in expected:
+        assert text in completed.stdout.replace("\nno\n", "\nyes\n")
 
 
-def test_the_command_line(protected: Protected) -> None:
-    where = ["generate", "hi", "--max-new-tokens", "2", "--address", protected.address]
+def test_the_command_line_needs_its_token_file(protected: Protected) -> None:
+    command = ["generate", "hi", "--max-new-tokens", "2", "--address", protected.address]
     tls = ["--tls-ca", str(protected.folder / "ca.pem")]
-    assert gpt2flow(*where, *tls, "--token-file", str(protected.folder / "token"))[0] == 0
-    code, _, err = gpt2flow(*where, *tls)
+    assert gpt2flow(*command, *tls, "--token-file", str(protected.folder / "token"))[0] == 0
+    code, _, err = gpt2flow(*command, *tls)
     assert code == 1
     assert f"{protected.address} does not know who calls" in err
 

@@ -1,4 +1,4 @@
-"""The commands of docs/grpcurl.md: sent by reflection alone, and by grpcurl itself where it is."""
+"""Commands of docs/grpcurl.md, sent by reflection and, if installed, by grpcurl."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.docs.conftest import Protected
 from tests.support.doc_pages import ADDRESS, blocks
 from tests.support.reflection_client import Reflected
 
-# Of those flags that the page uses.
+# Flags of the page that take a value.
 _WITH_VALUE = {"-d", "-H", "-max-time", "-cacert"}
 
 GRPCURL = shutil.which("grpcurl")
@@ -22,7 +22,13 @@ GRPCURL = shutil.which("grpcurl")
 
 @dataclass(frozen=True)
 class Command:
-    """One command of the page."""
+    """Command of the page.
+
+    Attributes:
+        text: The whole command.
+        flags: Values of the flags; empty for a flag without a value.
+        target: Positional arguments after the address.
+    """
 
     text: str
     flags: dict[str, str]
@@ -34,12 +40,12 @@ class Command:
 
 
 def parse(text: str) -> Command:
-    words, flags, positional = iter(shlex.split(text)[1:]), {}, []
-    for word in words:
-        if word.startswith("-"):
-            flags[word] = next(words) if word in _WITH_VALUE else ""
+    arguments, flags, positional = iter(shlex.split(text)[1:]), {}, []
+    for argument in arguments:
+        if argument.startswith("-"):
+            flags[argument] = next(arguments) if argument in _WITH_VALUE else ""
         else:
-            positional.append(word)
+            positional.append(argument)
     assert positional[0] == ADDRESS
     return Command(text.strip(), flags, positional[1:])
 
@@ -53,7 +59,7 @@ COMMANDS = [
 
 
 def name(command: Command) -> str:
-    return " ".join(word.rpartition(".")[2] for word in command.target)
+    return " ".join(argument.rpartition(".")[2] for argument in command.target)
 
 
 def answers(reflected: Reflected, command: Command) -> list[Any]:
@@ -68,7 +74,9 @@ def answers(reflected: Reflected, command: Command) -> list[Any]:
 
 
 def test_the_page_calls_every_method() -> None:
-    methods = {path.rpartition("/")[2] for c in COMMANDS for path in c.target if "/" in path}
+    methods = {
+        path.rpartition("/")[2] for command in COMMANDS for path in command.target if "/" in path
+    }
     assert methods == {
         "Generate",
         "GenerateStream",
@@ -82,13 +90,13 @@ def test_the_page_calls_every_method() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.plain], ids=name)
-def test_a_command(address: str, command: Command) -> None:
+def test_a_plaintext_command_is_answered(address: str, command: Command) -> None:
     with grpc.insecure_channel(address) as channel:
         assert answers(Reflected(channel), command)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.plain], ids=name)
-def test_a_command_with_tls_and_token(protected: Protected, command: Command) -> None:
+def test_a_command_with_tls_and_token_is_answered(protected: Protected, command: Command) -> None:
     assert command.flags["-H"] == "authorization: Bearer $TOKEN"
     credentials = grpc.composite_channel_credentials(
         grpc.ssl_channel_credentials((protected.folder / command.flags["-cacert"]).read_bytes()),
@@ -100,10 +108,10 @@ def test_a_command_with_tls_and_token(protected: Protected, command: Command) ->
 
 @pytest.mark.skipif(GRPCURL is None, reason="no grpcurl on this machine")
 @pytest.mark.parametrize("command", COMMANDS, ids=name)
-def test_grpcurl_itself(address: str, protected: Protected, command: Command) -> None:
-    where = address if command.plain else protected.address
-    done = subprocess.run(
-        ["sh", "-c", command.text.replace(ADDRESS, where)],
+def test_grpcurl_accepts_the_command(address: str, protected: Protected, command: Command) -> None:
+    server_address = address if command.plain else protected.address
+    completed = subprocess.run(
+        ["sh", "-c", command.text.replace(ADDRESS, server_address)],
         capture_output=True,
         text=True,
         cwd=protected.folder,
@@ -111,5 +119,5 @@ def test_grpcurl_itself(address: str, protected: Protected, command: Command) ->
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert completed.stdout

@@ -1,4 +1,4 @@
-"""The shipped bundle, behind a real server on a real port."""
+"""Shipped bundle, served on a real port."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,5 +16,5 @@ def bundle() -> Path:
 
 @pytest.fixture(scope="session")
 def address(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(bundle, tmp_path_factory.mktemp("server")) as where:
-        yield where
+    with server(bundle, tmp_path_factory.mktemp("server")) as server_address:
+        yield server_address

@@ -1,4 +1,4 @@
-"""The bundle that ships: small, verified, and as good as its documentation says."""
+"""Shipped bundle: small, verified, and as accurate as documented."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from gpt2flow.server.bundle.manifest import load_bundle
 HELD_OUT = PROJECT / "tests" / "heldout" / "messages.jsonl"
 
 
-def test_bundle_is_small_and_passed_its_gate(bundle: Path) -> None:
+def test_the_bundle_is_small_and_passed_its_quality_gate(bundle: Path) -> None:
     manifest = load_bundle(bundle).manifest
     assert sum(path.stat().st_size for path in bundle.iterdir()) <= 15e6
     assert manifest.recipe.profile == "int8"
@@ -26,8 +26,8 @@ def test_bundle_is_small_and_passed_its_gate(bundle: Path) -> None:
     assert manifest.training["config"]["seed"] == 1
 
 
-def test_understanding_is_what_the_documentation_says(address: str) -> None:
-    """Within two points: other processors round differently."""
+def test_understanding_matches_the_documentation(address: str) -> None:
+    """Allow two points, since other processors round differently."""
     text = (PROJECT / "docs" / "model.md").read_text(encoding="utf-8")
     row = re.search(r"^\| all \| (\d+) \| ([\d.]+)% \| ([\d.]+)% \|$", text, re.MULTILINE)
     assert row
@@ -39,7 +39,7 @@ def test_understanding_is_what_the_documentation_says(address: str) -> None:
     assert abs(figures["whole_sequence"] * 100 - float(row[3])) <= 2
 
 
-def test_no_held_out_message_stands_in_the_corpus_sources() -> None:
+def test_no_held_out_message_appears_in_the_corpus_sources() -> None:
     messages = [json.loads(line)["message"] for line in HELD_OUT.read_text().splitlines()]
     sources = [
         path.read_text(encoding="utf-8")
@@ -52,29 +52,29 @@ def test_no_held_out_message_stands_in_the_corpus_sources() -> None:
 
 
 def test_demo_ends_as_expected(bundle: Path) -> None:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "gpt2flow.cli", "demo", "--model", str(bundle)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    assert done.stdout.count("as expected") == 4
+    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr
+    assert completed.stdout.count("as expected") == 4
 
 
-def test_demo_fails_when_a_workflow_ends_otherwise(bundle: Path, tmp_path: Path) -> None:
+def test_demo_fails_when_a_workflow_ends_unexpectedly(bundle: Path, tmp_path: Path) -> None:
     scenario = tmp_path / "scenarios.yaml"
     scenario.write_text(
         "- id: never\n  turns: [{text: hello}]\n  expect: {rows: {orders: [{number: SO-1001}]}}\n"
     )
     command = ["demo", "--model", str(bundle), "--scenarios", str(scenario)]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "gpt2flow.cli", *command],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1
-    assert "not as expected: never" in done.stderr
+    assert completed.returncode == 1
+    assert "not as expected: never" in completed.stderr

@@ -1,4 +1,4 @@
-"""Text → trained GPT-2 → bundle → server → agent → rows, each by its command."""
+"""Whole pipeline by commands: text, checkpoint, bundle, server, agent, database rows."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from gpt2flow.cli.demo.processes import server
 
 
 def gpt2flow(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "gpt2flow.cli", *arguments],
         capture_output=True,
         text=True,
@@ -19,7 +19,7 @@ def gpt2flow(*arguments: str, cwd: Path) -> tuple[int, str, str]:
         timeout=280,
         check=False,
     )
-    return done.returncode, done.stdout, done.stderr
+    return completed.returncode, completed.stdout, completed.stderr
 
 
 def rows(database: Path, query: str) -> list[tuple[object, ...]]:
@@ -27,8 +27,8 @@ def rows(database: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_from_text_to_rows(tmp_path: Path) -> None:
-    """A model trained for seconds answers badly, but whatever it answers is legal and done."""
+def test_actions_of_a_freshly_trained_model_reach_the_database(tmp_path: Path) -> None:
+    """Accept any actions: a model trained for seconds answers badly, but legally."""
     small = ["flow_documents=600", "layers=1", "width=32", "heads=1", "vocabulary_size=700"]
     settings = [argument for setting in small for argument in ("--set", setting)]
     code, _, err = gpt2flow(
@@ -43,11 +43,11 @@ def test_from_text_to_rows(tmp_path: Path) -> None:
         )
     assert code == 0, err
     report = json.loads(out)
-    done = [action["action"] for action in report["actions"]]
-    assert done
+    actions = [action["action"] for action in report["actions"]]
+    assert actions
     database = tmp_path / "gpt2flow.sqlite"
     assert rows(database, "SELECT action FROM executed_actions ORDER BY key") == [
-        (action,) for action in done
+        (action,) for action in actions
     ]
     assert rows(database, "SELECT text FROM outbox ORDER BY id") == [
         (message["text"],) for action in report["actions"] for message in action["messages"]
@@ -64,7 +64,7 @@ def test_agent_carries_out_messages_in_both_languages(address: str, tmp_path: Pa
     code, out, err = gpt2flow("agent", "run", "messages.jsonl", "--address", address, cwd=tmp_path)
     assert code == 0, err
     assert len(out.splitlines()) == len(lines)
-    # The third line is the first one sent again: nothing is done twice.
+    # The third line repeats the first one, and is not carried out again.
     assert rows(
         tmp_path / "gpt2flow.sqlite",
         "SELECT session_id, sku, quantity FROM cart_lines ORDER BY session_id",
@@ -73,11 +73,11 @@ def test_agent_carries_out_messages_in_both_languages(address: str, tmp_path: Pa
 
 def test_unknown_model_is_refused_and_leaves_nothing(address: str, tmp_path: Path) -> None:
     code, _, err = gpt2flow(
-        "agent", "ask", "hello", "--address", address, "--model", "nobody", cwd=tmp_path
+        "agent", "ask", "hello", "--address", address, "--model", "absent", cwd=tmp_path
     )
     assert code == 2
     assert err.strip().splitlines()[-1].startswith("gpt2flow: error: ")
-    assert "'nobody'" in err
+    assert "'absent'" in err
     database = tmp_path / "gpt2flow.sqlite"
     assert rows(database, "SELECT count(*) FROM executed_actions") == [(0,)]
     assert rows(database, "SELECT count(*) FROM outbox") == [(0,)]
@@ -96,8 +96,8 @@ def test_corrupt_bundle_is_refused_by_name(bundle: Path, tmp_path: Path) -> None
     assert "model.onnx.data" in err
 
 
-def test_database_that_cannot_be_written(address: str, tmp_path: Path) -> None:
-    """A directory stands where the database should be."""
+def test_an_unwritable_database_is_reported_by_name(address: str, tmp_path: Path) -> None:
+    """Put a directory in the place of the database."""
     (tmp_path / "shop.sqlite").mkdir()
     code, _, err = gpt2flow(
         "agent", "ask", "hello", "--address", address, "--database", "shop.sqlite", cwd=tmp_path

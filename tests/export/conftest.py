@@ -1,4 +1,4 @@
-"""Tiny GPT-2s: random ones of any shape, and one that was trained for a moment."""
+"""Tiny GPT-2s: random ones of any shape, and a briefly trained one."""
 
 import json
 from collections.abc import Callable
@@ -68,13 +68,13 @@ def _config(**changes: Any) -> GPT2Config:
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
     }
-    # Only eager attention knows the variants of scaling.
+    # Only eager attention implements the scaling variants.
     return GPT2Config(**defaults | changes, attn_implementation="eager")
 
 
 @pytest.fixture(scope="session")
 def make_model() -> MakeModel:
-    """Make a random GPT-2 whose every weight and bias matters."""
+    """Return a function that makes random GPT-2s whose weights all matter."""
 
     def make(**changes: Any) -> GPT2LMHeadModel:
         torch.manual_seed(0)
@@ -89,7 +89,7 @@ def make_model() -> MakeModel:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> MakeServed:
-    """Write the serving graph of a model and opens it."""
+    """Return a function that exports a model and opens its serving graph."""
 
     def open_served(
         model: GPT2LMHeadModel, profile: Profile = Profile.FP32, slots: int = 1
@@ -104,7 +104,7 @@ def serve(tmp_path: Path) -> MakeServed:
 
 @pytest.fixture
 def make_runner(serve: MakeServed, tmp_path: Path) -> Callable[..., ModelRunner]:
-    """Write the serving graph of a model and opens it as the server does."""
+    """Return a function that exports a model and opens the server's runner."""
 
     def open_runner(model: GPT2LMHeadModel, profile: Profile) -> ModelRunner:
         serve(model, profile)
@@ -117,7 +117,7 @@ def make_runner(serve: MakeServed, tmp_path: Path) -> Callable[..., ModelRunner]
 
 @pytest.fixture(scope="session")
 def trained(tokenizer: Tokenizer) -> GPT2LMHeadModel:
-    """A GPT-2 that has learnt the documents, so that quantization has something to lose."""
+    """A GPT-2 trained on the documents, so that quantization can degrade it."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(_config())
     ids = [torch.tensor([*tokenizer.encode(document).ids, 0]) for document in DOCUMENTS]
@@ -133,7 +133,7 @@ def trained(tokenizer: Tokenizer) -> GPT2LMHeadModel:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tokenizer: Tokenizer) -> Callable[[GPT2LMHeadModel, Path], Path]:
-    """Write a whole checkpoint: weights, vocabulary, texts and training facts."""
+    """Return a function that writes a complete checkpoint, texts included."""
 
     def save(model: GPT2LMHeadModel, directory: Path) -> Path:
         model.save_pretrained(directory)

@@ -1,4 +1,4 @@
-"""A finished bundle can be looked at where only the server is installed."""
+"""A bundle can be inspected with the server installed alone."""
 
 import json
 import shutil
@@ -19,13 +19,13 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
+def test_an_inspection_reports_sizes_storage_and_operators(bundle: Path) -> None:
     inspection = inspect_bundle(bundle)
     assert isinstance(inspection, Inspection)
     assert inspection.sizes == {
         path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json"
     }
-    # Those that share a matrix count: the token embedding, and the head of few rows or few tokens.
+    # Nodes that share a matrix all count: the embedding, the small-batch and the restricted head.
     assert inspection.storage == {
         "8 bits in blocks of 16": 10,
         "8 bits in blocks of 64": 2,
@@ -34,10 +34,10 @@ def test_sizes_storage_and_operators_are_told(bundle: Path) -> None:
     assert inspection.operators is not None
     assert inspection.operators["MatMulNBits"] == 9
     assert inspection.operators["DynamicQuantizeMatMul"] == 9
-    # Those of branches count: each layer decodes few rows, decodes many, and prefills.
+    # Nodes of subgraphs count: small-batch decode, large-batch decode and prefill per layer.
     assert inspection.operators["GroupQueryAttention"] == 4
     assert inspection.operators["Attention"] == 2
-    # Rows of tokens, of positions, and of the tokens whose logits alone are asked for.
+    # Token embeddings, position embeddings, and the entries for restricted logits.
     assert inspection.operators["GatherBlockQuantized"] == 3
     assert inspection.operators["Gemm"] == 1
     assert json.loads(json.dumps(inspection.as_json()))["manifest"]["recipe"]["profile"] == "int8"
@@ -63,18 +63,18 @@ print(json.dumps(inspect_bundle(Path(sys.argv[1])).as_json()))
 """
 
 
-def test_it_needs_the_server_alone(bundle: Path) -> None:
+def test_inspection_works_without_the_export_extra(bundle: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXPORT_EXTRA, str(bundle)],
         capture_output=True,
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout)
-    assert told == inspect_bundle(bundle).as_json() | {"operators": None}
+    printed = json.loads(done.stdout)
+    assert printed == inspect_bundle(bundle).as_json() | {"operators": None}
 
 
-def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_byte_is_detected(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     data = bytearray((copy / "model.onnx.data").read_bytes())
     data[len(data) // 2] ^= 1
@@ -83,7 +83,7 @@ def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path) -> None:
         inspect_bundle(copy)
 
 
-def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
+def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     import gpt2flow.export
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

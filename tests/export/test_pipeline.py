@@ -1,4 +1,4 @@
-"""A bundle appears whole and verified, or not at all; the same input makes the same bytes."""
+"""A bundle is verified, reproducible, and written completely or not at all."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ SERVING_FILES = {
 
 @pytest.fixture(scope="module")
 def bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Profile, Path]:
-    """A bundle of every profile; tests must not change them."""
+    """Bundles of every profile; tests must not change them."""
     directory = tmp_path_factory.mktemp("bundles")
     for profile in Profile:
         export_bundle(checkpoint, directory / profile, profile=profile)
@@ -54,7 +54,7 @@ def coarse_checkpoint(
     save_checkpoint: Callable[[GPT2LMHeadModel, Path], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The same function in fp32, but one weight of each block drowns the others in 8 bits."""
+    """The trained model, rescaled so that 8-bit blocks lose most weights."""
     directory = tmp_path_factory.mktemp("coarse") / "checkpoint"
     save_checkpoint(trained, directory)
     model = GPT2LMHeadModel.from_pretrained(directory)
@@ -69,7 +69,7 @@ def coarse_checkpoint(
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
-def test_a_bundle_holds_its_files_and_says_what_it_is(
+def test_a_bundle_has_its_files_and_a_matching_manifest(
     bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, profile: Profile
 ) -> None:
     bundle = load_bundle(bundles[profile])
@@ -109,11 +109,11 @@ def test_a_bundle_holds_its_files_and_says_what_it_is(
 
 
 @pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
-def test_a_bundle_without_a_second_copy_is_smaller_and_passes_its_gate(
+def test_a_single_layout_bundle_is_smaller_and_passes_its_gate(
     bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
 ) -> None:
     out = tmp_path / "bundle"
-    recipe = export_bundle(checkpoint, out, profile=profile, second_copy=False).recipe
+    recipe = export_bundle(checkpoint, out, profile=profile, dual_layout=False).recipe
     assert (recipe.narrow_rows, recipe.second_copy_bytes) == (None, 0)
     assert recipe.operators["lm_head"].bits == recipe.default_bits
     small, large = ((path / "model.onnx.data").stat().st_size for path in (out, bundles[profile]))
@@ -124,7 +124,7 @@ def test_a_bundle_without_a_second_copy_is_smaller_and_passes_its_gate(
 def test_quality_is_measured_on_the_text_of_the_checkpoint(
     bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, tokenizer: Any
 ) -> None:
-    """The perplexity of the reference is what PyTorch says it is."""
+    """The perplexity of the reference agrees with PyTorch's."""
     nats, tokens = 0.0, 0
     for document in (checkpoint / "eval.txt").read_text().split("<|endoftext|>\n")[:-1]:
         ids = torch.tensor([[*tokenizer.encode(document).ids, 0]])
@@ -153,7 +153,7 @@ def test_quality_is_measured_on_the_text_of_the_checkpoint(
 def test_the_reference_loads_in_optimum_and_generates_as_transformers(
     make_model: Any, save_checkpoint: Any, tmp_path: Path
 ) -> None:
-    """With inverse layer scaling too, which transformers' default attention leaves out."""
+    """Inverse layer scaling is exported, though transformers' default attention lacks it."""
     model = make_model(n_layer=3, scale_attn_by_inverse_layer_idx=True)
     source = save_checkpoint(model, tmp_path / "checkpoint")
     (source / "eval.txt").unlink()
@@ -179,7 +179,7 @@ def test_the_reference_loads_in_optimum_and_generates_as_transformers(
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT4])
-def test_two_exports_are_the_same_bytes(
+def test_exports_are_reproducible_byte_for_byte(
     bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
 ) -> None:
     elsewhere = shutil.copytree(checkpoint, tmp_path / "elsewhere")
@@ -198,7 +198,7 @@ def test_a_bundle_that_misses_its_gate_is_refused(coarse_checkpoint: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_force_writes_it_and_says_so(coarse_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_forced_bundle_is_written_and_marked(coarse_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     manifest = export_bundle(coarse_checkpoint, out, profile=Profile.INT8, force=True)
     assert manifest.quality is not None
@@ -207,7 +207,7 @@ def test_force_writes_it_and_says_so(coarse_checkpoint: Path, tmp_path: Path) ->
     assert load_bundle(out).manifest == manifest
 
 
-def test_the_evaluation_text_can_be_another(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_evaluation_text_can_be_given(checkpoint: Path, tmp_path: Path) -> None:
     text = tmp_path / "mine.txt"
     text.write_text("I want my money back.")
     manifest = export_bundle(
@@ -217,7 +217,9 @@ def test_the_evaluation_text_can_be_another(checkpoint: Path, tmp_path: Path) ->
     assert manifest.quality.text == f"mine.txt sha256:{file_sha256(text)}"
 
 
-def test_without_evaluation_text_the_option_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_evaluation_text_is_refused_with_the_option(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     source = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
     (source / "eval.txt").unlink()
     with pytest.raises(EvaluationTextError, match=r"no eval\.txt .* give a text with --eval"):
@@ -225,7 +227,9 @@ def test_without_evaluation_text_the_option_is_named(checkpoint: Path, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["directory", "empty directory", "file", "dangling link"])
-def test_what_exists_is_left_alone(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+def test_an_existing_target_is_refused_and_left_alone(
+    checkpoint: Path, tmp_path: Path, kind: str
+) -> None:
     out = tmp_path / "bundle"
     if kind == "file":
         out.write_text("mine")
@@ -236,14 +240,16 @@ def test_what_exists_is_left_alone(checkpoint: Path, tmp_path: Path, kind: str) 
         if kind == "directory":
             (out / "mine").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OutputError, match=r"bundle exists already$"):
+    with pytest.raises(
+        OutputError, match=r"bundle exists already; remove it or choose another path$"
+    ):
         export_bundle(checkpoint, out, profile=Profile.INT8)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_place_where_nothing_can_be_made_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_uncreatable_target_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="file/bundle cannot be made: "):
+    with pytest.raises(OutputError, match="file/bundle cannot be created: "):
         export_bundle(checkpoint, tmp_path / "file" / "bundle", profile=Profile.INT8)
 
 
@@ -253,25 +259,25 @@ def test_a_bad_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_directories_above_are_made(checkpoint: Path, tmp_path: Path) -> None:
+def test_missing_parents_are_created(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "some" / "where" / "bundle"
     export_bundle(checkpoint, out, profile=Profile.FP32)
     assert load_bundle(out).directory == out
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_progress_is_told_and_nothing_is_printed(
+def test_progress_is_reported_and_nothing_is_printed(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     export_bundle(
         checkpoint,
         tmp_path / "bundle",
         profile=Profile.INT4,
-        kept_share=0.0,
-        progress=lambda stage, done, total: told.append((stage, done, total)),
+        mixed_precision_budget=0.0,
+        progress=lambda stage, done, total: reports.append((stage, done, total)),
     )
-    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+    assert list(dict.fromkeys(stage for stage, _, _ in reports)) == [
         "read",
         "reference",
         "calibrate",
@@ -280,7 +286,7 @@ def test_progress_is_told_and_nothing_is_printed(
         "verify",
         "write",
     ]
-    last = {stage: (done, total) for stage, done, total in told}
+    last = {stage: (done, total) for stage, done, total in reports}
     assert all(done == total > 0 for done, total in last.values())
     assert capfd.readouterr() == ("", "")
 
@@ -310,10 +316,10 @@ def test_a_killed_export_leaves_nothing_at_its_target(
         assert process.stdout is not None
         assert process.stdout.readline() == f"{stage}\n"
         process.send_signal(signal.SIGKILL)
-        # Nor does a fresh process, in which the libraries are first imported, print anything.
+        # A fresh process prints nothing while it imports the libraries.
         assert process.communicate() == ("", "")
     assert process.returncode == -signal.SIGKILL
-    # It was killed in the middle: what it had written lies hidden beside the target.
+    # It was killed while writing, so its staging directory is left beside the target.
     assert list(tmp_path.rglob("model.onnx.data"))
     assert not out.exists()
     export_bundle(checkpoint, out, profile=Profile.INT8)
@@ -321,10 +327,10 @@ def test_a_killed_export_leaves_nothing_at_its_target(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_file_that_may_not_grow_is_one_error_and_leaves_nothing(
+def test_a_file_size_limit_is_one_error_and_leaves_nothing(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    """As on a full disk: the libraries' own writing fails."""
+    """The limit makes the libraries' own writing fail, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:

@@ -23,7 +23,7 @@ from tests.support.fault_client import (
 from tests.support.flaky_server import BOTH, ask
 from tests.support.held_slots import all_slots_held
 from tests.support.server_process import SLOTS, ServerProcess, server_process
-from tests.support.silent_proxy import line_to
+from tests.support.silent_proxy import silent_proxy
 
 from gpt2flow.client import (
     ClientError,
@@ -101,7 +101,7 @@ async def test_streams_of_a_client_that_falls_silent_end(server: ServerProcess) 
     """Those that run and those that wait."""
     before, answer, told = server.footprint(), canary(server.address), rpcs(server)
     async with direct(server.port) as holding:
-        with line_to(server.port) as line:
+        with silent_proxy(server.port) as line:
             async with direct(line.port) as stub:
                 async with all_slots_held(server, holding) as arrived:
                     calls = [stub.GenerateStream(long()) for _ in range(STREAMS)]
@@ -122,7 +122,7 @@ async def test_streams_of_a_client_that_falls_silent_end(server: ServerProcess) 
 def test_an_idle_connection_that_falls_silent_is_closed(server: ServerProcess) -> None:
     before = server.footprint()
     with (
-        line_to(server.port) as line,
+        silent_proxy(server.port) as line,
         grpc.insecure_channel(f"127.0.0.1:{line.port}") as channel,
     ):
         stub: Any = InferenceServiceStub(channel)
@@ -236,7 +236,7 @@ def test_a_client_is_told_of_a_silent_server(
     error: type[ClientError],
 ) -> None:
     before = server.footprint()
-    with line_to(server.port) as line:
+    with silent_proxy(server.port) as line:
         # In the middle of the answer, which is larger; the handshake is smaller.
         line.cut(after=2000)
         with pytest.raises(error):
@@ -248,6 +248,6 @@ def test_a_client_is_told_of_a_silent_server(
 @pytest.mark.parametrize("kind", BOTH)
 def test_a_connection_may_take_its_time(server: ServerProcess, kind: type[Any]) -> None:
     """Between continents, the first answer takes longer than the pause between two attempts."""
-    with line_to(server.port, delay=0.2) as line:
+    with silent_proxy(server.port, delay=0.2) as line:
         model = ask(kind, f"127.0.0.1:{line.port}", lambda c: c.model(), retry=None)
     assert model.name == "m"

@@ -1,4 +1,4 @@
-"""A directory appears whole or not at all, and what killed processes left goes."""
+"""Directories appear atomically, and leftovers of killed processes are removed."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ NOBODY = 65534
 
 @contextmanager
 def writer(target: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that is in the middle of writing, until it is sent a line."""
+    """Start a process that pauses amid writing until it receives a line."""
     command = [sys.executable, "-c", WRITER, str(target)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -50,7 +50,7 @@ def write(target: Path) -> None:
         (directory / "file").write_text("whole")
 
 
-def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
     with writer(tmp_path / "bundle") as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -62,11 +62,11 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "bundle"]
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+def test_the_staging_directory_of_a_living_process_stays(tmp_path: Path) -> None:
     with writer(tmp_path / "bundle") as process:
-        (held,) = tmp_path.iterdir()
+        (staging,) = tmp_path.iterdir()
         write(tmp_path / "bundle")
-        assert (held / "whole" / "file").read_text() == "half"
+        assert (staging / "whole" / "file").read_text() == "half"
         process.communicate("\n", timeout=60)
         # The first to finish wins.
         assert process.returncode == 1
@@ -74,7 +74,7 @@ def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_nothing_else_is_swept(tmp_path: Path) -> None:
+def test_only_abandoned_staging_directories_are_removed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_text("mine")
@@ -88,7 +88,7 @@ def test_nothing_else_is_swept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "empty directory", "file"])
-def test_what_appears_meanwhile_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_a_target_that_appears_meanwhile_is_left_alone(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "bundle"
 
     def appear() -> None:
@@ -99,27 +99,32 @@ def test_what_appears_meanwhile_is_left_alone(tmp_path: Path, kind: str) -> None
         if kind == "directory":
             (target / "file").write_text("mine")
 
-    with pytest.raises(TargetError, match=r"bundle exists already$"), atomic_directory(target):
+    with (
+        pytest.raises(
+            TargetError, match=r"bundle exists already; remove it or choose another path$"
+        ),
+        atomic_directory(target),
+    ):
         appear()
     assert list(tmp_path.iterdir()) == [target]
     assert target.is_file() or all(path.read_text() == "mine" for path in target.iterdir())
 
 
-def test_directories_made_above_go_if_nothing_comes_of_it(tmp_path: Path) -> None:
+def test_created_parents_are_removed_after_a_failure(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(KeyError), atomic_directory(tmp_path / "there" / "some" / "where" / "it"):
         raise KeyError
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
-def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_parent_is_a_target_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
-    with _as_nobody(), pytest.raises(TargetError, match=r"cannot be made: Permission denied$"):
+    with _as_nobody(), pytest.raises(TargetError, match=r"cannot be created: Permission denied$"):
         write(closed / "bundle")
 
 
-def test_no_room_is_no_fault_of_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_a_target_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -130,7 +135,7 @@ def test_no_room_is_no_fault_of_the_target(tmp_path: Path, monkeypatch: pytest.M
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """Take root's rights away, which no permissions bind."""
+    """Drop root's privileges, since permissions do not stop root."""
     mine = os.geteuid()
     if mine == 0:
         os.seteuid(NOBODY)

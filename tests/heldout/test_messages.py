@@ -1,4 +1,4 @@
-"""The held-out messages are well-formed, legal and cover every action."""
+"""Held-out messages: well-formed, legal, and covering every action."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import pytest
 
 Row = dict[str, Any]
 
-# The slots of every action a customer can cause, in the order in which they stand in the JSON.
+# Slots of every action that a customer can cause, in their order in the JSON.
 SLOTS: dict[str, tuple[str, ...]] = {
     "greet": (),
     "clarify": (),
@@ -75,11 +75,11 @@ STATES = {
     "member cart confirming",
 }
 
-# The facts each action needs: one of the login states, and all of the others.
-MEMBER, STRANGER = {"member"}, {"guest", "verifying"}
-NEEDS: dict[str, tuple[set[str], set[str]]] = {
-    "register": (STRANGER, set()),
-    "log_in": (STRANGER, set()),
+# Facts that each action requires: one of the login states, and all of the others.
+MEMBER, LOGGED_OUT = {"member"}, {"guest", "verifying"}
+REQUIRED_FACTS: dict[str, tuple[set[str], set[str]]] = {
+    "register": (LOGGED_OUT, set()),
+    "log_in": (LOGGED_OUT, set()),
     "verify": ({"verifying"}, set()),
     "resend_code": ({"verifying"}, set()),
     "log_out": (MEMBER, set()),
@@ -96,7 +96,7 @@ NEEDS: dict[str, tuple[set[str], set[str]]] = {
     "request_exchange": (MEMBER, set()),
     "schedule_follow_up": (MEMBER, set()),
 }
-# What an action takes away from the facts and what it adds to them.
+# Facts that an action removes, and facts that it adds.
 EFFECTS: dict[str, tuple[set[str], set[str]]] = {
     "register": (LOGIN_STATES, {"verifying"}),
     "log_in": (LOGIN_STATES, {"verifying"}),
@@ -122,8 +122,8 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split()).replace('"', "'")
 
 
-def digits(text: str) -> str:
-    """Join the digits that only blanks, dots, dashes or brackets part."""
+def join_digits(text: str) -> str:
+    """Join digits that only blanks, dots, dashes or brackets separate."""
     return re.sub(r"(?<=\d)[\s().-]+(?=\d)", "", text)
 
 
@@ -137,7 +137,7 @@ def mentions_order(text: str, value: str) -> bool:
 def mentions_contact(text: str, value: str) -> bool:
     if "@" in value:
         return value == value.lower() and value in text.lower()
-    return re.fullmatch(r"\+?\d{6,15}", value) is not None and value in digits(text)
+    return re.fullmatch(r"\+?\d{6,15}", value) is not None and value in join_digits(text)
 
 
 def mentions(message: str, slot: str, value: Any) -> bool:
@@ -149,7 +149,7 @@ def mentions(message: str, slot: str, value: Any) -> bool:
     checks: dict[str, Callable[[], bool]] = {
         "order": lambda: mentions_order(text, value),
         "contact": lambda: mentions_contact(text, value),
-        "code": lambda: re.fullmatch(r"\d{6}", value) is not None and value in digits(text),
+        "code": lambda: re.fullmatch(r"\d{6}", value) is not None and value in join_digits(text),
         **{name: lambda: normalise(value) in text for name in SPANS},
         **{name: lambda: value in ENUMS[slot] for name in ENUMS},
     }
@@ -157,7 +157,7 @@ def mentions(message: str, slot: str, value: Any) -> bool:
 
 
 @each_row
-def test_schema(row: Row) -> None:
+def test_a_row_matches_the_schema(row: Row) -> None:
     assert list(row) == ["id", "lang", "state", "message", "actions"]
     assert row["lang"] in {"en", "zh"}
     assert re.fullmatch(rf"{row['lang']}-\d{{3}}", row["id"])
@@ -173,7 +173,7 @@ def test_schema(row: Row) -> None:
 
 
 @each_row
-def test_slots(row: Row) -> None:
+def test_slots_are_in_order_and_in_the_message(row: Row) -> None:
     for action in row["actions"]:
         slots = [key for key in action if key != "action"]
         assert next(iter(action)) == "action"
@@ -183,11 +183,11 @@ def test_slots(row: Row) -> None:
 
 
 @each_row
-def test_legality(row: Row) -> None:
+def test_actions_are_legal_in_their_state(row: Row) -> None:
     facts = set(row["state"]["facts"])
     for action in row["actions"]:
         name = action["action"]
-        logins, others = NEEDS.get(name, (LOGIN_STATES, set()))
+        logins, others = REQUIRED_FACTS.get(name, (LOGIN_STATES, set()))
         assert facts & logins, (name, facts)
         assert others <= facts, (name, facts)
         lost, gained = EFFECTS.get(name, (set(), set()))
@@ -202,19 +202,19 @@ def test_small_talk_stands_alone(row: Row) -> None:
 
 def test_ids_and_messages_are_unique() -> None:
     assert len({row["id"] for row in ROWS}) == len(ROWS)
-    # The same bare number may come in two states, but never twice in one.
+    # The same bare number may occur in two states, but not twice in one.
     keys = {(normalise(row["message"]).casefold(), json.dumps(row["state"])) for row in ROWS}
     assert len(keys) == len(ROWS)
 
 
-def test_size_and_languages() -> None:
+def test_there_are_enough_messages_in_both_languages() -> None:
     assert len(ROWS) >= 120
     share = sum(row["lang"] == "zh" for row in ROWS) / len(ROWS)
     assert 0.45 <= share <= 0.55
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_coverage(lang: str) -> None:
+def test_each_language_covers_actions_values_and_states(lang: str) -> None:
     rows = [row for row in ROWS if row["lang"] == lang]
     actions = [action for row in rows for action in row["actions"]]
     counts = Counter(action["action"] for action in actions)

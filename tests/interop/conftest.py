@@ -1,4 +1,4 @@
-"""The shipped bundle behind a real server, for clients that nobody here wrote."""
+"""Fixtures of a real server with the shipped bundle, for third-party clients."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What health clients ask: Check as grpc_health_probe does, and Watch through a drain."""
+"""Tests of the health service: Check, as in grpc_health_probe, and Watch."""
 
 import signal
 import subprocess
@@ -17,24 +17,29 @@ SERVING = HealthCheckResponse.SERVING
 
 
 def probe(channel: grpc.Channel, service: str) -> int:
-    """What grpc_health_probe does, with its exit codes: 0 serving, 3 failed call, 4 not serving."""
+    """Return the exit code of grpc_health_probe.
+
+    It is 0 for serving, 3 for a failed call, and 4 for not serving.
+    """
     stub: Any = HealthStub(channel)
     try:
-        answer = stub.Check(HealthCheckRequest(service=service), timeout=5, wait_for_ready=True)
+        response = stub.Check(HealthCheckRequest(service=service), timeout=5, wait_for_ready=True)
     except grpc.RpcError:
         return 3
-    return 0 if answer.status == SERVING else 4
+    return 0 if response.status == SERVING else 4
 
 
 @pytest.mark.parametrize(
     "service, code",
-    [("", 0), ("gpt2flow.inference.v1.InferenceService", 0), ("shop", 0), ("nobody", 3)],
+    [("", 0), ("gpt2flow.inference.v1.InferenceService", 0), ("shop", 0), ("absent", 3)],
 )
-def test_check(channel: grpc.Channel, service: str, code: int) -> None:
+def test_check_reports_the_status_of_each_service(
+    channel: grpc.Channel, service: str, code: int
+) -> None:
     assert probe(channel, service) == code
 
 
-def test_watch_tells_of_the_drain(tmp_path: Path) -> None:
+def test_watch_reports_the_drain(tmp_path: Path) -> None:
     ready = tmp_path / "port"
     command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(SHIPPED_BUNDLE)]
     process = subprocess.Popen(

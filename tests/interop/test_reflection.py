@@ -1,4 +1,4 @@
-"""Reflection is enough to make requests."""
+"""Tests of requests built by server reflection alone."""
 
 import json
 
@@ -19,13 +19,13 @@ def reflected(channel: grpc.Channel) -> Reflected:
     return Reflected(channel)
 
 
-def test_a_streamed_generation(reflected: Reflected) -> None:
+def test_a_stream_matches_the_unary_text(reflected: Reflected) -> None:
     *deltas, last = reflected.call(f"{SERVICE}/GenerateStream", json.dumps(REQUEST))
     assert len(deltas) > 1
     text = "".join(message["delta"]["text"] for message in deltas)
     one = {"prompts": [REQUEST["prompt"]], "options": REQUEST["options"]}
-    [answer] = reflected.call(f"{SERVICE}/Generate", json.dumps(one))
-    assert text == answer["results"][0]["candidates"][0]["text"]
+    [response] = reflected.call(f"{SERVICE}/Generate", json.dumps(one))
+    assert text == response["results"][0]["candidates"][0]["text"]
     assert last["end"]["result"]["usage"]["completionTokens"] > 1
 
 
@@ -38,11 +38,11 @@ def test_every_service_is_described(reflected: Reflected) -> None:
     assert reflected.describe(SERVICE) == "gpt2flow/inference/v1/inference.proto"
 
 
-def test_the_messages_have_their_fields(reflected: Reflected) -> None:
+def test_an_unknown_field_is_rejected(reflected: Reflected) -> None:
     with pytest.raises(ParseError, match="no field named"):
         list(reflected.call(f"{SERVICE}/Generate", '{"promt": "x"}'))
 
 
-def test_a_model_with_its_structs(reflected: Reflected) -> None:
-    [answer] = reflected.call(f"{SERVICE}/GetModel")
-    assert answer["model"]["quality"]["perplexity"] > 0
+def test_struct_fields_are_returned(reflected: Reflected) -> None:
+    [response] = reflected.call(f"{SERVICE}/GetModel")
+    assert response["model"]["quality"]["perplexity"] > 0

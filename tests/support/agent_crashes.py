@@ -1,8 +1,8 @@
-"""Kills an agent at every step boundary of a turn, runs it again, and prints what is left.
+"""Crash driver: kills and restarts an agent at every step boundary.
 
-Run as `python -m tests.support.agent_crashes FOLDER`; `test_durable.py` does. Each
-agent is a forked process of its own, since only a killed process leaves a
-workflow behind the way a crash does.
+`test_durable.py` runs it as `python -m tests.support.agent_crashes FOLDER`. The driver
+writes the final rows and workflows of every run to `FOLDER/*.json`. Each agent is a
+forked process, because only a killed process leaves a workflow in the state of a crash.
 """
 
 import itertools
@@ -43,49 +43,60 @@ SCRIPT: dict[str, Sequence[Choice | str]] = {
     CRASHING: ["confirm_order", Choice("schedule_follow_up", {"time": "tomorrow at 3pm"})],
     "order_submitted": ["assign_courier", "send_delivery_details"],
 }
-AT_ONCE = 6
+MAX_PROCESSES = 6
 
 
-def talk(shop: Path, messages: Sequence[str], seconds: float = 0.0) -> None:
-    """Send messages, each under an id of its own, to a model that takes its time."""
+def send_messages(shop: Path, messages: Sequence[str], seconds: float = 0.0) -> None:
+    """Handle messages, and write the final state to a JSON file.
+
+    Args:
+        shop: SQLite file of the shop.
+        messages: Messages, which also serve as their ids.
+        seconds: Latency of one model call.
+    """
     config, model = AgentConfig(database=str(shop)), ScriptedModel(SCRIPT, seconds)
     with Agent(config, model=model, clock=Clock(), codes=lambda: CODE) as agent:
         for message in messages:
             agent.handle("s", message, message_id=message)
-        left = {"rows": rows(shop), "workflows": workflows()}
-    shop.with_suffix(".json").write_text(json.dumps(left), encoding="utf-8")
+        state = {"rows": read_rows(shop), "workflows": list_workflows()}
+    shop.with_suffix(".json").write_text(json.dumps(state), encoding="utf-8")
 
 
-def rows(shop: Path) -> dict[str, list[str]]:
-    """All rows of all tables, less what is random by purpose."""
+def read_rows(shop: Path) -> dict[str, list[str]]:
+    """Return all rows of all tables, without their random columns."""
     database = Database.open(database_url(str(shop)))
-    left = {}
+    rows = {}
     with database.transaction() as db:
         for table in Base.metadata.sorted_tables:
             columns = [c for c in table.columns if not c.info.get("private")]
-            left[table.name] = sorted(str(tuple(row)) for row in db.execute(select(*columns)))
+            rows[table.name] = sorted(str(tuple(row)) for row in db.execute(select(*columns)))
     database.close()
-    return left
+    return rows
 
 
-def workflows() -> list[str]:
-    """All workflows that DBOS knows, and how they stand."""
+def list_workflows() -> list[str]:
+    """Return id, name and status of all workflows in DBOS."""
     return sorted(f"{w.workflow_id} {w.name} {w.status}" for w in DBOS.list_workflows())
 
 
-def watch_steps(boundary: int | None = None) -> Iterator[int]:
-    """Has this process killed at a boundary: before a step, or between its effect and its record.
+def count_boundaries(kill_at: int | None = None) -> Iterator[int]:
+    """Patch `Workflows` to count boundaries and kill this process at one.
+
+    A step has two boundaries: before it, and between its effect and its record.
+
+    Args:
+        kill_at: Boundary at which to kill the process; None lets it run.
 
     Returns:
-        A counter that stands at the number of boundaries that were passed.
+        Counter whose next value is the number of boundaries passed.
     """
-    passed, step = itertools.count(), Workflows.step
+    passed, run_step = itertools.count(), Workflows.run_step
 
     def pass_boundary() -> None:
-        if next(passed) == boundary:
+        if next(passed) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def watched_step(
+    def counted_step(
         self: Workflows,
         function: Callable[_Params, _Result],
         *args: _Params.args,
@@ -98,14 +109,14 @@ def watch_steps(boundary: int | None = None) -> Iterator[int]:
 
         pass_boundary()
         effect.__name__ = function.__name__
-        return step(self, effect, *args, **kwargs)
+        return run_step(self, effect, *args, **kwargs)
 
-    Workflows.step = watched_step  # type: ignore[method-assign]
+    Workflows.run_step = counted_step  # type: ignore[method-assign]
     return passed
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Start work in a process of its own; returns its id."""
+def fork(work: Callable[[], None]) -> int:
+    """Run a function in a forked process and return the process id."""
     child = os.fork()
     if child:
         return child
@@ -119,60 +130,60 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(failed)
 
 
-def ended(child: int) -> int:
-    """Wait for a process; returns its exit code, negative for a signal."""
+def wait_for_exit(child: int) -> int:
+    """Wait for a process; return its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def copied(folder: Path, name: str) -> Path:
-    """A copy of the shop, and of DBOS's records, as the prelude left them."""
+def copy_prelude(folder: Path, name: str) -> Path:
+    """Copy the state after the prelude; return the path of the shop."""
     for suffix in (".sqlite", ".sqlite-dbos"):
         shutil.copy(folder / f"prelude{suffix}", folder / f"{name}{suffix}")
     return folder / f"{name}.sqlite"
 
 
-def crash_and_go_on(shop: Path, boundary: int) -> None:
-    """One process is killed at the boundary, the next one finds what it left."""
+def crash_and_resume(shop: Path, boundary: int) -> None:
+    """Kill one process at a boundary, and resume its turn in another."""
 
     def crash() -> None:
-        watch_steps(boundary)
-        talk(shop, [CRASHING])
+        count_boundaries(boundary)
+        send_messages(shop, [CRASHING])
 
-    assert ended(forked(crash)) == -signal.SIGKILL, f"boundary {boundary} was not reached"
-    talk(shop, [*PRELUDE, CRASHING])
+    assert wait_for_exit(fork(crash)) == -signal.SIGKILL, f"boundary {boundary} was not reached"
+    send_messages(shop, [*PRELUDE, CRASHING])
 
 
-def uninterrupted(shop: Path) -> int:
-    """Play the whole conversation; returns how many boundaries its last turn has."""
+def run_uninterrupted(shop: Path) -> int:
+    """Run without a crash; return the boundaries of the last turn."""
     count = shop.with_suffix(".count")
 
-    def play() -> None:
-        passed = watch_steps()
-        talk(shop, [*PRELUDE, CRASHING])
+    def run() -> None:
+        passed = count_boundaries()
+        send_messages(shop, [*PRELUDE, CRASHING])
         count.write_text(str(next(passed)), encoding="utf-8")
 
-    assert ended(forked(play)) == 0
+    assert wait_for_exit(fork(run)) == 0
     return int(count.read_text(encoding="utf-8"))
 
 
-def together(shop: Path) -> None:
-    """A second process starts, and takes over, while the first one is at work."""
-    first = forked(lambda: talk(shop, [CRASHING], seconds=0.5))
+def run_concurrently(shop: Path) -> None:
+    """Start a second process while the first one is still working."""
+    first = fork(lambda: send_messages(shop, [CRASHING], seconds=0.5))
     time.sleep(1.0)
-    second = forked(lambda: talk(shop, [CRASHING], seconds=0.5))
-    assert [ended(first), ended(second)] == [0, 0]
+    second = fork(lambda: send_messages(shop, [CRASHING], seconds=0.5))
+    assert [wait_for_exit(first), wait_for_exit(second)] == [0, 0]
 
 
 def main(folder: Path) -> None:
-    assert ended(forked(lambda: talk(folder / "prelude.sqlite", PRELUDE))) == 0
-    count = uninterrupted(copied(folder, "whole"))
+    assert wait_for_exit(fork(lambda: send_messages(folder / "prelude.sqlite", PRELUDE))) == 0
+    count = run_uninterrupted(copy_prelude(folder, "uninterrupted"))
     remaining = iter(range(count))
-    while batch := list(itertools.islice(remaining, AT_ONCE)):
+    while batch := list(itertools.islice(remaining, MAX_PROCESSES)):
         children = [
-            forked(partial(crash_and_go_on, copied(folder, f"crash-{n}"), n)) for n in batch
+            fork(partial(crash_and_resume, copy_prelude(folder, f"crash-{n}"), n)) for n in batch
         ]
-        assert [ended(child) for child in children] == [0] * len(children)
-    together(copied(folder, "together"))
+        assert [wait_for_exit(child) for child in children] == [0] * len(children)
+    run_concurrently(copy_prelude(folder, "concurrent"))
 
 
 if __name__ == "__main__":

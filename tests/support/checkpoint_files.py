@@ -1,4 +1,4 @@
-"""Rewrites the files of a checkpoint, into other formats and into damaged ones."""
+"""Rewriting of a checkpoint's files, in other formats or damaged."""
 
 import json
 from collections.abc import Callable
@@ -43,19 +43,19 @@ def shard(directory: Path, suffix: str, write: Callable[[Any, Path], None]) -> N
     replace_weights(directory, write_shards)
 
 
-def as_bin(directory: Path) -> None:
+def save_as_bin(directory: Path) -> None:
     replace_weights(directory, lambda tensors: torch.save(tensors, directory / BIN))
 
 
-def as_old_bin(directory: Path) -> None:
+def save_as_legacy_bin(directory: Path) -> None:
     replace_weights(
         directory,
         lambda tensors: torch.save(tensors, directory / BIN, _use_new_zipfile_serialization=False),
     )
 
 
-def without_prefix(directory: Path) -> None:
-    """As the checkpoints that OpenAI's weights were first converted to."""
+def save_without_prefix(directory: Path) -> None:
+    """Save names without `transformer.`, as the first converted checkpoints have."""
 
     def write(tensors: dict[str, torch.Tensor]) -> None:
         bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
@@ -67,8 +67,11 @@ def without_prefix(directory: Path) -> None:
     replace_weights(directory, write)
 
 
-def as_gpt2_was_published(directory: Path) -> None:
-    """The fields of the first `gpt2` on the hub, with the class of a model without a head."""
+def rewrite_as_first_gpt2(directory: Path) -> None:
+    """Rewrite a checkpoint like the first `gpt2` on the hub.
+
+    Its configuration has other fields, and names the class of a model without a head.
+    """
     config = json.loads((directory / "config.json").read_text())
     kept = {name: config[name] for name in ("model_type", "n_embd", "n_head", "n_layer")}
     kept |= {name: config[name] for name in ("vocab_size", "bos_token_id", "eos_token_id")}
@@ -83,15 +86,15 @@ def as_gpt2_was_published(directory: Path) -> None:
         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
     }
     (directory / "config.json").write_text(json.dumps(kept | old))
-    without_prefix(directory)
+    save_without_prefix(directory)
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {
     "sharded safetensors": lambda directory: shard(directory, ".safetensors", save_file),
     "sharded bin": lambda directory: shard(directory, ".bin", torch.save),
-    "bin": as_bin,
-    "bin before zip": as_old_bin,
-    "no prefix, with buffers": without_prefix,
+    "bin": save_as_bin,
+    "bin before zip": save_as_legacy_bin,
+    "no prefix, with buffers": save_without_prefix,
 }
 
 

@@ -27,7 +27,6 @@ class CountingRunner:
 
     vocabulary_size = VOCABULARY
     max_logit_ids = 0
-    logsumexp: Floats | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -40,22 +39,22 @@ class CountingRunner:
         _past: int,
         rows: Sequence[int],
         _ids: Ids | None = None,
-    ) -> Floats:
+    ) -> tuple[Floats, None]:
         return self._run([tokens[row] for row in rows])
 
     def decode(
         self, tokens: Sequence[int], _lengths: Sequence[int], _ids: Ids | None = None
-    ) -> Floats:
+    ) -> tuple[Floats, None]:
         return self._run(tokens)
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         pass
 
-    def _run(self, tokens: Sequence[int]) -> Floats:
+    def _run(self, tokens: Sequence[int]) -> tuple[Floats, None]:
         self.runs += 1
         time.sleep(self.seconds)
         following = (np.array(tokens, np.intp) + 1) % VOCABULARY
-        return np.eye(VOCABULARY, dtype=np.float32)[following]
+        return np.eye(VOCABULARY, dtype=np.float32)[following], None
 
 
 class Desk:

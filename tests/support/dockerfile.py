@@ -1,4 +1,4 @@
-"""Reads deploy/Dockerfile: its stages, each a list of instructions."""
+"""Parser of deploy/Dockerfile, as stages of instructions."""
 
 import json
 import re
@@ -11,7 +11,13 @@ DEPLOY = PROJECT / "deploy"
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: `COPY`, its `--flag=value` options, and the rest as it stands."""
+    """Instruction of a Dockerfile.
+
+    Attributes:
+        name: Keyword, such as `COPY`.
+        flags: Values of the `--flag=value` options.
+        rest: Remaining text, verbatim.
+    """
 
     name: str
     flags: dict[str, str]
@@ -19,19 +25,25 @@ class Instruction:
 
     @property
     def words(self) -> list[str]:
-        """The rest as a list, in exec form or as plain words."""
+        """Words of the rest, which is in exec form or plain text."""
         return json.loads(self.rest) if self.rest.startswith("[") else self.rest.split()
 
     @property
     def variables(self) -> dict[str, str]:
-        """What an ENV or LABEL sets."""
+        """Values that an ENV or LABEL sets, by name."""
         pairs = re.findall(r'(\S+?)=("[^"]*"|\S+)', self.rest)
         return {name: value.strip('"') for name, value in pairs}
 
 
 @dataclass
 class Stage:
-    """One FROM: what it is made from, its name, and what follows."""
+    """Stage of a Dockerfile.
+
+    Attributes:
+        base: Image or stage that FROM names.
+        name: Name of the stage.
+        instructions: Instructions after FROM.
+    """
 
     base: str
     name: str
@@ -51,9 +63,9 @@ def parse(text: str) -> dict[str, Stage]:
             continue
         instruction = _instruction(" ".join(line.split()))
         if instruction.name == "FROM":
-            base, word, name = instruction.words
-            if word != "AS":
-                raise ValueError(f"a stage without a name: {line}")
+            base, keyword, name = instruction.words
+            if keyword != "AS":
+                raise ValueError(f"stage without a name: {line}; append AS and a name")
             stages[name] = stage = Stage(base, name)
         else:
             stage.instructions.append(instruction)
@@ -75,11 +87,11 @@ def load() -> dict[str, Stage]:
 
 
 def lineage(stages: dict[str, Stage], name: str) -> list[Stage]:
-    """Return a stage and those it is made from, the first one first."""
+    """Return a stage and the stages it is built from, oldest first."""
     stage = stages[name]
     return [*(lineage(stages, stage.base) if stage.base in stages else []), stage]
 
 
 def settings(stages: dict[str, Stage], name: str) -> dict[str, Instruction]:
-    """Return the last instruction of each kind that holds for a stage."""
+    """Return the last instruction of each kind, inherited ones included."""
     return {i.name: i for stage in lineage(stages, name) for i in stage.instructions}

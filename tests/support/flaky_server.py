@@ -1,4 +1,4 @@
-"""A gRPC server that fails as it is told and counts its calls, and both clients to ask it."""
+"""gRPC service with injected failures, and calls to it with either client."""
 
 import asyncio
 import threading
@@ -23,7 +23,13 @@ BOTH = [Client, AsyncClient]
 
 @dataclass(frozen=True)
 class Failure:
-    """How a call ends; a delay is told with google.rpc.RetryInfo."""
+    """Injected failure of one call.
+
+    Attributes:
+        code: Status of the call.
+        delay: Retry delay in seconds, sent as google.rpc.RetryInfo; None sends none.
+        deltas: Number of deltas that a stream sends before it fails.
+    """
 
     code: grpc.StatusCode
     delay: float | None = None
@@ -31,8 +37,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A call as it arrived."""
+class ReceivedCall:
+    """Call as the service received it.
+
+    Attributes:
+        at: Time of arrival, in seconds of the monotonic clock.
+        seconds: Time left until the deadline.
+        metadata: Metadata sent by the client.
+    """
 
     at: float
     seconds: float
@@ -40,28 +52,31 @@ class Seen:
 
 
 @dataclass
-class Flaky:
-    """Fails once for each of `failures`, in order, and answers after that.
+class FlakyService:
+    """Service that fails once per injected failure, in order, and then succeeds.
 
     Attributes:
-        endless: Streams go on until they are cancelled, which `ended` counts.
-        pause: Set by a test to let unary calls answer.
+        failures: Injected failures of the next calls.
+        calls: Received calls.
+        endless: True for streams that continue until they are cancelled.
+        ended: Semaphore that counts ended streams.
+        may_respond: Event that unary calls wait for; set by default.
     """
 
     failures: list[Failure] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    calls: list[ReceivedCall] = field(default_factory=list)
     endless: bool = False
     ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    pause: threading.Event = field(default_factory=threading.Event)
+    may_respond: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.pause.set()
+        self.may_respond.set()
 
     def get_model(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
-        failure = self._arrived(context)
+        failure = self._receive(context)
         if failure is not None:
             _fail(context, failure)
-        self.pause.wait(10)
+        self.may_respond.wait(10)
         return pb.GetModelResponse(model=pb.Model(name=request.model or "first"))
 
     def generate_stream(
@@ -69,7 +84,7 @@ class Flaky:
     ) -> Iterator[pb.GenerateStreamResponse]:
         del request
         context.add_callback(self.ended.release)
-        failure = self._arrived(context)
+        failure = self._receive(context)
         while self.endless and context.is_active():
             yield _delta("again ")
             threading.Event().wait(0.01)
@@ -99,19 +114,22 @@ class Flaky:
             "gpt2flow.inference.v1.InferenceService", methods
         )
 
-    def _arrived(self, context: Any) -> Failure | None:
+    def _receive(self, context: Any) -> Failure | None:
         metadata = dict(context.invocation_metadata())
-        self.seen.append(Seen(monotonic(), context.time_remaining(), metadata))
+        self.calls.append(ReceivedCall(monotonic(), context.time_remaining(), metadata))
         return self.failures.pop(0) if self.failures else None
 
 
 @contextmanager
 def listening(
-    flaky: Flaky, credentials: grpc.ServerCredentials | None = None, port: int = 0
+    service: FlakyService, credentials: grpc.ServerCredentials | None = None, port: int = 0
 ) -> Iterator[str]:
-    """Serve, on a free port if none is given, and yields the address."""
+    """Run the service until the block ends and yield its address.
+
+    Port 0 selects a free one.
+    """
     server = grpc.server(ThreadPoolExecutor(4))
-    server.add_generic_rpc_handlers((flaky.handlers(),))
+    server.add_generic_rpc_handlers((service.handlers(),))
     if credentials is None:
         port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
@@ -121,19 +139,22 @@ def listening(
     server.stop(None).wait()
 
 
-def ask(kind: type[Any], address: str, question: Callable[[Any], Any], **settings: Any) -> Any:
-    """Ask with a client of this kind; items of a stream come as a list."""
+def ask(kind: type[Any], address: str, call: Callable[[Any], Any], **settings: Any) -> Any:
+    """Return the result of a call by a client of class `kind`.
+
+    A stream returns the list of its items.
+    """
     if kind is Client:
         with Client(address, **settings) as client:
-            answer = question(client)
-            return list(answer) if isinstance(answer, Iterator) else answer
+            result = call(client)
+            return list(result) if isinstance(result, Iterator) else result
 
     async def run() -> Any:
         async with AsyncClient(address, **settings) as client:
-            answer = question(client)
-            if isinstance(answer, AsyncIterator):
-                return [item async for item in answer]
-            return await answer
+            result = call(client)
+            if isinstance(result, AsyncIterator):
+                return [item async for item in result]
+            return await result
 
     return asyncio.run(run())
 
@@ -148,6 +169,6 @@ def _fail(context: Any, failure: Failure) -> None:
         delay.FromNanoseconds(int(failure.delay * 1e9))
         detail = AnyMessage()
         detail.Pack(RetryInfo(retry_delay=delay))
-        status = Status(code=failure.code.value[0], message="told to", details=[detail])
+        status = Status(code=failure.code.value[0], message="injected failure", details=[detail])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    context.abort(failure.code, "told to")
+    context.abort(failure.code, "injected failure")

@@ -25,7 +25,8 @@ class Naive:
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         last = len(tokens) - 1
-        values: Floats = self.runner.run_chunk(0, tokens, 0, [last])[0]
+        logits, _ = self.runner.run_chunk(0, tokens, 0, [last])
+        values: Floats = logits[0]
         return values
 
     def decode(self, prompt: Sequence[int], params: GenerationParams, index: int = 0) -> list[int]:
@@ -72,7 +73,6 @@ class Rerunner:
     def __init__(self, runner: ModelRunner) -> None:
         self.vocabulary_size = runner.vocabulary_size
         self.max_logit_ids = 0
-        self.logsumexp: Floats | None = None
         self._runner = runner
         self._tokens: defaultdict[int, list[int]] = defaultdict(list)
 
@@ -83,19 +83,20 @@ class Rerunner:
         past: int,
         rows: Sequence[int],
         ids: Ids | None = None,
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         assert ids is None
         self._tokens[slot][past:] = tokens
-        return self._runner.run_chunk(0, self._tokens[slot], 0, [past + row for row in rows])
+        rows = [past + row for row in rows]
+        logits, _ = self._runner.run_chunk(0, self._tokens[slot], 0, rows)
+        return logits, None
 
     def decode(
         self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         assert ids is None
         steps = enumerate(zip(tokens, lengths, strict=True))
-        return np.concatenate(
-            [self.run_chunk(slot, [token], length, [0]) for slot, (token, length) in steps]
-        )
+        rows = [self.run_chunk(slot, [token], length, [0])[0] for slot, (token, length) in steps]
+        return np.concatenate(rows), None
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         for copy in copies:

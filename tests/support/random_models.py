@@ -1,4 +1,4 @@
-"""GPT-2s of any shape, each as transformers runs it and as the server does."""
+"""GPT-2s of any shape, run both by transformers and by the server."""
 
 import copy
 import itertools
@@ -24,13 +24,12 @@ from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
-# Far enough apart that the likeliest token is clear, close enough that beams do not all agree.
+# Large enough for a clear most likely token, small enough for beams that differ.
 LOGITS_DEVIATION = 2.5
 
-
-# To explain a failure takes Hypothesis longer than a test may last.
+# Without the explain phase, which takes longer than a test's timeout.
 PHASES = (Phase.generate, Phase.shrink)
-# How far logits may be off.
+# Largest difference allowed between logits.
 TOLERANCE = 1e-4
 
 seeds = st.integers(0, 2**32 - 1)
@@ -38,7 +37,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def configurations(draw: st.DrawFn) -> GPT2Config:
-    """Draw what a checkpoint's `config.json` may say, in small."""
+    """Draw small configurations that cover the fields of `config.json`."""
     heads, head_size = draw(st.integers(1, 6)), draw(st.sampled_from((3, 5, 7, 8, 12, 16, 20, 24)))
     odd = st.integers(0, 60).map(lambda half: 2 * half + 1)
     return GPT2Config(
@@ -47,7 +46,7 @@ def configurations(draw: st.DrawFn) -> GPT2Config:
         n_embd=heads * head_size,
         n_inner=draw(st.none() | odd),
         n_positions=draw(st.integers(16, 96)),
-        # Odd, so that no block of a quantized or a tiled matrix divides it.
+        # Odd, so that no block size of a quantized or tiled matrix divides it.
         vocab_size=draw(st.integers(5, 150)) * 2 + 1,
         tie_word_embeddings=draw(st.booleans()),
         activation_function=draw(st.sampled_from(sorted(_ACTIVATIONS))),
@@ -62,13 +61,13 @@ def configurations(draw: st.DrawFn) -> GPT2Config:
 
 @dataclass(frozen=True)
 class RandomModel:
-    """One model twice.
+    """A model, both as transformers and as the server runs it.
 
     Attributes:
-        config: Its shape.
-        oracle: As transformers reads the checkpoint.
-        runner: As the server runs the exported one.
-        tokenizer_json: Its vocabulary.
+        config: Configuration of the model.
+        oracle: Model that transformers loads from the checkpoint.
+        runner: Runner of the exported model.
+        tokenizer_json: Vocabulary of the model.
     """
 
     config: GPT2Config
@@ -77,16 +76,16 @@ class RandomModel:
     tokenizer_json: str
 
     def logits(self, tokens: Sequence[int]) -> FloatArray:
-        """Return what PyTorch computes from scratch, [tokens, vocabulary]."""
+        """Return PyTorch's logits, computed from scratch, [tokens, vocabulary]."""
         with torch.no_grad():
             logits: FloatArray = self.oracle(torch.tensor([tokens])).logits[0].numpy()
         return logits
 
-    def rounding(self, rows: Sequence[Sequence[int]]) -> float:
-        """Return how far PyTorch's own logits are from those that it computes in float64."""
+    def rounding_error(self, rows: Sequence[Sequence[int]]) -> float:
+        """Return the largest difference of PyTorch's logits in float32 and float64."""
         precise = copy.deepcopy(self.oracle).double()
         for block in precise.transformer.h:
-            block.attn.reorder_and_upcast_attn = False  # It would compute in float32.
+            block.attn.reorder_and_upcast_attn = False  # It casts to float32.
         with torch.no_grad():
             exact = [precise(torch.tensor([row])).logits[0].numpy() for row in rows]
         pairs = zip(rows, exact, strict=True)
@@ -95,14 +94,14 @@ class RandomModel:
 
 @contextmanager
 def random_model(config: GPT2Config, seed: int, slots: int) -> Iterator[RandomModel]:
-    """Save a model with random weights as training does, and opens it twice."""
+    """Save a model with random weights, then load and export it."""
     with TemporaryDirectory() as directory:
         checkpoint = Path(directory)
         _random_weights(config, seed).save_pretrained(checkpoint)
         _tokenizer(config.vocab_size).save(str(checkpoint / TOKENIZER_NAME))
         oracle = GPT2LMHeadModel.from_pretrained(
             checkpoint,
-            # The other implementations leave out the scaling by layer.
+            # The other implementations ignore the scaling by layer.
             attn_implementation="eager",
             dtype=torch.float32,
         ).eval()
@@ -113,7 +112,7 @@ def random_model(config: GPT2Config, seed: int, slots: int) -> Iterator[RandomMo
 
 
 def _export(checkpoint: Path, slots: int, capacity: int) -> ModelRunner:
-    """Make of a checkpoint what the server runs."""
+    """Return the runner of a checkpoint's fp32 serving graph."""
     source = read_checkpoint(checkpoint)
     path = checkpoint / MODEL_NAME
     write_serving_graph(path, source.architecture, source.weights, RECIPES[Profile.FP32])
@@ -121,7 +120,7 @@ def _export(checkpoint: Path, slots: int, capacity: int) -> ModelRunner:
 
 
 def _random_weights(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
-    """Return a model in which every weight matters, and of whose logits none is extreme."""
+    """Return a model whose weights all matter, without extreme logits."""
     rng = np.random.default_rng(seed)
     model = GPT2LMHeadModel(config)
     with torch.no_grad():
@@ -139,21 +138,21 @@ def _random_weights(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
 
 
 def _tokenizer(size: int) -> Tokenizer:
-    """Return a byte-level vocabulary of any tokens; only their ids matter here."""
+    """Return a byte-level vocabulary of arbitrary tokens; only their ids matter here."""
     tokens = map("".join, itertools.product(string.ascii_letters, repeat=2))
     tokenizer = Tokenizer(models.BPE({next(tokens): at for at in range(size)}, []))
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def some_tokens(config: GPT2Config, count: int, seed: int) -> list[int]:
+def random_tokens(config: GPT2Config, count: int, seed: int) -> list[int]:
     """Return random tokens of a model's vocabulary."""
     tokens: list[int] = np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
     return tokens
 
 
-def pieces(tokens: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-    """Yield the pieces of a sequence that is cut at some places, each with where it starts."""
+def split_at(tokens: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Cut a sequence, and yield each piece with its start."""
     places = sorted({0, len(tokens), *(cut for cut in cuts if cut < len(tokens))})
     for start, stop in itertools.pairwise(places):
         yield start, tokens[start:stop]

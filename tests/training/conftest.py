@@ -1,4 +1,4 @@
-"""The flows as they ship, and turns read back from documents."""
+"""Fixtures of the training tests: flows, generated documents, small settings."""
 
 import random
 from collections.abc import Callable
@@ -10,13 +10,13 @@ import torch
 
 from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.training.config import TrainingConfig
-from gpt2flow.training.corpus.corpus import load_turn_maker
-from gpt2flow.training.corpus.turns import TurnMaker
+from gpt2flow.training.corpus.corpus import load_turn_generator
+from gpt2flow.training.corpus.turns import TurnGenerator
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Tiny models are slower on several threads, and steps stay reproducible."""
+    """Use one thread, on which tiny models are faster and steps reproducible."""
     torch.set_num_threads(1)
 
 
@@ -26,19 +26,19 @@ def book() -> FlowBook:
 
 
 @pytest.fixture(scope="session")
-def turns() -> TurnMaker:
-    return load_turn_maker()
+def turn_generator() -> TurnGenerator:
+    return load_turn_generator()
 
 
 @pytest.fixture(scope="session")
-def documents(turns: TurnMaker) -> list[str]:
-    """A corpus of the shipped flows."""
-    return list(islice(turns.documents(random.Random(1)), 6000))
+def documents(turn_generator: TurnGenerator) -> list[str]:
+    """Documents generated from the shipped flows."""
+    return list(islice(turn_generator.documents(random.Random(1)), 6000))
 
 
 @pytest.fixture
 def tiny() -> TrainingConfig:
-    """Settings under which a step takes milliseconds."""
+    """Settings with which a step takes milliseconds."""
     return TrainingConfig(
         vocabulary_size=300,
         context_length=32,
@@ -53,7 +53,7 @@ def tiny() -> TrainingConfig:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Write a text file."""
+    """Function that writes a text file and returns its path."""
 
     def _write(name: str, text: str) -> Path:
         path = tmp_path / name

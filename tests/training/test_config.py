@@ -1,4 +1,4 @@
-"""Settings are checked where they are made."""
+"""Settings and recipes are validated when they are made."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from gpt2flow.training.config import SHOP_RECIPE, TrainingConfig, load_recipe
 from gpt2flow.training.errors import ConfigError
 
 
-def test_the_shipped_recipe_is_valid_and_of_the_promised_size() -> None:
+def test_the_shipped_recipe_is_valid_and_has_four_to_seven_million_parameters() -> None:
     recipe = load_recipe(SHOP_RECIPE)
     weights = 12 * recipe.layers * recipe.width**2 + recipe.width * (
         recipe.vocabulary_size + recipe.context_length
@@ -25,14 +25,14 @@ def test_the_shipped_recipe_is_valid_and_of_the_promised_size() -> None:
     [
         ("layers: none", "field layers: Input should be a valid integer"),
         ("dropout: 2", "field dropout: Input should be less than 1, not '2'"),
-        ("width: 100\nheads: 3", "width 100 is no multiple of heads 3"),
+        ("width: 100\nheads: 3", "width 100 is not a multiple of heads 3"),
         ("batch_tokens: 64", "batch_tokens 64 is below context_length 512"),
         ("depth: 3", "field depth: Extra inputs are not permitted"),
         ("- a", "field (all)"),
         ("a: [", "while parsing"),
     ],
 )
-def test_a_bad_recipe_is_named_with_field_and_value(
+def test_an_invalid_recipe_is_named_with_field_and_value(
     write: Callable[[str, str], Path], text: str, problem: str
 ) -> None:
     path = write("bad.yaml", text)
@@ -47,13 +47,13 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.yaml")
 
 
-def test_a_change_is_checked_too() -> None:
+def test_a_changed_setting_is_validated() -> None:
     with pytest.raises(ConfigError, match=r"field layers: .* not 0"):
         TrainingConfig().changed(layers=0)
 
 
-def test_settings_and_corpus_come_without_torch() -> None:
-    """The command line reads recipes and makes corpora in a blink."""
+def test_settings_and_corpus_are_imported_without_torch() -> None:
+    """The command line reports an invalid recipe without a slow import."""
     code = (
         "import sys, gpt2flow.training, gpt2flow.training.config, gpt2flow.training.corpus.corpus\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"

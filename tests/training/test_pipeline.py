@@ -1,4 +1,4 @@
-"""A run learns, survives being killed, and says what is wrong with its input."""
+"""A run learns, survives a kill and reports invalid input."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def corpus(documents: list[str], write: Write) -> Path:
     return write("corpus.txt", "\n".join(documents[:150]))
 
 
-def test_a_run_learns_and_leaves_a_checkpoint(
+def test_a_run_learns_and_writes_a_checkpoint(
     documents: list[str], write: Write, tmp_path: Path, tiny: TrainingConfig
 ) -> None:
     corpus = write("corpus.txt", "\n".join(documents[:3000]))
@@ -69,7 +69,7 @@ def test_a_run_learns_and_leaves_a_checkpoint(
 
     texts = read_texts([corpus], [], config.valid_share, config.seed)
     encoded = encode(texts.train, train_vocabulary(texts.train, config.vocabulary_size))
-    counts = np.array(list(Counter(encoded.ids[encoded.matters].tolist()).values()))
+    counts = np.array(list(Counter(encoded.ids[encoded.target_mask].tolist()).values()))
     shares = counts / counts.sum()
     unigram = -float((shares * np.log(shares)).sum())
     last = facts["evaluations"][-1]
@@ -82,15 +82,15 @@ def test_a_run_learns_and_leaves_a_checkpoint(
     assert facts["documents"] == len(texts.train) == 2940
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert facts["parameters"] == model.num_parameters()
-    held_back = (tmp_path / "out" / "eval.txt").read_text(encoding="utf-8").splitlines()
-    assert 1 < len(held_back) <= 60
-    assert held_back == [f"{document}<|endoftext|>" for document in texts.valid[: len(held_back)]]
+    validation = (tmp_path / "out" / "eval.txt").read_text(encoding="utf-8").splitlines()
+    assert 1 < len(validation) <= 60
+    assert validation == [f"{document}<|endoftext|>" for document in texts.valid[: len(validation)]]
 
 
-def test_the_checkpoint_predicts_what_the_evaluation_says(
+def test_the_loss_of_the_checkpoint_is_that_of_the_evaluation(
     documents: list[str], write: Write, tmp_path: Path, tiny: TrainingConfig
 ) -> None:
-    """transformers' own attention and loss are the oracle of ours."""
+    """The oracle is the attention and loss of transformers."""
     corpus = write("corpus.txt", "\n".join(d for d in documents[:120] if len(d.encode()) < 500))
     config = tiny.changed(packed_share=0.0, context_length=512, batch_tokens=2048)
     facts = train([corpus], tmp_path / "out", config, valid=[corpus])
@@ -99,7 +99,7 @@ def test_the_checkpoint_predicts_what_the_evaluation_says(
     encoded = encode(read_texts([corpus], [corpus], 0.1, 1).train, tokenizer.backend_tokenizer)
     loss, count = 0.0, 0
     for a, b in zip(encoded.starts, encoded.starts[1:], strict=False):
-        labels = np.where(encoded.matters[a:b], encoded.ids[a:b], -100)[None]
+        labels = np.where(encoded.target_mask[a:b], encoded.ids[a:b], -100)[None]
         ids = model.dummy_inputs["input_ids"].new_tensor(encoded.ids[a:b][None])
         tokens = int((labels[:, 1:] >= 0).sum())
         loss += float(model(ids, labels=ids.new_tensor(labels)).loss.detach()) * tokens
@@ -135,7 +135,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert {path.name for path in killed.iterdir()} == _FILES
 
 
-def test_checkpoints_on_the_way_are_whole_models(
+def test_intermediate_checkpoints_are_complete_models(
     corpus: Path, tmp_path: Path, tiny: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt2flow.training.pipeline.save_model", _fail)
@@ -162,7 +162,7 @@ def test_a_finished_run_is_not_run_again(
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_no_corpus_means_the_flows(tmp_path: Path, tiny: TrainingConfig) -> None:
+def test_without_a_corpus_the_flows_are_the_corpus(tmp_path: Path, tiny: TrainingConfig) -> None:
     config = tiny.changed(
         flow_documents=300, vocabulary_size=600, context_length=128, batch_tokens=2048
     )
@@ -173,9 +173,7 @@ def test_no_corpus_means_the_flows(tmp_path: Path, tiny: TrainingConfig) -> None
     assert {path.name for path in (tmp_path / "out").iterdir()} == _FILES
 
 
-def test_ordinary_text_is_learned_from_too(
-    write: Write, tmp_path: Path, tiny: TrainingConfig
-) -> None:
+def test_ordinary_text_is_learned(write: Write, tmp_path: Path, tiny: TrainingConfig) -> None:
     rhyme = "one two three four five once I caught a fish alive\n"
     corpus = write("rhyme.txt", "".join(f"{i} {rhyme}" for i in range(400)))
     config = tiny.changed(vocabulary_size=280, epochs=3, learning_rate=1e-2)
@@ -189,9 +187,9 @@ def test_a_missing_file_is_named(tmp_path: Path, tiny: TrainingConfig) -> None:
         train([tmp_path / "nowhere.txt"], tmp_path / "out", tiny)
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path, tiny: TrainingConfig) -> None:
+def test_a_file_that_is_not_text_is_named(tmp_path: Path, tiny: TrainingConfig) -> None:
     (tmp_path / "image.txt").write_bytes(b"ab\xff\xfe")
-    with pytest.raises(CorpusError, match=r"image\.txt: no UTF-8 text, at byte 2"):
+    with pytest.raises(CorpusError, match=r"image\.txt: not UTF-8 text, at byte 2"):
         train([tmp_path / "image.txt"], tmp_path / "out", tiny)
 
 
@@ -200,18 +198,18 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, tiny: TrainingConfig) -
     [
         ("", "no text is left after cleaning"),
         ("\x00\n \u200b<|endoftext|>\n", "no text is left after cleaning"),
-        ("a", "nothing of it can be held back"),
+        ("a", "its only document cannot be cut into training and validation set"),
         ("abc " * 20, "too small for vocabulary_size 300"),
     ],
 )
-def test_too_little_text_is_refused(
+def test_too_little_text_is_rejected(
     write: Write, tmp_path: Path, tiny: TrainingConfig, text: str, problem: str
 ) -> None:
     with pytest.raises(CorpusError, match=problem):
         train([write("small.txt", text)], tmp_path / "out", tiny)
 
 
-def test_less_text_than_one_context_is_refused(
+def test_less_text_than_one_context_is_rejected(
     corpus: Path, tmp_path: Path, tiny: TrainingConfig
 ) -> None:
     config = tiny.changed(context_length=10**6, batch_tokens=10**6)
@@ -219,10 +217,10 @@ def test_less_text_than_one_context_is_refused(
         train([corpus], tmp_path / "out", config)
 
 
-def test_a_place_that_cannot_be_used_is_refused(
+def test_an_unusable_output_directory_is_rejected(
     corpus: Path, tmp_path: Path, tiny: TrainingConfig
 ) -> None:
-    with pytest.raises(OutputError, match=r"corpus\.txt is no directory"):
+    with pytest.raises(OutputError, match=r"corpus\.txt is not a directory"):
         train([corpus], corpus, tiny)
     with pytest.raises(OutputError, match=r"corpus\.txt"):
         train([corpus], corpus / "out", tiny)
@@ -232,7 +230,7 @@ def test_a_place_that_cannot_be_used_is_refused(
         train([corpus], tmp_path, tiny, resume=True)
 
 
-def test_a_run_is_only_resumed_as_it_was_begun(
+def test_a_run_is_resumed_with_its_own_settings_and_corpus_alone(
     corpus: Path,
     write: Write,
     tmp_path: Path,
@@ -245,11 +243,11 @@ def test_a_run_is_only_resumed_as_it_was_begun(
     with pytest.raises(ConfigError, match=r"learning_rate 0\.5: the run to resume .* has 0\.001"):
         train([corpus], tmp_path / "out", tiny.changed(learning_rate=0.5), resume=True)
     other = write("other.txt", corpus.read_text(encoding="utf-8")[:-1000])
-    with pytest.raises(CorpusError, match="not the one of the run to resume"):
+    with pytest.raises(CorpusError, match="the corpus differs from that of the run to resume"):
         train([other], tmp_path / "out", tiny, resume=True)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(
+def test_a_loss_that_is_not_finite_ends_the_run(
     corpus: Path, tmp_path: Path, tiny: TrainingConfig
 ) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf); try a learning_rate below"):

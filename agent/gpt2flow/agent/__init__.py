@@ -1,1 +1,1 @@
-"""The agent: flows as data, a grammar of what is legal, durable steps, a shop."""
+"""Agent: declarative flows, grammar-constrained actions, durable turns and a shop."""

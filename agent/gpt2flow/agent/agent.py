@@ -1,4 +1,4 @@
-"""The agent as other programs use it."""
+"""Public entry point of the agent."""
 
 import uuid
 from collections.abc import Callable
@@ -11,35 +11,36 @@ from typing import Self
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
 from gpt2flow.agent.errors import InputError, MessageIdError
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.flows.text import normalise
+from gpt2flow.agent.flows.prompt import normalise
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
-from gpt2flow.agent.turns.handler import Handling
-from gpt2flow.agent.turns.model import Model, ModelOnRecord, ServedModel
+from gpt2flow.agent.turns.handler import TurnHandler
+from gpt2flow.agent.turns.model import Model, RecordingModel, ServedModel
 
 MAX_CHARACTERS = 1000
 _MAX_ID_CHARACTERS = 200
-# Sessions share locks, so that their number stays bounded.
-_LOCKS = 64
+# Sessions share a fixed number of locks, so that memory stays bounded.
+_LOCK_COUNT = 64
 
 
 class Agent:
-    """Handles customers' messages until it is closed; a process has one at a time.
+    """Agent that handles customer messages until it is closed.
 
-    Opening finishes what an earlier process left undone. Threads may share it.
+    Construction first finishes turns that an earlier process left incomplete.
+    Threads may share an agent. A process can have one open agent at a time.
 
     Args:
-        config: the settings.
-        model: answers instead of the configured server.
-        clock: tells the time, aware of its zone.
-        codes: makes verification codes.
+        config: Settings of the agent.
+        model: Model to call instead of the configured server.
+        clock: Source of the current time; it returns time-zone-aware datetimes.
+        codes: Generator of verification codes.
 
     Raises:
-        InputError: a setting or a flow is not valid.
-        DatabaseError: the database cannot be opened or written.
+        InputError: A setting or a flow is invalid.
+        DatabaseError: The database cannot be opened or written.
     """
 
     def __init__(
@@ -52,24 +53,23 @@ class Agent:
     ) -> None:
         book = load_flows(config.flows)
         url = database_url(config.database)
-        # Of one session, one message at a time: the next may depend on this one.
-        self._locks = [Lock() for _ in range(_LOCKS)]
-        with ExitStack() as opened:
+        # Messages of a session are serialised: each may depend on the one before.
+        self._locks = [Lock() for _ in range(_LOCK_COUNT)]
+        with ExitStack() as resources:
             self._database = Database.open(url)
-            opened.callback(self._database.close)
+            resources.callback(self._database.close)
             if model is None:
                 model = served = ServedModel(
                     config.address, config.model, config.timeout, config.security
                 )
-                opened.callback(served.close)
+                resources.callback(served.close)
             executor = Executor(book, self._database, clock, codes)
-            on_record = ModelOnRecord(model, self._database, clock)
-            handling = Handling(book, on_record, executor)
-            with self._database.guarded():
-                self._workflows = Workflows(handling, executor, clock, url)
-                opened.callback(self._workflows.close)
+            handler = TurnHandler(book, RecordingModel(model, self._database, clock), executor)
+            with self._database.translate_errors():
+                self._workflows = Workflows(handler, executor, clock, url)
+                resources.callback(self._workflows.close)
                 self._workflows.launch()
-            self._opened = opened.pop_all()
+            self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
         """Return the agent itself."""
@@ -85,52 +85,51 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Stop work and closes connections; what is unfinished is taken up at the next start."""
-        self._opened.close()
+        """Stop work and close connections; the next start resumes incomplete turns."""
+        self._resources.close()
 
     def handle(self, session: str, text: str, message_id: str | None = None) -> TurnReport:
-        """Handle one message of a customer.
+        """Handle one customer message.
 
         Args:
-            session: names the conversation.
-            text: the message as it was typed, at most 1,000 characters.
-            message_id: names the message within the session. A message sent
-                again under its id is not handled again: its report is returned,
-                and if it had failed, it goes on where it failed. None is a new one.
+            session: Id of the conversation.
+            text: Message as typed, at most 1,000 characters.
+            message_id: Idempotency key of the message within its session. A
+                repeated id returns the report of the first call. If that call
+                failed, it resumes at the failed step. None marks a new message.
 
         Raises:
-            InputError: the message or an id is not usable; nothing was changed.
-            ModelError: the model failed.
-            DatabaseError: the database failed.
+            InputError: The message or an id is invalid; nothing was changed.
+            ModelError: The model call failed.
+            DatabaseError: The database failed.
         """
-        message = _checked(session, text)
+        message = _validate_message(session, text)
         if message_id is None:
             message_id = uuid.uuid4().hex
-        _check_id("message", message_id)
+        _validate_id("message", message_id)
         start = perf_counter()
-        with self._locks[hash(session) % _LOCKS], self._database.guarded():
-            report = self._workflows.turn(session, message_id, message)
+        with self._locks[hash(session) % _LOCK_COUNT], self._database.translate_errors():
+            report = self._workflows.handle_message(session, message_id, message)
         if report.message != message:
-            raise MessageIdError(f"message id {message_id!r} was used for another message")
+            raise MessageIdError(
+                f"message id {message_id!r} was already used for another message; use a new id"
+            )
         elapsed = (perf_counter() - start) * 1000
         return report.model_copy(update={"milliseconds": elapsed})
 
 
-def _checked(session: str, text: str) -> str:
-    """The message in the form that the model reads."""
-    _check_id("session", session)
+def _validate_message(session: str, text: str) -> str:
+    """Return the message in the normal form that the model reads."""
+    _validate_id("session", session)
+    # An oversized text is refused without the cost of normalising it.
     message = normalise(text) if len(text) <= MAX_CHARACTERS else text
     if not message:
         raise InputError("the message is empty")
     if len(message) > MAX_CHARACTERS:
-        raise InputError(
-            f"the message has {len(message):,} characters, more than {MAX_CHARACTERS:,}"
-        )
+        raise InputError(f"message too long: {len(message):,} characters, limit {MAX_CHARACTERS:,}")
     return message
 
 
-def _check_id(what: str, name: str) -> None:
-    if not name.strip() or len(name) > _MAX_ID_CHARACTERS or not name.isprintable():
-        raise InputError(
-            f"the {what}'s id must be printable, with 1 to {_MAX_ID_CHARACTERS} characters"
-        )
+def _validate_id(kind: str, value: str) -> None:
+    if not value.strip() or len(value) > _MAX_ID_CHARACTERS or not value.isprintable():
+        raise InputError(f"the {kind} id must be 1 to {_MAX_ID_CHARACTERS} printable characters")

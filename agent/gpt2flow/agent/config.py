@@ -1,4 +1,4 @@
-"""The agent's settings, made once at the edge."""
+"""Settings of the agent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from pathlib import Path
 from gpt2flow.agent.errors import InputError
 from gpt2flow.client import Security
 
-# An aware instant; tests and replays bring their own.
+# Returns a time-zone-aware datetime; tests and replays pass their own.
 Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The machine's clock."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -22,11 +22,11 @@ class AgentConfig:
     """Settings of one agent.
 
     Attributes:
-        address: `host:port` of the model's server.
-        model: name of the model; empty is the server's first.
-        database: URL of the shop's database, or the path of an SQLite file.
-        flows: folder of the flows; None is the one that ships.
-        timeout: seconds that one answer of the model may take.
+        address: Address of the model server, as `host:port`.
+        model: Name of the model; empty selects the server's first.
+        database: URL of the shop database, or path of an SQLite file.
+        flows: Folder of the flows; None selects the built-in ones.
+        timeout: Deadline of one model call, in seconds.
         security: TLS and token of the connection to the server.
     """
 
@@ -38,12 +38,12 @@ class AgentConfig:
     security: Security = field(default_factory=Security)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Validate the settings.
 
         Raises:
-            InputError: a setting is not usable.
+            InputError: A setting is invalid.
         """
         if not self.address.strip():
-            raise InputError("the server has no address")
+            raise InputError("the server address is empty; expected host:port")
         if not 0 < self.timeout < float("inf"):
-            raise InputError(f"the timeout is {self.timeout} s; it must be above 0")
+            raise InputError(f"timeout is {self.timeout} s, must be finite and above 0")

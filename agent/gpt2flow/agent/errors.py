@@ -1,33 +1,33 @@
-"""What can go wrong in the agent, one class a cause."""
+"""Exceptions of the agent, one class per cause."""
 
 
 class AgentError(Exception):
-    """Base of every error of the agent; its text is one line for a person."""
+    """Base class of all agent errors; the message is a single line."""
 
 
 class InputError(AgentError):
-    """Something that the user gave is not usable; nothing was changed."""
+    """Invalid input from the user; nothing was changed."""
 
 
 class FlowError(InputError):
-    """A flow file is not valid; the text names the file and the field."""
+    """Invalid flow file; the message names the file and the field."""
 
 
 class UnknownModelError(InputError):
-    """The server has no model of that name."""
+    """Model name that the server does not serve."""
 
 
 class MessageIdError(InputError):
-    """The id of a message was used already, for another message."""
+    """Message id that was already used for another message."""
 
 
 class UnanswerableError(InputError):
-    """The model cannot read the message, or cannot finish its answer to it."""
+    """Message that the model cannot read, or answer within its context."""
 
 
 class ModelError(AgentError):
-    """The model could not be asked, or chose what is not allowed."""
+    """Failed model call, or an action that the flows do not allow."""
 
 
 class DatabaseError(AgentError):
-    """The database cannot be opened, read or written."""
+    """Database that cannot be opened, read or written."""

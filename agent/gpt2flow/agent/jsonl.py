@@ -1,4 +1,4 @@
-"""A conversation as JSON Lines: one message a line in, one result a line out."""
+"""JSON Lines interface: one message in, one result out per line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gpt2flow.agent.errors import AgentError, InputError
 from gpt2flow.agent.report import TurnReport
 
 
-class _Line(BaseModel):
+class _InputLine(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     session: str
@@ -21,10 +21,14 @@ class _Line(BaseModel):
 
 @dataclass(frozen=True)
 class LineResult:
-    """What came of one line: a report, or the error that kept it from having one.
+    """Result of one input line: a report or an error.
 
-    `exit_code` is the one that a command should end with: 0, 2 for a line that
-    cannot be used, 1 for a message that failed.
+    Attributes:
+        line: Line number, from 1.
+        exit_code: Exit code for a command that handles only this line. 0 is
+            success, 1 a failed message, 2 an invalid line.
+        error: Error message; None if the line succeeded.
+        report: Report of the turn; None if the line failed.
     """
 
     line: int
@@ -33,33 +37,40 @@ class LineResult:
     report: TurnReport | None = None
 
     def json_line(self) -> dict[str, Any]:
-        """The result as JSON has it, with either `report` or `error`."""
-        ending: dict[str, Any] = {"line": self.line, "exit_code": self.exit_code}
+        """Return the result as a JSON object with either `report` or `error`."""
+        result: dict[str, Any] = {"line": self.line, "exit_code": self.exit_code}
         if self.report is None:
-            return ending | {"error": self.error}
-        return ending | {"report": self.report.model_dump(mode="json")}
+            return result | {"error": self.error}
+        return result | {"report": self.report.model_dump(mode="json")}
 
 
 def handle_lines(agent: Agent, lines: Iterable[str]) -> Iterator[LineResult]:
-    """Handle `{"session", "text", "id"?}` line by line, as the lines come.
+    """Handle `{"session", "text", "id"?}` objects as their lines arrive.
 
-    A line that fails is reported, and the next one is handled. Empty lines are
-    skipped.
+    A failed line yields an error and handling continues with the next line.
+    Blank lines are skipped.
+
+    Args:
+        agent: Agent that handles the messages.
+        lines: JSON text, one object per line.
+
+    Yields:
+        One result per line that is not blank, in input order.
     """
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
-            line = _Line.model_validate_json(text)
+            line = _InputLine.model_validate_json(text)
             yield LineResult(number, report=agent.handle(line.session, line.text, line.id))
         except ValidationError as error:
-            yield LineResult(number, 2, f"line {number}: {_problem(error)}")
+            yield LineResult(number, 2, f"line {number}: {_describe(error)}")
         except AgentError as error:
             code: Literal[1, 2] = 2 if isinstance(error, InputError) else 1
             yield LineResult(number, code, f"line {number}: {error}")
 
 
-def _problem(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {first['msg']}" if field else first["msg"]

@@ -1,4 +1,4 @@
-"""What a turn did, as data that survives a restart and prints as JSON."""
+"""Reports of turns, actions and events; they serialise to JSON."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -13,7 +13,13 @@ class _Record(BaseModel):
 
 
 class MessageSent(_Record):
-    """A message in the outbox; `to` is a contact, or None for the session."""
+    """Message that was written to the outbox.
+
+    Attributes:
+        to: Contact of the recipient; None addresses the session.
+        language: Language of the text, `en` or `zh`.
+        text: Text of the message.
+    """
 
     to: str | None
     language: str
@@ -21,7 +27,14 @@ class MessageSent(_Record):
 
 
 class RowChange(_Record):
-    """A row of the shop that an action wrote; `values` are the new ones."""
+    """Row of the shop database that an action wrote.
+
+    Attributes:
+        table: Name of the table.
+        key: Primary key, by column.
+        change: Kind of change.
+        values: New values of the changed columns; empty for a deletion.
+    """
 
     table: str
     key: dict[str, Any]
@@ -30,17 +43,24 @@ class RowChange(_Record):
 
 
 class Timer(_Record):
-    """A case that a person has to take up at an instant."""
+    """Time at which a follow-up case falls due."""
 
     case: int
     due: datetime
 
 
 class ActionReport(_Record):
-    """One action: as the model chose it (`arguments`) and as it was carried out (`used`).
+    """Report of one executed action.
 
-    `outcome` is the flow's name for how it ended; `asked` is the slot that the
-    customer was asked for instead.
+    Attributes:
+        action: Name of the action.
+        arguments: Arguments that the model chose.
+        used: Arguments that the operation ran with, defaults included.
+        result: Result that the model reads.
+        outcome: Outcome of the operation, by its name in the flow file.
+        asked: Slot that the customer was asked for instead of running the operation.
+        messages: Messages that were sent.
+        changes: Rows that were written.
     """
 
     action: str
@@ -54,7 +74,14 @@ class ActionReport(_Record):
 
 
 class Step(_Record):
-    """An action's report, and what the turn needs to go on after it."""
+    """Report of an action with the state that the turn continues from.
+
+    Attributes:
+        report: Report of the action.
+        facts: Facts after the action.
+        raised: Name and subject of the event that the action raised.
+        timers: Timers to set.
+    """
 
     report: ActionReport
     facts: frozenset[str]
@@ -63,16 +90,16 @@ class Step(_Record):
 
     @property
     def result(self) -> Result:
-        """What the model is told."""
+        """Result that the model reads."""
         return self.report.result
 
     @field_serializer("facts")
-    def _in_order(self, facts: frozenset[str]) -> list[str]:
+    def _sort_facts(self, facts: frozenset[str]) -> list[str]:
         return sorted(facts)
 
 
 class CallReport(_Record):
-    """What one question to the model cost."""
+    """Latency and token usage of one model call."""
 
     milliseconds: float
     prompt_tokens: int
@@ -80,7 +107,14 @@ class CallReport(_Record):
 
 
 class EventReport(_Record):
-    """What followed from an event; `postponed` says why it is tried again later."""
+    """Report of one handled event.
+
+    Attributes:
+        event: Name of the event.
+        subject: Order number that the event concerns.
+        actions: Actions that handled the event.
+        postponed: Error after which the event is retried; None once it is handled.
+    """
 
     event: str
     subject: str
@@ -89,7 +123,18 @@ class EventReport(_Record):
 
 
 class TurnReport(_Record):
-    """Everything that came of one message of a customer."""
+    """Report of one customer message and the events that it raised.
+
+    Attributes:
+        session: Id of the conversation.
+        message_id: Id of the message within its session.
+        message: Normalised text of the message.
+        language: Language of the message, `en` or `zh`.
+        actions: Actions that handled the message.
+        events: Events that these actions raised.
+        calls: Model calls, those for events included.
+        milliseconds: Wall-clock time of the turn.
+    """
 
     session: str
     message_id: str
@@ -102,6 +147,6 @@ class TurnReport(_Record):
 
     @property
     def messages(self) -> list[MessageSent]:
-        """All that was sent, in order."""
-        of_events = [action for event in self.events for action in event.actions]
-        return [sent for action in [*self.actions, *of_events] for sent in action.messages]
+        """All messages that were sent, in order."""
+        event_actions = [action for event in self.events for action in event.actions]
+        return [sent for action in [*self.actions, *event_actions] for sent in action.messages]

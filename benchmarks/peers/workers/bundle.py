@@ -1,4 +1,4 @@
-"""The bundle that gpt2flow serves: exported from the checkpoint, or given."""
+"""Bundle that gpt2flow serves: given, or exported from the checkpoint."""
 
 import hashlib
 import json
@@ -12,26 +12,31 @@ import gpt2flow.export
 
 
 def prepare_bundle(setup: Setup) -> None:
-    """Export the checkpoint in the profile that the variant names, unless that was done."""
+    """Export the checkpoint in the variant's profile, unless the bundle exists."""
     bundle = find_bundle(setup)
     if (bundle / "manifest.json").exists():
         return
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "gpt2flow.cli", "export", str(setup.checkpoint), str(bundle)]
-    done = subprocess.run([*command, "--profile", _profile(setup)], stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise RuntimeError(f"gpt2flow export failed with {done.returncode}, see the log")
+    completed = subprocess.run(
+        [*command, "--profile", _profile(setup)], stdout=sys.stderr, check=False
+    )
+    if completed.returncode:
+        raise RuntimeError(f"gpt2flow export failed with {completed.returncode}, see the log")
 
 
 def find_bundle(setup: Setup) -> Path:
-    """Where the bundle is, or is to be: one of another exporter would be another graph."""
+    """Return the directory of the bundle, which need not exist yet.
+
+    Its path contains a digest of the exporter, since another exporter writes another graph.
+    """
     if given := setup.options.get("bundles"):
         return Path(given) / _profile(setup)
-    return Path(setup.folder) / _exporter() / _profile(setup)
+    return Path(setup.folder) / _digest_exporter() / _profile(setup)
 
 
-def _exporter() -> str:
-    """Return a name for the exporter as it is now."""
+def _digest_exporter() -> str:
+    """Return a digest of the exporter's sources."""
     digest = hashlib.sha256()
     for path in sorted(Path(gpt2flow.export.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -39,12 +44,15 @@ def _exporter() -> str:
 
 
 def _profile(setup: Setup) -> str:
-    """The first word of the variant."""
+    """Return the export profile, which is the first word of the variant."""
     return setup.variant.split()[0]
 
 
 def weight_bytes(bundle: Path) -> int:
-    """Return what a step of one row reads: the weights without their copy for many rows."""
+    """Return the bytes of the weights that a single-row step reads.
+
+    The second weight layout, for large batches, is not among them.
+    """
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in bundle.glob("model.onnx*"))
     return size - int(manifest["recipe"].get("second_copy_bytes", 0))

@@ -1,4 +1,4 @@
-"""A server that a worker starts and measures from outside."""
+"""Server process that a worker starts and measures from outside."""
 
 import os
 import signal
@@ -14,14 +14,14 @@ _STOP_SECONDS = 10.0
 
 
 class Child:
-    """A process that serves, until it is stopped or its worker ends.
+    """Server process that runs until it is stopped or its worker ends.
 
     Args:
-        command: What to run; its output goes where the worker's own does.
-        ready: Whether it serves by now.
+        command: Command line; its output goes to the worker's standard error.
+        ready: Function that returns True once the server is ready.
 
     Raises:
-        RuntimeError: It ended, or was not ready in two minutes.
+        RuntimeError: The server exited, or was not ready within two minutes.
     """
 
     def __init__(self, command: list[str], ready: Callable[[], bool]) -> None:
@@ -30,14 +30,15 @@ class Child:
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"{Path(command[0]).name} did not start")
+                name = Path(command[0]).name
+                raise RuntimeError(f"{name} exited or was not ready in {_START_SECONDS:g} s")
             time.sleep(0.05)
 
     def __enter__(self) -> Self:
         return self
 
     def stop(self) -> None:
-        """End it."""
+        """Terminate the process, and kill it after ten seconds."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -46,7 +47,7 @@ class Child:
                 self._process.kill()
                 self._process.wait()
 
-    def resident(self) -> int:
-        """Return its resident bytes."""
+    def resident_bytes(self) -> int:
+        """Return the resident memory of the process, in bytes."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")

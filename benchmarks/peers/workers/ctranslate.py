@@ -1,14 +1,14 @@
-"""CTranslate2: batches of prompts of one length, with the time of every step."""
+"""CTranslate2: batches of equally long prompts, with every step timed."""
 
 import json
 import time
 from typing import Any
 
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 
 class CTranslate(Worker):
-    """A generator of one replica."""
+    """Generator with one replica."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -20,7 +20,7 @@ class CTranslate(Worker):
         target = self.setup.folder / f"ctranslate2-{self.setup.variant}"
         if target.exists():
             return
-        from ctranslate2.converters import TransformersConverter  # noqa: PLC0415 - brings torch
+        from ctranslate2.converters import TransformersConverter  # noqa: PLC0415 - imports torch
 
         draft = target.with_suffix(".draft")
         converter = TransformersConverter(str(self.setup.checkpoint))
@@ -32,7 +32,7 @@ class CTranslate(Worker):
         import ctranslate2  # noqa: PLC0415 - its converter's modules are not needed
 
         model = self.setup.folder / f"ctranslate2-{self.setup.variant}"
-        # Of the ways to compute between the 8-bit products, float32 was the fastest one.
+        # Between the 8-bit products, float32 was the fastest compute type.
         compute = self.setup.options.get("compute_type", f"{self.setup.variant}_float32")
         self._generator = ctranslate2.Generator(
             str(model), compute_type=compute, inter_threads=1, intra_threads=self.setup.threads
@@ -47,20 +47,20 @@ class CTranslate(Worker):
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue the prompts as one batch."""
         arrivals: list[Arrivals] = [[] for _ in prompts]
-        begun = time.perf_counter()
+        started = time.perf_counter()
 
-        def note(step: Any) -> bool:
-            arrivals[step.batch_id].append(time.perf_counter() - begun)
+        def record(step: Any) -> bool:
+            arrivals[step.batch_id].append(time.perf_counter() - started)
             return False
 
-        self._generate(prompts, new_tokens, callback=note)
+        self._generate(prompts, new_tokens, callback=record)
         return arrivals
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Search with beams."""
-        begun = time.perf_counter()
+        """Run a beam search, and return its seconds."""
+        started = time.perf_counter()
         self._generate([prompt], new_tokens, beam_size=beams)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     def _generate(self, prompts: list[list[int]], new_tokens: int, **options: Any) -> None:
         self._generator.generate_batch(
@@ -73,4 +73,4 @@ class CTranslate(Worker):
 
 
 if __name__ == "__main__":
-    answer(CTranslate)
+    run_worker(CTranslate)

@@ -1,4 +1,7 @@
-"""The bare engine loop on a bundle: what gRPC, the event loop and a second process add to."""
+"""gpt2flow's bare engine loop on a bundle.
+
+The server's row adds the cost of gRPC, the event loop and a second process.
+"""
 
 import time
 from importlib.metadata import version
@@ -6,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -23,7 +26,7 @@ from gpt2flow.server.tokenizer import Tokenizer
 
 
 class Gpt2FlowEngine(Worker):
-    """The server's own engine with its scheduler, cache and sampler, stepped in a loop."""
+    """Engine of the server with its scheduler, cache and sampler."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -35,7 +38,10 @@ class Gpt2FlowEngine(Worker):
         prepare_bundle(self.setup)
 
     def load(self) -> dict[str, Any]:
-        """Put the engine together as `load_model` does, without guesses as the server's row."""
+        """Assemble the engine as `load_model` does, without speculative decoding.
+
+        The server's rows of the same weights run without it, too.
+        """
         config = EngineConfig(threads=self.setup.threads, max_sequences=self.setup.streams)
         bundle = load_bundle(find_bundle(self.setup))
         shape, folder = bundle.manifest.shape, bundle.directory
@@ -68,17 +74,17 @@ class Gpt2FlowEngine(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Add all requests, and steps until they have ended."""
+        """Add all requests, then step until they have ended."""
         if self._engine is None or self._tasks is None:
-            raise RuntimeError("not loaded")
+            raise RuntimeError("model not loaded; call load first")
         params = GenerationParams(
             decoding=SamplingParams(temperature=0.0),
             stopping=StoppingParams(max_new_tokens=new_tokens, ignore_eos=True),
             output=OutputParams(token_ids=True),
         )
-        begun = time.perf_counter()
-        given = [Prompt(f"prompts[{i}]", tuple(prompt)) for i, prompt in enumerate(prompts)]
-        resolved = self._tasks.resolve(given, params)
+        started = time.perf_counter()
+        inputs = [Prompt(f"prompts[{i}]", tuple(prompt)) for i, prompt in enumerate(prompts)]
+        resolved = self._tasks.resolve(inputs, params)
         arrival = Arrival(time.monotonic())
         tasks = self._tasks.generations(resolved, params, arrival, stream=True)
         arrivals: dict[int, Arrivals] = {task.request.id: [] for task in tasks}
@@ -87,10 +93,10 @@ class Gpt2FlowEngine(Worker):
         while self._engine.busy:
             for event in self._engine.step():
                 if isinstance(event.content, Delta):
-                    now = time.perf_counter() - begun
+                    now = time.perf_counter() - started
                     arrivals[event.request_id] += [now] * len(event.content.token_ids)
         return list(arrivals.values())
 
 
 if __name__ == "__main__":
-    answer(Gpt2FlowEngine)
+    run_worker(Gpt2FlowEngine)

@@ -1,17 +1,20 @@
-"""The graph of a bundle in a bare loop with an argmax: what gpt2flow's server adds its part to."""
+"""gpt2flow's graph in a bare loop with an argmax.
+
+The server's row adds the cost of everything else.
+"""
 
 import time
 from importlib.metadata import version
 from typing import Any
 
 from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 
 class Gpt2FlowGraph(Worker):
-    """The server's own `ModelRunner`, without server, sampler or scheduler."""
+    """The server's `ModelRunner`, without server, sampler or scheduler."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -36,25 +39,26 @@ class Gpt2FlowGraph(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Run the prompts one after the other, then a token of each in every step."""
+        """Prefill the prompts one by one, then decode all together."""
         if self._runner is None:
-            raise RuntimeError("not loaded")
+            raise RuntimeError("model not loaded; call load first")
         arrivals: list[Arrivals] = [[] for _ in prompts]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         last = []
         for slot, prompt in enumerate(prompts):
             rows = [len(prompt) - 1]
-            logits = self._runner.run_chunk(slot, prompt, past=0, rows=rows)
+            logits, _ = self._runner.run_chunk(slot, prompt, past=0, rows=rows)
             last.append(int(logits[0].argmax()))
-            arrivals[slot].append(time.perf_counter() - begun)
+            arrivals[slot].append(time.perf_counter() - started)
         for step in range(1, new_tokens):
             lengths = [len(prompt) + step - 1 for prompt in prompts]
-            last = [int(row.argmax()) for row in self._runner.decode(last, lengths)]
-            now = time.perf_counter() - begun
+            logits, _ = self._runner.decode(last, lengths)
+            last = [int(row.argmax()) for row in logits]
+            now = time.perf_counter() - started
             for times in arrivals:
                 times.append(now)
         return arrivals
 
 
 if __name__ == "__main__":
-    answer(Gpt2FlowGraph)
+    run_worker(Gpt2FlowGraph)

@@ -1,4 +1,4 @@
-"""gpt2flow through gRPC: its server is a process of its own, this one is the client."""
+"""gpt2flow through gRPC: a server process, with this process as the client."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
 from peers.workers.child import Child
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 from gpt2flow.client import (
     AsyncClient,
@@ -24,7 +24,7 @@ from gpt2flow.client import (
     Sampling,
 )
 
-_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 Result = TypeVar("Result")
 
 _GREEDY = Sampling(temperature=0.0)
@@ -56,85 +56,90 @@ class Gpt2FlowServer(Worker):
             command = [sys.executable, "-m", "gpt2flow.cli", "serve", "--model", str(bundle)]
             command += ["--address", "127.0.0.1:0", "--ready-file", str(ready)]
             command += ["--threads", str(setup.threads), "--max-sequences", str(setup.streams)]
-            if "guessing" not in setup.variant:
+            if "speculative" not in setup.variant:
                 command.append("--no-speculation")
             self._server = Child([*command, *setup.options.get("serve", [])], ready.exists)
             self._address = f"127.0.0.1:{ready.read_text(encoding='ascii').strip()}"
         self._client = self._run(self._connect())
-        return {"version": _version(), "weight_bytes": weight_bytes(bundle)}
+        return {"version": _read_version(), "weight_bytes": weight_bytes(bundle)}
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Send all requests at once."""
         options = Options(_GREEDY, max_new_tokens=new_tokens, ignore_eos=True, token_ids=True)
 
         async def burst() -> list[Arrivals]:
-            begun = time.perf_counter()
-            streams = (self._arrivals(prompt, options, begun) for prompt in prompts)
+            started = time.perf_counter()
+            streams = (self._arrivals(prompt, options, started) for prompt in prompts)
             return list(await asyncio.gather(*streams))
 
         return self._run(burst())
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Search with beams."""
+        """Run a beam search, and return its seconds."""
         search = BeamSearch(beams)
         options = Options(search, max_new_tokens=new_tokens, ignore_eos=True)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._run(self._connected.generate(prompt, options))
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
-    def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Ask for JSON."""
+    def turn(
+        self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
+    ) -> dict[str, Any]:
+        """Request JSON under the schema."""
         constraint = JsonSchema(json.dumps(schema))
-        options = Options(_GREEDY, max_new_tokens=most, constraint=constraint)
-        begun = time.perf_counter()
-        text, end = self._run(self._whole(prompt, options))
+        options = Options(_GREEDY, max_new_tokens=max_new_tokens, constraint=constraint)
+        started = time.perf_counter()
+        text, end = self._run(self._collect(prompt, options))
         return {
-            "seconds": time.perf_counter() - begun,
+            "seconds": time.perf_counter() - started,
             "tokens": end.usage.completion_tokens,
             "cached": end.usage.cached_tokens,
             "text": text,
         }
 
     def memory(self) -> int:
-        """Return the server's resident bytes."""
+        """Return the resident memory of the server, in bytes."""
         if self._server is None:
-            raise RuntimeError("not loaded")
-        return self._server.resident()
+            raise RuntimeError("model not loaded; call load first")
+        return self._server.resident_bytes()
 
     async def _connect(self) -> AsyncClient:
-        return AsyncClient(self._address, timeout=_SECONDS, retry=None)
+        return AsyncClient(self._address, timeout=_TIMEOUT_SECONDS, retry=None)
 
-    async def _arrivals(self, prompt: list[int], options: Options, begun: float) -> Arrivals:
+    async def _arrivals(self, prompt: list[int], options: Options, started: float) -> Arrivals:
         arrivals: Arrivals = []
         async for item in self._connected.stream(prompt, options):
             if isinstance(item, Delta):
-                arrivals += [time.perf_counter() - begun] * len(item.token_ids)
+                arrivals += [time.perf_counter() - started] * len(item.token_ids)
         return arrivals
 
-    async def _whole(self, prompt: list[int], options: Options) -> tuple[str, Generation]:
-        """Return the text and the end of a stream, which is what llama-server is asked for."""
+    async def _collect(self, prompt: list[int], options: Options) -> tuple[str, Generation]:
+        """Return the text and the end of a stream.
+
+        The request is streamed because that of llama-server is.
+        """
         text = ""
         async for item in self._connected.stream(prompt, options):
             if isinstance(item, Generation):
                 return text, item
             text += item.text
-        raise RuntimeError("the stream had no end")
+        raise RuntimeError("the stream ended without a final message")
 
     @property
     def _connected(self) -> AsyncClient:
         if self._client is None:
-            raise RuntimeError("not loaded")
+            raise RuntimeError("model not loaded; call load first")
         return self._client
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(work)
 
 
-def _version() -> str:
+def _read_version() -> str:
     command = [sys.executable, "-m", "gpt2flow.cli", "--version"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return found.stdout.strip()
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return completed.stdout.strip()
 
 
 if __name__ == "__main__":
-    answer(Gpt2FlowServer)
+    run_worker(Gpt2FlowServer)

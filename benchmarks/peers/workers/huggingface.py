@@ -1,39 +1,42 @@
-"""`generate` of transformers, and of Optimum's ORTModelForCausalLM in dynamic int8."""
+"""transformers' `generate`, in fp32 and on Optimum's dynamic int8 model."""
 
 import time
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 
 class Clock(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow transformers
-    """Notes when the logits of each step were there; the argmax that follows is cheap."""
+    """Logits processor that records the time of each step.
+
+    The argmax that follows is cheap.
+    """
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def __call__(self, _ids: Any, scores: Any) -> Any:
-        """Leave the scores as they are."""
+        """Record the time, and return the scores unchanged."""
         self.times.append(time.perf_counter())
         return scores
 
 
 class HuggingFace(Worker):
-    """A model with transformers' `generate`; the variant says whose."""
+    """Model of transformers (fp32) or Optimum (int8), depending on the variant."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._model: Any = None
 
     def prepare(self) -> None:
-        """Export and quantizes the checkpoint for onnxruntime."""
+        """Export and quantize the checkpoint for ONNX Runtime."""
         target = self.setup.folder / "int8"
         if self.setup.variant == "fp32" or target.exists():
             return
-        from optimum.onnxruntime import (  # noqa: PLC0415 - transformers' environment lacks it
+        from optimum.onnxruntime import (  # noqa: PLC0415 - absent from transformers' environment
             ORTModelForCausalLM,
             ORTQuantizer,
         )
@@ -76,15 +79,15 @@ class HuggingFace(Worker):
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue the prompts as one batch."""
         clock = Clock()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._generate(prompts, new_tokens, logits_processor=LogitsProcessorList([clock]))
-        return [[each - begun for each in clock.times] for _ in prompts]
+        return [[arrival - started for arrival in clock.times] for _ in prompts]
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Search with beams."""
-        begun = time.perf_counter()
+        """Run a beam search, and return its seconds."""
+        started = time.perf_counter()
         self._generate([prompt], new_tokens, num_beams=beams)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     def _generate(self, prompts: list[list[int]], new_tokens: int, **options: Any) -> None:
         ids = torch.tensor(prompts)
@@ -101,4 +104,4 @@ class HuggingFace(Worker):
 
 
 if __name__ == "__main__":
-    answer(HuggingFace)
+    run_worker(HuggingFace)

@@ -1,4 +1,4 @@
-"""llama.cpp for this very processor: the library, the server, and a checkpoint in its format."""
+"""Build of llama.cpp for this processor, and conversion of checkpoints."""
 
 import json
 import subprocess
@@ -13,29 +13,29 @@ _CMAKE = [
     "-DBUILD_SHARED_LIBS=ON",
     "-DGGML_NATIVE=ON",
     "-DLLAMA_OPENSSL=OFF",
-    # Its web pages would be fetched from elsewhere.
+    # The build would download its web pages.
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_USE_PREBUILT_UI=OFF",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
 ]
 
-# GCC 12 takes the stores before the loading of a tile configuration for dead, and the first product
-# on AMX is then an illegal instruction.
+# GCC 12 eliminates the stores to a tile configuration as dead. The first AMX product is then an
+# illegal instruction.
 _TILES = "    _tile_loadconfig(&tc);"
 _TILES_KEPT = '    asm volatile("" : : "r"(&tc) : "memory");\n' + _TILES
 
-# Runs the converter; a byte-level vocabulary that it does not know is split as GPT-2's.
+# Runs the converter, and has it split an unrecognised byte-level vocabulary as GPT-2's.
 _CONVERT = """
 import sys
 sys.path[:0] = sys.argv[1:3]
 script = sys.argv[3]
 sys.argv = [script, *sys.argv[4:]]
 from conversion.base import TextModel
-known = TextModel.get_vocab_base_pre
+original = TextModel.get_vocab_base_pre
 def split(self, tokenizer):
     try:
-        return known(self, tokenizer)
+        return original(self, tokenizer)
     except NotImplementedError:
         return "gpt-2"
 TextModel.get_vocab_base_pre = split
@@ -45,12 +45,15 @@ runpy.run_path(script, run_name="__main__")
 
 
 def home() -> Path:
-    """Where llama.cpp is built: in the environment that asks, so that it goes with it."""
+    """Return the build directory.
+
+    It lies in the running environment, so that both are deleted together.
+    """
     return Path(sys.prefix) / "llama.cpp"
 
 
 def build() -> None:
-    """Build the library and the server from the sources in the package's sdist, once."""
+    """Build the library and the server from the package's sdist, once."""
     if _binary("llama-server").exists():
         return
     source = _source()
@@ -62,28 +65,28 @@ def build() -> None:
 
 
 def library_folder() -> Path:
-    """Where the shared libraries are."""
+    """Return the directory of the shared libraries."""
     return home() / "build" / "bin"
 
 
 def server_binary() -> Path:
-    """Return the server."""
+    """Return the path of llama-server."""
     return _binary("llama-server")
 
 
 def convert(checkpoint: Path, folder: Path, variant: str) -> Path:
-    """Return the checkpoint in a quantization such as q4_0, which is made unless it is there."""
+    """Return the checkpoint in a quantization such as q4_0, converted if needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = folder / f"{variant}.gguf"
-    if wanted.exists():
-        return wanted
+    target = folder / f"{variant}.gguf"
+    if target.exists():
+        return target
     full = folder / "f32.gguf"
     if not full.exists():
         _convert(_with_context(checkpoint, folder / "checkpoint"), full)
-    draft = wanted.with_suffix(".draft")
+    draft = target.with_suffix(".draft")
     _run(str(_binary("llama-quantize")), str(full), str(draft), variant.upper())
-    draft.replace(wanted)
-    return wanted
+    draft.replace(target)
+    return target
 
 
 def _convert(checkpoint: Path, target: Path) -> None:
@@ -111,19 +114,19 @@ def _with_context(checkpoint: Path, folder: Path) -> Path:
 
 
 def _source() -> Path:
-    """Return the sources of llama.cpp, unpacked from the sdist of the installed version."""
+    """Return llama.cpp's sources from the sdist of the installed package version."""
     release = version(_PACKAGE)
     package = f"{_PACKAGE.replace('-', '_')}-{release}"
     source = home() / package / "vendor" / "llama.cpp"
     if not source.exists():
         home().mkdir(exist_ok=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-        wanted = ["--no-deps", "--no-binary", _PACKAGE, f"{_PACKAGE}=={release}"]
-        _run(*pip, "--dest", str(home()), *wanted)
+        options = ["--no-deps", "--no-binary", _PACKAGE, f"{_PACKAGE}=={release}"]
+        _run(*pip, "--dest", str(home()), *options)
         _run("tar", "-xzf", str(home() / f"{package}.tar.gz"), "-C", str(home()))
-        products = source / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp"
-        text = products.read_text(encoding="utf-8")
-        products.write_text(text.replace(_TILES, _TILES_KEPT), encoding="utf-8")
+        kernels = source / "ggml" / "src" / "ggml-cpu" / "amx" / "mmq.cpp"
+        text = kernels.read_text(encoding="utf-8")
+        kernels.write_text(text.replace(_TILES, _TILES_KEPT), encoding="utf-8")
     return source
 
 
@@ -132,7 +135,12 @@ def _binary(name: str) -> Path:
 
 
 def _run(*command: str) -> None:
-    """Run a command; its output goes where the worker's own does."""
-    done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} failed with {done.returncode}, see the log")
+    """Run a command, with its output on standard error.
+
+    Standard output carries the worker's answers.
+    """
+    completed = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
+    if completed.returncode:
+        raise RuntimeError(
+            f"{Path(command[0]).name} failed with {completed.returncode}, see the log"
+        )

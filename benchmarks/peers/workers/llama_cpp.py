@@ -1,4 +1,4 @@
-"""llama.cpp through its own API, as llama-cpp-python binds it: streams are rows of one batch."""
+"""llama.cpp through llama-cpp-python: streams are rows of one batch."""
 
 import os
 import time
@@ -6,28 +6,28 @@ from typing import Any
 
 import numpy as np
 from peers.workers import llama_build
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
-# Tokens of one call; longer prompts take several.
+# Tokens per call; longer prompts take several calls.
 _BATCH = 2048
 
 
 class LlamaCpp(Worker):
-    """Weights of one quantization, and a context with a cache of its own for each stream."""
+    """Model of one quantization, and a context with a cache per stream."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._context: Any = None
 
     def prepare(self) -> None:
-        """Build the library and converts the checkpoint."""
+        """Build the library and convert the checkpoint."""
         llama_build.build()
         llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
     def load(self) -> dict[str, Any]:
         """Load the model."""
         os.environ["LLAMA_CPP_LIB_PATH"] = str(llama_build.library_folder())
-        import llama_cpp  # noqa: PLC0415 - only now is it clear where its library is
+        import llama_cpp  # noqa: PLC0415 - needs LLAMA_CPP_LIB_PATH
 
         self._api: Any = llama_cpp
         llama_cpp.llama_backend_init()
@@ -42,7 +42,7 @@ class LlamaCpp(Worker):
         parameters.n_threads = parameters.n_threads_batch = self.setup.threads
         self._context = llama_cpp.llama_init_from_model(model, parameters)
         if not self._context:
-            raise RuntimeError("no context")
+            raise RuntimeError("llama_init_from_model returned no context")
         vocabulary = llama_cpp.llama_model_get_vocab(model)
         self._size = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
@@ -54,28 +54,35 @@ class LlamaCpp(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Run the prompts in batches, then a token of each in every step."""
+        """Prefill the prompts in batches, then decode all together."""
         api = self._api
         api.llama_memory_clear(api.llama_get_memory(self._context), False)
         arrivals: list[Arrivals] = [[] for _ in prompts]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         last = []
-        for group in _groups(prompts):
+        for group in _group(prompts):
             last += self._run([(row, 0, prompts[row]) for row in group])
             for row in group:
-                arrivals[row].append(time.perf_counter() - begun)
+                arrivals[row].append(time.perf_counter() - started)
         for step in range(1, new_tokens):
             last = self._run(
                 [(row, len(prompt) + step - 1, [last[row]]) for row, prompt in enumerate(prompts)]
             )
-            now = time.perf_counter() - begun
+            now = time.perf_counter() - started
             for times in arrivals:
                 times.append(now)
         return arrivals
 
     def _run(self, parts: list[tuple[int, int, list[int]]]) -> list[int]:
-        """Run sequences' tokens from a position on; returns the likeliest next one of each."""
-        batch, wanted, filled = self._batch, [], 0
+        """Run tokens of several sequences.
+
+        Args:
+            parts: Sequence, position of the first token, and tokens of each part.
+
+        Returns:
+            Most likely next token of each part.
+        """
+        batch, last_rows, filled = self._batch, [], 0
         for sequence, start, tokens in parts:
             for offset, token in enumerate(tokens):
                 batch.token[filled] = token
@@ -84,16 +91,16 @@ class LlamaCpp(Worker):
                 batch.seq_id[filled][0] = sequence
                 batch.logits[filled] = offset == len(tokens) - 1
                 filled += 1
-            wanted.append(filled - 1)
+            last_rows.append(filled - 1)
         batch.n_tokens = filled
         if code := self._api.llama_decode(self._context, batch):
             raise RuntimeError(f"llama_decode failed with {code}")
-        rows = (self._api.llama_get_logits_ith(self._context, index) for index in wanted)
+        rows = (self._api.llama_get_logits_ith(self._context, index) for index in last_rows)
         return [int(np.ctypeslib.as_array(row, (self._size,)).argmax()) for row in rows]
 
 
-def _groups(prompts: list[list[int]]) -> list[list[int]]:
-    """Return the indices of prompts, as many together as one call takes."""
+def _group(prompts: list[list[int]]) -> list[list[int]]:
+    """Return the prompts' indices, in groups that fit into one call."""
     groups: list[list[int]] = [[]]
     for index, prompt in enumerate(prompts):
         if sum(len(prompts[other]) for other in groups[-1]) + len(prompt) > _BATCH:
@@ -103,4 +110,4 @@ def _groups(prompts: list[list[int]]) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    answer(LlamaCpp)
+    run_worker(LlamaCpp)

@@ -1,4 +1,4 @@
-"""llama.cpp's own server, over HTTP: every stream is a request on a connection of its own."""
+"""llama.cpp's server over HTTP, with a connection per stream."""
 
 import http.client
 import json
@@ -10,15 +10,15 @@ from typing import Any
 
 from peers.workers import llama_build
 from peers.workers.child import Child
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 _HOST = "127.0.0.1"
-_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "cache_prompt": False}
 
 
 class LlamaServer(Worker):
-    """The server with a slot for each stream."""
+    """llama-server with a slot for each stream."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -26,7 +26,7 @@ class LlamaServer(Worker):
         self._port = 0
 
     def prepare(self) -> None:
-        """Build the server and converts the checkpoint."""
+        """Build the server and convert the checkpoint."""
         llama_build.build()
         llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
@@ -45,14 +45,14 @@ class LlamaServer(Worker):
             "threads": setup.threads,
             "parallel": setup.streams,
             "ctx-size": setup.streams * setup.capacity,
-            # Prompts kept beside the slots would only take memory here: slots are enough.
+            # The slots suffice as a cache; prompts kept beside them would only use memory.
             "cache-ram": 0,
             "log-verbosity": 1,
         }
         command = [str(llama_build.server_binary())]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
-        self._server = Child(command, self._ready)
+        self._server = Child(command, self._is_ready)
         properties = self._get("/props")
         return {
             "version": f"llama.cpp {properties.get('build_info', '?')}",
@@ -63,16 +63,18 @@ class LlamaServer(Worker):
         """Send all requests at once."""
         body = {**_GREEDY, "n_predict": new_tokens, "ignore_eos": True}
         with ThreadPoolExecutor(len(prompts)) as threads:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             bodies = ({**body, "prompt": prompt} for prompt in prompts)
-            return list(threads.map(lambda each: self._arrivals(each, begun), bodies))
+            return list(threads.map(lambda body: self._arrivals(body, started), bodies))
 
-    def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Ask for JSON; what the slot knows of the prompt is reused."""
-        body = {**_GREEDY, "prompt": prompt, "n_predict": most, "json_schema": schema}
-        begun = time.perf_counter()
+    def turn(
+        self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
+    ) -> dict[str, Any]:
+        """Request JSON under the schema; the slot reuses its cached prefix."""
+        body = {**_GREEDY, "prompt": prompt, "n_predict": max_new_tokens, "json_schema": schema}
+        started = time.perf_counter()
         events = list(self._events({**body, "cache_prompt": True}))
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         return {
             "seconds": seconds,
             "tokens": events[-1]["tokens_predicted"],
@@ -81,21 +83,21 @@ class LlamaServer(Worker):
         }
 
     def memory(self) -> int:
-        """Return the server's resident bytes."""
+        """Return the resident memory of the server, in bytes."""
         if self._server is None:
-            raise RuntimeError("not loaded")
-        return self._server.resident()
+            raise RuntimeError("model not loaded; call load first")
+        return self._server.resident_bytes()
 
-    def _arrivals(self, body: dict[str, Any], begun: float) -> Arrivals:
+    def _arrivals(self, body: dict[str, Any], started: float) -> Arrivals:
         arrivals: Arrivals = []
         for event in self._events(body):
-            # One token may come late, if it ends inside a character; then two come together.
-            arrivals += [time.perf_counter() - begun] * len(event["tokens"])
+            # A token that ends inside a character arrives together with the next one.
+            arrivals += [time.perf_counter() - started] * len(event["tokens"])
         return arrivals
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the events of a streamed completion."""
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_SECONDS)
+        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_TIMEOUT_SECONDS)
         text = json.dumps({**body, "stream": True, "return_tokens": True})
         connection.request("POST", "/completion", text, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -106,19 +108,19 @@ class LlamaServer(Worker):
                 yield json.loads(line[len(b"data: ") :])
         connection.close()
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return bool(self._get("/health").get("status") == "ok")
         except OSError:
             return False
 
     def _get(self, path: str) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_SECONDS)
+        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_TIMEOUT_SECONDS)
         connection.request("GET", path)
-        found: dict[str, Any] = json.load(connection.getresponse())
+        response: dict[str, Any] = json.load(connection.getresponse())
         connection.close()
-        return found
+        return response
 
 
 if __name__ == "__main__":
-    answer(LlamaServer)
+    run_worker(LlamaServer)

@@ -1,7 +1,8 @@
-"""How a worker is asked and answers: one JSON object a line, on its standard streams.
+"""Worker loop: JSON requests on standard input, JSON answers on standard output.
 
-A worker runs in the environment of one peer, so it must not import gpt2flow nor anything that this
-environment lacks. What the peer's library prints to standard output goes to standard error.
+Each line is one object. A peer's worker runs in the environment of that peer. It must import
+neither gpt2flow nor anything else that the environment lacks. What the peer's library prints to
+standard output goes to standard error.
 """
 
 import json
@@ -13,22 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Seconds from the start of a call at which each token of a stream was there.
+# Arrival times of a stream's tokens, in seconds since the start of the call.
 Arrivals = list[float]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What an engine is to run, the same for all.
+    """Model and limits of an engine.
 
     Attributes:
-        checkpoint: A GPT-2 in Hugging Face's format.
-        folder: Where what is made of it stays, for all engines of one environment.
-        variant: Which kind of weights, in the engine's own words.
-        threads: Of one step.
-        streams: At most, at once.
-        capacity: Tokens of one stream.
-        options: More of the engine's own.
+        checkpoint: GPT-2 in Hugging Face's format.
+        folder: Directory of converted models, shared by the engines of one environment.
+        variant: Weights and mode to run, in the engine's notation.
+        threads: Threads per step.
+        streams: Most concurrent streams.
+        capacity: Most tokens per stream.
+        options: Further options, by engine.
     """
 
     checkpoint: Path
@@ -41,48 +42,66 @@ class Setup:
 
 
 class Worker:
-    """An engine. Those methods that it lacks are columns that it has no figure in."""
+    """Engine under measurement.
+
+    A method that it lacks is a column without a figure.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
 
     def prepare(self) -> None:
-        """Convert the checkpoint, unless that was done before."""
+        """Convert the checkpoint, unless it was converted before."""
 
     def load(self) -> dict[str, Any]:
-        """Load the model, anew if it was loaded; returns versions and sizes."""
+        """Load or reload the model, and return versions and sizes."""
         raise NotImplementedError
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Continue prompts, all at once, greedily and not ended early."""
+        """Continue all prompts at once, greedily and without an early end.
+
+        Returns:
+            Arrival times of each stream's tokens.
+        """
         raise NotImplementedError
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Search with beams; returns seconds."""
+        """Run a beam search, and return its seconds."""
         raise NotImplementedError
 
-    def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Answer under a JSON schema; returns seconds, tokens and text."""
+    def turn(
+        self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
+    ) -> dict[str, Any]:
+        """Answer a prompt under a JSON schema.
+
+        Returns:
+            `seconds`, `tokens` (generated), `cached` (prompt tokens, None if not reported) and
+            `text`.
+        """
         raise NotImplementedError
 
     def memory(self) -> int:
-        """Return the resident bytes of the engine's process."""
+        """Return the resident memory of the engine's process, in bytes."""
         raise NotImplementedError
 
 
-def answer(make: Callable[[Setup], Worker]) -> None:
-    """Make a worker of the setup in the arguments and does what the lines say, until they end."""
+def run_worker(make: Callable[[Setup], Worker]) -> None:
+    """Answer requests until standard input ends.
+
+    Args:
+        make: Creates the worker from the setup, which is the first command-line argument.
+    """
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    given: dict[str, Any] = json.loads(sys.argv[1])
-    given.update({name: Path(given[name]) for name in ("checkpoint", "folder")})
-    worker = make(Setup(**given))
+    fields: dict[str, Any] = json.loads(sys.argv[1])
+    fields.update({name: Path(fields[name]) for name in ("checkpoint", "folder")})
+    worker = make(Setup(**fields))
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            done: dict[str, Any] = {"result": getattr(worker, request.pop("do"))(**request)}
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its figure
+            response: dict[str, Any] = {"result": getattr(worker, request.pop("do"))(**request)}
+        except Exception as error:  # noqa: BLE001 - any failure of a peer is reported as its result
             traceback.print_exc()
-            done = {"error": f"{type(error).__name__}: {error}"}
-        lines.write(json.dumps(done) + "\n")
+            response = {"error": f"{type(error).__name__}: {error}"}
+        lines.write(json.dumps(response) + "\n")
         lines.flush()

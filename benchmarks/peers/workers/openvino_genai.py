@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: its continuous batching, stepped by hand, so that each token's time is known."""
+"""OpenVINO GenAI's continuous batching, stepped by hand to time each token."""
 
 import itertools
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from peers.workers.compact import compact_regex
-from peers.workers.loop import Arrivals, Setup, Worker, answer
+from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 _FORMATS = {
     "int8": ["--weight-format", "int8"],
@@ -19,12 +19,12 @@ _CACHE_GB = 2
 
 
 class OpenVino(Worker):
-    """A pipeline whose cache has room for all streams."""
+    """Pipeline whose cache has room for all streams."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._pipeline: Any = None
-        self._numbers = itertools.count()
+        self._request_ids = itertools.count()
 
     def prepare(self) -> None:
         """Convert the checkpoint with optimum-intel."""
@@ -35,14 +35,14 @@ class OpenVino(Worker):
         command = [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino"]
         command += ["--model", str(self.setup.checkpoint), "--task", "text-generation-with-past"]
         command += [*_FORMATS[self.setup.variant], str(draft)]
-        done = subprocess.run(command, stdout=sys.stderr, check=False)
-        if done.returncode:
-            raise RuntimeError(f"optimum-cli failed with {done.returncode}, see the log")
+        completed = subprocess.run(command, stdout=sys.stderr, check=False)
+        if completed.returncode:
+            raise RuntimeError(f"optimum-cli failed with {completed.returncode}, see the log")
         draft.rename(target)
 
     def load(self) -> dict[str, Any]:
         """Load the model."""
-        import openvino_genai  # noqa: PLC0415 - the converter need not load it
+        import openvino_genai  # noqa: PLC0415 - the conversion does not need it
 
         self._api: Any = openvino_genai
         self._pipeline = None
@@ -63,14 +63,14 @@ class OpenVino(Worker):
         }
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Add all requests, then steps until they have ended."""
+        """Add all requests, then step until they have ended."""
         arrivals: list[Arrivals] = [[] for _ in prompts]
         config = self._config(new_tokens)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         handles = [self._add(prompt, config) for prompt in prompts]
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()
-            now = time.perf_counter() - begun
+            now = time.perf_counter() - started
             for handle, row in zip(handles, arrivals, strict=True):
                 while handle.can_read():
                     outputs = handle.read().values()
@@ -78,23 +78,25 @@ class OpenVino(Worker):
         return arrivals
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
-        """Search with beams."""
+        """Run a beam search, and return its seconds."""
         config = self._config(new_tokens)
         config.num_beams = beams
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._drain(prompt, config)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
-    def turn(self, prompt: list[int], schema: dict[str, Any], most: int) -> dict[str, Any]:
-        """Ask for JSON, as a regular expression; the cache of prefixes is on."""
-        config = self._config(most)
+    def turn(
+        self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
+    ) -> dict[str, Any]:
+        """Request JSON as a regular expression, with prefix caching."""
+        config = self._config(max_new_tokens)
         config.ignore_eos = False
         config.min_new_tokens = 0
         structured = self._api.StructuredOutputConfig(regex=compact_regex(schema))
         config.structured_output_config = structured
-        begun = time.perf_counter()
+        started = time.perf_counter()
         ids = self._drain(prompt, config)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         text = self._pipeline.get_tokenizer().decode(ids)
         return {"seconds": seconds, "tokens": len(ids), "cached": None, "text": text}
 
@@ -113,10 +115,10 @@ class OpenVino(Worker):
         import openvino  # noqa: PLC0415 - as above
 
         ids = openvino.Tensor(np.array([prompt], np.int64))
-        return self._pipeline.add_request(next(self._numbers), ids, config)
+        return self._pipeline.add_request(next(self._request_ids), ids, config)
 
     def _drain(self, prompt: list[int], config: Any) -> list[int]:
-        """Run one request to its end; returns the tokens of its best sequence."""
+        """Run one request to its end, and return its best sequence's tokens."""
         handle = self._add(prompt, config)
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()
@@ -124,4 +126,4 @@ class OpenVino(Worker):
 
 
 if __name__ == "__main__":
-    answer(OpenVino)
+    run_worker(OpenVino)

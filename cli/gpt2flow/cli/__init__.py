@@ -1,1 +1,1 @@
-"""The command `gpt2flow`."""
+"""Command line of gpt2flow."""

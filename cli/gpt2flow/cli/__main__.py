@@ -1,4 +1,4 @@
-"""`python -m gpt2flow.cli` is the command `gpt2flow`."""
+"""Entry point of `python -m gpt2flow.cli`, the same as `gpt2flow`."""
 
 from gpt2flow.cli.main import main
 

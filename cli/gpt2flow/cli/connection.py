@@ -1,4 +1,4 @@
-"""The options of every command that talks to a server."""
+"""Connection options of every command that calls a server."""
 
 import inspect
 from collections.abc import Callable
@@ -16,43 +16,59 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
-Address = Annotated[str, typer.Option(help="host:port of the server.", envvar="GPT2FLOW_ADDRESS")]
+Address = Annotated[
+    str, typer.Option(help="Address of the server, as host:port.", envvar="GPT2FLOW_ADDRESS")
+]
+ModelName = Annotated[
+    str, typer.Option(help="Name of the model.", show_default="the server's first model")
+]
 
 
 @dataclass(frozen=True)
-class Protection:
-    """How the connection is protected; each field is an option of the command."""
+class SecurityOptions:
+    """Security options of a command, one per field."""
 
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt; the options of TLS below say so too.")
+        bool,
+        typer.Option("--tls", help="Use TLS. Implied by --tls-ca and --tls-certificate."),
     ] = False
     tls_ca: Annotated[
         Path | None,
         typer.Option(
-            help="PEM of who must have signed the server's certificate; default: public ones.",
+            help="PEM file of the CA certificates that may sign the server's certificate.",
             envvar="GPT2FLOW_TLS_CA",
+            show_default="the public CAs that come with gRPC",
         ),
     ] = None
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM of the own certificate, for mutual TLS.")
+        Path | None,
+        typer.Option(
+            help="PEM file of the client's certificate, for mutual TLS. Requires --tls-key."
+        ),
     ] = None
-    tls_key: Annotated[Path | None, typer.Option(help="PEM of its private key.")] = None
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of the client's private key, for mutual TLS. Requires --tls-certificate."
+        ),
+    ] = None
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the bearer token; read again when it changes.",
+            help="File of the bearer token to send with each call. Reread when it changes.",
             envvar="GPT2FLOW_TOKEN_FILE",
         ),
     ] = None
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let the token leave this machine without TLS.")
+        bool,
+        typer.Option("--insecure", help="Allow sending the token to other hosts without TLS."),
     ] = False
 
     def security(self) -> "Security":
-        """Return what the client takes.
+        """Return the security settings of the client.
 
         Raises:
-            CommandError: The options do not go together.
+            CommandError: Only one of certificate and key is given.
         """
         from gpt2flow.client import Security, Tls
 
@@ -67,26 +83,34 @@ class Protection:
         )
 
 
-def takes_protection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Protection`, which it gets as `protection`."""
-    hints = get_type_hints(Protection, include_extras=True)
-    kind = inspect.Parameter.KEYWORD_ONLY
+def with_security_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `SecurityOptions` to a command.
+
+    The command receives them as the keyword argument `security_options`.
+    """
+    hints = get_type_hints(SecurityOptions, include_extras=True)
     options = [
-        inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name])
-        for f in fields(Protection)
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(SecurityOptions)
     ]
-    own = get_type_hints(command, include_extras=True)
-    del own["protection"]
+    command_hints = get_type_hints(command, include_extras=True)
+    del command_hints["security_options"]
     signature = inspect.signature(command)
-    parameters = [p for p in signature.parameters.values() if p.name != "protection"]
+    parameters = [p for p in signature.parameters.values() if p.name != "security_options"]
 
     @wraps(command)
-    def taking(*arguments: Any, **given: Any) -> None:
-        chosen = {option.name: given.pop(option.name) for option in options}
-        command(*arguments, **given, protection=Protection(**chosen))
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        values = {option.name: kwargs.pop(option.name) for option in options}
+        command(*args, **kwargs, security_options=SecurityOptions(**values))
 
-    taking.__annotations__ = own | {option.name: option.annotation for option in options}
-    # Of more weight than the annotations to `inspect`; mypy does not know that a function has it.
+    wrapper.__annotations__ = command_hints | {option.name: option.annotation for option in options}
+    # `inspect` prefers __signature__ to the annotations. A plain attribute assignment fails in
+    # mypy, which gives functions no such attribute.
     signature = signature.replace(parameters=[*parameters, *options])
-    vars(taking)["__signature__"] = signature
-    return taking
+    vars(wrapper)["__signature__"] = signature
+    return wrapper

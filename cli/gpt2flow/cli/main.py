@@ -1,4 +1,4 @@
-"""The entry point: the commands, and the one place where errors become text."""
+"""Entry point of the command line; turns errors into exit codes."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ from gpt2flow.cli.outcome import CommandError, Exit
 
 app = typer.Typer(
     name="gpt2flow",
-    help="Train a GPT-2, export it, serve it over gRPC, and let an agent work with it.",
+    help="Train a GPT-2, export it, serve it over gRPC, and run an agent on it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,11 +33,11 @@ for register in (train, export, inspect, serve, token, health, generate, bench, 
     register.add_commands(app)
 
 
-# The class lies in another module from one release of Typer to the next.
+# Releases of Typer define this class in different modules.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
@@ -47,10 +47,14 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
+    ] = False,
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     if debug:
@@ -58,35 +62,43 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; every error is one line on stderr."""
-    # Else gRPC writes lines of its own there, such as one for each handshake that fails.
+    """Run the command line and exit.
+
+    Every error is one line on stderr.
+    """
+    # By default gRPC logs to stderr too, for example each failed handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))
     except CommandError as error:
-        _end(str(error), error.exit_code)
+        _exit_with_error(str(error), error.exit_code)
     except _UsageError as error:
-        _end_usage(error)
+        _exit_with_usage_error(error)
     except (typer.Abort, KeyboardInterrupt):
-        _end("interrupted", Exit.INTERRUPTED)
+        _exit_with_error("interrupted", Exit.INTERRUPTED)
     except BrokenPipeError:
-        # The reader of the output has gone; nothing is left to tell it.
+        # The reader of stdout has exited. Python would fail again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILURE)
-    except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback from a user
+    except Exception as error:  # noqa: BLE001 - the last place to replace a traceback by a message
         text = " ".join(str(error).split())
-        _end(f"unexpected {type(error).__name__}: {text} (--debug shows where)", Exit.FAILURE)
+        _exit_with_error(
+            f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)", Exit.FAILURE
+        )
 
 
-def _end_usage(error: Any) -> NoReturn:
-    """End after wrong arguments; after none, the help has been shown already."""
+def _exit_with_usage_error(error: Any) -> NoReturn:
+    """Exit after a usage error.
+
+    An error without a message means that the help was printed already.
+    """
     if not error.format_message():
         sys.exit(Exit.BAD_INPUT)
     command = error.ctx.command_path if error.ctx else "gpt2flow"
-    _end(f"{error.format_message()} ({command} --help tells more)", Exit.BAD_INPUT)
+    _exit_with_error(f"{error.format_message()} (see {command} --help)", Exit.BAD_INPUT)
 
 
-def _end(message: str, code: Exit) -> NoReturn:
+def _exit_with_error(message: str, code: Exit) -> NoReturn:
     if os.environ.get("GPT2FLOW_DEBUG"):
         traceback.print_exc()
     typer.echo(f"gpt2flow: error: {message}", err=True)

@@ -1,6 +1,7 @@
-"""How a command ends: exit codes, and one line for each error.
+"""Exit codes and error reporting of all commands.
 
-0 is success, 1 a failure, 2 bad input.
+A command exits with 0 on success, 1 on failure, 2 on bad input and 130 on Ctrl-C. Every error
+is one line on stderr.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """Ends the command with one line on stderr and an exit code."""
+    """Error that ends a command with a one-line message and exit code."""
 
     def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(" ".join(message.split()))
@@ -29,7 +30,15 @@ _Errors = type[Exception] | tuple[type[Exception], ...]
 
 @contextmanager
 def reported(*, bad_input: _Errors = (), failure: _Errors = ()) -> Iterator[None]:
-    """Turns the typed errors of a component into how the command ends."""
+    """Convert a component's errors within the block into command errors.
+
+    Args:
+        bad_input: Errors that exit with code 2.
+        failure: Errors that exit with code 1.
+
+    Raises:
+        CommandError: The block raised one of these errors.
+    """
     try:
         yield
     except bad_input as error:
@@ -40,7 +49,14 @@ def reported(*, bad_input: _Errors = (), failure: _Errors = ()) -> Iterator[None
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Around a component's imports: says which extra brings a missing package."""
+    """Report a missing package of the block's imports and its extra.
+
+    Args:
+        extra: Name of the pip extra that contains the component's packages.
+
+    Raises:
+        CommandError: An import of the block failed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
-"""The typed client of a gpt2flow server, sync and async.
+"""Typed client library for a gpt2flow server, synchronous and asynchronous.
 
-It needs grpcio and protobuf alone.
+`Client` is for synchronous code, `AsyncClient` for asyncio; both have the same methods.
+The package imports only grpcio and protobuf.
 """
 
 from gpt2flow.client.aio import AsyncClient

@@ -1,4 +1,4 @@
-"""What every call of either client has: an id, credentials, a deadline, attempts."""
+"""Request id, credentials, deadline and attempts of each call."""
 
 from dataclasses import dataclass
 from typing import TypedDict
@@ -6,32 +6,32 @@ from uuid import uuid4
 
 import grpc
 
-from gpt2flow.client.errors import SettingsError, client_error
+from gpt2flow.client.errors import SettingsError, to_client_error
 from gpt2flow.client.retry import Attempts, Retry
 from gpt2flow.client.security import Security
 from gpt2flow.client.token import TokenSource
 
-_MAX_ID_LENGTH = 128
-# A year; gRPC takes much longer ones for times that have passed.
+_MAX_REQUEST_ID_LENGTH = 128
+# One year: gRPC treats much longer timeouts as already expired.
 _MAX_TIMEOUT = 366 * 86400.0
 
 
-class Arguments(TypedDict):
-    """What gRPC takes beside the request."""
+class CallArguments(TypedDict):
+    """Keyword arguments of a gRPC call besides the request."""
 
     timeout: float
     metadata: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Calls:
-    """Begins the calls of one client.
+class CallFactory:
+    """Factory of the calls of one client.
 
     Attributes:
-        address: Of the server, for messages.
-        timeout: Seconds of a call that does not say.
-        retry: None tries nothing again.
-        token: None sends none.
+        address: Address of the server, for error messages.
+        timeout: Default deadline of a call, in seconds.
+        retry: Retry policy; None disables retries.
+        token: Source of the bearer token; None sends no token.
     """
 
     address: str
@@ -40,77 +40,84 @@ class Calls:
     token: TokenSource | None
 
     def __post_init__(self) -> None:
-        """Raise SettingsError when the timeout is no time."""
+        """Raise SettingsError if the default timeout is out of range."""
         _check_timeout(self.timeout)
 
-    def begin(self, timeout: float | None, request_id: str | None) -> "Call":
-        """Start the time of a call.
+    def start(self, timeout: float | None, request_id: str | None) -> "Call":
+        """Create a call and start its deadline.
+
+        Args:
+            timeout: Deadline in seconds; None uses the default.
+            request_id: Id of the call; None generates one.
 
         Raises:
-            SettingsError: The id cannot travel in metadata, or the timeout is no time.
+            SettingsError: The timeout is out of range, or the id is not valid in gRPC metadata.
         """
         seconds = self.timeout if timeout is None else timeout
         _check_timeout(seconds)
-        return Call(self, Attempts(self.retry, seconds), _checked(request_id))
+        return Call(self, Attempts(self.retry, seconds), _valid_request_id(request_id))
 
 
 def _check_timeout(seconds: float) -> None:
     if not 0 < seconds <= _MAX_TIMEOUT:
-        raise SettingsError(f"timeout is {seconds} s, must be above 0 and at most {_MAX_TIMEOUT:g}")
+        raise SettingsError(
+            f"timeout is {seconds} s, must be above 0 and at most {_MAX_TIMEOUT:.0f} s"
+        )
 
 
-def bearer(security: Security) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of one call that is made without a client.
+def bearer_metadata(security: Security) -> tuple[tuple[str, str], ...]:
+    """Return the authorization metadata of a call made without a client.
 
     Raises:
-        SettingsError: The token is not usable.
+        SettingsError: The token is invalid or its file cannot be read.
     """
-    return () if security.token is None else _bearer(TokenSource(security.token))
+    return () if security.token is None else _authorization(TokenSource(security.token))
 
 
 class Call:
-    """One call with all its attempts; `id` is the same for all."""
+    """One call, all its attempts included; they share the request id `id`."""
 
-    def __init__(self, calls: Calls, attempts: Attempts, request_id: str) -> None:
+    def __init__(self, factory: CallFactory, attempts: Attempts, request_id: str) -> None:
         self.id = request_id
-        self._calls = calls
+        self._factory = factory
         self._attempts = attempts
 
-    def arguments(self) -> Arguments:
-        """Those of the next attempt."""
+    def arguments(self) -> CallArguments:
+        """Return the arguments of the next attempt."""
         metadata: tuple[tuple[str, str], ...] = (("x-request-id", self.id),)
-        if self._calls.token is not None:
-            metadata += _bearer(self._calls.token)
+        if self._factory.token is not None:
+            metadata += _authorization(self._factory.token)
         return {"timeout": self._attempts.remaining(), "metadata": metadata}
 
-    def pause_after(self, error: grpc.RpcError, *, answered: bool = False) -> float:
+    def retry_delay(self, error: grpc.RpcError, *, response_started: bool = False) -> float:
         """Return the seconds to wait before the next attempt.
 
         Args:
-            error: What ended the last one.
-            answered: Whether a part of the answer had come, which no other may follow.
+            error: Error that ended the last attempt.
+            response_started: True if a part of the response has arrived. The call is then
+                not retried, because a second response could not continue the first.
 
         Raises:
-            ClientError: There is no next one.
+            ClientError: The call is not retried.
         """
-        failure = client_error(error, self._calls.address, self.id)
-        pause = None if answered else self._attempts.pause_after(failure)
-        if pause is None:
+        failure = to_client_error(error, self._factory.address, self.id)
+        delay = None if response_started else self._attempts.retry_delay(failure)
+        if delay is None:
             raise failure from error
-        return pause
+        return delay
 
 
-def _bearer(token: TokenSource) -> tuple[tuple[str, str], ...]:
+def _authorization(token: TokenSource) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token.current()}"),)
 
 
-def _checked(request_id: str | None) -> str:
+def _valid_request_id(request_id: str | None) -> str:
     if request_id is None:
         return uuid4().hex
-    good = request_id.isascii() and request_id.isprintable() and request_id == request_id.strip()
-    if not (good and 0 < len(request_id) <= _MAX_ID_LENGTH):
+    valid = request_id.isascii() and request_id.isprintable() and request_id == request_id.strip()
+    if not (valid and 0 < len(request_id) <= _MAX_REQUEST_ID_LENGTH):
         raise SettingsError(
-            f"request_id is {request_id!r}, must be 1 to {_MAX_ID_LENGTH} characters of "
-            "printable ASCII without blanks around"
+            f"request_id is {request_id!r}, must be 1 to {_MAX_REQUEST_ID_LENGTH} characters of "
+            "printable ASCII without leading or trailing spaces"
         )
     return request_id

@@ -1,4 +1,4 @@
-"""The connection that a client opens, as its security says."""
+"""gRPC channels with the client's security and keepalive settings."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,13 +9,13 @@ from gpt2flow.client.errors import SettingsError
 from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.security import Security, Tls
 
-_OPTIONS: tuple[tuple[str, int | str], ...] = (
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 64 << 20),
-    # gRPC's own two would be the last signs of life of a stream that is silent for long.
+    # With gRPC's default of two, keepalive pings would stop on a stream that is silent for long.
     ("grpc.http2.max_pings_without_data", 0),
-    # A server that was not there is looked for again before the next attempt of a call;
-    # gRPC's own second would let several attempts fail without a look. Its minimum stays,
-    # because that is also the time that a connection may take to be made.
+    # The channel reconnects before a call's next attempt. With gRPC's default of one second,
+    # several attempts would fail without a new connection. The minimum backoff keeps its
+    # default, because it also limits the time to establish a connection.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
@@ -24,12 +24,12 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 def open_channel(
     address: str, security: Security, keepalive: Keepalive = Keepalive()
 ) -> grpc.Channel:
-    """Return a channel for ordinary code.
+    """Return a synchronous channel to `address`.
 
     Raises:
-        SettingsError: A file cannot be read, or the token would leave in plain text.
+        SettingsError: A file cannot be read, or the token would be sent in plain text.
     """
-    credentials, options = _prepared(address, security, keepalive)
+    credentials, options = _channel_settings(address, security, keepalive)
     if credentials is None:
         return grpc.insecure_channel(address, options=options)
     return grpc.secure_channel(address, credentials, options=options)
@@ -38,34 +38,38 @@ def open_channel(
 def open_async_channel(
     address: str, security: Security, keepalive: Keepalive = Keepalive()
 ) -> grpc.aio.Channel:
-    """Return a channel for asyncio; errors are those of `open_channel`."""
-    credentials, options = _prepared(address, security, keepalive)
+    """Return an asyncio channel to `address`.
+
+    Raises:
+        SettingsError: A file cannot be read, or the token would be sent in plain text.
+    """
+    credentials, options = _channel_settings(address, security, keepalive)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
-def _prepared(
+def _channel_settings(
     address: str, security: Security, keepalive: Keepalive
 ) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, int | str]]]:
-    """Return credentials, None for plain text, and options."""
+    """Return the credentials (None for plain text) and the channel options."""
     timeout_ms = int(keepalive.timeout * 1000)
     options = [
-        *_OPTIONS,
+        *_CHANNEL_OPTIONS,
         ("grpc.keepalive_time_ms", int(keepalive.seconds * 1000)),
         ("grpc.keepalive_timeout_ms", timeout_ms),
-        # Else it is a minute for a server that still sends, and answers nothing.
+        # The default is one minute if the server still sends data but acknowledges no ping.
         ("grpc.http2.ping_timeout_ms", timeout_ms),
     ]
     local = _is_local(address)
     if local:
-        # What is for this machine shall not leave it by a proxy of the environment.
+        # A proxy from the environment would carry local traffic off this machine.
         options.append(("grpc.enable_http_proxy", 0))
     if security.tls is None:
         if security.token is not None and not (local or security.token_in_plain_text):
             raise SettingsError(
-                f"the token would go to {address} in plain text, for everybody on the way to "
-                "read; use TLS, or allow it with token_in_plain_text (--insecure)"
+                f"the token would be sent to {address} in plain text, readable on the network; "
+                "use TLS, or allow it with token_in_plain_text (--insecure)"
             )
         return None, options
     if security.tls.server_name is not None:
@@ -88,14 +92,14 @@ def _read_pem(field: str, path: Path | None, content: str) -> bytes | None:
         data = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{field}: cannot read {path}: {error.strerror}") from error
-    # gRPC would tell of it on standard error only, and fail with every call.
+    # gRPC would report a wrong file on standard error only, and fail every call.
     if f"{content}-----".encode() not in data:
         raise SettingsError(f"{field}: {path} holds no {content.lower()} in PEM")
     return data
 
 
 def _is_local(address: str) -> bool:
-    """Whether what is sent there stays on this machine."""
+    """Return True if traffic to `address` stays on this machine."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
     target = address.rpartition("/")[2]

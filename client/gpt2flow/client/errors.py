@@ -1,31 +1,39 @@
-"""The errors of a call, one class for each thing a caller can do about it."""
+"""Errors of a call, one class for each way to handle them."""
 
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from gpt2flow.client.rpc_status import details
+from gpt2flow.client.rpc_status import parse_details
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One bad field of a request."""
+    """Invalid field of a request.
+
+    Attributes:
+        field: Path of the field in the request, such as `options.sampling.top_p`.
+        description: Rule that the value breaks.
+    """
 
     field: str
     description: str
 
 
 class SettingsError(ValueError):
-    """A client cannot be made or called like this; the message names the setting."""
+    """Invalid setting of a client or argument of a call.
+
+    No call was made. The message names the setting.
+    """
 
 
 class ClientError(Exception):
-    """Base of all errors of a call.
+    """Base class of the errors of a call.
 
     Attributes:
-        code: The gRPC status.
-        request_id: What the server's log has it under; empty if no call was made.
+        code: gRPC status code of the failed call.
+        request_id: Id under which the server logs the call; empty if no call was made.
     """
 
     def __init__(self, message: str, code: grpc.StatusCode) -> None:
@@ -35,7 +43,11 @@ class ClientError(Exception):
 
 
 class InvalidRequestError(ClientError):
-    """The request is bad as it is; `violations` names each field."""
+    """Request with invalid fields; sending it again fails in the same way.
+
+    Attributes:
+        violations: All invalid fields; empty if the server lists none.
+    """
 
     def __init__(
         self, message: str, code: grpc.StatusCode, violations: tuple[Violation, ...] = ()
@@ -45,11 +57,15 @@ class InvalidRequestError(ClientError):
 
 
 class NotFoundError(ClientError):
-    """The server has no such model."""
+    """Model not loaded by the server."""
 
 
 class OverloadedError(ClientError):
-    """The server has no room now; try again after `retry_after` seconds, if given."""
+    """Server without free capacity for the request.
+
+    Attributes:
+        retry_after: Seconds to wait before a retry; None if the server sends no delay.
+    """
 
     def __init__(self, message: str, code: grpc.StatusCode, retry_after: float | None) -> None:
         super().__init__(message, code)
@@ -57,66 +73,72 @@ class OverloadedError(ClientError):
 
 
 class DeadlineExceededError(ClientError):
-    """The call did not end, or could not have ended, in its time."""
+    """Call that did not, or could not, end before its deadline."""
 
 
 class UnavailableError(ClientError):
-    """No server answers at the address, or it is about to stop."""
+    """Server unreachable or about to stop."""
 
 
 class UnauthenticatedError(ClientError):
-    """The server wants a token, and got none or one that it does not know."""
+    """Bearer token missing or unknown to the server."""
 
 
 class PermissionDeniedError(ClientError):
-    """The server knows who calls, and does not let them do this."""
+    """Authenticated caller without permission for the call."""
 
 
 class ServerError(ClientError):
-    """Everything else, such as a defect; the message has the server's id of it."""
+    """Any other failure, such as an internal error of the server.
+
+    The message of an internal error contains its id in the server's log.
+    """
 
 
-def client_error(
+def to_client_error(
     error: grpc.RpcError | grpc.aio.AioRpcError, address: str, request_id: str
 ) -> ClientError:
-    """Make the typed error of a failed call to `address`."""
-    # Every error of a call that grpcio raises is a Call too; its stubs do not say so.
+    """Return the typed error of a failed call to `address`."""
+    # Every RpcError that grpcio raises for a call is a Call as well; its stubs omit that.
     call: grpc.Call = error  # type: ignore[assignment]
-    failure = _typed(call, address)
+    failure = _typed_error(call, address)
     failure.request_id = request_id
     return failure
 
 
-# Those whose message says more than the server's own text.
-_SAYING: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
-    grpc.StatusCode.DEADLINE_EXCEEDED: (DeadlineExceededError, "no answer from {} in time ({})"),
+# Statuses whose message adds the address to the server's own text.
+_MESSAGES: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: (
+        DeadlineExceededError,
+        "no response from {} before the deadline ({})",
+    ),
     grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {} ({})"),
     grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "{} does not know who calls ({})"),
-    grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, "{} does not allow this ({})"),
+    grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, "{} does not permit the call ({})"),
 }
 
 
-def _typed(call: grpc.Call, address: str) -> ClientError:
+def _typed_error(call: grpc.Call, address: str) -> ClientError:
     code, text = call.code(), call.details() or ""
-    violations, delay = _details(call)
+    violations, retry_after = _status_details(call)
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
             return InvalidRequestError(text, code, violations)
         case grpc.StatusCode.NOT_FOUND:
             return NotFoundError(text, code)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return OverloadedError(text, code, delay)
-    kind, saying = _SAYING.get(code, (ServerError, f"{code.name}: {{1}}"))
-    return kind(saying.format(address, text), code)
+            return OverloadedError(text, code, retry_after)
+    error_type, message = _MESSAGES.get(code, (ServerError, f"{code.name}: {{1}}"))
+    return error_type(message.format(address, text), code)
 
 
-def _details(call: grpc.Call) -> tuple[tuple[Violation, ...], float | None]:
+def _status_details(call: grpc.Call) -> tuple[tuple[Violation, ...], float | None]:
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
-                violations, delay = details(value)
+                violations, retry_after = parse_details(value)
             except DecodeError:
-                # Of something between; the status itself is what counts.
+                # A proxy may have added or changed the details; the status code suffices.
                 break
-            return tuple(Violation(*v) for v in violations), delay
+            return tuple(Violation(*v) for v in violations), retry_after
     return (), None

@@ -1,4 +1,4 @@
-"""How a client finds out that its connection is dead."""
+"""Keepalive settings of a connection."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,26 @@ _SHORTEST, _LONGEST = 0.1, 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Keepalive:
-    """Finds a connection that nobody closed and on which nothing comes any more.
+    """Detection of dead connections by HTTP/2 pings.
 
-    Its calls end with UNAVAILABLE, `seconds` and `timeout` after the last traffic at most.
+    A dead connection carries no traffic although neither side has closed it: for example
+    after a cable was unplugged. Its calls fail with `UnavailableError` at most
+    `seconds` + `timeout` after the last traffic.
 
     Attributes:
-        seconds: After so long without traffic under a call, the server is asked whether it is
-            there.
-        timeout: Seconds that it has to answer.
+        seconds: Seconds without traffic during a call before the client pings the server.
+            From 0.1 to 86,400.
+        timeout: Seconds that the server has to acknowledge a ping. From 0.1 to 86,400.
+
+    Raises:
+        SettingsError: A value is out of range.
     """
 
     seconds: float = 60.0
     timeout: float = 20.0
 
     def __post_init__(self) -> None:
-        """Raise SettingsError when a value is out of its range."""
+        """Raise SettingsError if a value is out of range."""
         for name, value in (("seconds", self.seconds), ("timeout", self.timeout)):
             if not _SHORTEST <= value <= _LONGEST:
                 raise SettingsError(

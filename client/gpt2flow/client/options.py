@@ -1,4 +1,7 @@
-"""What a caller may ask for. The server checks the values and names each bad one."""
+"""Options of a generation request.
+
+The server validates the values and reports every invalid one (`InvalidRequestError`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +9,38 @@ from typing import Literal
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
+# Text, in which special tokens are recognized, or token ids, which are used unchanged.
 Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Random sampling; temperature 0 is greedy. None leaves the server's default."""
+    """Random sampling, or greedy decoding at temperature 0.
+
+    The logits processors apply in the order of transformers' `generate`. None selects the
+    server's default.
+
+    Attributes:
+        temperature: Divisor of the logits, from 0 (greedy) to 100. Server default: 1.
+        top_k: Number of likeliest tokens to keep; 0 keeps all.
+        top_p: Probability mass of the smallest set of likeliest tokens to keep, in (0, 1].
+            Server default: 1.
+        min_p: Minimum probability of a token, relative to the likeliest one, in [0, 1).
+        typical_p: Probability mass of the locally typical set to keep, in (0, 1].
+            Server default: 1.
+        repetition_penalty: Penalty on tokens that have already occurred, above 0. It divides
+            positive logits and multiplies negative ones. Server default: 1.
+        presence_penalty: Value subtracted once from the logit of each generated token,
+            in [-2, 2].
+        frequency_penalty: Value subtracted from the logit of each generated token, once per
+            occurrence, in [-2, 2].
+        no_repeat_ngram_size: Length of the n-grams that may not repeat; 0 allows repetition.
+        logit_bias: Pairs of a token id and the value added to its logit, in [-100, 100].
+        bad_words: Texts whose token sequences are never generated.
+        seed: Seed of the random numbers. None lets the server draw one; `Generation.seed`
+            returns it in either case.
+        n: Number of candidates per prompt. Server default: 1.
+    """
 
     temperature: float | None = None
     top_k: int = 0
@@ -30,7 +59,24 @@ class Sampling:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Beam search with the semantics of transformers' generation."""
+    """Beam search with the semantics of transformers' `generate`.
+
+    None selects the server's default.
+
+    Attributes:
+        num_beams: Number of hypotheses kept at each step, at least 1.
+        length_penalty: Exponent of the length by which a hypothesis's log-likelihood is
+            divided to rank it. Server default: 1.
+        early_stopping: Condition that ends the search. True: `num_beams` hypotheses are
+            finished. False: in addition, the best running one is unlikely to beat the worst
+            of them. `"never"`: no running hypothesis can still win.
+        num_return_sequences: Number of hypotheses returned, best first, at most `num_beams`.
+            Server default: 1.
+        no_repeat_ngram_size: Length of the n-grams that may not repeat in a hypothesis;
+            0 allows repetition.
+        repetition_penalty: Penalty on tokens that have already occurred; see `Sampling`.
+            Server default: 1.
+    """
 
     num_beams: int
     length_penalty: float | None = None
@@ -42,38 +88,74 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class JsonSchema:
-    """The output is JSON of this schema, given as JSON text."""
+    """Constraint of the output to JSON that matches a schema.
+
+    Attributes:
+        schema: The JSON schema, as JSON text.
+    """
 
     schema: str
 
 
 @dataclass(frozen=True)
 class Regex:
-    """The whole output matches this regular expression."""
+    """Constraint of the output to a regular expression.
+
+    Attributes:
+        pattern: Regular expression that the whole output matches.
+    """
 
     pattern: str
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The output is one of these strings."""
+    """Constraint of the output to one of several strings.
+
+    Attributes:
+        values: The strings: at least one, none empty, no two equal.
+    """
 
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Lark:
-    """The output is of this grammar, in llguidance's dialect of Lark."""
+    """Constraint of the output to a context-free grammar.
+
+    Attributes:
+        grammar: Grammar in llguidance's dialect of Lark; its start rule is `start`.
+    """
 
     grammar: str
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to generate; the fields are those of the protocol's GenerationOptions.
+    """Generation options of one request, as in the protocol's GenerationOptions.
 
-    A `priority` is from -100 to 100; a higher one is admitted first, and makes
-    running requests of a lower one wait when there is no room for both.
+    Attributes:
+        decoding: Sampling (the default) or beam search, with its parameters.
+        max_new_tokens: Maximum number of tokens per candidate. None: the rest of the context,
+            at most the server's default (`ModelLimits.default_max_new_tokens`).
+        min_new_tokens: Number of tokens before which the end-of-text token, stop strings and
+            stop token ids have no effect.
+        stop_strings: Strings that end a candidate; they are not part of its text.
+        stop_token_ids: Token ids that end a candidate; they are not part of its text.
+        ignore_eos: True to treat the end-of-text token like any other token.
+        time_limit_ms: Time limit from the request's arrival, in milliseconds; 0 sets none.
+        return_partial_on_time_limit: True to return the text generated so far when the time
+            limit or the deadline passes, with finish reason `time_limit`. False to raise
+            `DeadlineExceededError`.
+        constraint: Constraint that every candidate satisfies; None allows any text.
+        logprobs: True to return log-probabilities of the generated tokens.
+        top_logprobs: Number of likeliest alternatives per position, with `logprobs`.
+        prompt_logprobs: True to return log-probabilities of the prompt's tokens.
+        echo: True to prepend the prompt to the returned text.
+        token_ids: True to return the generated token ids.
+        priority: Scheduling priority, from -100 to 100. Requests of a higher priority are
+            admitted first. Without room for both, they preempt running ones of a lower
+            priority. Ten seconds of waiting raise the priority by 1.
     """
 
     decoding: Sampling | BeamSearch = Sampling()
@@ -93,7 +175,7 @@ class Options:
     priority: int = 0
 
     def message(self) -> pb.GenerationOptions:
-        """The protocol's message for these options."""
+        """Return the options as a protocol message."""
         message = pb.GenerationOptions(
             stopping=pb.StoppingCriteria(
                 max_new_tokens=self.max_new_tokens,
@@ -104,7 +186,7 @@ class Options:
                 time_limit_ms=self.time_limit_ms,
                 return_partial_on_time_limit=self.return_partial_on_time_limit,
             ),
-            constraint=_constraint(self.constraint),
+            constraint=_build_constraint(self.constraint),
             output=pb.OutputOptions(
                 logprobs=self.logprobs,
                 top_logprobs=self.top_logprobs,
@@ -115,20 +197,20 @@ class Options:
             priority=self.priority,
         )
         if isinstance(self.decoding, BeamSearch):
-            message.beam_search.CopyFrom(_beam_search(self.decoding))
+            message.beam_search.CopyFrom(_build_beam_search(self.decoding))
         else:
-            message.sampling.CopyFrom(_sampling(self.decoding))
+            message.sampling.CopyFrom(_build_sampling(self.decoding))
         return message
 
 
-def prompt_message(prompt: Prompt) -> pb.Prompt:
-    """The protocol's message for text or token ids."""
+def build_prompt(prompt: Prompt) -> pb.Prompt:
+    """Return a prompt as a protocol message."""
     if isinstance(prompt, str):
         return pb.Prompt(text=prompt)
     return pb.Prompt(tokens=pb.TokenIds(ids=prompt))
 
 
-def _sampling(sampling: Sampling) -> pb.SamplingParams:
+def _build_sampling(sampling: Sampling) -> pb.SamplingParams:
     return pb.SamplingParams(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -146,7 +228,7 @@ def _sampling(sampling: Sampling) -> pb.SamplingParams:
     )
 
 
-def _beam_search(beams: BeamSearch) -> pb.BeamSearchParams:
+def _build_beam_search(beams: BeamSearch) -> pb.BeamSearchParams:
     early_stopping = {
         False: pb.EARLY_STOPPING_HEURISTIC,
         True: pb.EARLY_STOPPING_FIRST,
@@ -162,7 +244,7 @@ def _beam_search(beams: BeamSearch) -> pb.BeamSearchParams:
     )
 
 
-def _constraint(
+def _build_constraint(
     constraint: JsonSchema | Regex | Choices | Lark | None,
 ) -> pb.Constraint | None:
     match constraint:

@@ -1,34 +1,34 @@
-"""Builds the messages that the sync and the async client both send."""
+"""Protocol requests shared by the synchronous and the asyncio client."""
 
 from collections.abc import Sequence
 
-from gpt2flow.client.options import Options, Prompt, prompt_message
+from gpt2flow.client.options import Options, Prompt, build_prompt
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
 
-def generate_request(prompts: Sequence[Prompt], options: Options, model: str) -> pb.GenerateRequest:
-    """The unary request."""
+def build_generate(prompts: Sequence[Prompt], options: Options, model: str) -> pb.GenerateRequest:
+    """Return the request of a unary generation."""
     return pb.GenerateRequest(
-        model=model, prompts=[prompt_message(p) for p in prompts], options=options.message()
+        model=model, prompts=[build_prompt(p) for p in prompts], options=options.message()
     )
 
 
-def stream_request(prompt: Prompt, options: Options, model: str) -> pb.GenerateStreamRequest:
-    """The streaming request."""
+def build_stream(prompt: Prompt, options: Options, model: str) -> pb.GenerateStreamRequest:
+    """Return the request of a streamed generation."""
     return pb.GenerateStreamRequest(
-        model=model, prompt=prompt_message(prompt), options=options.message()
+        model=model, prompt=build_prompt(prompt), options=options.message()
     )
 
 
-def score_request(prompt: Prompt, continuations: Sequence[Prompt], model: str) -> pb.ScoreRequest:
-    """The request to score `continuations`."""
+def build_score(prompt: Prompt, continuations: Sequence[Prompt], model: str) -> pb.ScoreRequest:
+    """Return the request to score continuations of a prompt."""
     return pb.ScoreRequest(
         model=model,
-        prompt=prompt_message(prompt),
-        continuations=[prompt_message(c) for c in continuations],
+        prompt=build_prompt(prompt),
+        continuations=[build_prompt(c) for c in continuations],
     )
 
 
-def detokenize_request(tokens: Sequence[int], model: str) -> pb.DetokenizeRequest:
-    """The request for the text of `tokens`."""
+def build_detokenize(tokens: Sequence[int], model: str) -> pb.DetokenizeRequest:
+    """Return the request to decode token ids."""
     return pb.DetokenizeRequest(model=model, tokens=pb.TokenIds(ids=tokens))

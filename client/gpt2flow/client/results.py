@@ -1,4 +1,4 @@
-"""What comes back, as plain frozen objects."""
+"""Results of a call, as frozen dataclasses."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,16 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token with the natural logarithm of its probability."""
+    """Token with its log-probability.
+
+    Attributes:
+        token_id: Id of the token.
+        token: Bytes of the token, possibly only a part of a UTF-8 character.
+        logprob: Natural logarithm of the probability that the model gave the token, before
+            any logits processor. None at the first token of a prompt, which nothing precedes.
+        top: Likeliest tokens at the same position, best first; empty unless requested with
+            `Options.top_logprobs`.
+    """
 
     token_id: int
     token: bytes
@@ -22,7 +31,22 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One continuation; `finish_reason` is lower case, as in `eos` or `length`."""
+    """One continuation of a prompt.
+
+    Attributes:
+        index: Position among the candidates of the prompt, from 0.
+        text: Generated text, without the stop string that ended it.
+        token_ids: Ids of the generated tokens; empty unless requested with
+            `Options.token_ids`.
+        finish_reason: Reason for the end: `eos`, `stop` (string or token id), `length`,
+            `constraint` (the output is complete) or `time_limit`.
+        stop_string: Stop string that ended the text; empty if none did.
+        cumulative_logprob: Sum of the log-probabilities of the generated tokens. None under
+            a constraint, unless log-probabilities were requested.
+        beam_score: Score that ranks the candidate in beam search; 0 in sampling.
+        logprobs: One entry per generated token; empty unless requested with
+            `Options.logprobs`.
+    """
 
     index: int
     text: str
@@ -36,7 +60,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a request cost, in tokens."""
+    """Token counts of one prompt's generation or of one scoring request.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        cached_tokens: Prompt tokens taken from the prefix cache.
+        completion_tokens: Generated tokens, over all candidates.
+        forced_tokens: Generated tokens that were the only ones the constraint allowed.
+        drafted_tokens: Tokens drafted by speculative decoding.
+        accepted_tokens: Drafted tokens that verification accepted.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -48,7 +81,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time went, in milliseconds."""
+    """Durations measured by the server, in milliseconds.
+
+    Attributes:
+        queue_ms: Arrival of the request to its first model run.
+        prefill_ms: Model runs over the prompt.
+        decode_ms: First generated token to the last.
+        total_ms: Arrival of the request to its response.
+    """
 
     queue_ms: float
     prefill_ms: float
@@ -58,7 +98,19 @@ class Timing:
 
 @dataclass(frozen=True)
 class Generation:
-    """All that came of one prompt."""
+    """Result of one prompt.
+
+    Attributes:
+        candidates: Continuations of the prompt; best first in beam search.
+        prompt_logprobs: One entry per prompt token; empty unless requested with
+            `Options.prompt_logprobs`.
+        usage: Token counts.
+        timing: Durations on the server.
+        seed: Seed of the random numbers, from the request or drawn by the server.
+        model: Name of the model.
+        fingerprint: SHA-256 of the bundle's manifest, in hexadecimal.
+        request_id: Id of the call in the server's log.
+    """
 
     candidates: tuple[Candidate, ...]
     prompt_logprobs: tuple[TokenLogprob, ...]
@@ -71,13 +123,21 @@ class Generation:
 
     @property
     def text(self) -> str:
-        """The text of the first candidate."""
+        """Text of the first candidate."""
         return self.candidates[0].text
 
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of one candidate of a stream."""
+    """New text of one candidate in a stream.
+
+    Attributes:
+        index: Index of the candidate.
+        text: Text to append, always whole characters.
+        token_ids: Token ids to append; empty unless requested with `Options.token_ids`.
+        logprobs: Log-probabilities of the new tokens; empty unless requested with
+            `Options.logprobs`.
+    """
 
     index: int
     text: str
@@ -87,7 +147,13 @@ class Delta:
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """How likely one continuation is; `total_logprob` is the sum over its tokens."""
+    """Log-likelihood of one continuation.
+
+    Attributes:
+        tokens: Tokens of the continuation with their log-probabilities.
+        total_logprob: Sum of the log-probabilities, as natural logarithms.
+        perplexity: `exp(-total_logprob / len(tokens))`.
+    """
 
     tokens: tuple[TokenLogprob, ...]
     total_logprob: float
@@ -96,11 +162,16 @@ class ContinuationScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """How likely continuations of one prompt are.
+    """Log-likelihoods of the continuations of one prompt.
 
     Attributes:
-        scores: In the order of the continuations.
-        ranking: Their indices, best first by log-likelihood per token.
+        scores: One score per continuation, in the order of the request.
+        ranking: Indices of the continuations, best first by log-likelihood per token.
+        usage: Token counts.
+        timing: Durations on the server.
+        model: Name of the model.
+        fingerprint: SHA-256 of the bundle's manifest, in hexadecimal.
+        request_id: Id of the call in the server's log.
     """
 
     scores: tuple[ContinuationScore, ...]
@@ -114,7 +185,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Token:
-    """A token and the bytes of the UTF-8 text that it covers."""
+    """Token of a text and its position.
+
+    Attributes:
+        id: Id of the token.
+        piece: Bytes of the token.
+        start: Offset of its first byte in the UTF-8 text.
+        end: Offset after its last byte.
+    """
 
     id: int
     piece: bytes
@@ -124,7 +202,30 @@ class Token:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What a request to a model may ask for at most; the message says what each counts."""
+    """Limits of the requests to one model.
+
+    Attributes:
+        context_length: Maximum number of prompt and new tokens together.
+        max_sequences: Maximum number of sequences that run at the same time.
+        max_queued: Maximum number of waiting requests.
+        max_beams: Maximum number of beams per request.
+        max_candidates: Maximum number of candidates per request.
+        max_top_logprobs: Maximum number of alternatives per position.
+        default_max_new_tokens: Limit of new tokens in requests that set none.
+        max_message_bytes: Maximum size of a request message.
+        max_prompts: Maximum number of prompts per `generate_many`.
+        max_continuations: Maximum number of continuations per `score`.
+        max_stop_strings: Maximum number of stop strings per request.
+        max_stop_string_bytes: Maximum size of a stop string.
+        max_stop_token_ids: Maximum number of stop token ids per request.
+        max_bad_words: Maximum number of bad words per request.
+        max_bad_word_bytes: Maximum size of a bad word.
+        max_logit_biases: Maximum number of logit biases per request.
+        max_choices: Maximum number of values of a `Choices` constraint.
+        max_constraint_bytes: Maximum size of a schema, expression or grammar, or of all
+            values of a `Choices` constraint together.
+        max_grammar_ms: Maximum time to compile a constraint, in milliseconds.
+    """
 
     context_length: int
     max_sequences: int
@@ -149,7 +250,18 @@ class ModelLimits:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model."""
+    """Loaded model of a server.
+
+    Attributes:
+        name: Name of the model in requests.
+        fingerprint: SHA-256 of the bundle's manifest, in hexadecimal.
+        profile: Export profile, such as `fp32`, `int8` or `int4`.
+        parameters: Number of parameters of the checkpoint.
+        vocabulary_size: Number of tokens in the vocabulary.
+        limits: Limits of requests.
+        quality: Quality figures of the bundle's manifest.
+        recipe: Export recipe of the bundle's manifest: bits, block sizes, cache type.
+    """
 
     name: str
     fingerprint: str
@@ -161,31 +273,39 @@ class Model:
     recipe: dict[str, Any]
 
 
-def generations(answer: pb.GenerateResponse, request_id: str) -> list[Generation]:
-    """Read the answer to several prompts."""
-    return [_generation(r, answer.model, answer.fingerprint, request_id) for r in answer.results]
+def parse_generations(response: pb.GenerateResponse, request_id: str) -> list[Generation]:
+    """Return one generation per prompt."""
+    return [
+        _parse_generation(result, response.model, response.fingerprint, request_id)
+        for result in response.results
+    ]
 
 
-class Stream:
-    """Reads the messages of one stream and puts together what they streamed."""
+class StreamParser:
+    """Parser of one stream that reassembles its candidates.
+
+    Attributes:
+        started: True once a message has arrived.
+    """
 
     def __init__(self, request_id: str) -> None:
+        self.started = False
         self._request_id = request_id
         self._deltas: dict[int, list[Delta]] = defaultdict(list)
-        self.begun = False
 
-    def item(self, message: pb.GenerateStreamResponse) -> Delta | Generation:
-        """Read the next message; the last one is the whole generation."""
-        self.begun = True
+    def parse(self, message: pb.GenerateStreamResponse) -> Delta | Generation:
+        """Return a delta, or the whole generation for the last message."""
+        self.started = True
         if message.HasField("delta"):
-            delta = _delta(message.delta)
+            delta = _parse_delta(message.delta)
             self._deltas[delta.index].append(delta)
             return delta
         end = message.end
-        whole = _generation(end.result, end.model, end.fingerprint, self._request_id)
+        whole = _parse_generation(end.result, end.model, end.fingerprint, self._request_id)
         return replace(whole, candidates=tuple(self._with_deltas(c) for c in whole.candidates))
 
     def _with_deltas(self, candidate: Candidate) -> Candidate:
+        """Return a candidate with what was streamed, which the last message omits."""
         deltas = self._deltas.get(candidate.index)
         if deltas is None:
             return candidate
@@ -197,59 +317,59 @@ class Stream:
         )
 
 
-def scores(answer: pb.ScoreResponse, request_id: str) -> Scores:
-    """Read the answer to a request for scores."""
+def parse_scores(response: pb.ScoreResponse, request_id: str) -> Scores:
+    """Return the scores of a response."""
     return Scores(
         scores=tuple(
             ContinuationScore(
-                tuple(_token_logprob(t) for t in score.tokens),
+                tuple(_parse_token_logprob(t) for t in score.tokens),
                 score.total_logprob,
                 score.perplexity,
             )
-            for score in answer.scores
+            for score in response.scores
         ),
-        ranking=tuple(answer.ranking),
-        usage=_usage(answer.usage),
-        timing=_timing(answer.timing),
-        model=answer.model,
-        fingerprint=answer.fingerprint,
+        ranking=tuple(response.ranking),
+        usage=_parse_usage(response.usage),
+        timing=_parse_timing(response.timing),
+        model=response.model,
+        fingerprint=response.fingerprint,
         request_id=request_id,
     )
 
 
-def token(message: pb.Token) -> Token:
-    """Read one token."""
+def parse_token(message: pb.Token) -> Token:
+    """Return the token of a message."""
     return Token(message.id, message.piece, message.start, message.end)
 
 
-def model(message: pb.Model) -> Model:
-    """Read one model."""
+def parse_model(message: pb.Model) -> Model:
+    """Return the model of a message."""
     return Model(
         name=message.name,
         fingerprint=message.fingerprint,
         profile=message.profile,
         parameters=message.parameters,
         vocabulary_size=message.vocabulary_size,
-        limits=_limits(message.limits),
+        limits=_parse_limits(message.limits),
         quality=json_format.MessageToDict(message.quality),
         recipe=json_format.MessageToDict(message.recipe),
     )
 
 
-def _limits(message: pb.ModelLimits) -> ModelLimits:
+def _parse_limits(message: pb.ModelLimits) -> ModelLimits:
     return ModelLimits(
         **{field.name: getattr(message, field.name) for field in fields(ModelLimits)}
     )
 
 
-def _generation(
+def _parse_generation(
     result: pb.GenerationResult, model: str, fingerprint: str, request_id: str
 ) -> Generation:
     return Generation(
-        candidates=tuple(_candidate(c) for c in result.candidates),
-        prompt_logprobs=_logprobs(result.prompt_logprobs),
-        usage=_usage(result.usage),
-        timing=_timing(result.timing),
+        candidates=tuple(_parse_candidate(c) for c in result.candidates),
+        prompt_logprobs=_parse_logprobs(result.prompt_logprobs),
+        usage=_parse_usage(result.usage),
+        timing=_parse_timing(result.timing),
         seed=result.seed,
         model=model,
         fingerprint=fingerprint,
@@ -257,11 +377,13 @@ def _generation(
     )
 
 
-def _delta(message: pb.CandidateDelta) -> Delta:
-    return Delta(message.index, message.text, tuple(message.token_ids), _logprobs(message.logprobs))
+def _parse_delta(message: pb.CandidateDelta) -> Delta:
+    return Delta(
+        message.index, message.text, tuple(message.token_ids), _parse_logprobs(message.logprobs)
+    )
 
 
-def _usage(message: pb.Usage) -> Usage:
+def _parse_usage(message: pb.Usage) -> Usage:
     return Usage(
         message.prompt_tokens,
         message.cached_tokens,
@@ -272,11 +394,11 @@ def _usage(message: pb.Usage) -> Usage:
     )
 
 
-def _timing(message: pb.Timing) -> Timing:
+def _parse_timing(message: pb.Timing) -> Timing:
     return Timing(message.queue_ms, message.prefill_ms, message.decode_ms, message.total_ms)
 
 
-def _candidate(message: pb.Candidate) -> Candidate:
+def _parse_candidate(message: pb.Candidate) -> Candidate:
     reason = pb.FinishReason.Name(message.finish_reason)
     return Candidate(
         index=message.index,
@@ -288,16 +410,19 @@ def _candidate(message: pb.Candidate) -> Candidate:
             message.cumulative_logprob if message.HasField("cumulative_logprob") else None
         ),
         beam_score=message.beam_score,
-        logprobs=_logprobs(message.logprobs),
+        logprobs=_parse_logprobs(message.logprobs),
     )
 
 
-def _logprobs(positions: Sequence[pb.PositionLogprobs]) -> tuple[TokenLogprob, ...]:
+def _parse_logprobs(positions: Sequence[pb.PositionLogprobs]) -> tuple[TokenLogprob, ...]:
     return tuple(
-        _token_logprob(p.chosen, tuple(_token_logprob(t) for t in p.top)) for p in positions
+        _parse_token_logprob(p.chosen, tuple(_parse_token_logprob(t) for t in p.top))
+        for p in positions
     )
 
 
-def _token_logprob(message: pb.TokenLogprob, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+def _parse_token_logprob(
+    message: pb.TokenLogprob, top: tuple[TokenLogprob, ...] = ()
+) -> TokenLogprob:
     value = message.logprob if message.HasField("logprob") else None
     return TokenLogprob(message.token_id, message.token, value, top)

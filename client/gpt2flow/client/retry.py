@@ -1,4 +1,4 @@
-"""When a call is tried again, and how long that waits."""
+"""Retry policy and the attempts of one call."""
 
 from dataclasses import dataclass
 from random import Random
@@ -6,26 +6,32 @@ from time import monotonic
 
 from gpt2flow.client.errors import ClientError, OverloadedError, SettingsError, UnavailableError
 
-# Spreads the clients that failed together; which number it is matters to nobody.
+# Jitter needs no seed: it only keeps clients that failed together from retrying together.
 _random = Random()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Tries a call again, where that is safe, until its deadline.
+    """Policy for retrying failed calls until their deadline.
 
-    It is safe while nothing of an answer was received, since no call changes anything on
-    the server: what is lost is its work, and a generation without a seed may come out
-    differently from one that nobody has seen. A stream is never tried again after its first
-    delta. Tried again is what may pass: UNAVAILABLE, and RESOURCE_EXHAUSTED if the server
-    says after which time.
+    Retried statuses are UNAVAILABLE, and RESOURCE_EXHAUSTED if the server sends a retry
+    delay. A call fails at once if the next wait would outlast its deadline.
+
+    A call is retried only while no part of its response has arrived. A stream is therefore
+    never retried after its first delta. Retries are safe because no call changes state on
+    the server: only the server's work is lost. Without a seed, the retry may generate
+    another text than the failed attempt would have.
 
     Attributes:
-        attempts: How often a call is tried, the first time included.
-        first_delay: Seconds before the second attempt; they double with each further one.
-            A third of each wait, at most, is left out at random.
-        max_delay: Seconds that they stop doubling at. A delay that the server asks for is
-            kept, however long, and a part of the above is added to it.
+        attempts: Maximum number of attempts, the first included.
+        first_delay: Seconds before the second attempt. The delay doubles with each further
+            attempt; random jitter shortens it by up to a third.
+        max_delay: Maximum of the doubled delay, in seconds. A retry delay that the server
+            sends is always waited in full, with up to a third of the client's own delay
+            added as jitter.
+
+    Raises:
+        SettingsError: A value is out of range.
     """
 
     attempts: int = 4
@@ -33,44 +39,44 @@ class Retry:
     max_delay: float = 5.0
 
     def __post_init__(self) -> None:
-        """Raise SettingsError when a value is out of its range."""
+        """Raise SettingsError if a value is out of range."""
         if self.attempts < 1:
             raise SettingsError(f"attempts is {self.attempts}, must be at least 1")
         if not 0 < self.first_delay <= self.max_delay < float("inf"):
             raise SettingsError(
-                f"first_delay is {self.first_delay} and max_delay {self.max_delay}; both must be "
-                "above 0, and the first not above the second"
+                f"first_delay is {self.first_delay} and max_delay {self.max_delay}; must be "
+                "0 < first_delay <= max_delay, both finite"
             )
 
 
 class Attempts:
-    """The attempts of one call.
+    """Attempts of one call, counted against its retry policy and deadline.
 
     Args:
-        retry: None is one attempt.
-        seconds: That all of them may take together.
+        retry: Retry policy; None allows a single attempt.
+        seconds: Seconds until the deadline of all attempts together.
     """
 
     def __init__(self, retry: Retry | None, seconds: float) -> None:
         self._retry = retry
         self._deadline = monotonic() + seconds
-        self._made = 0
+        self._failed = 0
 
     def remaining(self) -> float:
-        """Seconds until the deadline."""
+        """Return the seconds until the deadline."""
         return self._deadline - monotonic()
 
-    def pause_after(self, error: ClientError) -> float | None:
-        """Seconds to wait before the next attempt; None is no further one."""
-        self._made += 1
+    def retry_delay(self, error: ClientError) -> float | None:
+        """Return the seconds before the next attempt, or None to give up."""
+        self._failed += 1
         retry = self._retry
-        if retry is None or self._made >= retry.attempts:
+        if retry is None or self._failed >= retry.attempts:
             return None
-        pause = min(retry.max_delay, retry.first_delay * 2.0 ** (self._made - 1))
+        delay = min(retry.max_delay, retry.first_delay * 2.0 ** (self._failed - 1))
         if isinstance(error, OverloadedError) and error.retry_after is not None:
-            pause = error.retry_after + pause * _random.uniform(0, 1 / 3)
+            delay = error.retry_after + delay * _random.uniform(0, 1 / 3)
         elif isinstance(error, UnavailableError):
-            pause *= _random.uniform(2 / 3, 1)
+            delay *= _random.uniform(2 / 3, 1)
         else:
             return None
-        return pause if pause < self.remaining() else None
+        return delay if delay < self.remaining() else None

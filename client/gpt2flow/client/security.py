@@ -1,4 +1,4 @@
-"""How a connection is protected: TLS, and the token that says who calls."""
+"""Security settings of a connection: TLS and bearer token."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,15 +8,21 @@ from gpt2flow.client.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """Encrypts the connection; all files are PEM and are read when the client is made.
+    """TLS settings of a connection.
+
+    All files are PEM. The client reads them once, when it is created.
 
     Attributes:
-        ca: Certificates that the server's must be signed by; None takes those that come
-            with gRPC.
-        certificate: The client's own, with its chain, where the server asks for one (mTLS).
-        key: The private key of `certificate`.
-        server_name: The name that the server's certificate must have instead of the
-            address's, for tests and tunnels.
+        ca: File of the CA certificates that may sign the server's certificate. None trusts
+            the public ones that come with gRPC.
+        certificate: File of the client's certificate chain, for servers that require mutual
+            TLS (mTLS). Requires `key`.
+        key: File of the private key of `certificate`.
+        server_name: Name expected in the server's certificate, instead of the host in the
+            address. Intended for tests and tunnels.
+
+    Raises:
+        SettingsError: Only one of `certificate` and `key` is given.
     """
 
     ca: Path | None = None
@@ -25,22 +31,23 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for half a pair."""
+        """Raise SettingsError if only one of certificate and key is given."""
         if (self.certificate is None) != (self.key is None):
-            given, lacking = ("key", "certificate") if self.key else ("certificate", "key")
-            raise SettingsError(f"{given} is given without {lacking}; mTLS needs both")
+            given, missing = ("key", "certificate") if self.key else ("certificate", "key")
+            raise SettingsError(f"{given} is given without {missing}; mTLS needs both")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """Protects the connection of a client; the default is plain text without a token.
+    """Security settings of a client, by default plain text without a token.
 
     Attributes:
-        tls: None is plain text.
-        token: Sent with every call as `authorization: Bearer …`. A path is a file with it,
-            which is read again whenever it changes, so that tokens can be rotated.
-        token_in_plain_text: Whether the token may leave this machine without TLS, where
-            everybody on the way can read it.
+        tls: TLS settings; None uses plain text.
+        token: Bearer token, sent with every call as `authorization: Bearer …`. A `Path`
+            names a file that holds the token. The file is read again when it changes, so
+            that tokens can be rotated.
+        token_in_plain_text: True to allow the token to leave this machine without TLS, readable
+            by anyone on the network path.
     """
 
     tls: Tls | None = None

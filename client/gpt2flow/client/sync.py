@@ -1,4 +1,4 @@
-"""The client for ordinary code."""
+"""Synchronous client."""
 
 import time
 from collections.abc import Generator, Sequence
@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 import grpc
 
 from gpt2flow.client import requests, results
-from gpt2flow.client.call import Call, Calls
+from gpt2flow.client.call import Call, CallFactory
 from gpt2flow.client.channel import open_channel
 from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.options import Options, Prompt
@@ -19,23 +19,25 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
 
 _Request = TypeVar("_Request")
-_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 
 
 class Client:
-    """Talks to the server at `address` (`host:port`); safe to share among threads.
+    """Synchronous client of a gpt2flow server, safe to share among threads.
+
+    Example:
+        with Client("127.0.0.1:50051") as client:
+            print(client.generate("Where is my order?").text)
 
     Args:
-        address: Where the server listens.
-        timeout: Seconds that a call may take unless it says otherwise, with all its attempts.
-        security: TLS and token; the default is plain text without a token.
-        retry: When a call is tried again; None is never.
-        keepalive: When a silent connection is taken for dead.
-
-    Every method raises a `ClientError`, and sends a request id, its own unless one is given.
+        address: `host:port` of the server.
+        timeout: Default deadline of a call in seconds, all attempts included.
+        security: TLS and bearer token; by default plain text without a token.
+        retry: Retry policy; None disables retries.
+        keepalive: Detection of dead connections.
 
     Raises:
-        SettingsError: A setting is not usable.
+        SettingsError: A setting is invalid.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Client:
         keepalive: Keepalive = Keepalive(),
     ) -> None:
         token = None if security.token is None else TokenSource(security.token)
-        self._calls = Calls(address, timeout, retry, token)
+        self._calls = CallFactory(address, timeout, retry, token)
         self._channel = open_channel(address, security, keepalive)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 
@@ -64,7 +66,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection; calls under way are cancelled."""
+        """Close the connection and cancel the calls in flight."""
         self._channel.close()
 
     def generate(
@@ -76,7 +78,20 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Generation:
-        """Continue one prompt."""
+        """Generate the continuation of one prompt.
+
+        Args:
+            prompt: Text or token ids to continue.
+            options: Generation options.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
         [generation] = self.generate_many(
             [prompt], options, model=model, timeout=timeout, request_id=request_id
         )
@@ -91,10 +106,27 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> list[results.Generation]:
-        """Continue several prompts with the same options, in their order."""
-        call = self._calls.begin(timeout, request_id)
-        request = requests.generate_request(prompts, options, model)
-        return results.generations(self._unary(self._stub.Generate, request, call), call.id)
+        """Generate the continuations of several prompts in one call.
+
+        Args:
+            prompts: Texts or token ids to continue, at least one.
+            options: Generation options, the same for all prompts.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Returns:
+            One generation per prompt, in the order of `prompts`.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_generate(prompts, options, model)
+        response = self._call_unary(self._stub.Generate, request, call)
+        return results.parse_generations(response, call.id)
 
     def stream(
         self,
@@ -105,25 +137,42 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Generator[results.Delta | results.Generation, None, None]:
-        """Yield text as it is decoded, and the whole generation as the last item.
+        """Generate the continuation of one prompt and stream its text.
 
-        Closing the iterator cancels the call.
+        The call starts with the first iteration. Closing the iterator cancels it. It is
+        retried only before the first item.
+
+        Args:
+            prompt: Text or token ids to continue.
+            options: Generation options.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Yields:
+            A `Delta` for each new piece of text (none in beam search), then the whole
+            `Generation` as the last item.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
         """
-        call = self._calls.begin(timeout, request_id)
-        request = requests.stream_request(prompt, options, model)
-        stream = results.Stream(call.id)
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_stream(prompt, options, model)
+        parser = results.StreamParser(call.id)
         while True:
             messages = self._stub.GenerateStream(request, **call.arguments())
             try:
                 for message in messages:
-                    yield stream.item(message)
+                    yield parser.parse(message)
             except grpc.RpcError as error:
-                pause = call.pause_after(error, answered=stream.begun)
+                delay = call.retry_delay(error, response_started=parser.started)
             else:
                 return
             finally:
                 messages.cancel()
-            time.sleep(pause)
+            time.sleep(delay)
 
     def score(
         self,
@@ -134,10 +183,26 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Scores:
-        """Tell how likely each continuation of the prompt is, without decoding."""
-        call = self._calls.begin(timeout, request_id)
-        request = requests.score_request(prompt, continuations, model)
-        return results.scores(self._unary(self._stub.Score, request, call), call.id)
+        """Compute the log-likelihoods of given continuations, without decoding.
+
+        Args:
+            prompt: Text or token ids that the continuations follow.
+            continuations: Texts or token ids to score, at least one.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Returns:
+            One score per continuation, and their ranking.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_score(prompt, continuations, model)
+        return results.parse_scores(self._call_unary(self._stub.Score, request, call), call.id)
 
     def tokenize(
         self,
@@ -147,10 +212,26 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> list[results.Token]:
-        """Encode text."""
-        call = self._calls.begin(timeout, request_id)
+        """Encode text into tokens.
+
+        Args:
+            text: Text to encode.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Returns:
+            The tokens in order, each with its byte offsets in the text.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
-        return [results.token(t) for t in self._unary(self._stub.Tokenize, request, call).tokens]
+        response = self._call_unary(self._stub.Tokenize, request, call)
+        return [results.parse_token(t) for t in response.tokens]
 
     def detokenize(
         self,
@@ -160,36 +241,75 @@ class Client:
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> str:
-        """Decode token ids."""
-        call = self._calls.begin(timeout, request_id)
-        request = requests.detokenize_request(tokens, model)
-        return self._unary(self._stub.Detokenize, request, call).text
+        """Decode token ids into text.
+
+        Args:
+            tokens: Token ids to decode.
+            model: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Returns:
+            The text; bytes that are not UTF-8 appear as U+FFFD.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_detokenize(tokens, model)
+        return self._call_unary(self._stub.Detokenize, request, call).text
 
     def models(
         self, *, timeout: float | None = None, request_id: str | None = None
     ) -> list[results.Model]:
-        """Lists the loaded models."""
-        call = self._calls.begin(timeout, request_id)
-        answer = self._unary(self._stub.ListModels, pb.ListModelsRequest(), call)
-        return [results.model(m) for m in answer.models]
+        """List the loaded models.
+
+        Args:
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Returns:
+            The models, the server's default first.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
+        response = self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
+        return [results.parse_model(m) for m in response.models]
 
     def model(
         self, name: str = "", *, timeout: float | None = None, request_id: str | None = None
     ) -> results.Model:
-        """Describe one model; no name is the server's first."""
-        call = self._calls.begin(timeout, request_id)
-        request = pb.GetModelRequest(model=name)
-        return results.model(self._unary(self._stub.GetModel, request, call).model)
+        """Describe one model: its limits, quality and export recipe.
 
-    def _unary(
+        Args:
+            name: Name of the model; empty selects the server's first.
+            timeout: Deadline in seconds, all attempts included; None uses the client's.
+            request_id: Id of the call in the server's log: 1 to 128 printable ASCII
+                characters. None generates one.
+
+        Raises:
+            ClientError: The call failed; the subclass gives the reason.
+            SettingsError: `timeout` or `request_id` is invalid.
+        """
+        call = self._calls.start(timeout, request_id)
+        request = pb.GetModelRequest(model=name)
+        return results.parse_model(self._call_unary(self._stub.GetModel, request, call).model)
+
+    def _call_unary(
         self,
-        method: "grpc.UnaryUnaryMultiCallable[_Request, _Answer]",
+        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
         request: _Request,
         call: Call,
-    ) -> _Answer:
+    ) -> _Response:
         while True:
             try:
                 return method(request, **call.arguments())
             except grpc.RpcError as error:
-                pause = call.pause_after(error)
-            time.sleep(pause)
+                delay = call.retry_delay(error)
+            time.sleep(delay)

@@ -1,6 +1,6 @@
-"""Turns a trained GPT-2 into a verified ONNX bundle.
+"""Export of a trained GPT-2 to a verified ONNX bundle.
 
-Names are looked up when they are used: inspecting a bundle loads neither torch nor onnx.
+Exports are imported lazily, so that inspecting a bundle loads neither torch nor onnx.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from gpt2flow.export.inspect import Inspection, inspect_bundle
     from gpt2flow.export.pipeline import export_bundle
-    from gpt2flow.export.quantization.plan import Report
+    from gpt2flow.export.quantization.plan import ProgressCallback
     from gpt2flow.export.recipe import KvCache, Method, Profile
 
 __all__ = [
@@ -30,18 +30,18 @@ __all__ = [
     "Method",
     "OutputError",
     "Profile",
+    "ProgressCallback",
     "QualityGateError",
-    "Report",
     "export_bundle",
     "inspect_bundle",
 ]
 
-_ROOMS = {
+_MODULES = {
     "Inspection": "inspect",
     "KvCache": "recipe",
     "Method": "recipe",
     "Profile": "recipe",
-    "Report": "quantization.plan",
+    "ProgressCallback": "quantization.plan",
     "export_bundle": "pipeline",
     "inspect_bundle": "inspect",
 }
@@ -50,4 +50,4 @@ _ROOMS = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)

@@ -1,4 +1,4 @@
-"""The kinds of array that the export passes around."""
+"""Array types shared by the modules of the export."""
 
 import numpy as np
 import numpy.typing as npt

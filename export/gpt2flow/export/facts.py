@@ -1,4 +1,4 @@
-"""The manifest of a bundle that was just written."""
+"""Manifest of a bundle, built from the results of its export."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,15 @@ def describe_recipe(
     kept: frozenset[str],
     calibration: str | None,
 ) -> Recipe:
-    """Return how weights and cache of a serving graph are stored."""
+    """Return the manifest's record of how a serving graph is stored.
+
+    Args:
+        profile: Profile of the bundle.
+        recipe: Recipe that the graph was written by.
+        facts: Storage of its matrices.
+        kept: Names of the matrices that mixed precision keeps in 8 bits.
+        calibration: Name and hash of the calibration text, None without calibration.
+    """
     return Recipe(
         profile=profile,
         kv_cache=recipe.kv_cache,
@@ -45,8 +53,8 @@ def describe_recipe(
         block_size=recipe.body.block_size,
         accuracy_level=ACCURACY_LEVEL if recipe.quantized else None,
         method=recipe.method if recipe.quantized else None,
-        narrow_rows=recipe.narrow_rows,
-        second_copy_bytes=facts.second_copy_bytes,
+        narrow_rows=recipe.small_batch_rows,
+        second_copy_bytes=facts.dual_layout_bytes,
         kept=sorted(kept),
         calibration=calibration,
         operators={
@@ -57,14 +65,21 @@ def describe_recipe(
 
 
 def describe_reference(recipe: ProfileRecipe) -> Recipe:
-    """Return how weights and cache of Optimum's graph are stored."""
+    """Return the manifest's record of how Optimum's graph is stored."""
     return Recipe(profile=Profile.REFERENCE, kv_cache=KvCache.FP32, default_bits=recipe.body.bits)
 
 
 def describe_bundle(
     directory: Path, source: Checkpoint, recipe: Recipe, quality: Quality | None
 ) -> Manifest:
-    """Return the manifest of all the files that are in a directory."""
+    """Return the manifest of a bundle.
+
+    Args:
+        directory: Directory of the bundle, complete but for the manifest; every file is hashed.
+        source: Checkpoint that the bundle was made from.
+        recipe: Storage of weights and cache.
+        quality: Measured quality, None if it was not measured.
+    """
     architecture = source.architecture
     return Manifest(
         created_by={tool: version(tool) for tool in _TOOLS},

@@ -1,4 +1,7 @@
-"""What a finished bundle is: its manifest, sizes and operators. Needs neither torch nor onnx."""
+"""Inspection of a finished bundle: manifest, sizes, operators.
+
+Needs neither torch nor onnx; without onnx, operators are not counted.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,12 +20,12 @@ class Inspection:
     """A bundle whose files match its manifest.
 
     Attributes:
-        directory: Where it lies.
-        fingerprint: What the server calls it by: the hash of its manifest.
-        manifest: Its manifest.
-        sizes: Bytes of every file by name, the manifest's own left out.
-        storage: How many nodes have a matrix that is stored in which way; some share theirs.
-        operators: How many nodes of which kind its graph has; none where onnx is not installed.
+        directory: Directory of the bundle.
+        fingerprint: Hash of the manifest, by which the server identifies the bundle.
+        manifest: Manifest of the bundle.
+        sizes: Size in bytes of every file but the manifest, by file name.
+        storage: Number of nodes per way of storing a matrix; nodes that share a matrix all count.
+        operators: Number of nodes per operator, None if onnx is not installed.
     """
 
     directory: Path
@@ -33,7 +36,7 @@ class Inspection:
     operators: dict[str, int] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it in types that JSON has."""
+        """Return the inspection as JSON-serializable types."""
         return {
             "directory": str(self.directory),
             "fingerprint": self.fingerprint,
@@ -45,10 +48,11 @@ class Inspection:
 
 
 def inspect_bundle(directory: Path) -> Inspection:
-    """Read a bundle and verifies the hash of every file.
+    """Read a bundle and verify the hash of every file.
 
     Raises:
-        BundleError: It is missing, damaged or of another format; the message names the file.
+        BundleError: The bundle is missing, damaged or of another format; the message names the
+            file.
     """
     bundle = load_bundle(directory)
     recipes = bundle.manifest.recipe.operators.values()
@@ -57,30 +61,31 @@ def inspect_bundle(directory: Path) -> Inspection:
         fingerprint=bundle.fingerprint,
         manifest=bundle.manifest,
         sizes={name: (directory / name).stat().st_size for name in bundle.manifest.files},
-        storage=dict(Counter(_describe(recipe) for recipe in recipes)),
-        operators=_operators(directory / MODEL_NAME),
+        storage=dict(Counter(_describe_storage(recipe) for recipe in recipes)),
+        operators=_count_operators(directory / MODEL_NAME),
     )
 
 
-def _describe(recipe: OperatorRecipe) -> str:
+def _describe_storage(recipe: OperatorRecipe) -> str:
+    """Return a short description of how a matrix is stored."""
     if recipe.block_size is not None:
         return f"{recipe.bits} bits in blocks of {recipe.block_size}"
     return f"fp{recipe.bits}" if recipe.bits == _FP32_BITS else f"{recipe.bits} bits in columns"
 
 
-def _operators(model: Path) -> dict[str, int] | None:
+def _count_operators(model: Path) -> dict[str, int] | None:
     if find_spec("onnx") is None:
         return None
-    import onnx  # noqa: PLC0415 - not part of the server's extra
+    import onnx  # noqa: PLC0415 - not in the `server` extra
 
     graph = onnx.load(model, load_external_data=False).graph
-    return dict(Counter(_operators_in(graph)).most_common())
+    return dict(Counter(_operator_types(graph)).most_common())
 
 
-def _operators_in(graph: Any) -> Iterator[str]:
-    """Yield the operators of a graph and of the branches in it."""
+def _operator_types(graph: Any) -> Iterator[str]:
+    """Yield the operator of every node in a graph and its subgraphs."""
     for node in graph.node:
         yield node.op_type
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _operators_in(attribute.g)
+                yield from _operator_types(attribute.g)

@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified bundle."""
+"""Export pipeline: from a checkpoint to a verified bundle."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from gpt2flow.export.checkpoint.checkpoint import (
     Checkpoint,
     read_checkpoint,
 )
-from gpt2flow.export.errors import ExportError, OutputError, one_line
+from gpt2flow.export.errors import ExportError, OutputError, first_line
 from gpt2flow.export.facts import describe_bundle, describe_recipe, describe_reference
 from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.quantization.calibration import Texts, find_texts
-from gpt2flow.export.quantization.plan import Report, make_plan
+from gpt2flow.export.quantization.plan import ProgressCallback, make_plan
 from gpt2flow.export.recipe import RECIPES, KvCache, Method, Profile, ProfileRecipe
-from gpt2flow.export.verification.quality import hold_to_gate, measure, measure_alone
+from gpt2flow.export.verification.quality import enforce_quality_gate, measure, measure_reference
 from gpt2flow.export.verification.reference import ReferenceModel, export_reference
 from gpt2flow.files.directories import TargetError, atomic_directory
 from gpt2flow.server.bundle.manifest import (
@@ -39,108 +39,113 @@ def export_bundle(
     kv_cache: KvCache | None = None,
     method: Method | None = None,
     block_size: int | None = None,
-    kept_share: float | None = None,
-    second_copy: bool = True,
+    mixed_precision_budget: float | None = None,
+    dual_layout: bool = True,
     calibration_text: Path | None = None,
     eval_text: Path | None = None,
     force: bool = False,
-    progress: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Export a checkpoint to a bundle, which appears whole or not at all.
+    """Export a checkpoint to a bundle, which is created atomically.
 
     Args:
         checkpoint: Directory of a GPT-2 in Hugging Face's format.
-        out: Where the bundle shall lie; there must be nothing.
-        profile: What kind of bundle to write.
-        kv_cache: The numbers of the KV cache; None: what the profile prefers.
-        method: How weights are rounded to 4 bits; None: what the profile prefers.
-        block_size: How many weights share a scale; None: what the profile prefers.
-        kept_share: Share of bytes to spend on keeping sensitive matrices in 8 bits; None: what
-            the profile prefers.
-        second_copy: Have matrices for many rows beside those for few; without, the bundle and
-            the memory of a server are smaller, and one of the two kinds of runs is slower.
-        calibration_text: Text to calibrate with; without it, the `calibration.txt` of the
-            checkpoint, or else a part of the text that quality is measured on.
-        eval_text: Text to measure quality on; without it, the `eval.txt` of the checkpoint.
-            Only the reference profile does without one.
-        force: Write the bundle even if it misses its quality gate; its manifest says so.
-        progress: Told what is being done.
+        out: Directory of the bundle; it must not exist.
+        profile: Kind of bundle to write.
+        kv_cache: Data type of the KV cache; None for the profile's default.
+        method: Method of rounding weights to 4 bits; None for the profile's default.
+        block_size: Number of weights that share a scale; None for the profile's default.
+        mixed_precision_budget: Bytes to spend on keeping sensitive matrices in 8 bits, as a share
+            of the 4-bit bytes of the layers; None for the profile's default.
+        dual_layout: Whether to store every matrix in two layouts, one for small and one for large
+            batches. A single layout makes the bundle and the server's memory smaller, at the
+            price of speed for one of the two batch sizes.
+        calibration_text: Text to calibrate with. The default is `calibration.txt` of the
+            checkpoint, or else a part of the evaluation text.
+        eval_text: Text to measure quality on. The default is `eval.txt` of the checkpoint. Only
+            the reference profile can do without.
+        force: Whether to write a bundle that misses its quality gate; its manifest records the
+            miss.
+        progress: Callback for the progress of each stage.
 
     Returns:
         The manifest of the bundle.
 
     Raises:
-        InputError: The checkpoint, a text, a choice or the output directory cannot be used.
+        InputError: The checkpoint, a text, an option or the output directory is unusable.
         QualityGateError: The bundle is worse than its profile allows.
-        ExportError: It cannot be written, or a library failed; base of the two above.
+        ExportError: The bundle cannot be written, or a library failed. Base class of the other
+            two.
     """
-    recipe = RECIPES[profile].changed(
+    recipe = RECIPES[profile].with_overrides(
         kv_cache=kv_cache,
         method=method,
         block_size=block_size,
-        kept_share=kept_share,
-        second_copy=second_copy,
+        mixed_precision_budget=mixed_precision_budget,
+        dual_layout=dual_layout,
     )
-    report = progress or _report_nothing
+    report_progress = progress or _ignore_progress
     try:
         with atomic_directory(out) as directory:
-            report("read", 0, 1)
+            report_progress("read", 0, 1)
             source = read_checkpoint(checkpoint)
             texts = find_texts(
                 source,
                 eval_text,
                 calibration_text,
                 measured=profile is not Profile.REFERENCE,
-                calibrated=recipe.calibrated,
+                calibrated=recipe.needs_calibration,
             )
-            report("read", 1, 1)
-            export = _Export(directory, source, texts, profile, recipe, report, force=force)
+            report_progress("read", 1, 1)
+            export = _Export(
+                directory, source, texts, profile, recipe, report_progress, force=force
+            )
             return export.run()
     except TargetError as error:
         raise OutputError(str(error)) from error
     except OSError as error:
         raise ExportError(
-            f"{out} cannot be written: {error.strerror or one_line(error)}"
+            f"{out} cannot be written: {error.strerror or first_line(error)}"
         ) from error
 
 
 @dataclass(frozen=True)
 class _Export:
-    """One export, all of whose input is there and good."""
+    """One export, with all of its input read and validated."""
 
     directory: Path
     source: Checkpoint
     texts: Texts
     profile: Profile
     recipe: ProfileRecipe
-    report: Report
+    report_progress: ProgressCallback
     force: bool
 
     def run(self) -> Manifest:
-        """Write all files of the bundle; the manifest comes last."""
+        """Write all files of the bundle, the manifest last."""
         if self.profile is Profile.REFERENCE:
             self._export_reference(self.directory)
             recipe = describe_reference(self.recipe)
-            quality = self._quality(self.directory, served=None)
+            quality = self._measure_quality(self.directory, served=None)
         else:
-            # Beside the directory of the bundle, so that it goes when the bundle is done.
+            # A sibling of the staging directory, so that it is removed together with it.
             reference = self.directory.with_name("reference")
             self._export_reference(reference)
             recipe = self._write_graph(reference)
-            quality = self._quality(reference, served=self.directory / MODEL_NAME)
+            quality = self._measure_quality(reference, served=self.directory / MODEL_NAME)
         (self.directory / TOKENIZER_NAME).write_bytes(self.source.tokenizer_json)
-        self.report("write", 0, 1)
+        self.report_progress("write", 0, 1)
         manifest = describe_bundle(self.directory, self.source, recipe, quality)
         (self.directory / MANIFEST_NAME).write_bytes(manifest.to_bytes())
-        self.report("write", 1, 1)
+        self.report_progress("write", 1, 1)
         return manifest
 
     def _export_reference(self, directory: Path) -> None:
-        # Whatever a library would like to look up, an export needs no network.
+        # An export needs no network, whatever the libraries try to look up on the hub.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        self.report("reference", 0, 1)
+        self.report_progress("reference", 0, 1)
         export_reference(self.source, directory)
-        self.report("reference", 1, 1)
+        self.report_progress("reference", 1, 1)
 
     def _write_graph(self, reference: Path) -> Recipe:
         source, calibration = self.source, self.texts.calibration
@@ -149,7 +154,7 @@ class _Export:
             self.recipe,
             ReferenceModel(reference, source.architecture),
             calibration.windows if calibration else (),
-            self.report,
+            self.report_progress,
         )
         facts = write_serving_graph(
             self.directory / MODEL_NAME,
@@ -159,7 +164,7 @@ class _Export:
             kept=plan.kept,
             quantizer=plan.quantizer,
             cache_scales=plan.cache_scales,
-            on_layer=lambda done, total: self.report("graph", done, total),
+            on_layer=lambda done, total: self.report_progress("graph", done, total),
         )
         shutil.copyfile(source.directory / CONFIG_NAME, self.directory / CONFIG_NAME)
         generation_config = json.dumps(source.generation_config, indent=2, sort_keys=True)
@@ -167,25 +172,35 @@ class _Export:
         text = calibration.name if calibration else None
         return describe_recipe(self.profile, self.recipe, facts, plan.kept, text)
 
-    def _quality(self, reference: Path, served: Path | None) -> Quality | None:
-        """Return the figures of the bundle, none if there is no text to measure on."""
+    def _measure_quality(self, reference: Path, served: Path | None) -> Quality | None:
+        """Return the quality of the bundle, None without an evaluation text.
+
+        Args:
+            reference: Directory of the reference graph.
+            served: Path of the serving graph; None measures the reference itself.
+        """
         text = self.texts.evaluation
         if text is None:
             return None
         architecture = self.source.architecture
         oracle = ReferenceModel(reference, architecture)
 
-        def tell(done: int, total: int) -> None:
-            self.report("verify", done, total)
+        def report_verification(done: int, total: int) -> None:
+            self.report_progress("verify", done, total)
 
         if served is None:
-            comparison = measure_alone(text, oracle, tell)
+            comparison = measure_reference(text, oracle, report_verification)
         else:
             comparison = measure(
-                text, oracle, served, architecture, self.recipe.narrow_rows, on_tokens=tell
+                text,
+                oracle,
+                served,
+                architecture,
+                self.recipe.small_batch_rows,
+                on_tokens=report_verification,
             )
-        return hold_to_gate(comparison, text, self.profile, force=self.force)
+        return enforce_quality_gate(comparison, text, self.profile, force=self.force)
 
 
-def _report_nothing(_stage: str, _done: int, _total: int) -> None:
-    """Stand in where nobody wants to know."""
+def _ignore_progress(_stage: str, _done: int, _total: int) -> None:
+    """Discard progress when the caller passes no callback."""

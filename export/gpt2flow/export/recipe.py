@@ -1,37 +1,40 @@
-"""How a profile stores weights and the KV cache."""
+"""Export profiles and their recipes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from gpt2flow.export.errors import InputError
 
-# Long blocks are read fastest; shorter ones are for widths that they do not divide.
+# Kernels read long blocks fastest; the shorter ones serve widths that 128 does not divide.
 BLOCK_SIZES: Final = (128, 64, 32, 16)
 
 
 class _Choice(StrEnum):
-    """Names that a user chooses from."""
+    """Base class of the names that a user chooses from."""
+
+    _label: ClassVar[str]
+
+    def __init_subclass__(cls, label: str) -> None:
+        cls._label = label
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the member of a name.
+        """Return the member of the given name.
 
         Raises:
-            InputError: There is none; the message names those that there are.
+            InputError: There is no such member; the message lists the allowed names.
         """
         try:
             return cls(name)
         except ValueError as error:
             allowed = ", ".join(cls)
-            kind = cls.__doc__ or cls.__name__
-            raise InputError(
-                f"unknown {kind.split(':')[0]} {name!r}; choose one of: {allowed}"
-            ) from error
+            raise InputError(f"unknown {cls._label} {name!r}; choose one of: {allowed}") from error
 
 
-class Profile(_Choice):
-    """profile: the kind of bundle that an export writes."""
+class Profile(_Choice, label="profile"):
+    """Kind of bundle that an export writes."""
 
     REFERENCE = "reference"
     FP32 = "fp32"
@@ -39,15 +42,15 @@ class Profile(_Choice):
     INT4 = "int4"
 
 
-class KvCache(_Choice):
-    """KV cache: the numbers that keys and values are kept in."""
+class KvCache(_Choice, label="KV cache"):
+    """Data type of the keys and values in the KV cache."""
 
     FP32 = "fp32"
     INT8 = "int8"
 
 
-class Method(_Choice):
-    """method: how weights are rounded to 4 bits."""
+class Method(_Choice, label="method"):
+    """Method of rounding weights to 4 bits."""
 
     RTN = "rtn"
     HQQ = "hqq"
@@ -56,11 +59,12 @@ class Method(_Choice):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How one matrix is stored.
+    """Format in which one matrix is stored.
 
     Attributes:
-        bits: Of one weight; 32 stands for floating point.
-        block_size: How many inputs share a scale. None, of 8 bits: all inputs of an output do.
+        bits: Bits per weight; 32 means floating point.
+        block_size: Number of inputs that share a scale. None with 8 bits means one scale per
+            output, that is per column of the [in, out] matrix.
     """
 
     bits: int
@@ -68,90 +72,116 @@ class Storage:
 
 
 FP32_STORAGE: Final = Storage(bits=32)
+
 COLUMNS: Final = Storage(bits=8)
+"""8-bit integers with one scale per output, for matrices of any width."""
+
+StorageSelector = Callable[[str, int], Storage]
+"""Function that maps a matrix's name and number of inputs to its storage format."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRecipe:
-    """What a profile means, and how much worse than fp32 it may be.
+    """Storage formats and quality gate of a profile.
+
+    A format with blocks applies to matrices whose width a block size divides; see `fit_storage`.
 
     Attributes:
-        body: How the matrices of the layers are stored, where widths allow it.
-        head: How the head is stored, where widths allow it.
-        entries: How the embeddings are stored, where widths allow it.
+        body: Format of the matrices of the layers.
+        head: Format of the head.
+        embeddings: Format of the token and position embeddings.
         gate: Largest allowed ratio of the bundle's perplexity to that of fp32.
-        narrow_rows: Largest number of rows that a product with such a matrix is fast for; for
-            more, the graph has every matrix once more, in columns. None: it is fast for any.
-        kv_cache: The numbers that keys and values are kept in.
-        method: How 4 bits are chosen.
-        kept_share: How many bytes more, for each byte of the body, may be spent on keeping the
-            most sensitive of its matrices in 8 bits.
+        small_batch_rows: Largest number of rows for which products with these formats are fast.
+            For more rows, the graph has a second layout of every matrix, `COLUMNS`. None means a
+            single layout for any number of rows.
+        kv_cache: Data type of the KV cache.
+        method: Method of rounding weights to 4 bits.
+        mixed_precision_budget: Bytes that may be added by keeping the most sensitive matrices of
+            the layers in 8 bits, as a share of the layers' 4-bit bytes.
     """
 
     body: Storage
     head: Storage
-    entries: Storage
+    embeddings: Storage
     gate: float
-    narrow_rows: int | None = None
+    small_batch_rows: int | None = None
     kv_cache: KvCache = KvCache.FP32
     method: Method = Method.RTN
-    kept_share: float = 0.0
+    mixed_precision_budget: float = 0.0
 
     @property
     def quantized(self) -> bool:
-        """Whether weights are stored in fewer bits than they had."""
+        """True if weights are stored in fewer bits than fp32 has."""
         return self.body.bits < FP32_STORAGE.bits
 
     @property
-    def calibrated(self) -> bool:
-        """Whether a text is needed to make it."""
-        return self.kv_cache is KvCache.INT8 or self.method is Method.GPTQ or self.kept_share > 0
+    def needs_calibration(self) -> bool:
+        """True if the export needs a text to calibrate with."""
+        return (
+            self.kv_cache is KvCache.INT8
+            or self.method is Method.GPTQ
+            or self.mixed_precision_budget > 0
+        )
 
-    def changed(
+    def with_overrides(
         self,
         *,
         kv_cache: KvCache | None = None,
         method: Method | None = None,
         block_size: int | None = None,
-        kept_share: float | None = None,
-        second_copy: bool = True,
+        mixed_precision_budget: float | None = None,
+        dual_layout: bool = True,
     ) -> "ProfileRecipe":
-        """Return the recipe with what is not None changed.
+        """Return the recipe with some of its options replaced.
+
+        Args:
+            kv_cache: Data type of the KV cache; None keeps the recipe's.
+            method: Rounding method; None keeps the recipe's.
+            block_size: Block size of layers and head; None keeps the recipe's.
+            mixed_precision_budget: Budget for 8-bit matrices; None keeps the recipe's.
+            dual_layout: Whether to keep the second layout for large batches.
 
         Raises:
-            InputError: The profile has no such choice, or the value is out of range.
+            InputError: The profile does not support an option, or a value is out of range.
         """
-        recipe = self if second_copy else _with_one_copy(self)
+        recipe = self if dual_layout else _with_single_layout(self)
         if kv_cache is not None:
             recipe = replace(recipe, kv_cache=kv_cache)
         if block_size is not None:
-            recipe = _in_blocks(recipe, block_size)
-        if (method or kept_share) and self.body.bits > 4:
-            raise InputError("method and kept share: only the int4 profile has a choice of them")
+            recipe = _with_block_size(recipe, block_size)
+        if (method or mixed_precision_budget) and self.body.bits > 4:
+            raise InputError("method and kept share apply to the int4 profile only")
         if method is not None:
             recipe = replace(recipe, method=method)
-        if kept_share is not None:
-            if not 0 <= kept_share <= 1:
-                raise InputError(f"kept share {kept_share}: must be from 0 to 1")
-            recipe = replace(recipe, kept_share=kept_share)
+        if mixed_precision_budget is not None:
+            if not 0 <= mixed_precision_budget <= 1:
+                raise InputError(
+                    f"kept share {mixed_precision_budget} is out of range; choose one from 0 to 1"
+                )
+            recipe = replace(recipe, mixed_precision_budget=mixed_precision_budget)
         return recipe
 
 
-def _with_one_copy(recipe: ProfileRecipe) -> ProfileRecipe:
-    """Return the recipe of a graph that has one kind of matrices for any number of rows."""
+def _with_single_layout(recipe: ProfileRecipe) -> ProfileRecipe:
+    """Return the recipe of a graph with a single weight layout."""
     if not recipe.quantized:
-        raise InputError("second copy: the profile has none that could be left out")
+        raise InputError("second copy: the profile has none to leave out; omit --no-second-copy")
     if recipe.body.bits == COLUMNS.bits:
-        # In as many bytes, columns lose less for few rows than blocks lose for many.
-        return replace(recipe, narrow_rows=None, body=COLUMNS, head=COLUMNS)
-    return replace(recipe, narrow_rows=None)
+        # At equal size, columns slow small batches down less than blocks would large ones.
+        return replace(recipe, small_batch_rows=None, body=COLUMNS, head=COLUMNS)
+    return replace(recipe, small_batch_rows=None)
 
 
-def _in_blocks(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
+def _with_block_size(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
     if not recipe.quantized:
-        raise InputError(f"block size {block_size}: the profile quantizes no weights")
+        raise InputError(
+            f"block size {block_size}: the profile quantizes no weights; omit --block-size"
+        )
     if recipe.body == COLUMNS:
-        raise InputError(f"block size {block_size}: 8 bits without a second copy are in columns")
+        raise InputError(
+            f"block size {block_size}: 8 bits without a second copy are in columns; "
+            "omit --block-size"
+        )
     if block_size not in BLOCK_SIZES:
         allowed = ", ".join(map(str, BLOCK_SIZES))
         raise InputError(f"block size {block_size}: choose one of {allowed}")
@@ -162,38 +192,47 @@ def _in_blocks(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
     )
 
 
-def fitting(wanted: Storage, inputs: int) -> Storage:
-    """Return how a matrix of that many inputs is stored where a storage is wanted.
+def fit_storage(requested: Storage, inputs: int) -> Storage:
+    """Return the format closest to the requested one that a matrix allows.
 
-    Where the block does not divide the inputs, a shorter one is taken; where none does, 8 bits
-    in columns, which take any width.
+    A block size that does not divide the inputs is replaced by the largest smaller one that does.
+    If there is none, the matrix goes to `COLUMNS`, which allow any width.
+
+    Args:
+        requested: Format to use if possible.
+        inputs: Number of inputs of the matrix.
     """
-    if wanted.block_size is None:
-        return wanted
+    if requested.block_size is None:
+        return requested
     for block_size in BLOCK_SIZES:
-        if block_size <= wanted.block_size and inputs % block_size == 0:
-            return Storage(wanted.bits, block_size)
+        if block_size <= requested.block_size and inputs % block_size == 0:
+            return Storage(requested.bits, block_size)
     return COLUMNS
 
 
-_BYTES: Final = Storage(bits=8, block_size=128)
-_NIBBLES: Final = Storage(bits=4, block_size=128)
+_INT8_BLOCKS: Final = Storage(bits=8, block_size=128)
+_INT4_BLOCKS: Final = Storage(bits=4, block_size=128)
 
 RECIPES: Final = {
-    # The gate of the profiles that keep every weight tells a wrong graph, not a coarse one.
+    # These profiles keep every weight, so a ratio above this gate means a wrong graph.
     Profile.REFERENCE: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, FP32_STORAGE, gate=1.001),
     Profile.FP32: ProfileRecipe(FP32_STORAGE, FP32_STORAGE, FP32_STORAGE, gate=1.001),
     Profile.INT8: ProfileRecipe(
-        _BYTES, _BYTES, _BYTES, gate=1.01, narrow_rows=3, kv_cache=KvCache.INT8
+        _INT8_BLOCKS,
+        _INT8_BLOCKS,
+        _INT8_BLOCKS,
+        gate=1.01,
+        small_batch_rows=3,
+        kv_cache=KvCache.INT8,
     ),
     Profile.INT4: ProfileRecipe(
-        _NIBBLES,
-        _NIBBLES,
-        _BYTES,
+        _INT4_BLOCKS,
+        _INT4_BLOCKS,
+        _INT8_BLOCKS,
         gate=1.03,
-        narrow_rows=5,
+        small_batch_rows=5,
         kv_cache=KvCache.INT8,
         method=Method.GPTQ,
-        kept_share=0.1,
+        mixed_precision_budget=0.1,
     ),
 }

@@ -1,1 +1,1 @@
-"""Files that several programs share: directories written atomically, documents read strictly."""
+"""File access shared by several programs: atomic directories, strict documents."""

@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all."""
+"""Atomic creation of directories."""
 
 import errno
 import fcntl
@@ -11,124 +11,136 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
-_AT_ONCE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+_TRY_LOCK: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
-_SUFFIX: Final = ".partial"
+_STAGING_SUFFIX: Final = ".partial"
 
-# The place is good; there is only no room left.
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
-# What a rename to a place says where something has appeared meanwhile.
-_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+# Errors of the disk rather than of the chosen target.
+_DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+# Errors of a rename whose target has appeared in the meantime.
+_TARGET_EXISTS: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 class TargetError(Exception):
-    """A directory cannot be made at its target; the message is one line that names it."""
+    """The target cannot be created; the one-line message names it."""
 
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """Give a directory to write to; it becomes the target when the block ends well.
+    """Create a directory whose content appears all at once.
 
-    Everything is written beside the target, so that the last step is one rename. A process that
-    is killed leaves at most a hidden directory, whose name ends with `.partial`; the next one
+    The block writes to a staging directory beside the target. When it ends without an error, one
+    rename moves the result to the target.
+
+    A killed process leaves at most a hidden directory with the suffix `.partial`. The next process
     that writes to the same target removes it.
 
     Args:
-        target: Where the directory shall lie; there must be nothing.
+        target: Directory to create; it must not exist.
 
     Yields:
-        The directory to write to. What lies beside it is removed in the end.
+        Directory to write to. Anything the block writes beside it is removed at the end.
 
     Raises:
-        TargetError: There is something at the target, or nothing can be made beside it.
-        OSError: There is no room, or what was written cannot be brought to the disk.
+        TargetError: The target exists, or its parent does not allow writing.
+        OSError: The disk is full, or the content cannot be flushed to it.
     """
     if os.path.lexists(target):
-        raise TargetError(f"{target} exists already")
-    with _parents(target):
-        _sweep(target)
-        staging, lock = _staging(target)
+        raise TargetError(f"{target} exists already; remove it or choose another path")
+    with _created_parents(target):
+        _remove_abandoned(target)
+        staging, lock = _make_staging(target)
         try:
             directory = staging / "whole"
             directory.mkdir()
             yield directory
-            _sync(directory)
-            _rename(directory, target)
+            _sync_tree(directory)
+            _publish(directory, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             os.close(lock)
 
 
 @contextmanager
-def _parents(target: Path) -> Iterator[None]:
-    """Make the directories above a target; those that are empty in the end go again."""
+def _created_parents(target: Path) -> Iterator[None]:
+    """Create missing parents of a target; remove those left empty afterwards."""
     missing = [parent for parent in target.parents if not os.path.lexists(parent)]
     try:
-        with _refused(target):
+        with _target_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        # The nearest first; one that holds something, the target most of all, stays.
+        # Innermost first; `rmdir` keeps those that are not empty, as after a success.
         for parent in missing:
             with suppress(OSError):
                 parent.rmdir()
 
 
-def _staging(target: Path) -> tuple[Path, int]:
-    """Make a directory beside the target; returns it, and what holds it until it is closed."""
-    with _refused(target):
+def _make_staging(target: Path) -> tuple[Path, int]:
+    """Create and lock a staging directory beside the target.
+
+    Returns:
+        The directory, and the descriptor that keeps it locked until it is closed.
+    """
+    with _target_errors(target):
         while True:
-            made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_SUFFIX, dir=target.parent)
-            lock = hold(Path(made))
+            made = tempfile.mkdtemp(
+                prefix=f".{target.name}.", suffix=_STAGING_SUFFIX, dir=target.parent
+            )
+            lock = _lock_directory(Path(made))
             if lock is not None:
                 return Path(made), lock
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed processes have left beside the target."""
-    # What `tempfile` puts between the two has eight characters of these.
-    left = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
-    # Nobody has to be able to list a directory in order to write to it.
+def _remove_abandoned(target: Path) -> None:
+    """Remove the staging directories that killed processes left beside the target."""
+    # Between prefix and suffix, `tempfile` puts eight of these characters.
+    abandoned = re.compile(
+        rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_STAGING_SUFFIX)}"
+    )
+    # A directory may be writable without being listable.
     with suppress(OSError):
         for path in target.parent.iterdir():
-            if left.fullmatch(path.name):
-                remove_unless_held(path)
+            if abandoned.fullmatch(path.name):
+                _remove_unless_locked(path)
 
 
 @contextmanager
-def _refused(target: Path) -> Iterator[None]:
-    """Say of a place where nothing can be made that the target was not well chosen."""
+def _target_errors(target: Path) -> Iterator[None]:
+    """Convert errors other than a full disk to `TargetError`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _DISK_FULL:
             raise
-        raise TargetError(f"{target} cannot be made: {error.strerror}") from error
+        raise TargetError(f"{target} cannot be created: {error.strerror}") from error
 
 
-def _rename(directory: Path, target: Path) -> None:
-    # A rename would replace an empty directory that has appeared meanwhile.
+def _publish(directory: Path, target: Path) -> None:
+    # A rename would replace an empty directory that has appeared in the meantime.
     if os.path.lexists(target):
-        raise TargetError(f"{target} exists already")
+        raise TargetError(f"{target} exists already; remove it or choose another path")
     try:
         directory.rename(target)
     except OSError as error:
-        if error.errno in _TAKEN:
-            raise TargetError(f"{target} exists already") from error
+        if error.errno in _TARGET_EXISTS:
+            raise TargetError(
+                f"{target} exists already; remove it or choose another path"
+            ) from error
         raise
-    _sync_one(target.parent)
+    _sync_path(target.parent)
 
 
-def _sync(directory: Path) -> None:
-    """Bring everything in a directory, and itself, to the disk."""
+def _sync_tree(directory: Path) -> None:
+    """Flush a directory and everything in it to the disk."""
     for path in directory.rglob("*"):
-        _sync_one(path)
-    _sync_one(directory)
+        _sync_path(path)
+    _sync_path(directory)
 
 
-def _sync_one(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -136,18 +148,18 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def hold(directory: Path) -> int | None:
-    """Lock a directory that this process has just made.
+def _lock_directory(directory: Path) -> int | None:
+    """Lock a directory that this process has just created.
 
     Returns:
-        A descriptor; the directory is held until it is closed. None if another process took the
-        directory for abandoned and removes it.
+        Descriptor that keeps the directory locked until it is closed. None if another process is
+        removing the directory, since it was found unlocked.
     """
     try:
-        descriptor = os.open(directory, _OPEN)
+        descriptor = os.open(directory, _OPEN_FLAGS)
     except FileNotFoundError:
         return None
-    # Where the file system knows no locks, nobody can remove what is not locked either.
+    # A file system without locks is safe too: removal requires a lock first.
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     with suppress(FileNotFoundError):
@@ -157,12 +169,12 @@ def hold(directory: Path) -> int | None:
     return None
 
 
-def remove_unless_held(directory: Path) -> None:
-    """Remove a directory with all that is in it, if no living process holds it."""
+def _remove_unless_locked(directory: Path) -> None:
+    """Remove a directory with its content, unless a process has it locked."""
     with suppress(OSError):
-        descriptor = os.open(directory, _OPEN)
+        descriptor = os.open(directory, _OPEN_FLAGS)
         try:
-            fcntl.flock(descriptor, _AT_ONCE)
+            fcntl.flock(descriptor, _TRY_LOCK)
             shutil.rmtree(directory, ignore_errors=True)
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Documents read from files, with errors that name the file and what is wrong in it."""
+"""JSON and YAML documents, read with errors that name file and field."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,14 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_json(path: Path, error: type[Exception]) -> Any:
-    """Return what a file holds.
+    """Return the content of a JSON file.
+
+    Args:
+        path: Path of the file.
+        error: Class of the error to raise.
 
     Raises:
-        error: It cannot be read, or holds no JSON; the message names it.
+        error: The file is unreadable or not JSON; the message names it.
     """
     try:
         return json.loads(path.read_bytes())
@@ -24,34 +28,41 @@ def read_json(path: Path, error: type[Exception]) -> Any:
 
 
 def read_object(path: Path, error: type[Exception]) -> dict[str, Any]:
-    """Return the object that a file holds, an empty one if there is no such file.
+    """Return the JSON object in a file.
+
+    Args:
+        path: Path of the file; if it does not exist, the object is empty.
+        error: Class of the error to raise.
 
     Raises:
-        error: It cannot be read, or holds something else; the message names it.
+        error: The file is unreadable, or not a JSON object; the message names it.
     """
     if not path.is_file():
         return {}
     content = read_json(path, error)
     if not isinstance(content, dict):
-        raise error(f"{path} holds no JSON object")
+        raise error(f"{path} does not hold a JSON object")
     return content
 
 
 def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model:
-    """Read a YAML file.
+    """Read a YAML file and validate it.
 
     Args:
-        path: the file.
-        model: what it must hold.
-        error: raised if it cannot be read, or does not hold that.
+        path: Path of the file.
+        model: Pydantic model of the content.
+        error: Class of the error to raise.
+
+    Raises:
+        error: The file is unreadable or invalid; the message names the file and the field.
     """
-    import yaml  # noqa: PLC0415 - export reads JSON alone
+    import yaml  # noqa: PLC0415 - not needed by export
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         text = path.read_text(encoding="utf-8")
-        # All scalars as text: `yes`, `no` and `on` are words here, and pydantic
-        # reads the numbers.
+        # The base loader keeps scalars as text, since `yes`, `no` and `on` are words in these
+        # files. Pydantic parses the numbers.
         data: Any = yaml.load(text, Loader=loader)  # noqa: S506 - builds no objects
         return model.model_validate(data)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
@@ -61,7 +72,7 @@ def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model
 
 
 def first_violation(error: ValidationError) -> str:
-    """Say in one line which field is wrong, and its value."""
+    """Return a one-line message about the first invalid field, with its value."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "(all)"
     return f"field {name}: {first['msg']}, not {first['input']!r:.80}"

@@ -1,27 +1,25 @@
-"""Serves model bundles over gRPC.
+"""Server of model bundles over gRPC.
 
-`serve` runs a server until it is told to end; `Server` is the same for use in
-an event loop.
+`serve` runs a server until a signal ends it; `Server` is the same inside an event loop.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from gpt2flow.server.config.base import parse_address, parse_bytes
+from gpt2flow.server.config.file import ConfigSource
 from gpt2flow.server.config.settings import (
     ConnectionConfig,
     EngineConfig,
     ModelConfig,
+    RequestLimits,
     SecurityConfig,
     ServerConfig,
     TelemetryConfig,
-    parse_address,
-    parse_bytes,
 )
 from gpt2flow.server.errors import BundleError, ConfigError, ServerError, StartupError
-from gpt2flow.server.limits import RequestLimits
 
 if TYPE_CHECKING:
     from gpt2flow.server.app import Server, serve
-    from gpt2flow.server.config.file import ConfigSource
 
 __all__ = [
     "BundleError",
@@ -49,8 +47,4 @@ def __getattr__(name: str) -> Any:
         from gpt2flow.server import app  # noqa: PLC0415 - as above
 
         return getattr(app, name)
-    if name == "ConfigSource":
-        from gpt2flow.server.config.file import ConfigSource  # noqa: PLC0415 - so does pydantic
-
-        return ConfigSource
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

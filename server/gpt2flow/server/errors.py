@@ -163,9 +163,13 @@ class PermissionDeniedError(ServerError):
 
 
 class ConfigError(ServerError):
-    """A setting of the server is not usable."""
+    """A setting of the server is unusable; `field` names it where it is a single one."""
 
     code = ErrorCode.INVALID_CONFIG
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class BundleError(ServerError):

@@ -1,4 +1,4 @@
-"""Flow files: what ships is whole, and what is wrong is named with file and field."""
+"""Loading and validation of flow files."""
 
 from pathlib import Path
 
@@ -14,23 +14,23 @@ SHARED = "facts: {guest: Not logged in.}\nslots: {}\n"
 
 
 def one_action(action: str) -> str:
-    """A flow with one action, `a`."""
+    """Return a flow with one action `a`."""
     return f"flow: one\ntitle: {{en: One}}\nactions: {{a: {action}}}\n"
 
 
-def written(folder: Path, flow: str, shared: str = SHARED) -> Path:
+def write_flow(folder: Path, flow: str, shared: str = SHARED) -> Path:
     (folder / "one").mkdir()
     (folder / "shared.yaml").write_text(shared, encoding="utf-8")
     (folder / "one" / "flow.yaml").write_text(flow, encoding="utf-8")
     return folder
 
 
-def test_shipped_flows_name_code_that_exists_and_all_of_it(book: FlowBook) -> None:
+def test_built_in_flows_use_every_operation_and_no_unknown_one(book: FlowBook) -> None:
     check_operations(book)
     assert {action.operation for action in book.actions.values()} == set(OPERATIONS)
 
 
-def test_every_wish_has_an_answer_in_every_state(book: FlowBook) -> None:
+def test_every_action_resolves_to_a_legal_one_in_every_state(book: FlowBook) -> None:
     states = [
         {identity, *more}
         for identity in ("guest", "verifying", "member")
@@ -44,7 +44,7 @@ def test_every_wish_has_an_answer_in_every_state(book: FlowBook) -> None:
                 assert book.resolve(name, facts) in legal
 
 
-def test_conditions() -> None:
+def test_conditions_must_all_hold() -> None:
     assert holds(["member", "not cart"], {"member"})
     assert not holds(["member", "not cart"], {"member", "cart"})
     assert holds([], set())
@@ -56,23 +56,23 @@ def test_conditions() -> None:
         ("flow: [", "flow.yaml: while parsing"),
         ("flow: one\ntitle: {en: One}\n", "field actions: Field required"),
         ("flow: one\ntitle: {en: One}\nactions: {}\nx: 1\n", "field x: Extra inputs"),
-        (one_action("{operation: a, when: [x], outcomes: {}}"), "action a: no fact 'x'"),
-        (one_action("{operation: a, slots: [x], outcomes: {}}"), "action a: no slot 'x'"),
+        (one_action("{operation: a, when: [x], outcomes: {}}"), "action a: unknown fact 'x'"),
+        (one_action("{operation: a, slots: [x], outcomes: {}}"), "action a: unknown slot 'x'"),
         (one_action("{operation: a, required: [x], outcomes: {}}"), "`required` names ['x']"),
         (
             one_action("{operation: a, otherwise: [{when: [], action: b}], outcomes: {}}"),
-            "action a: no action 'b'",
+            "action a: unknown fallback action 'b'",
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, flow: str, error: str) -> None:
+def test_invalid_field_is_named(tmp_path: Path, flow: str, error: str) -> None:
     with pytest.raises(FlowError) as caught:
-        load_flows(written(tmp_path, flow))
+        load_flows(write_flow(tmp_path, flow))
     assert error in str(caught.value)
     assert "flow.yaml" in str(caught.value)
 
 
-def test_broken_file_is_named_in_one_line(tmp_path: Path) -> None:
+def test_unreadable_file_is_named_in_one_line(tmp_path: Path) -> None:
     for content in (b"flow: [\n\n", b"\xff\xfe", b"\t- x"):
         (tmp_path / "shared.yaml").write_bytes(content)
         with pytest.raises(FlowError) as caught:
@@ -81,7 +81,7 @@ def test_broken_file_is_named_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_folder_without_flows_is_refused(tmp_path: Path) -> None:
+def test_folder_without_flows_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FlowError, match=r"shared\.yaml"):
         load_flows(tmp_path)
     (tmp_path / "shared.yaml").write_text(SHARED, encoding="utf-8")
@@ -92,13 +92,18 @@ def test_folder_without_flows_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "action, error",
     [
-        ("{operation: fly, outcomes: {}}", "no operation 'fly'"),
-        ("{operation: greet, compensation: fly, outcomes: {}}", "no operation 'fly'"),
-        ("{operation: greet, compensation: log_in, outcomes: {}}", "no action 'log_in'"),
-        ("{operation: greet, raises: eclipse, outcomes: {}}", "no event 'eclipse'"),
-        ("{operation: greet, event: eclipse, outcomes: {}}", "no event 'eclipse'"),
+        ("{operation: fly, outcomes: {}}", "unknown operation 'fly'"),
+        ("{operation: greet, compensation: fly, outcomes: {}}", "unknown operation 'fly'"),
+        (
+            "{operation: greet, compensation: log_in, outcomes: {}}",
+            "unknown compensating action 'log_in'",
+        ),
+        ("{operation: greet, raises: eclipse, outcomes: {}}", "unknown event 'eclipse'"),
+        ("{operation: greet, event: eclipse, outcomes: {}}", "unknown event 'eclipse'"),
     ],
 )
-def test_flows_that_name_no_code_are_refused(tmp_path: Path, action: str, error: str) -> None:
+def test_unknown_operations_actions_and_events_are_rejected(
+    tmp_path: Path, action: str, error: str
+) -> None:
     with pytest.raises(FlowError, match=error):
-        check_operations(load_flows(written(tmp_path, one_action(action))))
+        check_operations(load_flows(write_flow(tmp_path, one_action(action))))

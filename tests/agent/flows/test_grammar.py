@@ -1,4 +1,4 @@
-"""The grammar lets the model write what is legal and what the message says, and nothing else."""
+"""Grammar of actions: legal actions with values from the message, nothing else."""
 
 import json
 
@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.grammar import action_grammar
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.prompt import Choice, normalise
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.agent.flows.text import normalise
 
 MESSAGES = (
     "pls send 2 usb cables and then check out to 12 Elm St, Leeds",
@@ -24,7 +23,7 @@ MEMBER = ("member", "cart", "confirming")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> llguidance.LLTokenizer:
-    """A token for each byte."""
+    """Tokenizer with one token per byte."""
     return llguidance.LLTokenizer("byte")
 
 
@@ -40,7 +39,7 @@ def accepts(tokenizer: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
 
 
 def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
-    """Choices of an action with each slot alone, with all and with none."""
+    """Return choices of an action: no slot, all slots, each slot alone."""
     values: dict[str, str | int] = {}
     for name in book.actions[action].slots:
         slot = book.slots[name]
@@ -55,7 +54,7 @@ def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_legal_actions_are_accepted_and_others_are_not(
+def test_grammar_accepts_exactly_the_legal_actions(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str
 ) -> None:
     message = normalise(message)
@@ -67,7 +66,7 @@ def test_legal_actions_are_accepted_and_others_are_not(
                 assert accepts(tokenizer, grammar, choice.text) == (action in legal), choice
 
 
-def test_done_only_where_the_turn_may_end(
+def test_done_is_accepted_only_if_the_turn_may_end(
     book: FlowBook, tokenizer: llguidance.LLTokenizer
 ) -> None:
     for may_end in (True, False):
@@ -88,21 +87,21 @@ def test_done_only_where_the_turn_may_end(
         '{"action":"cancel_order","order":"SO-1001"}',
         '{"action":"register","name":"usb","contact":"evil@x.com"}',
         '{"action":"request_refund","reason":"because"}',
-        '{"action":"assign_courier"}',  # of an event
+        '{"action":"assign_courier"}',  # an action of an event
         '{"action":"grant_discount"}',
         '{"action": "greet"}',
         '{"action":"greet"} ',
         "",
     ],
 )
-def test_what_the_message_does_not_say_is_refused(
+def test_values_absent_from_the_message_are_rejected(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str
 ) -> None:
     legal = book.legal({"member", "cart"})
     assert not accepts(tokenizer, action_grammar(book, legal, normalise(MESSAGES[0])), text)
 
 
-def test_event_allows_its_own_actions_alone(
+def test_event_accepts_only_its_own_actions(
     book: FlowBook, tokenizer: llguidance.LLTokenizer
 ) -> None:
     legal = book.legal({"submitted"}, "order_submitted")
@@ -118,10 +117,10 @@ def test_event_allows_its_own_actions_alone(
 
 
 @given(text=st.text(min_size=1, max_size=60), data=st.data())
-def test_any_words_of_any_message_are_a_span(
+def test_any_word_sequence_of_a_message_is_a_span(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str, data: st.DataObject
 ) -> None:
-    """Whatever is typed, its words survive as JSON, and no special token appears."""
+    """The words of any message survive as JSON, without special tokens."""
     message = normalise(text)
     if not message:
         return

@@ -1,9 +1,9 @@
-"""Which values a message offers a slot."""
+"""Extraction of candidate slot values from messages."""
 
 import pytest
 
+from gpt2flow.agent.flows.prompt import normalise
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.agent.flows.text import normalise
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from gpt2flow.agent.flows.text import normalise
         ("order 1042 please", []),
     ],
 )
-def test_contacts(message: str, values: list[str]) -> None:
+def test_contact_candidates(message: str, values: list[str]) -> None:
     assert candidates(SlotKind.CONTACT, normalise(message)) == values
 
 
@@ -32,7 +32,7 @@ def test_contacts(message: str, values: list[str]) -> None:
         ("12345", []),
     ],
 )
-def test_codes(message: str, values: list[str]) -> None:
+def test_code_candidates(message: str, values: list[str]) -> None:
     assert candidates(SlotKind.CODE, normalise(message)) == values
 
 
@@ -47,7 +47,7 @@ def test_codes(message: str, values: list[str]) -> None:
         ("call 07700900123", ["last"]),
     ],
 )
-def test_orders(message: str, values: list[str]) -> None:
+def test_order_candidates(message: str, values: list[str]) -> None:
     assert candidates(SlotKind.ORDER, normalise(message)) == values
 
 
@@ -62,5 +62,5 @@ def test_orders(message: str, values: list[str]) -> None:
         ("a kettle", []),
     ],
 )
-def test_integers(message: str, values: list[str]) -> None:
+def test_integer_candidates(message: str, values: list[str]) -> None:
     assert candidates(SlotKind.INTEGER, normalise(message)) == values

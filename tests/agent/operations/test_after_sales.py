@@ -1,4 +1,4 @@
-"""Claims within their limits, approvals, answers, and calls back."""
+"""Claims with their time limits and approvals, answers, and follow-up calls."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,7 +9,7 @@ import pytest
 from gpt2flow.agent.shop import INBOX, Case, CaseKind, CaseStatus, OrderStatus
 
 if TYPE_CHECKING:
-    from tests.agent.conftest import Desk
+    from tests.agent.conftest import Shop
 
 
 @pytest.mark.parametrize(
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
         ("request_exchange", 16, "too_late"),
     ],
 )
-def test_claims_have_time_limits(desk: "Desk", action: str, days: int, outcome: str) -> None:
-    desk.log_in("s")
-    number = desk.order(delivered_days_ago=days)
-    step = desk.act("s", action, order=number, reason="damaged")
+def test_claims_have_time_limits(shop: "Shop", action: str, days: int, outcome: str) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=days)
+    step = shop.act("s", action, order=number, reason="damaged")
     assert step.report.outcome == outcome
-    assert len(desk.rows(Case)) == (outcome == "approved")
+    assert len(shop.rows(Case)) == (outcome == "approved")
 
 
-def test_claim_needs_a_delivery(desk: "Desk") -> None:
-    desk.log_in("s")
-    number = desk.order(status=OrderStatus.ASSIGNED)
-    step = desk.act("s", "request_refund", order=number, reason="late")
+def test_claim_needs_a_delivery(shop: "Shop") -> None:
+    shop.log_in("s")
+    number = shop.order(status=OrderStatus.ASSIGNED)
+    step = shop.act("s", "request_refund", order=number, reason="late")
     assert step.report.messages[0].text == (
         f"Order {number} is waiting for the courier; a refund is possible once it has been "
         "delivered."
@@ -48,60 +48,60 @@ def test_claim_needs_a_delivery(desk: "Desk") -> None:
         (3, "needs_approval", CaseStatus.AWAITING_APPROVAL),  # 267.00
     ],
 )
-def test_large_refund_waits_for_a_person(
-    desk: "Desk", quantity: int, outcome: str, status: CaseStatus
+def test_large_refund_needs_approval(
+    shop: "Shop", quantity: int, outcome: str, status: CaseStatus
 ) -> None:
-    desk.log_in("s")
-    number = desk.order(delivered_days_ago=1, sku="bluetooth-headphones", quantity=quantity)
-    step = desk.act("s", "request_refund", order=number, reason="defective")
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1, sku="bluetooth-headphones", quantity=quantity)
+    step = shop.act("s", "request_refund", order=number, reason="defective")
     assert step.report.outcome == outcome
-    (case,) = desk.rows(Case)
+    (case,) = shop.rows(Case)
     assert (case.kind, case.status, case.reason) == (CaseKind.REFUND, status, "defective")
     assert case.amount == Decimal(89) * quantity
     assert (case.status in INBOX) == (outcome == "needs_approval")
 
 
-def test_one_claim_an_order_whatever_its_kind(desk: "Desk") -> None:
-    desk.log_in("s")
-    number = desk.order(delivered_days_ago=1)
-    desk.act("s", "request_return", order=number, reason="damaged")
-    step = desk.act("s", "request_refund", order=number, reason="damaged")
+def test_order_has_at_most_one_claim_of_any_kind(shop: "Shop") -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1)
+    shop.act("s", "request_return", order=number, reason="damaged")
+    step = shop.act("s", "request_refund", order=number, reason="damaged")
     assert step.report.outcome == "already_open"
     assert step.report.messages[0].text == (
         f"There is a return for order {number} already (case C-1)."
     )
-    assert len(desk.rows(Case)) == 1
+    assert len(shop.rows(Case)) == 1
 
 
-def test_question_keeps_what_was_said(desk: "Desk") -> None:
-    """Which order, and why: two questions, and the answers to them."""
-    desk.log_in("s")
-    desk.order(delivered_days_ago=1)
-    second = desk.order(delivered_days_ago=2)
-    step = desk.act("s", "request_refund", reason="damaged")
+def test_open_question_keeps_the_other_arguments(shop: "Shop") -> None:
+    """The order is missing; the reason given before is kept."""
+    shop.log_in("s")
+    shop.order(delivered_days_ago=1)
+    second = shop.order(delivered_days_ago=2)
+    step = shop.act("s", "request_refund", reason="damaged")
     assert (step.result, step.report.asked) == ("asked", "order")
-    assert desk.executor.opening("s", "x").situation.awaiting == ("request_refund", "order")
-    step = desk.act("s", "request_refund", order=second)
+    assert shop.executor.turn_state("s", "x").prompt_state.awaiting == ("request_refund", "order")
+    step = shop.act("s", "request_refund", order=second)
     assert step.report.used == {"order": second, "reason": "damaged"}
     assert step.report.outcome == "approved"
-    assert desk.executor.opening("s", "x").situation.awaiting is None
+    assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
 
 
-def test_another_subject_drops_the_question(desk: "Desk") -> None:
-    desk.log_in("s")
-    desk.order(delivered_days_ago=1)
-    desk.act("s", "request_refund")
-    desk.act("s", "clarify")
-    assert desk.executor.opening("s", "x").situation.awaiting == ("request_refund", "reason")
-    desk.act("s", "view_cart")
-    assert desk.executor.opening("s", "x").situation.awaiting is None
+def test_another_subject_closes_the_question(shop: "Shop") -> None:
+    shop.log_in("s")
+    shop.order(delivered_days_ago=1)
+    shop.act("s", "request_refund")
+    shop.act("s", "clarify")
+    assert shop.executor.turn_state("s", "x").prompt_state.awaiting == ("request_refund", "reason")
+    shop.act("s", "view_cart")
+    assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
 
 
-def test_only_delivered_order_is_meant(desk: "Desk") -> None:
-    desk.log_in("s")
-    delivered = desk.order(delivered_days_ago=1)
-    desk.order(status=OrderStatus.ASSIGNED)
-    step = desk.act("s", "request_exchange", reason="wrong_size")
+def test_only_delivered_order_is_inferred(shop: "Shop") -> None:
+    shop.log_in("s")
+    delivered = shop.order(delivered_days_ago=1)
+    shop.order(status=OrderStatus.ASSIGNED)
+    step = shop.act("s", "request_exchange", reason="wrong_size")
     assert step.report.used == {"order": delivered, "reason": "wrong_size"}
     assert "Amount" not in step.report.messages[0].text
 
@@ -113,21 +113,19 @@ def test_only_delivered_order_is_meant(desk: "Desk") -> None:
         ("可以退货吗", "签收后 30 天内可退货退款, 15 天内可换货"),
     ],
 )
-def test_answers_come_from_the_flow_with_its_policies(
-    desk: "Desk", message: str, text: str
-) -> None:
-    step = desk.act("s", "answer_question", message=message, topic="return_policy")
+def test_answers_contain_the_policies_of_the_flow(shop: "Shop", message: str, text: str) -> None:
+    step = shop.act("s", "answer_question", message=message, topic="return_policy")
     assert text in step.report.messages[0].text
 
 
-def test_follow_up_is_promised_and_gets_a_timer(desk: "Desk") -> None:
-    desk.log_in("s")
-    step = desk.act("s", "schedule_follow_up", message="明天下午3点打给我", time="明天下午3点")
+def test_follow_up_is_scheduled_with_a_timer(shop: "Shop") -> None:
+    shop.log_in("s")
+    step = shop.act("s", "schedule_follow_up", message="明天下午3点打给我", time="明天下午3点")
     due = datetime(2026, 3, 5, 15, tzinfo=UTC)
     assert step.report.messages[0].text == (
         "同事会在 2026年3月5日星期四 15:00 通过 ann@example.com 联系您 (工单 C-1)。"
     )
-    (case,) = desk.rows(Case)
+    (case,) = shop.rows(Case)
     assert (case.kind, case.status, case.due_at) == (
         CaseKind.FOLLOW_UP,
         CaseStatus.SCHEDULED,
@@ -135,8 +133,8 @@ def test_follow_up_is_promised_and_gets_a_timer(desk: "Desk") -> None:
     )
     assert [(timer.case, timer.due) for timer in step.timers] == [(case.id, due)]
     for _ in range(2):
-        desk.executor.take_up(case.id)
-        assert desk.rows(Case)[0].status is CaseStatus.DUE
+        shop.executor.mark_due(case.id)
+        assert shop.rows(Case)[0].status is CaseStatus.DUE
 
 
 @pytest.mark.parametrize(
@@ -151,8 +149,8 @@ def test_follow_up_is_promised_and_gets_a_timer(desk: "Desk") -> None:
         ("when pigs fly", "unclear_time"),
     ],
 )
-def test_follow_up_needs_a_clear_time_within_hours(desk: "Desk", time: str, outcome: str) -> None:
-    desk.log_in("s")
-    step = desk.act("s", "schedule_follow_up", time=time)
+def test_follow_up_needs_a_clear_time_within_hours(shop: "Shop", time: str, outcome: str) -> None:
+    shop.log_in("s")
+    step = shop.act("s", "schedule_follow_up", time=time)
     assert step.report.outcome == outcome
     assert len(step.timers) == (outcome == "scheduled")

@@ -1,4 +1,7 @@
-"""What the flows declare is what the shop does: the model is trained on the declaration."""
+"""Declared effects equal the effects in the shop.
+
+The corpus is generated from the declared effects.
+"""
 
 import random
 from typing import TYPE_CHECKING, Any
@@ -8,7 +11,7 @@ import pytest
 from gpt2flow.agent.turns.execution import Event
 
 if TYPE_CHECKING:
-    from tests.agent.conftest import Desk
+    from tests.agent.conftest import Shop
 
 CODE = "123456"
 VALUES: dict[str, list[str | int]] = {
@@ -25,31 +28,31 @@ VALUES: dict[str, list[str | int]] = {
 }
 
 
-# Those that lead on; left to chance, most walks would stay where they begin.
-LEADING = ("register", "verify", "add_to_cart", "check_out", "confirm_order", "confirm_delivery")
+# Actions that advance the state; uniform sampling would rarely leave the start.
+ADVANCING = ("register", "verify", "add_to_cart", "check_out", "confirm_order", "confirm_delivery")
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_facts_change_as_declared(desk: "Desk", seed: int) -> None:
-    """Along random walks of legal actions, with slots given or left out."""
-    rng, book = random.Random(seed), desk.book
+def test_facts_change_as_declared(shop: "Shop", seed: int) -> None:
+    """Random walks over legal actions, with slots given or omitted."""
+    rng, book = random.Random(seed), shop.book
     for _ in range(40):
-        before = desk.facts("s")
+        before = shop.facts("s")
         legal = book.legal(before)
-        action = rng.choices(legal, [4 if name in LEADING else 1 for name in legal])[0]
+        action = rng.choices(legal, [4 if name in ADVANCING else 1 for name in legal])[0]
         arguments: dict[str, Any] = {
             slot: rng.choice(VALUES[slot])
             for slot in book.actions[action].slots
             if rng.random() < 0.85
         }
-        step = desk.act("s", action, **arguments)
-        assert step.facts == desk.facts("s")
+        step = shop.act("s", action, **arguments)
+        assert step.facts == shop.facts("s")
         allowed = {before} if step.result != "ok" else {book.apply(action, before)}
         if action == "remove_from_cart":
-            # Nothing in the state says which line of the cart is the last one.
+            # The facts do not show whether the line is the last one in the cart.
             allowed.add(before - {"cart", "confirming"})
         assert step.facts in allowed, (action, arguments, step.report.outcome)
         if step.raised:
             for name in ("assign_courier", "send_delivery_details"):
-                after = book.apply(name, desk.executor.event_facts(Event(*step.raised)))
-                assert desk.event("s", Event(*step.raised), name).facts == after
+                after = book.apply(name, shop.executor.event_facts(Event(*step.raised)))
+                assert shop.event("s", Event(*step.raised), name).facts == after

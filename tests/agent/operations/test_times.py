@@ -1,4 +1,4 @@
-"""When customers want to be called, in both languages."""
+"""Parsing of call times in both languages."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from gpt2flow.agent.operations.times import parse_time
 
 NOW = datetime(2026, 3, 4, 10, 30, tzinfo=UTC)  # a Wednesday
 
-READ = {
+TIMES = {
     # English
     "tomorrow at 3pm": "03-05 15:00",
     "3pm tomorrow please": "03-05 15:00",
@@ -67,9 +67,9 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("phrase", READ)
-def test_phrase_is_read(phrase: str) -> None:
-    expected = datetime.fromisoformat(f"2026-{READ[phrase]}").replace(tzinfo=UTC)
+@pytest.mark.parametrize("phrase", TIMES)
+def test_phrase_is_parsed(phrase: str) -> None:
+    expected = datetime.fromisoformat(f"2026-{TIMES[phrase]}").replace(tzinfo=UTC)
     assert parse_time(phrase, NOW) == expected
 
 
@@ -88,5 +88,5 @@ def test_phrase_is_read(phrase: str) -> None:
         "32号3点",
     ],
 )
-def test_phrase_without_day_and_hour_is_not_guessed_at(phrase: str) -> None:
+def test_phrase_without_day_and_hour_is_unclear(phrase: str) -> None:
     assert parse_time(phrase, NOW) is None

@@ -1,4 +1,4 @@
-"""Labelled messages against what a model chooses."""
+"""Evaluation of model choices against labelled messages."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def verdict(
 ) -> tuple[bool, bool]:
     model.script = {labelled.message: chosen}
     (found,) = judge(book, model, [labelled])
-    return found.first, found.whole
+    return found.first_correct, found.all_correct
 
 
 @pytest.fixture
@@ -47,19 +47,19 @@ def model(scripted_model: "type[ScriptedModel]") -> "ScriptedModel":
 ACTION_OF = {"product": "add_to_cart", "quantity": "add_to_cart", "order": "cancel_order"}
 
 
-def compared(book: FlowBook, slot: str, expected: str | int, chosen: str | int) -> bool:
-    """Whether an action with the chosen value passes for one with the expected value."""
+def values_match(book: FlowBook, slot: str, expected: str | int, chosen: str | int) -> bool:
+    """Return whether the chosen value is judged equivalent to the expected one."""
     action = ACTION_OF.get(slot, "change_address")
 
-    class Fixed:
+    class FixedModel:
         def choose(self, prompt: str, grammar: str) -> ModelAnswer:
             del grammar
             choice = Choice("done" if "<|result|>" in prompt else action, {slot: chosen})
             return ModelAnswer(choice.text, 1.0, 1, 1, "x")
 
     labelled = example("please", {"action": action, slot: expected})
-    (found,) = judge(book, Fixed(), [labelled])
-    return found.whole
+    (found,) = judge(book, FixedModel(), [labelled])
+    return found.all_correct
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def compared(book: FlowBook, slot: str, expected: str | int, chosen: str | int) 
         ("quantity", 2, 2),
     ],
 )
-def test_values_that_mean_the_same(
+def test_equivalent_values_match(
     book: FlowBook, slot: str, expected: str | int, chosen: str | int
 ) -> None:
-    assert compared(book, slot, expected, chosen)
+    assert values_match(book, slot, expected, chosen)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,15 @@ def test_values_that_mean_the_same(
         ("order", "SO-1042", "last"),
     ],
 )
-def test_values_that_differ(
+def test_different_values_do_not_match(
     book: FlowBook, slot: str, expected: str | int, chosen: str | int
 ) -> None:
-    assert not compared(book, slot, expected, chosen)
+    assert not values_match(book, slot, expected, chosen)
 
 
-def test_sequence_counts_order_length_and_arguments(book: FlowBook, model: "ScriptedModel") -> None:
+def test_sequence_must_match_in_order_length_and_arguments(
+    book: FlowBook, model: "ScriptedModel"
+) -> None:
     labelled = example("x", {"action": "greet"}, {"action": "view_cart"})
     assert verdict(book, model, labelled, "greet", "view_cart") == (True, True)
     assert verdict(book, model, labelled, "greet") == (True, False)
@@ -115,30 +117,30 @@ def test_state_follows_the_declared_effects(book: FlowBook, model: "ScriptedMode
     assert model.prompts[0] == "<|state|>member<|user|>x<|act|>"
 
 
-def test_answer_that_broke_off_is_a_miss(book: FlowBook) -> None:
-    class Babbling:
+def test_truncated_answer_is_a_miss(book: FlowBook) -> None:
+    class TruncatedModel:
         def choose(self, prompt: str, grammar: str) -> ModelAnswer:
             del prompt, grammar
             return ModelAnswer('{"action":"gre', 1.0, 1, 1, "x")
 
-    (found,) = judge(book, Babbling(), [example("x", {"action": "greet"})])
-    assert (found.chosen, found.first, found.whole) == ([], False, False)
+    (found,) = judge(book, TruncatedModel(), [example("x", {"action": "greet"})])
+    assert (found.chosen, found.first_correct, found.all_correct) == ([], False, False)
 
 
-def test_model_that_cannot_be_asked_ends_the_evaluation(book: FlowBook) -> None:
-    class Down:
+def test_model_error_ends_the_evaluation(book: FlowBook) -> None:
+    class UnavailableModel:
         def choose(self, prompt: str, grammar: str) -> ModelAnswer:
             raise ModelError(f"no server {prompt[:0]}{grammar[:0]}")
 
     with pytest.raises(ModelError):
-        list(judge(book, Down(), [example("x", {"action": "greet"})]))
+        list(judge(book, UnavailableModel(), [example("x", {"action": "greet"})]))
 
 
-def test_figures_by_group_and_every_miss(book: FlowBook, model: "ScriptedModel") -> None:
-    two = {"action": "greet"}, {"action": "view_cart"}
+def test_summary_has_shares_by_group_and_every_miss(book: FlowBook, model: "ScriptedModel") -> None:
+    actions = {"action": "greet"}, {"action": "view_cart"}
     examples = [
         example("a", {"action": "greet"}),
-        example("b", *two),
+        example("b", *actions),
         example("你好", {"action": "greet"}, lang="zh", facts=["guest", "cart"]),
     ]
     model.script = {"a": ["greet"], "b": ["greet"], "你好": ["escalate"]}
@@ -162,7 +164,7 @@ def test_figures_by_group_and_every_miss(book: FlowBook, model: "ScriptedModel")
     json.dumps(figures)
 
 
-def test_no_examples_have_figures_too() -> None:
+def test_summary_of_no_examples_has_no_division_by_zero() -> None:
     assert summary([])["examples"] == 0
 
 
@@ -173,7 +175,7 @@ def test_no_examples_have_figures_too() -> None:
         ('{"id": "x"}', "line 2: lang: Field required"),
     ],
 )
-def test_bad_file_is_named_with_its_line(tmp_path: Path, line: str, error: str) -> None:
+def test_invalid_line_is_named(tmp_path: Path, line: str, error: str) -> None:
     path = tmp_path / "messages.jsonl"
     good = example("x", {"action": "greet"}).model_dump_json()
     path.write_text(f"{good}\n{line}\n", encoding="utf-8")
@@ -183,7 +185,7 @@ def test_bad_file_is_named_with_its_line(tmp_path: Path, line: str, error: str) 
     assert str(path) in str(caught.value)
 
 
-def test_file_is_read(tmp_path: Path) -> None:
+def test_examples_are_loaded(tmp_path: Path) -> None:
     path = tmp_path / "messages.jsonl"
     labelled = example("你好", {"action": "greet"}, lang="zh")
     path.write_text(f"{labelled.model_dump_json()}\n\n", encoding="utf-8")

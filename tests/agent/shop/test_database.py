@@ -1,4 +1,4 @@
-"""The shop's database: its types, its seed, and the same work on PostgreSQL."""
+"""Shop database: column types, seed, and PostgreSQL."""
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
@@ -30,7 +30,7 @@ from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 from gpt2flow.agent.turns.execution import Executor
 
 if TYPE_CHECKING:
-    from tests.agent.conftest import Clock, Desk
+    from tests.agent.conftest import Clock, Shop
 
 POSTGRES = "GPT2FLOW_TEST_POSTGRES"
 
@@ -41,7 +41,7 @@ def counts(database: Database) -> list[int | None]:
         return [db.scalar(select(func.count()).select_from(table)) for table in tables]
 
 
-def test_seed_is_idempotent_and_keeps_what_changed(database: Database) -> None:
+def test_seed_is_idempotent_and_keeps_changes(database: Database) -> None:
     before = counts(database)
     assert before[0] == 24
     with database.transaction() as db:
@@ -53,7 +53,7 @@ def test_seed_is_idempotent_and_keeps_what_changed(database: Database) -> None:
         assert db.get_one(Product, "umbrella").stock == 7
 
 
-def test_processes_that_open_a_new_shop_at_once_agree(tmp_path: Path) -> None:
+def test_concurrent_opens_seed_a_new_shop_once(tmp_path: Path) -> None:
     url, opened = database_url(str(tmp_path / "shop.sqlite")), list[Database]()
     threads = [Thread(target=lambda: opened.append(Database.open(url))) for _ in range(4)]
     for thread in threads:
@@ -87,7 +87,7 @@ def test_money_is_exact_and_instants_are_utc(database: Database) -> None:
     "values",
     [{"amount": Decimal("0.001")}, {"due_at": datetime(2026, 3, 4)}],  # noqa: DTZ001
 )
-def test_fractions_of_cents_and_naive_times_are_refused(
+def test_fractions_of_cents_and_naive_times_are_rejected(
     database: Database, values: dict[str, Decimal | datetime]
 ) -> None:
     case = Case(kind=CaseKind.REFUND, status=CaseStatus.OPEN, created_at=datetime.now(UTC))
@@ -121,23 +121,25 @@ def test_schema_can_be_made_on_postgresql() -> None:
 
 
 @pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} names no empty database")
-def test_a_customer_is_served_on_postgresql(book: FlowBook, clock: "Clock", desk: "Desk") -> None:
-    """Set the variable to the URL of an empty database that the test may fill."""
+def test_postgresql_stores_the_same_rows_as_sqlite(
+    book: FlowBook, clock: "Clock", shop: "Shop"
+) -> None:
+    """The environment variable names an empty database that the test fills."""
     database = Database.open(database_url(os.environ[POSTGRES]))
-    on_postgres = type(desk)(
+    on_postgres = type(shop)(
         book, database, clock, Executor(book, database, clock, lambda: "123456")
     )
-    for served in (desk, on_postgres):
-        served.log_in("s")
-        served.check_out("s", "kettle")
-        assert served.act("s", "confirm_order").raised == ("order_submitted", "SO-1001")
-        served.act("s", "request_refund", reason="late")
-        served.act("s", "schedule_follow_up", time="明天下午3点")
-        assert served.act("s", "cancel_order").report.outcome == "cancelled"
+    for each in (shop, on_postgres):
+        each.log_in("s")
+        each.check_out("s", "kettle")
+        assert each.act("s", "confirm_order").raised == ("order_submitted", "SO-1001")
+        each.act("s", "request_refund", reason="late")
+        each.act("s", "schedule_follow_up", time="明天下午3点")
+        assert each.act("s", "cancel_order").report.outcome == "cancelled"
     for table in (Case, Order, Product):
-        ours, theirs = desk.rows(table), on_postgres.rows(table)
+        expected, actual = shop.rows(table), on_postgres.rows(table)
         columns = [column.key for column in table.__mapper__.column_attrs]
-        assert sorted(str([getattr(row, c) for c in columns]) for row in ours) == sorted(
-            str([getattr(row, c) for c in columns]) for row in theirs
+        assert sorted(str([getattr(row, c) for c in columns]) for row in expected) == sorted(
+            str([getattr(row, c) for c in columns]) for row in actual
         )
     database.close()

@@ -1,4 +1,4 @@
-"""Which product is meant: typos and plurals are forgiven, doubts are not resolved by guessing."""
+"""Product matching: tolerant of typos and plurals, but never of ambiguity."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from gpt2flow.agent.shop.matching import match_product, same_product
 
 NAMES: Mapping[str, list[str]] = load_catalogue().names
 
-MEANT = {
+MATCHES = {
     "kettles": "electric-kettle",
     "the electirc kettle": "electric-kettle",
     "large kettle": "electric-kettle",
@@ -38,9 +38,9 @@ MEANT = {
 }
 
 
-@pytest.mark.parametrize("phrase", MEANT)
+@pytest.mark.parametrize("phrase", MATCHES)
 def test_phrase_is_matched(phrase: str) -> None:
-    assert match_product(phrase, NAMES).sku == MEANT[phrase]
+    assert match_product(phrase, NAMES).sku == MATCHES[phrase]
 
 
 @pytest.mark.parametrize("sku", NAMES)
@@ -64,7 +64,7 @@ def test_every_name_is_matched(sku: str) -> None:
         ("kettle descaler", "electric-kettle"),
     ],
 )
-def test_something_else_is_only_suggested(phrase: str, first: str) -> None:
+def test_similar_product_is_only_suggested(phrase: str, first: str) -> None:
     match = match_product(phrase, NAMES)
     assert match.sku is None
     assert match.suggestions[0] == first
@@ -72,7 +72,7 @@ def test_something_else_is_only_suggested(phrase: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("phrase", ["", "a", "drone", "洗衣机", "充电", "()", "😀"])
-def test_nonsense_and_doubt_match_nothing(phrase: str) -> None:
+def test_nonsense_and_ambiguity_match_nothing(phrase: str) -> None:
     assert match_product(phrase, NAMES).sku is None
 
 

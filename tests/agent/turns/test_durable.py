@@ -1,4 +1,4 @@
-"""Killed at any point, a turn ends as if it had not been."""
+"""Durability of turns across failures and crashes."""
 
 import json
 import subprocess
@@ -40,8 +40,8 @@ SCRIPT: dict[str, Sequence[Choice | str]] = {
 }
 
 
-class Broken:
-    """A server that goes down after some answers."""
+class UnavailableModel:
+    """Model that fails after a number of answers."""
 
     def __init__(self, model: "ScriptedModel") -> None:
         self.model = model
@@ -55,8 +55,8 @@ class Broken:
 
 
 @pytest.fixture
-def model(scripted_model: "type[ScriptedModel]") -> Broken:
-    return Broken(scripted_model(SCRIPT))
+def model(scripted_model: "type[ScriptedModel]") -> UnavailableModel:
+    return UnavailableModel(scripted_model(SCRIPT))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def path(tmp_path: Path, new_shop: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path, model: Broken, clock: "Clock") -> Iterator[Agent]:
+def open_agent(path: Path, model: UnavailableModel, clock: "Clock") -> Iterator[Agent]:
     config = AgentConfig(database=str(path))
     with Agent(config, model=model, clock=clock, codes=lambda: "123456") as agent:
         yield agent
@@ -81,26 +81,28 @@ def executed(path: Path) -> list[str]:
     return actions
 
 
-def test_killed_at_any_boundary_a_turn_ends_the_same(tmp_path: Path) -> None:
-    """Kill -9 before every step, and between every effect and its record; then start again."""
+def test_turn_killed_at_any_step_boundary_ends_the_same(tmp_path: Path) -> None:
+    """SIGKILL strikes before every step, and between its effect and its record."""
     command = [sys.executable, "-m", "tests.support.agent_crashes", str(tmp_path)]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    left: dict[str, dict[str, Any]] = {
+    results: dict[str, dict[str, Any]] = {
         file.stem: json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("*.json")
     }
-    whole = left.pop("whole")
-    del left["prelude"]
-    assert [len(whole["rows"][t]) for t in ("orders", "shipments", "cases")] == [1, 1, 1]
-    assert sum(" take_up DELAYED" in workflow for workflow in whole["workflows"]) == 1
-    assert len(left) > 20
-    for name, end in left.items():
-        assert end["rows"] == whole["rows"], name
-        assert end["workflows"] == whole["workflows"], name
+    expected = results.pop("uninterrupted")
+    del results["prelude"]
+    assert [len(expected["rows"][t]) for t in ("orders", "shipments", "cases")] == [1, 1, 1]
+    assert sum(" take_up DELAYED" in workflow for workflow in expected["workflows"]) == 1
+    assert len(results) > 20
+    for name, result in results.items():
+        assert result["rows"] == expected["rows"], name
+        assert result["workflows"] == expected["workflows"], name
 
 
-def test_message_sent_again_is_not_handled_again(path: Path, model: Broken, clock: "Clock") -> None:
-    with opened(path, model, clock) as agent:
+def test_repeated_message_is_handled_once(
+    path: Path, model: UnavailableModel, clock: "Clock"
+) -> None:
+    with open_agent(path, model, clock) as agent:
         first = agent.handle("s", "a kettle and a lamp", "m1")
         second = agent.handle("s", "a kettle and a lamp", "m1")
         assert second.actions == first.actions
@@ -109,10 +111,10 @@ def test_message_sent_again_is_not_handled_again(path: Path, model: Broken, cloc
     assert executed(path) == ["add_to_cart"] * 4
 
 
-def test_message_sent_again_after_a_failure_goes_on_where_it_failed(
-    path: Path, model: Broken, clock: "Clock"
+def test_repeated_message_resumes_at_the_failed_step(
+    path: Path, model: UnavailableModel, clock: "Clock"
 ) -> None:
-    with opened(path, model, clock) as agent:
+    with open_agent(path, model, clock) as agent:
         model.answers = 1
         for _ in range(2):
             with pytest.raises(ModelError, match=r"carried out before: add_to_cart\)$"):
@@ -123,12 +125,12 @@ def test_message_sent_again_after_a_failure_goes_on_where_it_failed(
     assert executed(path) == ["add_to_cart"] * 2
 
 
-def test_event_that_the_model_failed_at_is_handled_later(
-    path: Path, model: Broken, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+def test_event_is_retried_after_a_restart(
+    path: Path, model: UnavailableModel, clock: "Clock", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order is submitted, the server goes down, and comes back after a restart."""
+    """The server fails after the submission and recovers after a restart."""
     monkeypatch.setattr("gpt2flow.agent.turns.durable._FIRST_RETRY_SECONDS", 0.1)
-    with opened(path, model, clock) as agent:
+    with open_agent(path, model, clock) as agent:
         for message in ("i'm Ann, ann@example.com", "123456", "a kettle to 5 Oak Rd"):
             agent.handle("s", message)
         model.answers = 2
@@ -136,7 +138,7 @@ def test_event_that_the_model_failed_at_is_handled_later(
         assert [event.postponed for event in report.events] == ["no server answers at nowhere:1"]
     assert "assign_courier" not in executed(path)
     model.answers = 10
-    with opened(path, model, clock):
+    with open_agent(path, model, clock):
         deadline = time.monotonic() + 60
         while "send_delivery_details" not in executed(path) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -144,19 +146,21 @@ def test_event_that_the_model_failed_at_is_handled_later(
     assert executed(path).count("send_delivery_details") == 1
 
 
-def test_promised_call_falls_due(path: Path, model: Broken, clock: "Clock") -> None:
-    """The timer outlives the process that set it, and fires in the next one."""
-    with opened(path, model, clock) as agent:
+def test_follow_up_falls_due_after_a_restart(
+    path: Path, model: UnavailableModel, clock: "Clock"
+) -> None:
+    """A timer fires in a later process than it was set in."""
+    with open_agent(path, model, clock) as agent:
         agent.handle("s", "i'm Ann, ann@example.com")
         agent.handle("s", "123456")
         later = type(clock)(clock.now)
         later.forward(hours=2, seconds=-1)
-        # Timers count from a clock that says that the call is a second away.
+        # The delay is computed from a clock at which the call is one second away.
         agent._workflows._clock = later
         report = agent.handle("s", "call me in 2 hours")
         assert report.actions[0].outcome == "scheduled"
     assert status(path) is CaseStatus.SCHEDULED
-    with opened(path, model, clock):
+    with open_agent(path, model, clock):
         deadline = time.monotonic() + 60
         while status(path) is not CaseStatus.DUE and time.monotonic() < deadline:
             time.sleep(0.1)

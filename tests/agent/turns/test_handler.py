@@ -1,4 +1,4 @@
-"""What a message sets off: turns, events, compensation, timers, and another attempt."""
+"""Turns with their events, compensation, timers and retries."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ from gpt2flow.agent.shop import (
     Product,
 )
 from gpt2flow.agent.turns.execution import Event
-from gpt2flow.agent.turns.handler import Handling
-from gpt2flow.agent.turns.model import ModelAnswer, ModelOnRecord
+from gpt2flow.agent.turns.handler import TurnHandler
+from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel
 
 if TYPE_CHECKING:
-    from tests.agent.conftest import Desk, ScriptedModel
+    from tests.agent.conftest import ScriptedModel, Shop
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -47,13 +47,13 @@ SCRIPT: dict[str, Sequence[Choice | str]] = {
 
 
 @dataclass
-class Plainly:
-    """Durability without a database: steps are calls, what is later is noted."""
+class InlineWorkflow:
+    """Workflow that runs steps as plain calls, and records timers and retries."""
 
     timers: list[Timer] = field(default_factory=list)
-    later: list[tuple[str, Event, int]] = field(default_factory=list)
+    retries: list[tuple[str, Event, int]] = field(default_factory=list)
 
-    def step(
+    def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
     ) -> _Result:
         return function(*args, **kwargs)
@@ -61,12 +61,12 @@ class Plainly:
     def set_timer(self, timer: Timer) -> None:
         self.timers.append(timer)
 
-    def try_again(self, session: str, event: Event, attempt: int) -> None:
-        self.later.append((session, event, attempt))
+    def retry_event(self, session: str, event: Event, attempt: int) -> None:
+        self.retries.append((session, event, attempt))
 
 
-class Failing:
-    """A model that fails from its n-th answer on."""
+class FailingModel:
+    """Model that fails after a number of answers."""
 
     def __init__(
         self, model: "ScriptedModel", answers: int, error: AgentError | None = None
@@ -87,15 +87,15 @@ def model(scripted_model: "type[ScriptedModel]") -> "ScriptedModel":
     return scripted_model(SCRIPT)
 
 
-def handling(desk: "Desk", model: "ScriptedModel | Failing") -> Handling:
-    on_record = ModelOnRecord(model, desk.database, desk.clock)
-    return Handling(desk.book, on_record, desk.executor)
+def new_handler(shop: "Shop", model: "ScriptedModel | FailingModel") -> TurnHandler:
+    recording_model = RecordingModel(model, shop.database, shop.clock)
+    return TurnHandler(shop.book, recording_model, shop.executor)
 
 
-def test_order_is_shipped_in_a_turn_of_its_own(desk: "Desk", model: "ScriptedModel") -> None:
-    desk.log_in("s")
-    report = handling(desk, model).message(
-        Plainly(), "m1", "s", "1", "kettle, check out to 5 Oak Rd, yes"
+def test_submitted_order_is_shipped_by_an_event(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    report = new_handler(shop, model).handle_message(
+        InlineWorkflow(), "m1", "s", "1", "kettle, check out to 5 Oak Rd, yes"
     )
     assert [action.outcome for action in report.actions] == ["added", "summarised", "submitted"]
     (event,) = report.events
@@ -107,11 +107,11 @@ def test_order_is_shipped_in_a_turn_of_its_own(desk: "Desk", model: "ScriptedMod
     assert [m.to for m in report.messages] == [None, None, None, "ann@example.com"]
 
 
-def test_every_call_is_on_record(desk: "Desk", model: "ScriptedModel") -> None:
-    desk.log_in("s")
-    desk.check_out("s", "kettle")
-    report = handling(desk, model).message(Plainly(), "m1", "s", "1", "yes")
-    calls = {call.key: call for call in desk.rows(ModelCall)}
+def test_every_model_call_is_recorded(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    report = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", "yes")
+    calls = {call.key: call for call in shop.rows(ModelCall)}
     assert len(calls) == len(report.calls)
     first = calls["m1/0"]
     assert first.prompt == "<|state|>member cart confirming<|user|>yes<|act|>"
@@ -120,87 +120,85 @@ def test_every_call_is_on_record(desk: "Desk", model: "ScriptedModel") -> None:
     assert (first.fingerprint, first.prompt_tokens) == ("scripted", 20)
 
 
-def test_order_that_nobody_can_carry_is_undone(desk: "Desk", model: "ScriptedModel") -> None:
-    desk.log_in("s")
-    desk.check_out("s", "kettle")
-    with desk.database.transaction() as db:
+def test_order_without_a_courier_is_compensated(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    with shop.database.transaction() as db:
         db.execute(update(Courier).values(active=False))
-    report = handling(desk, model).message(Plainly(), "m1", "s", "1", "yes")
+    report = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", "yes")
     outcomes = [action.outcome for action in report.events[0].actions]
     assert outcomes == ["no_courier", "cancelled"]
-    assert desk.rows(Order)[0].status is OrderStatus.CANCELLED
-    stock = {product.sku: product.stock for product in desk.rows(Product)}
+    assert shop.rows(Order)[0].status is OrderStatus.CANCELLED
+    stock = {product.sku: product.stock for product in shop.rows(Product)}
     assert stock["electric-kettle"] == 40
-    assert [case.kind for case in desk.rows(Case)] == [CaseKind.NO_COURIER]
-    told = desk.rows(OutboxMessage)[-1]
-    assert told.contact == "ann@example.com"
-    assert told.text == "Order SO-1001 is cancelled; 29.90 will be paid back."
+    assert [case.kind for case in shop.rows(Case)] == [CaseKind.NO_COURIER]
+    sent = shop.rows(OutboxMessage)[-1]
+    assert sent.contact == "ann@example.com"
+    assert sent.text == "Order SO-1001 is cancelled; 29.90 will be paid back."
 
 
 @pytest.mark.parametrize("answers", [2, 3])
-def test_event_is_tried_again_when_the_model_failed(
-    desk: "Desk", model: "ScriptedModel", answers: int
+def test_event_is_retried_after_a_model_failure(
+    shop: "Shop", model: "ScriptedModel", answers: int
 ) -> None:
-    """The order stays submitted, and the second attempt goes on where the first ended."""
-    desk.log_in("s")
-    desk.check_out("s", "kettle")
-    durably = Plainly()
-    report = handling(desk, Failing(model, answers)).message(durably, "m1", "s", "1", "yes")
+    """The order stays submitted, and the retry resumes after the completed actions."""
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    workflow = InlineWorkflow()
+    report = new_handler(shop, FailingModel(model, answers)).handle_message(
+        workflow, "m1", "s", "1", "yes"
+    )
     assert report.events[0].postponed == "no server answers at nowhere:1"
     event = Event("order_submitted", "SO-1001")
-    assert durably.later == [("s", event, 1)]
-    desk.act("s", "log_out")
+    assert workflow.retries == [("s", event, 1)]
+    shop.act("s", "log_out")
     model.script = SCRIPT | {"order_submitted": SCRIPT["order_submitted"][answers - 2 :]}
-    again = handling(desk, model).event(durably, "s", event, 2, [])
+    again = new_handler(shop, model).handle_event(workflow, "s", event, 2, [])
     done = [*report.events[0].actions, *again.actions]
     assert [action.outcome for action in done] == ["courier_assigned", "details_sent"]
-    assert len(durably.later) == 1
+    assert len(workflow.retries) == 1
 
 
-def test_timer_is_set_for_a_follow_up(desk: "Desk", model: "ScriptedModel") -> None:
-    desk.log_in("s")
-    durably = Plainly()
-    handling(desk, model).message(durably, "m1", "s", "1", "call me tomorrow at 3pm")
-    (case,) = desk.rows(Case)
+def test_timer_is_set_for_a_follow_up(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    workflow = InlineWorkflow()
+    new_handler(shop, model).handle_message(workflow, "m1", "s", "1", "call me tomorrow at 3pm")
+    (case,) = shop.rows(Case)
     assert case.status is CaseStatus.SCHEDULED
-    assert [(timer.case, timer.due) for timer in durably.timers] == [(case.id, case.due_at)]
+    assert [(timer.case, timer.due) for timer in workflow.timers] == [(case.id, case.due_at)]
 
 
-def test_event_cannot_do_what_a_customer_may(desk: "Desk", model: "ScriptedModel") -> None:
-    """A model that answers an event with another action is not obeyed."""
-    desk.log_in("s")
-    desk.check_out("s", "kettle")
+def test_event_cannot_choose_a_customer_action(shop: "Shop", model: "ScriptedModel") -> None:
+    """Actions for customers are illegal in events."""
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
     model.script = SCRIPT | {"order_submitted": ["cancel_order"]}
-    report = handling(desk, model).message(Plainly(), "m1", "s", "1", "yes")
+    report = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", "yes")
     assert report.events[0].actions == []
     assert "'cancel_order', which is not allowed" in str(report.events[0].postponed)
-    assert desk.rows(Order)[0].status is OrderStatus.SUBMITTED
+    assert shop.rows(Order)[0].status is OrderStatus.SUBMITTED
 
 
-def test_order_of_a_turn_that_failed_later_is_not_forgotten(
-    desk: "Desk", model: "ScriptedModel"
-) -> None:
-    desk.log_in("s")
-    desk.check_out("s", "kettle")
-    durably = Plainly()
+def test_failed_turn_still_schedules_its_events(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    workflow = InlineWorkflow()
     with pytest.raises(ModelError, match=r"\(carried out before: confirm_order\)$"):
-        handling(desk, Failing(model, 1)).message(durably, "m1", "s", "1", "yes")
-    assert durably.later == [("s", Event("order_submitted", "SO-1001"), 0)]
+        new_handler(shop, FailingModel(model, 1)).handle_message(workflow, "m1", "s", "1", "yes")
+    assert workflow.retries == [("s", Event("order_submitted", "SO-1001"), 0)]
 
 
-def test_person_takes_over_where_the_model_cannot_go_on(
-    desk: "Desk", model: "ScriptedModel"
-) -> None:
-    desk.log_in("s")
-    full = Failing(model, 1, UnanswerableError("prompt over the context"))
+def test_unfinished_turn_is_handed_over_to_a_person(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
+    failing = FailingModel(model, 1, UnanswerableError("prompt over the context"))
     text = "kettle, check out to 5 Oak Rd, yes"
-    report = handling(desk, full).message(Plainly(), "m1", "s", "1", text)
+    report = new_handler(shop, failing).handle_message(InlineWorkflow(), "m1", "s", "1", text)
     assert [action.outcome for action in report.actions] == ["added", "handed_over"]
-    (case,) = desk.rows(Case)
+    (case,) = shop.rows(Case)
     assert (case.kind, case.note) == (CaseKind.HAND_OVER, text)
-    full.answers = 0
+    failing.answers = 0
     with pytest.raises(UnanswerableError):
-        handling(desk, full).message(Plainly(), "m2", "s", "2", text)
+        new_handler(shop, failing).handle_message(InlineWorkflow(), "m2", "s", "2", text)
 
 
 @pytest.mark.parametrize(
@@ -214,20 +212,20 @@ def test_person_takes_over_where_the_model_cannot_go_on(
         ),
     ],
 )
-def test_illegal_choice_is_not_carried_out(
-    desk: "Desk", model: "ScriptedModel", message: str, text: str, executed: int
+def test_illegal_choice_is_not_executed(
+    shop: "Shop", model: "ScriptedModel", message: str, text: str, executed: int
 ) -> None:
-    """Even if a server ignored the grammar."""
+    """The executor checks legality even if a server ignores the grammar."""
     with pytest.raises(ModelError) as caught:
-        handling(desk, model).message(Plainly(), "m1", "s", "1", message)
+        new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", message)
     assert str(caught.value) == text
-    assert len(desk.rows(ExecutedAction)) == executed
+    assert len(shop.rows(ExecutedAction)) == executed
 
 
-def test_the_same_task_is_carried_out_once(desk: "Desk", model: "ScriptedModel") -> None:
-    desk.log_in("s")
+def test_task_is_executed_once(shop: "Shop", model: "ScriptedModel") -> None:
+    shop.log_in("s")
     text = "kettle, check out to 5 Oak Rd, yes"
-    first = handling(desk, model).message(Plainly(), "m1", "s", "1", text)
-    second = handling(desk, model).message(Plainly(), "m1", "s", "1", text)
-    assert len(desk.rows(Order)) == 1
+    first = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", text)
+    second = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", text)
+    assert len(shop.rows(Order)) == 1
     assert first.actions[0] == second.actions[0]

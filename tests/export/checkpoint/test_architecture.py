@@ -1,4 +1,4 @@
-"""A configuration that is no GPT-2, or nonsense, is refused by field and value."""
+"""Invalid configurations are refused with the field and its value."""
 
 import re
 from typing import Any
@@ -21,28 +21,28 @@ def refusal(changes: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     "name", ["llama", "gpt_neo", "gptj", "openai-gpt", "gpt_bigcode", "GPT2", None, ["gpt2"]]
 )
-def test_another_type_of_model_is_named(name: object) -> None:
+def test_another_model_type_is_refused(name: object) -> None:
     assert refusal({"model_type": name}) == (
         f"config.json: model_type is {name!r}; only 'gpt2' can be exported"
     )
 
 
-def test_a_configuration_without_a_type_of_model_is_refused() -> None:
+def test_a_configuration_without_a_model_type_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"model_type is missing; 'gpt2' is needed$"):
         Architecture.from_config({"n_embd": 48})
-    with pytest.raises(CheckpointError, match=r"config\.json holds no JSON object$"):
+    with pytest.raises(CheckpointError, match=r"config\.json does not hold a JSON object$"):
         Architecture.from_config([])
 
 
 @pytest.mark.parametrize("names", [None, [], ["GPT2LMHeadModel"], ["GPT2Model"]])
-def test_classes_that_compute_logits_are_taken(names: list[str] | None) -> None:
+def test_classes_that_compute_logits_are_accepted(names: list[str] | None) -> None:
     Architecture.from_config(CONFIG | {"architectures": names})
 
 
 @pytest.mark.parametrize(
     "name", ["GPT2ForSequenceClassification", "GPT2DoubleHeadsModel", "GPT2LMHeadCustomModel"]
 )
-def test_a_class_that_computes_something_else_is_named(name: str) -> None:
+def test_a_class_that_computes_something_else_is_refused(name: str) -> None:
     assert refusal({"architectures": [name]}) == (
         f"config.json: architectures is ['{name}']: "
         "only GPT2LMHeadModel and GPT2Model can be exported"
@@ -74,7 +74,7 @@ def test_a_class_that_computes_something_else_is_named(name: str) -> None:
         ("quantization_config", {"load_in_8bit": True}),
     ],
 )
-def test_nonsense_is_named_with_what_is_allowed(field: str, value: object) -> None:
+def test_an_invalid_value_is_refused_with_what_is_allowed(field: str, value: object) -> None:
     message = refusal({field: value})
     assert re.fullmatch(
         rf"config\.json: {field} is {re.escape(repr(value))}: Input should be .+", message
@@ -99,5 +99,5 @@ def test_a_long_value_is_shortened() -> None:
         ),
     ],
 )
-def test_fields_that_do_not_fit_together_are_named(changes: dict[str, Any], message: str) -> None:
+def test_inconsistent_fields_are_refused(changes: dict[str, Any], message: str) -> None:
     assert refusal(changes) == f"config.json: {message}"

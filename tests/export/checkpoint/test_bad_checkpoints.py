@@ -1,4 +1,4 @@
-"""What cannot be exported is refused in one line that names it."""
+"""Checkpoints that cannot be exported are refused in one line."""
 
 import errno
 import json
@@ -18,11 +18,11 @@ from tests.support.checkpoint_files import (
     HEAD,
     SAFETENSORS,
     WTE,
-    as_bin,
-    as_old_bin,
     change_config,
     edit_weights,
     replace_weights,
+    save_as_bin,
+    save_as_legacy_bin,
     set_weight,
     truncate,
 )
@@ -38,7 +38,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def _corrupt_bin(directory: Path) -> None:
-    as_bin(directory)
+    save_as_bin(directory)
     truncate(BIN)(directory)
 
 
@@ -58,7 +58,7 @@ def _corrupt_index(directory: Path) -> None:
 
 
 def _index(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """Shards the weights and changes what the index says of them."""
+    """Shard the weights and edit the map of their index."""
 
     def write(directory: Path) -> None:
         FORMATS["sharded safetensors"](directory)
@@ -71,8 +71,8 @@ def _index(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
 
 
 def _escape(directory: Path) -> None:
-    """An index that reaches for a file beside the checkpoint."""
-    _index(lambda places: places.update({WTE: "../part-3.safetensors"}))(directory)
+    """Make an index refer to a file outside the checkpoint."""
+    _index(lambda weight_map: weight_map.update({WTE: "../part-3.safetensors"}))(directory)
     shutil.copy(directory / "part-1.safetensors", directory.parent / "part-3.safetensors")
 
 
@@ -92,14 +92,14 @@ def _repeat_tensor_in_shard(directory: Path) -> None:
 
 
 class _RunsCode:
-    """Pickled, it is a call."""
+    """Object that runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("was_run",)
 
 
 def _save_instead(content: object) -> Callable[[Path], None]:
-    """Write a `.bin` with something else in it."""
+    """Write a `.bin` with other content."""
     return lambda directory: replace_weights(
         directory, lambda _tensors: torch.save(content, directory / BIN)
     )
@@ -123,7 +123,10 @@ def _no_json(directory: Path) -> None:
 
 ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda d: (d / "config.json").unlink(), r"config\.json is missing$"),
-    "OpenAI's format": (_openai, r"config\.json is missing; hparams\.json is of OpenAI's own"),
+    "OpenAI's format": (
+        _openai,
+        r"config\.json is missing; hparams\.json is in OpenAI's own format; convert it first$",
+    ),
     "config no JSON": (_no_json, r"config\.json cannot be read as JSON: Expecting"),
     "another model": (
         lambda d: change_config(d, model_type="llama"),
@@ -141,7 +144,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt tokenizer": (truncate("tokenizer.json"), r"tokenizer\.json cannot be read: "),
     "tokenizer of another model": (
         lambda d: change_config(d, vocab_size=100),
-        r"tokenizer\.json has a token '.+' of id 112; the model knows 100$",
+        r"tokenizer\.json has a token '.+' of id 112; the model has 100 entries$",
     ),
     "no weights": (
         lambda d: (d / SAFETENSORS).unlink(),
@@ -160,27 +163,27 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt index": (_corrupt_index, r"index\.json is not an index of shards: "),
     "weights of TensorFlow": (
         _only_weights_of_tensorflow,
-        r"no shards of either; tf_model\.h5 has to be converted first$",
+        r"no shards of either; convert tf_model\.h5 first$",
     ),
     "shard elsewhere": (
         _escape,
         r"index\.json: transformer\.wte\.weight is in '\.\./part-3\.safetensors', which is not ",
     ),
-    "shard of no name": (
-        _index(lambda places: places.update({WTE: 7})),
+    "shard name that is no string": (
+        _index(lambda weight_map: weight_map.update({WTE: 7})),
         r"index\.json: transformer\.wte\.weight is in 7, which is not the name of a file beside",
     ),
-    "index of nothing": (
-        _index(lambda places: places.clear()),
+    "empty index": (
+        _index(lambda weight_map: weight_map.clear()),
         r"index\.json is not an index of shards: it has no weight_map$",
     ),
     "tensor that its shard lacks": (
         _lose_tensor_of_shard,
-        r"lack h\.0\.attn\.c_attn\.bias, which .*; by its index, part-1\.safetensors holds it$",
+        r"lack h\.0\.attn\.c_attn\.bias, which .*; the index maps it to part-1\.safetensors$",
     ),
     "tensor in two shards": (
         _repeat_tensor_in_shard,
-        r"the weights hold wpe\.weight twice, once more in .*part-[12]\.safetensors$",
+        r"the weights hold wpe\.weight twice, the second time in .*part-[12]\.safetensors$",
     ),
     "bin that runs code": (
         _save_instead({"wte.weight": _RunsCode()}),
@@ -188,15 +191,15 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "bin of a list": (
         _save_instead([torch.zeros(3)]),
-        r"pytorch_model\.bin cannot be read as weights: it holds no tensors by name, but a list$",
+        r"bin cannot be read as weights: it holds a list instead of tensors by name$",
     ),
     "bin of a training state": (
         _save_instead({"model": {"wte.weight": torch.zeros(3)}}),
-        r"pytorch_model\.bin cannot be read as weights: 'model' is no tensor, but a dict$",
+        r"pytorch_model\.bin cannot be read as weights: 'model' is a dict instead of a tensor$",
     ),
-    "whole numbers": (
+    "integer weights": (
         edit_weights(lambda tensors: tensors.update({WTE: tensors[WTE].to(torch.int8)})),
-        r"weight wte\.weight cannot be read: its numbers are torch\.int8, not floating-point$",
+        r"weight wte\.weight cannot be read: its dtype is torch\.int8, not floating-point$",
     ),
     "tied head that differs": (
         edit_weights(lambda tensors: tensors.update({HEAD: tensors[WTE] + 1})),
@@ -204,7 +207,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "head with a bias": (
         edit_weights(lambda tensors: tensors.update({"lm_head.bias": torch.zeros(113)})),
-        r"the weights hold lm_head\.bias, which config\.json does not ask for$",
+        r"the weights hold lm_head\.bias, which config\.json does not define$",
     ),
     "cross attention in the weights": (
         edit_weights(
@@ -216,15 +219,15 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "NaN": (
         set_weight("transformer.h.1.mlp.c_fc.weight", 77, float("nan")),
-        r"weight h\.1\.mlp\.c_fc\.weight holds a number that is NaN or infinite$",
+        r"weight h\.1\.mlp\.c_fc\.weight holds a value that is NaN or infinite$",
     ),
     "infinite": (
         set_weight("transformer.wpe.weight", 0, float("inf")),
-        r"weight wpe\.weight holds a number that is NaN or infinite$",
+        r"weight wpe\.weight holds a value that is NaN or infinite$",
     ),
     "missing weight": (
         edit_weights(lambda tensors: tensors.pop("transformer.h.1.ln_1.bias")),
-        r"the weights lack h\.1\.ln_1\.bias, which config\.json asks for$",
+        r"the weights lack h\.1\.ln_1\.bias, which config\.json requires$",
     ),
     "missing head": (
         lambda d: change_config(d, tie_word_embeddings=False),
@@ -236,21 +239,21 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "layer too many": (
         lambda d: change_config(d, n_layer=1),
-        r"the weights hold h\.1\..*, which config\.json does not ask for$",
+        r"the weights hold h\.1\..*, which config\.json does not define$",
     ),
-    "end that no text has": (
+    "eos token without an entry": (
         lambda d: change_config(d, vocab_size=120, eos_token_id=115),
         r"config\.json: eos_token_id is 115; the vocabulary has no token of that id$",
     ),
     "another shape": (
         lambda d: change_config(d, n_positions=32),
-        r"weight wpe\.weight has shape \(64, 48\); config\.json asks for \(32, 48\)$",
+        r"weight wpe\.weight has shape \(64, 48\); config\.json requires \(32, 48\)$",
     ),
 }
 
 
 @pytest.mark.parametrize("damage, message", ERRORS.values(), ids=ERRORS.keys())
-def test_what_is_wrong_is_named_in_one_line(
+def test_a_bad_checkpoint_is_refused_in_one_line(
     copy: Path, damage: Callable[[Path], object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(copy)
@@ -261,8 +264,10 @@ def test_what_is_wrong_is_named_in_one_line(
     assert not (copy / "was_run").exists()
 
 
-@pytest.mark.parametrize("rewrite", [as_bin, as_old_bin], ids=["bin", "bin before zip"])
-def test_no_damage_of_a_file_is_more_than_an_error(
+@pytest.mark.parametrize(
+    "rewrite", [save_as_bin, save_as_legacy_bin], ids=["bin", "bin before zip"]
+)
+def test_any_damage_of_a_pickle_is_a_checkpoint_error(
     copy: Path, rewrite: Callable[[Path], None]
 ) -> None:
     rewrite(copy)
@@ -280,7 +285,7 @@ def test_no_damage_of_a_file_is_more_than_an_error(
 def test_a_file_that_cannot_be_read_is_named(
     copy: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may read whatever there is, so that the tests cannot take a right away."""
+    """A patch raises the error, since permissions do not stop root."""
 
     def is_file(path: Path, **_options: object) -> bool:
         if path.name == name:
@@ -292,6 +297,6 @@ def test_a_file_that_cannot_be_read_is_named(
         read_checkpoint(copy)
 
 
-def test_what_is_no_directory_is_named(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere is not a directory$"):
         read_checkpoint(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Checkpoints of every format read the same."""
+"""Checkpoints of all formats yield the same weights."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from tests.support.checkpoint_files import (
     HEAD,
     SAFETENSORS,
     WTE,
-    as_gpt2_was_published,
     change_config,
     edit_weights,
     replace_weights,
+    rewrite_as_first_gpt2,
 )
 
 from gpt2flow.export.checkpoint.checkpoint import read_checkpoint
@@ -56,19 +56,19 @@ def test_half_precision_is_read_as_float32(copy: Path, dtype: torch.dtype) -> No
 
 
 def test_an_old_configuration_reads_as_a_new_one(checkpoint: Path, copy: Path) -> None:
-    as_gpt2_was_published(copy)
+    rewrite_as_first_gpt2(copy)
     expected = read_checkpoint(checkpoint).architecture
     ours = expected.model_dump(exclude={"architectures"})
     assert read_checkpoint(copy).architecture.model_dump(exclude={"architectures"}) == ours
 
 
-def test_without_a_token_for_the_beginning_it_is_that_of_the_end(copy: Path) -> None:
+def test_the_bos_token_defaults_to_the_eos_token(copy: Path) -> None:
     change_config(copy, bos_token_id=None, eos_token_id=2)
     architecture = read_checkpoint(copy).architecture
     assert (architecture.bos_token_id, architecture.eos_token_id) == (2, 2)
 
 
-def test_of_two_formats_the_one_that_transformers_takes_is_read(copy: Path) -> None:
+def test_formats_have_the_precedence_of_transformers(copy: Path) -> None:
     torch.save({"wte.weight": torch.zeros(3)}, copy / BIN)
     for number in (1, 2):
         (copy / f"model-0000{number}-of-00002.safetensors").write_bytes(b"nothing")
@@ -77,8 +77,8 @@ def test_of_two_formats_the_one_that_transformers_takes_is_read(copy: Path) -> N
     assert read_checkpoint(copy).sha256 == source.sha256
 
 
-def test_weights_may_be_links(checkpoint: Path, copy: Path) -> None:
-    """As they lie in the cache of the hub."""
+def test_weights_may_be_symbolic_links(checkpoint: Path, copy: Path) -> None:
+    """The cache of the hub stores them as links."""
     (copy.parent / "blobs").mkdir()
     blob = (copy / SAFETENSORS).rename(copy.parent / "blobs" / "f00")
     (copy / SAFETENSORS).symlink_to(os.path.relpath(blob, copy))
@@ -92,7 +92,7 @@ def test_an_untied_head_is_read(copy: Path) -> None:
     np.testing.assert_array_equal(weights["lm_head.weight"], weights["wte.weight"] * 2)
 
 
-def test_older_files_of_a_vocabulary_do(copy: Path) -> None:
+def test_a_vocabulary_can_be_built_from_older_files(copy: Path) -> None:
     before = read_checkpoint(copy)
     before.tokenizer.model.save(str(copy))
     (copy / "tokenizer.json").unlink()
@@ -108,7 +108,7 @@ def test_parameters_of_a_tied_head_count_once(copy: Path, trained: Any) -> None:
     assert read_checkpoint(copy).parameters == trained.num_parameters()
 
 
-def test_facts_are_read(copy: Path) -> None:
+def test_training_facts_and_generation_config_are_read(copy: Path) -> None:
     source = read_checkpoint(copy)
     assert source.training == {"corpus": "six documents"}
     assert source.generation_config["eos_token_id"] == 0
@@ -119,7 +119,7 @@ def test_facts_are_read(copy: Path) -> None:
     assert source.generation_config == {"bos_token_id": 0, "eos_token_id": 0}
 
 
-def test_the_hash_is_that_of_what_was_read(copy: Path) -> None:
+def test_the_hash_covers_the_files_read(copy: Path) -> None:
     before = read_checkpoint(copy).sha256
     (copy / "training.json").unlink()
     assert read_checkpoint(copy).sha256 == before

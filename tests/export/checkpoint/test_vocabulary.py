@@ -1,4 +1,4 @@
-"""Of the files that came before `tokenizer.json`, the tokenizer of transformers is made."""
+"""Older vocabulary files yield the same tokenizer as in transformers."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ TEXTS = [
     "",
 ]
 TRAINED = 600
-# More than the vocabulary has, as for a model whose table was made longer.
+# More entries than the vocabulary, as after padding the embedding table.
 ARCHITECTURE = Architecture(vocab_size=TRAINED + 8, eos_token_id=0, bos_token_id=0)
 
 
@@ -42,7 +42,7 @@ def trained() -> Tokenizer:
 
 @pytest.fixture
 def old(trained: Tokenizer, tmp_path: Path) -> Path:
-    """What GPT-2's first checkpoints have."""
+    """The vocabulary files of GPT-2's first checkpoints."""
     trained.model.save(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merges.txt", "vocab.json"]
     return tmp_path
@@ -90,20 +90,20 @@ MORE_FILES: dict[str, list[Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("more", MORE_FILES.values(), ids=MORE_FILES.keys())
-def test_it_is_the_tokenizer_of_transformers(
+def test_the_tokenizer_agrees_with_transformers(
     old: Path, more: list[Callable[[Path], object]]
 ) -> None:
     for add in more:
         add(old)
     vocabulary = read_vocabulary(old, ARCHITECTURE)
-    # What is written to the bundle, not what was made on the way.
+    # Read back from the bytes that are written to the bundle.
     tokenizer = Tokenizer.from_str(vocabulary.json.decode())
     fast = GPT2TokenizerFast.from_pretrained(old)
     slow = GPT2Tokenizer.from_pretrained(old)
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ids == fast(text, add_special_tokens=False).input_ids
-        # The two of transformers differ in where they add a blank.
+        # The two tokenizers of transformers differ in where they add a prefix space.
         if not slow.add_prefix_space:
             assert ids == slow(text, add_special_tokens=False).input_ids
         assert tokenizer.decode(ids, skip_special_tokens=False) == fast.decode(
@@ -118,14 +118,14 @@ def test_the_same_files_make_the_same_bytes(old: Path) -> None:
     assert first == second
 
 
-def test_the_end_of_the_model_is_special_even_if_no_file_says_so(old: Path) -> None:
+def test_the_eos_token_is_special_even_if_not_listed(old: Path) -> None:
     architecture = Architecture(vocab_size=TRAINED, eos_token_id=2, bos_token_id=1)
     tokenizer = read_vocabulary(old, architecture).tokenizer
     assert tokenizer.encode("in<s></s>").ids[-2:] == [1, 2]
     assert tokenizer.get_vocab_size() == TRAINED
 
 
-def test_a_file_that_is_there_is_taken_as_it_is(old: Path, trained: Tokenizer) -> None:
+def test_an_existing_tokenizer_json_is_used_unchanged(old: Path, trained: Tokenizer) -> None:
     trained.decoder = decoders.ByteLevel()
     trained.save(str(old / "tokenizer.json"))
     vocabulary = read_vocabulary(old, ARCHITECTURE)
@@ -151,19 +151,19 @@ TOO_MANY = [f"<{number}>" for number in range(9)]
 ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "neither": (
         lambda d: (d / "vocab.json").unlink(),
-        r"tokenizer\.json is missing, and so is vocab\.json to make it of$",
+        r"tokenizer\.json is missing, and so is vocab\.json to build it from$",
     ),
     "no merges": (
         lambda d: (d / "merges.txt").unlink(),
-        r"tokenizer\.json is missing, and so is merges\.txt to make it of$",
+        r"tokenizer\.json is missing, and so is merges\.txt to build it from$",
     ),
     "corrupt entries": (
         _edit("vocab.json", lambda text: text[: len(text) // 2]),
-        r"vocab\.json and .*merges\.txt are no vocabulary: ",
+        r"vocab\.json and .*merges\.txt are not a vocabulary: ",
     ),
     "merges of another vocabulary": (
         _edit("merges.txt", lambda text: f"{text}zz qq\n"),
-        r"merges\.txt are no vocabulary: .*zz",
+        r"merges\.txt are not a vocabulary: .*zz",
     ),
     "another kind": (
         _word_piece,
@@ -175,29 +175,29 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no id": (
         write("added_tokens.json", {"<mask>": None}),
-        r"added_tokens\.json: None is no id of a token$",
+        r"added_tokens\.json: None is not a token id$",
     ),
     "no token": (
         write("special_tokens_map.json", {"eos_token": 7}),
-        r"special_tokens_map\.json: 7 is no token: ",
+        r"special_tokens_map\.json: 7 is not a token; ",
     ),
     "no list": (
         write("special_tokens_map.json", {"additional_special_tokens": "<mask>"}),
-        r"special_tokens_map\.json: additional_special_tokens is '<mask>'; it has to be a list$",
+        r"special_tokens_map\.json: additional_special_tokens is '<mask>'; it must be a list$",
     ),
     "no object": (
         write("tokenizer_config.json", []),
-        r"tokenizer_config\.json holds no JSON object$",
+        r"tokenizer_config\.json does not hold a JSON object$",
     ),
-    "more than the model knows": (
+    "more entries than the model": (
         write("special_tokens_map.json", {"additional_special_tokens": TOO_MANY}),
-        rf"vocab\.json has a token '<8>' of id {TRAINED + 8}; the model knows {TRAINED + 8}$",
+        rf"vocab\.json has a token '<8>' of id {TRAINED + 8}; the model has {TRAINED + 8} entries$",
     ),
 }
 
 
 @pytest.mark.parametrize("damage, message", ERRORS.values(), ids=ERRORS.keys())
-def test_what_is_wrong_is_named_in_one_line(
+def test_a_bad_vocabulary_is_refused_in_one_line(
     old: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     damage(old)

@@ -1,4 +1,4 @@
-"""Quantized graphs compute with what their numbers stand for, on every way through them."""
+"""Quantized graphs compute with the weights that their codes represent."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +14,14 @@ from tests.export.conftest import weights_of
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.graph.cache import CacheScales
-from gpt2flow.export.graph.model_writer import tensor_info
-from gpt2flow.export.graph.serving_graph import NARROW, SOME, WIDE, GraphFacts, write_serving_graph
+from gpt2flow.export.graph.model_writer import make_value_info
+from gpt2flow.export.graph.serving_graph import (
+    LARGE_BATCH,
+    RESTRICTED,
+    SMALL_BATCH,
+    GraphFacts,
+    write_serving_graph,
+)
 from gpt2flow.export.quantization.rounding import quantize_columns, round_to_nearest
 from gpt2flow.export.recipe import (
     COLUMNS,
@@ -24,7 +30,7 @@ from gpt2flow.export.recipe import (
     Profile,
     ProfileRecipe,
     Storage,
-    fitting,
+    fit_storage,
 )
 from gpt2flow.export.verification.served_model import ServedModel
 
@@ -41,7 +47,7 @@ SHAPES = {
 
 
 class Graph:
-    """A serving graph of a random model, and what became of it."""
+    """A serving graph of a random model, and its reported storage."""
 
     def __init__(self, folder: Path, model: Any, recipe: ProfileRecipe, **options: Any) -> None:
         self.architecture = Architecture.from_config(model.config.to_dict())
@@ -60,30 +66,28 @@ def model(request: pytest.FixtureRequest, make_model: Any) -> Any:
 
 
 @pytest.mark.parametrize("recipe", [INT8, INT4], ids=["int8", "int4"])
-def test_few_rows_compute_with_the_weights_that_the_blocks_stand_for(
+def test_small_batches_use_the_dequantized_blocks(
     model: Any, tmp_path: Path, recipe: ProfileRecipe
 ) -> None:
-    """With activations left alone, nothing differs from fp32 but the rounding of weights."""
+    """With activations in fp32, only the rounding of weights differs from fp32."""
     graph = Graph(tmp_path, model, recipe)
-    narrow = [how for name, how in graph.facts.storage.items() if "wide" not in name]
-    if COLUMNS in narrow:
-        pytest.skip("columns always round activations; another test holds them")
-    served = in_chunks(graph.open(), recipe.narrow_rows or 1)
-    # A tied head of other bits than the embedding is no weight of its own to PyTorch.
+    small_batch = [storage for name, storage in graph.facts.storage.items() if "wide" not in name]
+    if COLUMNS in small_batch:
+        pytest.skip("columns always round activations; another test covers them")
+    served = run_in_chunks(graph.open(), recipe.small_batch_rows or 1)
+    # In PyTorch, only an untied head can be rounded differently from the embedding.
     model = untied(model)
-    leave_activations_alone(graph.path)
-    exact = in_chunks(graph.open(), recipe.narrow_rows or 1)
+    disable_activation_rounding(graph.path)
+    exact = run_in_chunks(graph.open(), recipe.small_batch_rows or 1)
     round_weights(model, graph.architecture, recipe)
     expected = Graph(tmp_path, model, FP32).open().prefill(0, TOKENS)
     np.testing.assert_allclose(exact, expected, atol=1e-4, rtol=0)
-    # Activations in 8 bits cost about as much again as weights in 8 bits.
+    # Rounding activations to 8 bits adds about the same error as 8-bit weights.
     assert 0 < np.abs(served - expected).max() < 0.1 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("recipe", [INT8, INT4], ids=["int8", "int4"])
-def test_many_rows_compute_with_8_bits_in_columns(
-    model: Any, tmp_path: Path, recipe: ProfileRecipe
-) -> None:
+def test_large_batches_use_8_bit_columns(model: Any, tmp_path: Path, recipe: ProfileRecipe) -> None:
     served = Graph(tmp_path, model, recipe).open().prefill(0, TOKENS)
     round_weights(model, Architecture.from_config(model.config.to_dict()), None)
     expected = Graph(tmp_path, model, FP32).open().prefill(0, TOKENS)
@@ -92,36 +96,36 @@ def test_many_rows_compute_with_8_bits_in_columns(
     assert error.mean() < 0.015 * np.ptp(expected)
 
 
-def test_one_large_row_leaves_the_others_as_exact_as_they_are(
+def test_an_outlier_row_does_not_reduce_the_accuracy_of_others(
     make_model: Any, tmp_path: Path
 ) -> None:
-    """Of a GPT-2, the first token may have activations thousands of times those of others."""
+    """A GPT-2's first token may have activations thousands of times larger."""
     model = make_model(n_layer=1, n_inner=192, tie_word_embeddings=False)
-    quiet = Graph(tmp_path, model, INT8).open().prefill(0, TOKENS)
+    without_outlier = Graph(tmp_path, model, INT8).open().prefill(0, TOKENS)
     with torch.no_grad():
-        # One token, whose first channel stands out, drives one inner channel far up.
+        # The first channel of one token drives one inner channel to extreme values.
         model.transformer.wte.weight[TOKENS[0], 0] = 40
         model.transformer.h[0].mlp.c_fc.weight[0, 0] = 200
         model.transformer.h[0].mlp.c_proj.weight[0] = 0
     expected = Graph(tmp_path, model, FP32).open().prefill(0, TOKENS)
     served = Graph(tmp_path, model, INT8).open().prefill(0, TOKENS)
     others = np.flatnonzero(TOKENS[0] != TOKENS)
-    assert np.abs(served - expected)[others].max() < 0.2 * np.ptp(quiet)
+    assert np.abs(served - expected)[others].max() < 0.2 * np.ptp(without_outlier)
 
 
 @pytest.mark.parametrize("recipe", [INT8, INT4], ids=["int8", "int4"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("heads", [{"n_embd": 48, "n_head": 3}, {"n_embd": 50, "n_head": 5}])
-def test_some_logits_are_of_the_entries_that_the_numbers_stand_for(
+def test_restricted_logits_use_the_dequantized_entries(
     make_model: Any, tmp_path: Path, heads: dict[str, int], *, tied: bool, recipe: ProfileRecipe
 ) -> None:
-    """Blocks and columns, of the embedding or of a head of its own; rows are not rounded."""
+    """The entries are those of the embedding or of an untied head."""
     model = make_model(tie_word_embeddings=tied, **heads)
     graph = Graph(tmp_path, model, recipe)
-    tell_hidden(graph)
+    expose_hidden(graph)
     served = graph.open()
     weight = model.lm_head.weight.detach().numpy()
-    entries = _rounded(weight.T, recipe.entries).T
+    entries = _rounded(weight.T, recipe.embeddings).T
     ids = np.array([3, 112, 0, 50, 3])
     for rows in ([29], [4, 1, 1, 0, 9, 8, 7], []):
         inputs = {
@@ -139,7 +143,7 @@ def test_some_logits_are_of_the_entries_that_the_numbers_stand_for(
 
 @pytest.fixture
 def cached(make_model: Any, tmp_path: Path) -> Graph:
-    """A graph of exact weights with an int8 cache, so that all error is that of the cache."""
+    """A graph with exact weights, to isolate its int8 cache's error."""
     model = make_model(n_layer=3)
     exact = Graph(tmp_path, model, FP32).open()
     exact.prefill(0, TOKENS)
@@ -152,14 +156,14 @@ def cached(make_model: Any, tmp_path: Path) -> Graph:
     return Graph(tmp_path, model, FP32, cache_scales=scales)
 
 
-def test_an_int8_cache_is_filled_alike_by_prefill_and_by_decoding(cached: Graph) -> None:
+def test_prefill_and_decode_fill_an_int8_cache_alike(cached: Graph) -> None:
     at_once, one_by_one = cached.open(), cached.open()
     at_once.prefill(0, TOKENS)
-    in_chunks(one_by_one, 1)
+    run_in_chunks(one_by_one, 1)
     for name, codes in at_once._cache.items():
         assert codes.dtype == np.int8
         difference = np.abs(codes.astype(int) - one_by_one._cache[name])
-        # The first layer sees the same inputs; rounding to the other side of a half is chance.
+        # The inputs of the first layer are the same; codes differ only by ties of rounding.
         assert difference.max() <= (1 if name.startswith("0") else 6)
         assert (difference > 0).mean() < (0.01 if name.startswith("0") else 0.5)
         assert np.abs(codes[0, :, : len(TOKENS)].astype(int)).max() >= 126
@@ -170,13 +174,13 @@ def test_an_int8_cache_is_filled_alike_by_prefill_and_by_decoding(cached: Graph)
 def test_chunks_on_an_int8_cache_stay_close_to_the_exact_logits(
     cached: Graph, make_model: Any, tmp_path: Path, size: int
 ) -> None:
-    logits = in_chunks(cached.open(), size)
+    logits = run_in_chunks(cached.open(), size)
     (tmp_path / "exact").mkdir()
     exact = Graph(tmp_path / "exact", make_model(n_layer=3), FP32).open().prefill(0, TOKENS)
     error = np.abs(logits - exact)
     assert error.max() < 0.05 * np.ptp(exact)
     if size == len(TOKENS):
-        # The new tokens are attended to before they are rounded.
+        # New tokens are attended to before they are quantized.
         np.testing.assert_allclose(logits, exact, atol=1e-4)
     else:
         assert error.max() > 0
@@ -195,15 +199,15 @@ def test_rows_decode_together_on_an_int8_cache_as_alone(cached: Graph) -> None:
 
 
 @pytest.mark.parametrize("recipe", [INT8, INT4], ids=["int8", "int4"])
-def test_nothing_of_a_quantized_graph_stays_fp32_and_no_product_is_slow(
+def test_a_quantized_graph_has_neither_fp32_matrices_nor_slow_products(
     model: Any, tmp_path: Path, recipe: ProfileRecipe
 ) -> None:
     graph = Graph(tmp_path, model, recipe)
     assert FP32_STORAGE not in graph.facts.storage.values()
     nodes = list(all_nodes(onnx.load(graph.path, load_external_data=False).graph))
-    # Only where few tokens are asked for are their entries multiplied as what they stand for.
+    # Only restricted logits multiply dequantized entries.
     exact = [node for node in nodes if node.op_type in {"MatMul", "Gemm"}]
-    assert [list(node.input) for node in exact] == [["hidden", f"{SOME}lm_head.output"]]
+    assert [list(node.input) for node in exact] == [["hidden", f"{RESTRICTED}lm_head.output"]]
     for node in nodes:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "MatMulNBits":
@@ -211,7 +215,7 @@ def test_nothing_of_a_quantized_graph_stays_fp32_and_no_product_is_slow(
 
 
 @pytest.mark.parametrize("recipe", [FP32, INT8], ids=["fp32", "int8"])
-def test_a_tied_head_has_the_bytes_of_the_embedding(
+def test_a_tied_head_shares_the_bytes_of_the_embedding(
     make_model: Any, tmp_path: Path, recipe: ProfileRecipe
 ) -> None:
     sizes = {}
@@ -222,10 +226,16 @@ def test_a_tied_head_has_the_bytes_of_the_embedding(
     assert sizes[False] - sizes[True] >= matrix
 
 
-def test_storage_is_told_for_every_matrix(make_model: Any, tmp_path: Path) -> None:
+def test_storage_is_reported_for_every_matrix(make_model: Any, tmp_path: Path) -> None:
     facts = Graph(tmp_path, make_model(n_layer=1, n_inner=70), INT4).facts
     four, eight = Storage(4, 16), Storage(8, 16)
-    wide = ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj", "lm_head"]
+    large_batch = [
+        "h.0.attn.c_attn",
+        "h.0.attn.c_proj",
+        "h.0.mlp.c_fc",
+        "h.0.mlp.c_proj",
+        "lm_head",
+    ]
     assert facts.storage == {
         "wte": eight,
         "wpe": eight,
@@ -235,10 +245,10 @@ def test_storage_is_told_for_every_matrix(make_model: Any, tmp_path: Path) -> No
         "narrow/h.0.mlp.c_proj": COLUMNS,
         "narrow/lm_head": four,
         "some/lm_head": eight,
-    } | {f"wide/{name}": COLUMNS for name in wide}
+    } | {f"wide/{name}": COLUMNS for name in large_batch}
     weights = 48 * 144 + 48 * 48 + 48 * 70 + 70 * 48 + 48 * 113
     scales = 4 * (144 + 48 + 70 + 48 + 113)
-    assert facts.second_copy_bytes == weights + scales
+    assert facts.dual_layout_bytes == weights + scales
 
 
 def test_kept_matrices_have_8_bits(make_model: Any, tmp_path: Path) -> None:
@@ -248,16 +258,14 @@ def test_kept_matrices_have_8_bits(make_model: Any, tmp_path: Path) -> None:
     assert [name for name, count in bits.items() if count == 8] == ["narrow/h.1.mlp.c_proj"]
 
 
-def test_a_graph_that_is_fast_for_any_rows_has_one_kind_of_layers(
-    make_model: Any, tmp_path: Path
-) -> None:
-    facts = Graph(tmp_path, make_model(), replace(INT8, narrow_rows=None)).facts
-    assert facts.second_copy_bytes == 0
-    assert not [name for name in facts.storage if name.startswith((NARROW, WIDE))]
+def test_a_single_layout_graph_has_its_layers_once(make_model: Any, tmp_path: Path) -> None:
+    facts = Graph(tmp_path, make_model(), replace(INT8, small_batch_rows=None)).facts
+    assert facts.dual_layout_bytes == 0
+    assert not [name for name in facts.storage if name.startswith((SMALL_BATCH, LARGE_BATCH))]
 
 
-def in_chunks(served: ServedModel, size: int) -> FloatArray:
-    """Return the logits after each of the tokens, so many of which are run at once."""
+def run_in_chunks(served: ServedModel, size: int) -> FloatArray:
+    """Return the logits after each token, running `size` tokens at once."""
     starts = range(0, len(TOKENS), size)
     chunks: list[TokenArray] = [TOKENS[start : start + size] for start in starts]
     return np.concatenate(
@@ -276,15 +284,16 @@ def all_nodes(graph: Any) -> Iterator[Any]:
                 yield from all_nodes(attribute.g)
 
 
-def tell_hidden(graph: Graph) -> None:
-    """Make what goes into the head an output of its own."""
+def expose_hidden(graph: Graph) -> None:
+    """Make the input of the head an output of the graph."""
     model = onnx.load(graph.path, load_external_data=False)
     width = graph.architecture.hidden_size
-    model.graph.output.append(tensor_info("hidden", np.float32, ["rows", width]))
+    model.graph.output.append(make_value_info("hidden", np.float32, ["rows", width]))
     graph.path.write_bytes(model.SerializeToString())
 
 
-def leave_activations_alone(path: Path) -> None:
+def disable_activation_rounding(path: Path) -> None:
+    """Set `accuracy_level` to 1, so that activations stay fp32."""
     model = onnx.load(path, load_external_data=False)
     for node in all_nodes(model.graph):
         for attribute in node.attribute:
@@ -294,7 +303,7 @@ def leave_activations_alone(path: Path) -> None:
 
 
 def untied(model: Any) -> Any:
-    """Return the model with a head of its own, which has the weights that it shared."""
+    """Return the model with an untied head of the same weights."""
     copy = type(model)(
         type(model.config)(**model.config.to_dict() | {"tie_word_embeddings": False})
     )
@@ -304,9 +313,10 @@ def untied(model: Any) -> Any:
 
 
 def round_weights(model: Any, architecture: Architecture, recipe: ProfileRecipe | None) -> None:
-    """Replace every matrix by what its numbers stand for; without a recipe, those of columns.
+    """Replace every matrix by its dequantized codes.
 
-    Rows that only padding adds are zero, so the blocks of a padded matrix begin anew at each head.
+    Without a recipe, the codes are those of columns. Rows that padding adds are zero, so the blocks
+    of a padded matrix start anew at each head.
     """
     padding = -architecture.head_size % 8
     for name, parameter in model.named_parameters():
@@ -321,17 +331,17 @@ def round_weights(model: Any, architecture: Architecture, recipe: ProfileRecipe 
         split = matrix.reshape(heads, -1, matrix.shape[1])
         padded = np.pad(split, ((0, 0), (0, padding if heads > 1 else 0), (0, 0)))
         flat = padded.reshape(-1, matrix.shape[1])
-        wanted = COLUMNS if recipe is None else recipe.entries if entries else recipe.body
+        requested = COLUMNS if recipe is None else recipe.embeddings if entries else recipe.body
         if "lm_head" in name and recipe:
-            wanted = recipe.head
-        rounded = _rounded(flat, wanted).reshape(padded.shape)
+            requested = recipe.head
+        rounded = _rounded(flat, requested).reshape(padded.shape)
         rounded = rounded[:, : split.shape[1]].reshape(matrix.shape)
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(rounded.T if entries else rounded))
 
 
-def _rounded(matrix: FloatArray, wanted: Storage) -> FloatArray:
-    storage = fitting(wanted, len(matrix))
+def _rounded(matrix: FloatArray, requested: Storage) -> FloatArray:
+    storage = fit_storage(requested, len(matrix))
     if storage == COLUMNS:
         return quantize_columns(matrix).dequantize()
     return round_to_nearest("", matrix, storage).dequantize()

@@ -1,4 +1,4 @@
-"""Whatever the shape of a model: its tokens are those of transformers, greedy or with beams."""
+"""Models of any shape generate the tokens of transformers."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from tests.support.random_models import (
     RandomModel,
     configurations,
     random_model,
+    random_tokens,
     seeds,
-    some_tokens,
 )
 from transformers import GPT2Config, LogitsProcessor
 
@@ -40,12 +40,12 @@ SLOTS = 6
 
 @dataclass(frozen=True)
 class Generation:
-    """One request of several.
+    """One of several concurrent requests.
 
     Attributes:
-        share: How much of the context its prompt takes.
-        most: The most new tokens, where the context has room for them.
-        beams: How to search; greedy without.
+        share: Share of the context that the prompt takes.
+        most: Most new tokens, if the context has room for them.
+        beams: Parameters of beam search; None for greedy search.
     """
 
     share: float
@@ -94,9 +94,9 @@ generations = st.builds(
 def test_tokens_equal_transformers(
     config: GPT2Config, seed: int, requests: list[Generation], chunk: int, eos_at: int
 ) -> None:
-    """Greedy and beam search of several requests that the engine runs at the same time."""
+    """Greedy and beam search of several requests run concurrently."""
     prompts = [
-        some_tokens(config, request.prompt_length(config.n_positions), seed + row)
+        random_tokens(config, request.prompt_length(config.n_positions), seed + row)
         for row, request in enumerate(requests)
     ]
     with random_model(config, seed, SLOTS) as model:
@@ -109,14 +109,14 @@ def test_tokens_equal_transformers(
                 f"eos: {sum(row[-1] == eos for row in expected)} of {len(expected)}"
             )
             if actual != expected:
-                # What turns on less than the tolerance of the logits is nobody's to decide.
+                # A choice that depends on less than the tolerance is not an error.
                 event("not decided")
-                assume(decided(model, prompt, request, eos, expected))
+                assume(is_decided(model, prompt, request, eos, expected))
             assert actual == expected
 
 
 def end_of_text(model: RandomModel, prompt: list[int], request: Generation, at: int) -> int:
-    """Return a token of what comes where no token ends it, or one that may never come."""
+    """Return a token to end the text, preferably a generated one."""
     rows = transformers_tokens(model, prompt, request, eos=model.config.vocab_size)
     tokens = [token for row in rows for token in row]
     return tokens[at] if at < len(tokens) else at % model.config.vocab_size
@@ -129,7 +129,7 @@ def engine_tokens(
     chunk: int,
     eos: int,
 ) -> list[list[list[int]]]:
-    """Return what the engine makes of all prompts, best first."""
+    """Return the engine's sequences for each prompt, best first."""
     config, tokenizer = model.config, Tokenizer(model.tokenizer_json.encode())
     cache = SlotCache(SLOTS, config.n_positions)
     engine = Engine(model.runner, cache, Scheduler(cache, chunk))
@@ -167,7 +167,7 @@ def transformers_tokens(
     eos: int,
     processors: Sequence[LogitsProcessor] = (),
 ) -> list[list[int]]:
-    """Return what transformers makes of a prompt, best first."""
+    """Return the sequences of transformers for a prompt, best first."""
     beams = (
         {}
         if request.beams is None
@@ -193,7 +193,7 @@ def transformers_tokens(
 
 
 class Jitter(LogitsProcessor):  # type: ignore[misc]
-    """Changes every score by what the logits may be off."""
+    """Logits processor that adds noise within the tolerance."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -204,14 +204,14 @@ class Jitter(LogitsProcessor):  # type: ignore[misc]
         return scores + TOLERANCE * noise
 
 
-def decided(
+def is_decided(
     model: RandomModel,
     prompt: list[int],
     request: Generation,
     eos: int,
     tokens: list[list[int]],
 ) -> bool:
-    """Whether transformers keeps to its own tokens when its logits change a little."""
+    """Return whether small changes of the logits leave the tokens unchanged."""
     return all(
         transformers_tokens(model, prompt, request, eos, [Jitter(seed)]) == tokens
         for seed in range(8)

@@ -1,4 +1,4 @@
-"""Whatever the shape of a model: its logits are those of PyTorch."""
+"""The logits of a model of any shape are those of PyTorch."""
 
 import numpy as np
 from hypothesis import assume, event, given, settings
@@ -7,10 +7,10 @@ from tests.support.random_models import (
     PHASES,
     TOLERANCE,
     configurations,
-    pieces,
     random_model,
+    random_tokens,
     seeds,
-    some_tokens,
+    split_at,
 )
 from transformers import GPT2Config
 
@@ -30,26 +30,27 @@ ROWS = 3
 def test_logits_equal_pytorch(
     config: GPT2Config, seed: int, prompt_shares: list[float], cuts: list[int], spans: list[int]
 ) -> None:
-    """Prompts in chunks, then steps of one row alone or of several of different lengths."""
+    """Prompts run in chunks, then decode steps with one row or several."""
     most = config.n_positions - len(spans)
     prompts = [max(1, round(share * most)) for share in prompt_shares]
-    rows = [some_tokens(config, config.n_positions, seed + row) for row in range(ROWS)]
+    rows = [random_tokens(config, config.n_positions, seed + row) for row in range(ROWS)]
     with random_model(config, seed, ROWS) as model:
         actual: list[list[FloatArray]] = [[] for _ in rows]
         for slot, length in enumerate(prompts):
-            for start, chunk in pieces(rows[slot][:length], cuts):
-                actual[slot].append(model.runner.run_chunk(slot, chunk, start, range(len(chunk))))
+            for start, chunk in split_at(rows[slot][:length], cuts):
+                logits, _ = model.runner.run_chunk(slot, chunk, start, range(len(chunk)))
+                actual[slot].append(logits)
         lengths = list(prompts)
         for span in spans:
             tokens = [rows[slot][lengths[slot]] for slot in range(span)]
-            logits = model.runner.decode(tokens, lengths[:span])
+            logits, _ = model.runner.decode(tokens, lengths[:span])
             for slot in range(span):
                 actual[slot].append(logits[slot : slot + 1].copy())
                 lengths[slot] += 1
         for slot, row in enumerate(rows):
-            logits, wanted = np.concatenate(actual[slot]), model.logits(row)[: lengths[slot]]
-            if not np.allclose(logits, wanted, atol=TOLERANCE, rtol=0):
-                # A narrow model may be so ill-conditioned that float32 cannot say its logits.
+            logits, expected = np.concatenate(actual[slot]), model.logits(row)[: lengths[slot]]
+            if not np.allclose(logits, expected, atol=TOLERANCE, rtol=0):
+                # A small model may be too ill-conditioned for float32.
                 event("ill-conditioned or wrong")
-                assume(model.rounding(rows) < TOLERANCE / 4)
-            np.testing.assert_allclose(logits, wanted, atol=TOLERANCE, rtol=0)
+                assume(model.rounding_error(rows) < TOLERANCE / 4)
+            np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)

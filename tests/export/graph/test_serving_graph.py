@@ -1,4 +1,4 @@
-"""The serving graph computes what PyTorch computes, however the tokens reach it."""
+"""The serving graph computes PyTorch's logits, in whatever chunks tokens arrive."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +32,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def oracle(model: Any, tokens: TokenArray) -> FloatArray:
-    """Logits of a full recomputation in PyTorch, [tokens, vocabulary]."""
+    """Return the logits of a full recomputation in PyTorch, [tokens, vocabulary]."""
     with torch.no_grad():
         logits: FloatArray = model(torch.from_numpy(tokens[np.newaxis])).logits[0].numpy()
     return logits
 
 
-def some_tokens(count: int, vocabulary: int = 113, seed: int = 0) -> TokenArray:
+def random_tokens(count: int, vocabulary: int = 113, seed: int = 0) -> TokenArray:
     return np.random.default_rng(seed).integers(0, vocabulary, count)
 
 
@@ -48,14 +48,14 @@ def model(request: pytest.FixtureRequest, make_model: Any) -> Any:
 
 
 def test_prefill_equals_pytorch(model: Any, serve: Any) -> None:
-    tokens = some_tokens(40)
+    tokens = random_tokens(40)
     np.testing.assert_allclose(
         serve(model).prefill(0, tokens), oracle(model, tokens), atol=TOLERANCE, rtol=0
     )
 
 
 def test_chunks_of_a_prompt_equal_the_whole(model: Any, serve: Any) -> None:
-    tokens = some_tokens(40)
+    tokens = random_tokens(40)
     served = serve(model)
     logits = [
         served.run(slice(0, 1), tokens[np.newaxis, start:end], np.array([start]))
@@ -67,7 +67,7 @@ def test_chunks_of_a_prompt_equal_the_whole(model: Any, serve: Any) -> None:
 
 
 def test_rows_of_different_lengths_decode_together_as_alone(model: Any, serve: Any) -> None:
-    rows = [some_tokens(count, seed=count) for count in (30, 9, 17)]
+    rows = [random_tokens(count, seed=count) for count in (30, 9, 17)]
     prompts = np.array([20, 1, 11])
     served = serve(model, slots=3)
     for slot, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -84,7 +84,7 @@ def test_rows_of_different_lengths_decode_together_as_alone(model: Any, serve: A
 
 def test_the_whole_context_can_be_used_and_no_more(make_model: Any, serve: Any) -> None:
     model = make_model()
-    tokens = some_tokens(64)
+    tokens = random_tokens(64)
     served = serve(model)
     served.prefill(0, tokens[:63])
     last = served.decode(tokens[63:], np.array([63]))
@@ -93,9 +93,9 @@ def test_the_whole_context_can_be_used_and_no_more(make_model: Any, serve: Any) 
         served.decode(tokens[:1], np.array([64]))
 
 
-def test_what_lies_in_the_cache_beyond_a_row_does_not_matter(make_model: Any, serve: Any) -> None:
+def test_cache_content_beyond_a_row_has_no_effect(make_model: Any, serve: Any) -> None:
     model = make_model()
-    tokens = some_tokens(20)
+    tokens = random_tokens(20)
     served = serve(model, slots=2)
     for buffer in served._cache.values():
         buffer.fill(np.nan)
@@ -112,7 +112,7 @@ def test_the_cache_is_updated_in_place_and_only_where_tokens_are_new(
     served = serve(make_model(), slots=3)
     for buffer in served._cache.values():
         buffer.fill(7.0)
-    served.prefill(1, some_tokens(5))
+    served.prefill(1, random_tokens(5))
     for buffer in served._cache.values():
         assert (buffer[[0, 2]] == 7.0).all()
         assert (buffer[1, :, 5:] == 7.0).all()
@@ -120,12 +120,12 @@ def test_the_cache_is_updated_in_place_and_only_where_tokens_are_new(
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8])
-def test_logits_come_for_the_wanted_rows_only(
+def test_logits_are_computed_for_the_requested_rows_only(
     make_model: Any, serve: Any, profile: Profile
 ) -> None:
-    """A chunk of a prompt whose logits nobody reads costs no head."""
+    """A chunk of a prompt with unused logits runs no head."""
     served = serve(make_model(), profile)
-    tokens = some_tokens(6)[np.newaxis]
+    tokens = random_tokens(6)[np.newaxis]
     everything = served.prefill(0, tokens[0])
     session: onnxruntime.InferenceSession = served._session
     for rows in ([5], [4, 1, 1], []):
@@ -139,46 +139,45 @@ def test_logits_come_for_the_wanted_rows_only(
         } | {f"past_key_values.{name}": buffer for name, buffer in served._cache.items()}
         logits = session.run(["logits"], inputs)[0]
         assert logits.shape == (len(rows), 113)
-        # Few rows and many have a head each, whose weights are rounded differently.
+        # Small and large batches have differently rounded weights of the head.
         atol = 1e-5 if profile is Profile.FP32 else 0.02 * np.ptp(everything)
         np.testing.assert_allclose(logits, everything[rows], atol=atol)
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
-def test_logits_come_for_the_wanted_tokens_only(
+def test_restricted_logits_equal_those_of_the_whole_vocabulary(
     model: Any, make_runner: Any, profile: Profile
 ) -> None:
-    """Where a grammar allows few tokens, the head is computed for these alone."""
+    """A grammar that allows few tokens restricts the head to these."""
     runner = make_runner(model, profile)
-    tokens, ids = some_tokens(6).tolist(), np.array([3, 112, 0, 50])
-    everything = runner.run_chunk(0, tokens, 0, [0, 5])
-    some = runner.run_chunk(0, tokens, 0, [0, 5], ids)
-    assert some.shape == (2, 4)
-    # The whole head is rounded to 4 bits, and what goes into it to 8; some of it is not.
+    tokens, ids = random_tokens(6).tolist(), np.array([3, 112, 0, 50])
+    everything, _ = runner.run_chunk(0, tokens, 0, [0, 5])
+    restricted, _ = runner.run_chunk(0, tokens, 0, [0, 5], ids)
+    assert restricted.shape == (2, 4)
+    # Only the full head rounds its weights to 4 bits and its input to 8.
     atol = {Profile.FP32: 1e-5, Profile.INT8: 0.02, Profile.INT4: 0.15}[profile]
     atol *= np.ptp(everything)
-    np.testing.assert_allclose(some, everything[:, ids], atol=atol)
-    again = runner.decode([7], [6], ids)
-    np.testing.assert_allclose(again, runner.decode([7], [6])[:, ids], atol=atol)
+    np.testing.assert_allclose(restricted, everything[:, ids], atol=atol)
+    restricted, _ = runner.decode([7], [6], ids)
+    everything, _ = runner.decode([7], [6])
+    np.testing.assert_allclose(restricted, everything[:, ids], atol=atol)
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
-def test_the_graph_tells_what_makes_log_probabilities_of_logits(
-    model: Any, make_runner: Any, profile: Profile
-) -> None:
+def test_logsumexp_normalizes_the_logits(model: Any, make_runner: Any, profile: Profile) -> None:
     runner = make_runner(model, profile)
-    chunk = runner.run_chunk(0, some_tokens(6).tolist(), 0, [0, 5])
-    expected = np.logaddexp.reduce(chunk.astype(np.float64), axis=1)
-    np.testing.assert_allclose(runner.logsumexp, expected, atol=1e-5)
-    step = runner.decode([7], [6])
-    expected = np.logaddexp.reduce(step.astype(np.float64), axis=1)
-    np.testing.assert_allclose(runner.logsumexp, expected, atol=1e-5)
-    runner.decode([7], [6], np.array([3, 112]))
-    assert runner.logsumexp is None  # The sum over some tokens is of no use.
+    logits, logsumexp = runner.run_chunk(0, random_tokens(6).tolist(), 0, [0, 5])
+    expected = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
+    np.testing.assert_allclose(logsumexp, expected, atol=1e-5)
+    logits, logsumexp = runner.decode([7], [6])
+    expected = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
+    np.testing.assert_allclose(logsumexp, expected, atol=1e-5)
+    # A sum over a part of the vocabulary is useless.
+    assert runner.decode([7], [6], np.array([3, 112]))[1] is None
 
 
 def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> None:
-    prompt = some_tokens(5)
+    prompt = random_tokens(5)
     expected = model.generate(
         torch.from_numpy(prompt[np.newaxis]),
         attention_mask=torch.ones(1, 5),
@@ -206,7 +205,7 @@ def test_activation_functions_equal_those_of_transformers(
     make_model: Any, serve: Any, activation: str
 ) -> None:
     model = make_model(activation_function=activation)
-    tokens = some_tokens(20)
+    tokens = random_tokens(20)
     np.testing.assert_allclose(
         serve(model).prefill(0, tokens), oracle(model, tokens), atol=TOLERANCE, rtol=0
     )
@@ -248,7 +247,7 @@ def test_any_shape_equals_pytorch(
         scale_attn_weights=scaled,
         scale_attn_by_inverse_layer_idx=by_layer,
     )
-    tokens = some_tokens(data.draw(st.integers(2, 64)), vocabulary)
+    tokens = random_tokens(data.draw(st.integers(2, 64)), vocabulary)
     prompt = data.draw(st.integers(1, len(tokens) - 1))
     served = serve(model)
     logits = [served.prefill(0, tokens[:prompt])]
@@ -261,23 +260,23 @@ def test_any_shape_equals_pytorch(
 
 
 @pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
-def test_every_matrix_is_near_enough_to_its_node_to_be_prepared(
+def test_every_matrix_can_be_prepacked(
     make_model: Any, serve: Any, tmp_path: Path, profile: Profile
 ) -> None:
-    """onnxruntime packs a matrix of the node's own graph or of the one above, and no other."""
+    """onnxruntime prepacks matrices of the node's graph or its parent only."""
     serve(make_model(), profile)
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
-    products = list(matrices(graph, []))
+    products = list(matrix_depths(graph, []))
     assert len(products) > 4
     assert all(depth <= 1 for depth in products)
 
 
-def matrices(graph: Any, above: list[set[str]]) -> Iterator[int]:
-    """Yield for each quantized product how many graphs above it its matrix is."""
-    scopes = [{tensor.name for tensor in graph.initializer}, *above]
+def matrix_depths(graph: Any, parents: list[set[str]]) -> Iterator[int]:
+    """Yield, for each quantized product, how many graphs up its matrix is."""
+    scopes = [{tensor.name for tensor in graph.initializer}, *parents]
     for node in graph.node:
         if node.op_type in {"MatMulNBits", "DynamicQuantizeMatMul"}:
             yield next(depth for depth, names in enumerate(scopes) if node.input[1] in names)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from matrices(attribute.g, scopes)
+                yield from matrix_depths(attribute.g, scopes)

@@ -1,4 +1,4 @@
-"""The widths and heads of the largest GPT-2, in one layer of it."""
+"""A layer with the widths and heads of GPT-2 XL."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt2flow.export.recipe import Profile
 
-# No power of two divides it beyond 64, and its heads are odd in number.
+# The width is a multiple of 64 but not of 128, and the number of heads is odd.
 XL = {"n_embd": 1600, "n_head": 25, "n_layer": 1, "n_positions": 32, "vocab_size": 67}
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """As transformers makes it: the fixtures' larger weights would drown in such sums."""
+    """A model with transformers' own initialization, since long sums amplify errors."""
     torch.manual_seed(0)
     config = GPT2Config(**XL, eos_token_id=0, bos_token_id=0, attn_implementation="eager")
     return GPT2LMHeadModel(config).eval()

@@ -41,7 +41,7 @@ def words(texts: Texts, source: Checkpoint) -> tuple[list[str], list[str]]:
     return measured, calibrated
 
 
-def test_every_other_document_is_kept_for_calibration(source: Checkpoint) -> None:
+def test_every_other_document_is_reserved_for_calibration(source: Checkpoint) -> None:
     measured, calibrated = words(find(source), source)
     assert measured == list(DOCUMENTS[::2])
     assert calibrated == list(DOCUMENTS[1::2])
@@ -54,20 +54,20 @@ def test_a_single_document_is_cut_in_two(source: Checkpoint, tmp_path: Path) -> 
     assert measured[0] + calibrated[0] == DOCUMENTS[0]
 
 
-def test_what_cannot_be_cut_asks_for_a_text(source: Checkpoint, tmp_path: Path) -> None:
+def test_a_text_too_short_to_split_is_refused(source: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("cup")
     with pytest.raises(EvaluationTextError, match="give a text with --calibration"):
         find(source, tmp_path / "short.txt")
 
 
-def test_the_text_of_the_checkpoint_leaves_the_whole_evaluation_text(source: Checkpoint) -> None:
+def test_a_calibration_text_leaves_the_whole_evaluation_text(source: Checkpoint) -> None:
     (source.directory / "calibration.txt").write_text("Thank you, please.<|endoftext|>")
     measured, calibrated = words(find(source), source)
     assert measured == list(DOCUMENTS)
     assert calibrated == ["Thank you, please."]
 
 
-def test_a_text_that_is_given_comes_before_that_of_the_checkpoint(
+def test_a_given_text_takes_precedence_over_the_checkpoints(
     source: Checkpoint, tmp_path: Path
 ) -> None:
     (source.directory / "calibration.txt").write_text("Thank you, please.")
@@ -84,21 +84,21 @@ def test_the_same_text_twice_is_refused(source: Checkpoint, tmp_path: Path) -> N
         find(source, calibration=same)
 
 
-def test_nothing_is_calibrated_with_where_nothing_is_calibrated(source: Checkpoint) -> None:
+def test_without_calibration_the_whole_text_is_for_evaluation(source: Checkpoint) -> None:
     texts = find(source, calibrated=False)
     assert texts.calibration is None
     assert texts.evaluation
     assert len(texts.evaluation.windows) == len(DOCUMENTS)
 
 
-def test_only_what_is_measured_needs_a_text(source: Checkpoint) -> None:
+def test_a_text_is_required_only_if_quality_is_measured(source: Checkpoint) -> None:
     (source.directory / "eval.txt").unlink()
     assert find(source, measured=False, calibrated=False) == Texts(None, None)
     with pytest.raises(EvaluationTextError, match=r"has no eval\.txt .*give a text with --eval"):
         find(source)
 
 
-def test_long_texts_are_cut_into_windows_of_which_one_is_long(
+def test_a_long_text_yields_short_windows_and_a_long_one(
     make_model: Any, save_checkpoint: Any, tmp_path: Path
 ) -> None:
     model = make_model(n_positions=2 * WINDOW, n_layer=1)
@@ -109,7 +109,7 @@ def test_long_texts_are_cut_into_windows_of_which_one_is_long(
     assert texts.evaluation
     lengths = [len(window) for window in texts.evaluation.windows]
     assert lengths[0] == 2 * WINDOW
-    # Enough short ones to decode many together and few.
+    # Enough short windows for small and large batches.
     assert lengths[1:].count(WINDOW) >= 12
     assert sum(lengths) < 1.1 * TOKEN_BUDGET
     assert texts.calibration

@@ -1,4 +1,4 @@
-"""Weights of a few bits stand for what they were, and operators read them as they are meant."""
+"""Codes represent the weights that they were rounded from, for operators too."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from onnx import helper
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.errors import InputError
-from gpt2flow.export.quantization.hqq import half_quadratic
+from gpt2flow.export.quantization.hqq import quantize_hqq
 from gpt2flow.export.quantization.rounding import (
     BlockMatrix,
     pack,
@@ -25,7 +25,7 @@ from gpt2flow.export.recipe import (
     Method,
     Profile,
     Storage,
-    fitting,
+    fit_storage,
 )
 
 INT8, INT4 = RECIPES[Profile.INT8], RECIPES[Profile.INT4]
@@ -42,10 +42,10 @@ def test_a_weight_is_at_most_half_a_step_off(bits: int, block_size: int) -> None
     quantized = round_to_nearest("", weight, Storage(bits, block_size))
     blocks = weight.T.reshape(37, -1, block_size)
     step = np.abs(quantized.scales)
-    # The largest weight of a block lies at one end of the range, so its step is known.
+    # The largest weight of a block maps to one end of the range, which determines the step.
     np.testing.assert_allclose(step, np.abs(blocks).max(-1) / 2 ** (bits - 1), rtol=1e-5)
     error = np.abs(quantized.dequantize() - weight).T.reshape(blocks.shape)
-    # The other end is one step short: a weight as large as the largest, of the other sign.
+    # The other end is one step short, for an equally large weight of the opposite sign.
     assert (error <= step[..., np.newaxis] * 1.001).all()
     assert (error <= step[..., np.newaxis] * 0.501).mean() > 0.97
 
@@ -60,13 +60,13 @@ def test_a_weight_in_columns_is_at_most_half_a_step_off() -> None:
     assert not columns.dequantize()[:, 3].any()
 
 
-@pytest.mark.parametrize("method", [round_to_nearest, half_quadratic])
+@pytest.mark.parametrize("method", [round_to_nearest, quantize_hqq])
 def test_zero_blocks_stay_zero(method: Any) -> None:
     zeros = np.zeros((32, 3), np.float32)
     assert not method("", zeros, Storage(4, 16)).dequantize().any()
 
 
-@pytest.mark.parametrize("method", [round_to_nearest, half_quadratic])
+@pytest.mark.parametrize("method", [round_to_nearest, quantize_hqq])
 def test_a_width_that_blocks_do_not_divide_is_refused(method: Any) -> None:
     with pytest.raises(ValueError, match="40 inputs do not divide into blocks of 16"):
         method("", np.zeros((40, 3), np.float32), Storage(4, 16))
@@ -78,30 +78,30 @@ def test_a_width_that_blocks_do_not_divide_is_refused(method: Any) -> None:
         (Storage(8, 32), round_to_nearest),
         (Storage(4, 16), round_to_nearest),
         (Storage(4, 128), round_to_nearest),
-        (Storage(4, 64), half_quadratic),
-        # Three blocks: their zero points fill a byte and a half.
-        (Storage(4, 32), half_quadratic),
+        (Storage(4, 64), quantize_hqq),
+        # Three blocks, so that zero points do not fill whole bytes.
+        (Storage(4, 32), quantize_hqq),
     ],
 )
-def test_the_operator_reads_blocks_as_they_are_meant(storage: Storage, method: Any) -> None:
+def test_the_operator_agrees_with_dequantize(storage: Storage, method: Any) -> None:
     inputs = 96 if storage.block_size == 32 else 256
     blocks: BlockMatrix = method("", some_weight(inputs, 5), storage)
     identity = np.eye(inputs, dtype=np.float32)
     np.testing.assert_allclose(_product(identity, blocks, storage), blocks.dequantize(), atol=1e-5)
 
 
-def test_zero_points_suit_weights_of_one_sign() -> None:
-    """Symmetric numbers waste half of their range on them."""
+def test_zero_points_reduce_the_error_of_one_signed_weights() -> None:
+    """Symmetric codes waste half of their range on weights of one sign."""
     weight = np.abs(some_weight()) + 3
     storage = Storage(4, 32)
     errors = [
         np.abs(method("", weight, storage).dequantize() - weight).mean()
-        for method in (round_to_nearest, half_quadratic)
+        for method in (round_to_nearest, quantize_hqq)
     ]
     assert errors[1] < errors[0] / 1.5
 
 
-def test_packed_numbers_come_back() -> None:
+def test_unpack_inverts_pack() -> None:
     codes = np.random.default_rng(0).integers(0, 16, (3, 2, 8)).astype(np.uint8)
     np.testing.assert_array_equal(unpack(pack(codes)), codes)
     np.testing.assert_array_equal(pack(np.array([[1, 2, 3]], np.uint8)), [[0x21, 0x03]])
@@ -118,13 +118,13 @@ def test_packed_numbers_come_back() -> None:
         (1, COLUMNS),
     ],
 )
-def test_the_longest_block_that_divides_a_width_is_taken(inputs: int, expected: Storage) -> None:
-    assert fitting(Storage(4, 128), inputs) == expected
-    assert fitting(Storage(32), inputs) == Storage(32)
-    assert fitting(COLUMNS, inputs) == COLUMNS
+def test_the_longest_block_that_divides_a_width_is_selected(inputs: int, expected: Storage) -> None:
+    assert fit_storage(Storage(4, 128), inputs) == expected
+    assert fit_storage(Storage(32), inputs) == Storage(32)
+    assert fit_storage(COLUMNS, inputs) == COLUMNS
 
 
-def test_unknown_choices_name_those_that_there_are() -> None:
+def test_an_unknown_choice_is_refused_with_the_allowed_ones() -> None:
     assert Profile.parse("int4") is Profile.INT4
     with pytest.raises(InputError, match=r"unknown profile 'int3'.*reference, fp32, int8, int4"):
         Profile.parse("int3")
@@ -134,35 +134,43 @@ def test_unknown_choices_name_those_that_there_are() -> None:
         Method.parse("awq")
 
 
-def test_a_recipe_takes_what_its_profile_has_a_choice_of() -> None:
-    changed = INT4.changed(kv_cache=KvCache.FP32, method=Method.HQQ, block_size=32, kept_share=0.5)
-    assert (changed.kv_cache, changed.method, changed.kept_share) == ("fp32", "hqq", 0.5)
+def test_a_recipe_accepts_only_the_options_of_its_profile() -> None:
+    changed = INT4.with_overrides(
+        kv_cache=KvCache.FP32, method=Method.HQQ, block_size=32, mixed_precision_budget=0.5
+    )
+    assert (changed.kv_cache, changed.method, changed.mixed_precision_budget) == (
+        "fp32",
+        "hqq",
+        0.5,
+    )
     assert changed.body == changed.head == Storage(4, 32)
-    assert changed.entries == INT4.entries
-    assert INT4.changed() == INT4
+    assert changed.embeddings == INT4.embeddings
+    assert INT4.with_overrides() == INT4
     with pytest.raises(InputError, match="block size 20: choose one of 128, 64, 32, 16"):
-        INT4.changed(block_size=20)
+        INT4.with_overrides(block_size=20)
     with pytest.raises(InputError, match="block size 32: the profile quantizes no weights"):
-        RECIPES[Profile.FP32].changed(block_size=32)
-    with pytest.raises(InputError, match=r"kept share 1\.5: must be from 0 to 1"):
-        INT4.changed(kept_share=1.5)
-    with pytest.raises(InputError, match="only the int4 profile"):
-        INT8.changed(method=Method.GPTQ)
+        RECIPES[Profile.FP32].with_overrides(block_size=32)
+    with pytest.raises(
+        InputError, match=r"kept share 1\.5 is out of range; choose one from 0 to 1"
+    ):
+        INT4.with_overrides(mixed_precision_budget=1.5)
+    with pytest.raises(InputError, match="apply to the int4 profile only"):
+        INT8.with_overrides(method=Method.GPTQ)
 
 
-def test_without_a_second_copy_one_kind_of_matrices_serves_all_rows() -> None:
-    int8 = INT8.changed(second_copy=False)
-    assert (int8.narrow_rows, int8.body, int8.head) == (None, COLUMNS, COLUMNS)
-    int4 = INT4.changed(second_copy=False, block_size=32)
-    assert (int4.narrow_rows, int4.body, int4.head) == (None, Storage(4, 32), Storage(4, 32))
+def test_a_single_layout_recipe_has_one_format_per_matrix() -> None:
+    int8 = INT8.with_overrides(dual_layout=False)
+    assert (int8.small_batch_rows, int8.body, int8.head) == (None, COLUMNS, COLUMNS)
+    int4 = INT4.with_overrides(dual_layout=False, block_size=32)
+    assert (int4.small_batch_rows, int4.body, int4.head) == (None, Storage(4, 32), Storage(4, 32))
     with pytest.raises(InputError, match="second copy: the profile has none"):
-        RECIPES[Profile.FP32].changed(second_copy=False)
+        RECIPES[Profile.FP32].with_overrides(dual_layout=False)
     with pytest.raises(InputError, match="block size 64: 8 bits without a second copy"):
-        INT8.changed(second_copy=False, block_size=64)
+        INT8.with_overrides(dual_layout=False, block_size=64)
 
 
 def _product(hidden: FloatArray, blocks: BlockMatrix, storage: Storage) -> FloatArray:
-    """Return hidden · matrix as `MatMulNBits` computes it with activations left alone."""
+    """Return hidden · matrix as `MatMulNBits` computes it with fp32 activations."""
     inputs, outputs = hidden.shape[1], len(blocks.data)
     constants = {"data": blocks.data, "scales": blocks.scales}
     if blocks.zero_points is not None:

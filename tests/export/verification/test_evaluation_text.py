@@ -1,4 +1,4 @@
-"""The evaluation text is cut at its documents, and its windows are spread over all of it."""
+"""The evaluation text is cut at documents, and sampled evenly."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from gpt2flow.export.verification.evaluation_text import read_text
 END = 0
 
 
-def test_documents_do_not_see_each_other(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_windows_do_not_cross_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "some.txt"
     path.write_text("<|user|>I order a cup.<|endoftext|>\nThank you,\nall.<|endoftext|>\nI want")
     text = read_text(path, tokenizer).windows(64)
@@ -34,7 +34,7 @@ def test_long_documents_are_cut_to_the_context(tokenizer: Tokenizer, tmp_path: P
 
 def test_a_long_text_is_sampled_evenly(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "many.txt"
-    # The vocabulary of the tests has no digits.
+    # The tests' vocabulary has no digits.
     letters = str.maketrans("0123456789", "abcdehorut")
     names = [str(number).translate(letters) for number in range(2000)]
     path.write_text("".join(f"order {name}<|endoftext|>" for name in names))
@@ -50,7 +50,7 @@ def test_a_long_text_is_sampled_evenly(tokenizer: Tokenizer, tmp_path: Path) -> 
     assert max(np.diff(positions)) < 4 * min(np.diff(positions))
 
 
-def test_the_name_tells_what_the_file_held(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_name_contains_a_hash_of_the_content(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "eval.txt"
     path.write_text("I want a cup")
     before = read_text(path, tokenizer).windows(64).name
@@ -59,7 +59,7 @@ def test_the_name_tells_what_the_file_held(tokenizer: Tokenizer, tmp_path: Path)
     assert read_text(path, tokenizer).windows(64).name != before
 
 
-def test_settings_of_the_tokenizer_file_do_not_cut_the_text(
+def test_truncation_settings_of_the_tokenizer_are_ignored(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     limited = Tokenizer.from_str(tokenizer.to_str())
@@ -80,7 +80,7 @@ def test_settings_of_the_tokenizer_file_do_not_cut_the_text(
         (None, "cannot be read as text: .*No such file"),
     ],
 )
-def test_a_text_that_says_nothing_is_refused(
+def test_an_unreadable_or_empty_text_is_refused(
     tokenizer: Tokenizer, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "eval.txt"

@@ -1,4 +1,4 @@
-"""The figures are those of their definitions, and come from prefill followed by decoding."""
+"""Metrics match their definitions, and cover prefill and decode."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.errors import QualityGateError
 from gpt2flow.export.recipe import Profile
 from gpt2flow.export.verification.evaluation_text import EvaluationText
-from gpt2flow.export.verification.quality import hold_to_gate
-from gpt2flow.export.verification.verify import SLOTS, Comparison, Part, PartedComparison, compare
+from gpt2flow.export.verification.quality import enforce_quality_gate
+from gpt2flow.export.verification.verify import SLOTS, Comparison, Phase, PhaseComparison, compare
 
 VOCABULARY = 11
 
@@ -20,9 +20,9 @@ def log(*probabilities: float) -> FloatArray:
     return np.log(np.array([probabilities], np.float32))
 
 
-def test_figures_of_distributions_that_can_be_checked_by_hand() -> None:
+def test_metrics_match_values_computed_by_hand() -> None:
     comparison = Comparison()
-    # Logits are free of their norm: a shift changes nothing.
+    # Logits need not be normalized: a shift changes nothing.
     comparison.add(log(0.5, 0.25, 0.25) + 3, log(0.25, 0.5, 0.25) - 5, np.array([0]))
     comparison.add(log(0.5, 0.25, 0.25), log(0.5, 0.25, 0.25), np.array([1]))
     assert comparison.tokens == 2
@@ -42,7 +42,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def logits_after(history: list[int]) -> FloatArray:
-    """A model that looks at all of its history: a row of logits."""
+    """Return logits that depend on all of the history."""
     return np.random.default_rng(history).normal(size=VOCABULARY).astype(np.float32)
 
 
@@ -54,13 +54,13 @@ class Oracle:
 
 @dataclass
 class Recorder:
-    """A served model that keeps what each slot was given, and how."""
+    """A served model that records the tokens of each slot."""
 
     slots: int
     history: dict[int, list[int]] = field(default_factory=dict)
     prefilled: int = 0
     decoded: int = 0
-    widest: int = 0
+    largest_batch: int = 0
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
         assert slot < self.slots
@@ -73,118 +73,123 @@ class Recorder:
             assert len(self.history[slot]) == length
             self.history[slot].append(int(token))
         self.decoded += len(tokens)
-        self.widest = max(self.widest, len(tokens))
+        self.largest_batch = max(self.largest_batch, len(tokens))
         return np.stack([logits_after(self.history[slot]) for slot in range(len(tokens))])
 
 
-def test_every_token_but_the_first_is_predicted_once_half_of_them_by_decoding() -> None:
+def test_every_token_but_the_first_is_predicted_once() -> None:
     rng = np.random.default_rng(0)
     lengths = (2, 3, 9, 20, 20, 7, 2, 12, 12, 12, 9, 9, 8, 8, 8, 8, 8, 8, 5)
     windows = [rng.integers(0, VOCABULARY, length) for length in lengths]
     served = Recorder(SLOTS)
-    told: list[int] = []
-    comparison = compare(windows, Oracle(), served, 3, told.append)
+    progress: list[int] = []
+    comparison = compare(windows, Oracle(), served, 3, progress.append)
     predictions = sum(len(window) - 1 for window in windows)
-    assert comparison.whole.tokens == predictions == told[-1]
-    # A served model that is the reference shows no difference, so each met its own history.
+    assert comparison.whole.tokens == predictions == progress[-1]
+    # Predictions agree only if every slot has the right history.
     assert comparison.whole.argmax_agreement == 1.0
     assert comparison.whole.mean_kl == 0.0
-    assert comparison.parts[Part.PREFILL].tokens == served.prefilled
+    assert comparison.by_phase[Phase.PREFILL].tokens == served.prefilled
     assert served.prefilled == sum(len(window) // 2 for window in windows)
     assert served.prefilled + served.decoded == predictions
-    assert served.widest == SLOTS
+    assert served.largest_batch == SLOTS
 
 
-@pytest.mark.parametrize("narrow_rows", [1, 3, 5])
-def test_few_rows_and_many_are_told_apart(narrow_rows: int) -> None:
+@pytest.mark.parametrize("small_batch_rows", [1, 3, 5])
+def test_decoded_tokens_are_counted_by_batch_size(small_batch_rows: int) -> None:
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(16)]
     served = Recorder(SLOTS)
-    comparison = compare(windows, Oracle(), served, narrow_rows)
-    few, many = (comparison.parts[part].tokens for part in (Part.FEW_ROWS, Part.MANY_ROWS))
-    # Sixteen windows of one length: one alone, then eight together, four and three.
-    expected = 9 * sum(rows for rows in (1, 8, 4, 3) if rows <= narrow_rows)
-    assert (few, many) == (expected, served.decoded - expected)
+    comparison = compare(windows, Oracle(), served, small_batch_rows)
+    small, large = (
+        comparison.by_phase[phase].tokens
+        for phase in (Phase.DECODE_SMALL_BATCH, Phase.DECODE_LARGE_BATCH)
+    )
+    # Sixteen windows of one length, in batches of one, eight, four and three.
+    expected = 9 * sum(rows for rows in (1, 8, 4, 3) if rows <= small_batch_rows)
+    assert (small, large) == (expected, served.decoded - expected)
 
 
-@pytest.mark.parametrize("bad", [Part.PREFILL, Part.FEW_ROWS, Part.MANY_ROWS])
-def test_a_model_that_errs_on_one_way_only_is_found(bad: Part) -> None:
-    class Forgetful(Recorder):
+@pytest.mark.parametrize("bad", [Phase.PREFILL, Phase.DECODE_SMALL_BATCH, Phase.DECODE_LARGE_BATCH])
+def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
+    class FaultyModel(Recorder):
         def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
             logits = super().prefill(slot, tokens)
-            return logits[:, ::-1] if bad is Part.PREFILL else logits
+            return logits[:, ::-1] if bad is Phase.PREFILL else logits
 
         def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
             logits = super().decode(tokens, lengths)
-            part = Part.FEW_ROWS if len(tokens) <= 3 else Part.MANY_ROWS
-            return logits[:, ::-1] if bad is part else logits
+            phase = Phase.DECODE_SMALL_BATCH if len(tokens) <= 3 else Phase.DECODE_LARGE_BATCH
+            return logits[:, ::-1] if bad is phase else logits
 
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]
-    comparison = compare(windows, Oracle(), Forgetful(SLOTS), 3)
-    for part, figures in comparison.parts.items():
-        assert (figures.argmax_agreement < 0.9) == (part is bad)
+    comparison = compare(windows, Oracle(), FaultyModel(SLOTS), 3)
+    for phase, figures in comparison.by_phase.items():
+        assert (figures.argmax_agreement < 0.9) == (phase is bad)
 
 
 def compared(
-    perplexity_fp32: float, perplexity: float, part: Part = Part.PREFILL, tokens: int = 1
-) -> PartedComparison:
-    comparison = PartedComparison(SLOTS)
+    perplexity_fp32: float, perplexity: float, phase: Phase = Phase.PREFILL, tokens: int = 1
+) -> PhaseComparison:
+    comparison = PhaseComparison(SLOTS)
     reference, bundle = (
         np.repeat(log(1 / p, 1 - 1 / p), tokens, axis=0) for p in (perplexity_fp32, perplexity)
     )
-    comparison.parts[part].add(reference, bundle, np.zeros(tokens, np.int64))
+    comparison.by_phase[phase].add(reference, bundle, np.zeros(tokens, np.int64))
     return comparison
 
 
 TEXT = EvaluationText("eval.txt", (np.array([1, 2]),))
 
 
-def test_the_gate_lets_one_percent_pass() -> None:
-    quality = hold_to_gate(compared(4.0, 4.0399), TEXT, Profile.INT8, force=False)
+def test_a_ratio_below_the_gate_passes() -> None:
+    quality = enforce_quality_gate(compared(4.0, 4.0399), TEXT, Profile.INT8, force=False)
     assert (quality.gate, quality.forced, quality.tokens) == (1.01, False, 1)
     assert quality.perplexity_ratio == pytest.approx(1.009975, abs=1e-5)
 
 
-def test_a_miss_is_refused_with_both_figures() -> None:
+def test_a_refusal_reports_both_perplexities() -> None:
     with pytest.raises(
-        QualityGateError, match=r"perplexity 4\.05 against 4 in fp32 .*1\.0125.*1\.01"
+        QualityGateError, match=r"perplexity 4\.05 against 4 in fp32, ratio 1\.0125, limit 1\.01;"
     ):
-        hold_to_gate(compared(4.0, 4.05), TEXT, Profile.INT8, force=False)
+        enforce_quality_gate(compared(4.0, 4.05), TEXT, Profile.INT8, force=False)
 
 
-def test_a_forced_miss_is_on_the_record() -> None:
-    assert hold_to_gate(compared(4.0, 4.05), TEXT, Profile.INT8, force=True).forced
-    assert not hold_to_gate(compared(4.0, 4.01), TEXT, Profile.INT8, force=True).forced
+def test_a_forced_miss_is_recorded_in_the_manifest() -> None:
+    assert enforce_quality_gate(compared(4.0, 4.05), TEXT, Profile.INT8, force=True).forced
+    assert not enforce_quality_gate(compared(4.0, 4.01), TEXT, Profile.INT8, force=True).forced
 
 
-def test_what_is_no_number_misses_the_gate() -> None:
-    comparison = PartedComparison(SLOTS)
+def test_nan_misses_the_gate() -> None:
+    comparison = PhaseComparison(SLOTS)
     nothing = log(0.5, 0.5) * np.float32("nan")
-    comparison.parts[Part.PREFILL].add(log(0.5, 0.5), nothing, np.array([0]))
+    comparison.by_phase[Phase.PREFILL].add(log(0.5, 0.5), nothing, np.array([0]))
     with pytest.raises(QualityGateError):
-        hold_to_gate(comparison, TEXT, Profile.INT8, force=False)
+        enforce_quality_gate(comparison, TEXT, Profile.INT8, force=False)
 
 
-def test_a_model_that_predicts_nothing_has_a_perplexity_all_the_same() -> None:
+def test_an_overflowing_perplexity_is_infinite() -> None:
     comparison = Comparison()
     comparison.add(log(0.5, 0.5), np.array([[0.0, 1e6]], np.float32), np.array([0]))
     assert comparison.perplexity == math.inf
     assert comparison.perplexity_ratio == math.inf
 
 
-def test_a_part_that_misses_the_gate_is_not_made_up_for_by_the_others() -> None:
-    good = compared(4.0, 4.0, Part.PREFILL, tokens=2000)
-    bad = compared(4.0, 4.08, Part.FEW_ROWS, tokens=250)
-    good.parts[Part.FEW_ROWS] = bad.parts[Part.FEW_ROWS]
+def test_a_single_phase_can_miss_the_gate() -> None:
+    good = compared(4.0, 4.0, Phase.PREFILL, tokens=2000)
+    bad = compared(4.0, 4.08, Phase.DECODE_SMALL_BATCH, tokens=250)
+    good.by_phase[Phase.DECODE_SMALL_BATCH] = bad.by_phase[Phase.DECODE_SMALL_BATCH]
     assert good.whole.perplexity_ratio < 1.01
     with pytest.raises(QualityGateError, match=r"\(decode, few rows\).*1\.02"):
-        hold_to_gate(good, TEXT, Profile.INT8, force=False)
-    quality = hold_to_gate(good, TEXT, Profile.INT8, force=True)
+        enforce_quality_gate(good, TEXT, Profile.INT8, force=False)
+    quality = enforce_quality_gate(good, TEXT, Profile.INT8, force=True)
     assert quality.forced
     assert set(quality.parts) == {"prefill", "decode, few rows"}
     assert quality.parts["decode, few rows"].perplexity_ratio == pytest.approx(1.02, abs=1e-5)
 
 
-def test_a_part_of_few_tokens_is_left_to_the_whole() -> None:
-    few = compared(4.0, 4.0, Part.PREFILL, tokens=2000)
-    few.parts[Part.FEW_ROWS] = compared(4.0, 4.2, Part.FEW_ROWS, tokens=20).parts[Part.FEW_ROWS]
-    assert not hold_to_gate(few, TEXT, Profile.INT8, force=False).forced
+def test_a_phase_with_few_tokens_is_not_gated() -> None:
+    few = compared(4.0, 4.0, Phase.PREFILL, tokens=2000)
+    few.by_phase[Phase.DECODE_SMALL_BATCH] = compared(
+        4.0, 4.2, Phase.DECODE_SMALL_BATCH, tokens=20
+    ).by_phase[Phase.DECODE_SMALL_BATCH]
+    assert not enforce_quality_gate(few, TEXT, Profile.INT8, force=False).forced

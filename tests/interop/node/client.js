@@ -1,8 +1,8 @@
-// A client of a gpt2flow server with nothing but grpc-js and the .proto files.
+// Client of a gpt2flow server, with grpc-js and the .proto files alone.
 //
 //   node client.js ADDRESS ACTION PROTO_FOLDER...
 //
-// ACTION is `stream`, `invalid` or `cancel`; what came of it is one JSON object on stdout.
+// ACTION is `stream`, `invalid` or `cancel`. The result is one JSON object on stdout.
 
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
@@ -45,7 +45,7 @@ async function invalid() {
     });
     return { code: grpc.status[error.code], fields: violations.map(({ field }) => field) };
   }
-  throw new Error('the server took what it must refuse');
+  throw new Error('the server accepted invalid options');
 }
 
 async function cancel() {
@@ -59,7 +59,7 @@ async function cancel() {
   } catch (error) {
     return { code: grpc.status[error.code], deltas };
   }
-  throw new Error('the stream ended by itself');
+  throw new Error('the stream ended before it was cancelled');
 }
 
 try {

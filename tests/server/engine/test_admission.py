@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.schedule_driver import Driver
 
-from gpt2flow.server.engine.fair_queue import AGING_SECONDS
+from gpt2flow.server.engine.request_queue import AGING_SECONDS
 from gpt2flow.server.engine.sequence import Request
 
 

@@ -75,7 +75,7 @@ async def test_what_is_preempted_counts_as_waiting(open_desk: OpenDesk) -> None:
     with (
         desk.engine.submit([desk.task(50), desk.task(50)]),
         desk.engine.submit([desk.task(50, n=2, priority=1)]),
-        pytest.raises(OverloadedError, match="3 requests would wait, 2 may"),
+        pytest.raises(OverloadedError, match="3 requests would wait, limit 2"),
         desk.engine.submit([desk.task()]),
     ):
         pass

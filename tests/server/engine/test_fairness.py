@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.counting_engine import OpenDesk
 from tests.support.schedule_driver import Driver
 
-from gpt2flow.server.engine.fair_queue import AGING_SECONDS
+from gpt2flow.server.engine.request_queue import AGING_SECONDS
 from gpt2flow.server.engine.sequence import Request
 from gpt2flow.server.errors import OverloadedError
 from gpt2flow.server.servicer.identity import peer_name
@@ -61,7 +61,7 @@ def test_who_is_admitted_in_the_turn_of_an_aged_request_is_protected_like_it() -
     high = driver.add(1, caller="c", priority=3)
     driver.scheduler.remove(driver.running[0])
     driver.add(1, caller="a")
-    driver.scheduler._waiting._callers = {"b": 1, "a": 2, "c": 1}
+    driver.scheduler._waiting._counts = {"b": 1, "a": 2, "c": 1}
     assert driver.admit() == [young]
     assert high in driver.waiting
 
@@ -121,7 +121,7 @@ async def test_a_full_queue_makes_room_for_another_caller(open_desk: OpenDesk) -
         [event] = [event async for event in many[-1]]
         assert isinstance(event.content, OverloadedError)
         with (
-            pytest.raises(OverloadedError, match="4 requests would wait, 3 may"),
+            pytest.raises(OverloadedError, match="4 requests would wait, limit 3"),
             desk.engine.submit([desk.task(caller="many")]),
         ):
             pass

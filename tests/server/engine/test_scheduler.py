@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.support.schedule_driver import Driver
 
 from gpt2flow.server.engine.scheduler import FIRST_COME_EVERY, Chunk, Decode
-from gpt2flow.server.engine.sequence import FinishReason, Sequence
+from gpt2flow.server.engine.sequence import Sequence
 
 
 def test_nothing_to_do() -> None:
@@ -67,7 +67,7 @@ def test_the_last_token_of_an_ended_sequence_is_not_run() -> None:
     driver.admit()
     sequence = request.sequences[0]
     sequence.tokens += [1, 1]
-    sequence.finish(FinishReason.CONSTRAINT)
+    sequence.grows = False
     batch = driver.scheduler.schedule()
     assert isinstance(batch, Chunk)
     assert batch.stop == 4

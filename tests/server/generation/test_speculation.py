@@ -13,7 +13,7 @@ from tests.support.generation_params import GREEDY, PROMPT, greedy
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import CandidateResult, Usage
-from gpt2flow.server.generation import output as candidate
+from gpt2flow.server.generation import sampling_task
 from gpt2flow.server.generation.prompt_lookup import PromptLookup
 from gpt2flow.server.params import (
     BeamSearchParams,
@@ -145,7 +145,7 @@ def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
 ) -> None:
     """With a grammar that forces some tokens, leaves others free, and with stop strings."""
     # The vocabulary is so small that no grammar allows more.
-    monkeypatch.setattr(candidate, "_FREE_CHOICE", 1)
+    monkeypatch.setattr(sampling_task, "_FREE_CHOICE", 1)
     accepted: Counter[str] = Counter()
 
     @settings(max_examples=100)

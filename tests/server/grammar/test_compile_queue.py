@@ -108,7 +108,7 @@ async def test_a_full_line_makes_room_for_another_caller() -> None:
     line.enter("many", 2)
     line.fill()
     *_, last = line.enter("many", 3)
-    with pytest.raises(OverloadedError, match="3 constraints wait to be compiled, 3 may"):
+    with pytest.raises(OverloadedError, match="3 constraints wait, limit 3"):
         line.enter("many")
     line.enter("one")
     assert isinstance(last.done.exception(), OverloadedError)
@@ -147,26 +147,26 @@ async def test_no_hostile_trial_goes_before_an_honest_one_that_waits(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = SandboxedCompiler(grammars, seconds=0.3)
-    take, taken = tried._line.take, list[str]()
+    take, taken = tried._queue.take, list[str]()
 
     def noted() -> CompileRequest | None:
         trial = take()
         taken.extend([trial.caller] if trial else [])
         return trial
 
-    monkeypatch.setattr(tried._line, "take", noted)
+    monkeypatch.setattr(tried._queue, "take", noted)
     hostile = [
-        asyncio.create_task(tried.prepare(endless(i), "hostile"))
+        asyncio.create_task(tried.precompile(endless(i), "hostile"))
         for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
     assert taken == ["hostile"] * WORKERS
     for i in range(1, 10):
         before = len(taken)
-        await tried.prepare(regex(f"[a-c]{{{i}}}"), "honest")
+        await tried.precompile(regex(f"[a-c]{{{i}}}"), "honest")
         assert taken[before] == "honest"
     # They do not wait for ever either.
-    assert any(tried.knows(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
+    assert any(tried.has_verdict(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
     for each in hostile:
         each.cancel()
     tried.close()
@@ -204,4 +204,4 @@ async def test_bad_fields_are_named_with_the_grammar_and_start_no_trial(running:
         fields = [each.field for each in detail.field_violations]
         assert fields == ["options.priority", *found, "prompts[1]"]
     endless_params = ConstraintParams(ConstraintKind.JSON_SCHEMA, (ENDLESS,))
-    assert not running.model.grammars.knows(endless_params)
+    assert not running.model.grammars.has_verdict(endless_params)

@@ -60,11 +60,11 @@ def test_a_hostile_grammar_is_refused_and_the_next_one_compiles(
 def test_what_was_refused_is_not_tried_again(tried: SandboxedCompiler) -> None:
     with pytest.raises(GrammarError):
         tried.compile(params("json_schema", ENDLESS))
-    assert tried.knows(params("json_schema", ENDLESS))
+    assert tried.has_verdict(params("json_schema", ENDLESS))
     with pytest.raises(GrammarError, match="longer"):
         tried.compile(params("json_schema", ENDLESS))
     # The process ended with the first trial; there was no other.
-    assert not any(each._process for each in tried._processes)
+    assert not any(each._process for each in tried._workers)
 
 
 def test_as_many_choices_as_may_be_can_be_chosen_from(tried: SandboxedCompiler) -> None:
@@ -78,14 +78,14 @@ async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
     tried = SandboxedCompiler(grammars, seconds=60.0)
     sources = [f'{{"title": "{i}", {ENDLESS[1:]}' for i in range(WORKERS)]
     slow = [
-        asyncio.create_task(tried.prepare(params("json_schema", each), f"{each}"))
+        asyncio.create_task(tried.precompile(params("json_schema", each), f"{each}"))
         for each in sources
     ]
     await asyncio.sleep(0)
     # More than asyncio's own threads, were the grammars compiled in these.
     await asyncio.gather(*(asyncio.to_thread(os.getpid) for _ in range(64)))
     assert not any(task.done() for task in slow)
-    while not all(each._process for each in tried._processes):  # noqa: ASYNC110 - nobody tells
+    while not all(each._process for each in tried._workers):  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
     tried.close()
     await asyncio.gather(*slow, return_exceptions=True)  # A process may have been starting.
@@ -93,22 +93,22 @@ async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
 
 async def test_the_line_of_grammars_is_bounded(tried: SandboxedCompiler) -> None:
     waiting = [
-        asyncio.create_task(tried.prepare(params("regex", f"{ENDLESS}{i}"), "many"))
+        asyncio.create_task(tried.precompile(params("regex", f"{ENDLESS}{i}"), "many"))
         for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError, match=f"{QUEUE_CAPACITY} constraints wait to be compiled"):
-        await tried.prepare(params("regex", "one too many"), "many")
+    with pytest.raises(OverloadedError, match=f"{QUEUE_CAPACITY} constraints wait"):
+        await tried.precompile(params("regex", "one too many"), "many")
     # Whoever holds the most of it makes way for another.
-    await tried.prepare(params("regex", "one too many"), "one")
+    await tried.precompile(params("regex", "one too many"), "one")
     *others, last = await asyncio.gather(*waiting, return_exceptions=True)
     assert set(others) == {None}
     assert isinstance(last, OverloadedError)
-    await tried.prepare(params("regex", "one more"), "many")
+    await tried.precompile(params("regex", "one more"), "many")
 
 
 async def test_a_process_waits_for_the_first_constraint(running: Running) -> None:
-    processes = running.model.grammars._processes
+    processes = running.model.grammars._workers
     async with asyncio.timeout(30):
         while not any(each._process for each in processes):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
@@ -117,7 +117,7 @@ async def test_a_process_waits_for_the_first_constraint(running: Running) -> Non
 def test_closing_ends_the_processes(grammars: GrammarCompiler) -> None:
     tried = SandboxedCompiler(grammars, seconds=1.0)
     tried.compile(params("regex", "a|b"))
-    [process] = [each._process for each in tried._processes if each._process]
+    [process] = [each._process for each in tried._workers if each._process]
     tried.close()
     assert process.poll() is not None
     assert not Path(f"/proc/{process.pid}").exists()

@@ -1,7 +1,6 @@
 """What one request may ask for: errors name the field, its size and the limit."""
 
 import threading
-from dataclasses import fields
 from typing import Any
 
 import grpc
@@ -10,8 +9,8 @@ from tests.server.conftest import CONTEXT
 from tests.support.running_server import PROMPT, Running, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.server.config.settings import RequestLimits
 from gpt2flow.server.errors import ConfigError
-from gpt2flow.server.limits import RequestLimits
 from gpt2flow.server.tokenizer import Tokenizer
 
 LIMITS = RequestLimits()
@@ -167,14 +166,14 @@ async def test_a_client_can_ask_for_the_limits(running: Running) -> None:
         "candidates": "max_candidates",
         "grammar_seconds": "max_grammar_ms",
     }
-    for each in fields(RequestLimits):
-        name = asked.get(each.name, f"max_{each.name}")
+    for each in RequestLimits.model_fields:
+        name = asked.get(each, f"max_{each}")
         assert told[name] > 0
     assert told["max_choices"] == LIMITS.choices
     assert told["max_grammar_ms"] == 2000
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(RequestLimits)])
+@pytest.mark.parametrize("name", list(RequestLimits.model_fields))
 def test_a_limit_lets_something_pass(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} is 0, must be in"):
         RequestLimits(**{name: 0})

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import pytest
@@ -47,7 +47,7 @@ async def test_the_log_holds_no_text_of_requests(
     bundle: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    log_format: str,
+    log_format: Literal["json", "console"],
 ) -> None:
     with logging_to_stderr(TelemetryConfig(log_level="debug", log_format=log_format)):
         async with serving(bundle) as running:

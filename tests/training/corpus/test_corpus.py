@@ -1,4 +1,4 @@
-"""What the corpus teaches is what the agent allows."""
+"""Generated turns agree with the agent's flows and grammar."""
 
 import json
 import random
@@ -15,11 +15,10 @@ import pytest
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.grammar import action_grammar
-from gpt2flow.agent.flows.prompt import DONE
+from gpt2flow.agent.flows.prompt import DONE, language, normalise
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.flows.text import language, normalise
 from gpt2flow.training.corpus.corpus import make_flow_corpus
-from gpt2flow.training.corpus.turns import TurnMaker
+from gpt2flow.training.corpus.turns import TurnGenerator
 from gpt2flow.training.errors import OutputError
 
 _DOCUMENT = re.compile(
@@ -31,7 +30,7 @@ _STEP = re.compile(r"<\|act\|>(\{.*?\})(?:<\|result\|>(\w+))?(?=<)")
 
 @dataclass(frozen=True)
 class Turn:
-    """A document, read back."""
+    """Parsed document."""
 
     facts: frozenset[str]
     awaiting: tuple[str, str] | None
@@ -45,7 +44,7 @@ class Turn:
         return (json.loads(text) for text, result in self.steps if result)
 
 
-def _read(document: str) -> Turn:
+def _parse(document: str) -> Turn:
     match = _DOCUMENT.fullmatch(document)
     assert match, document
     state, _, awaiting = match["state"].partition("awaiting ")
@@ -65,14 +64,14 @@ def _read(document: str) -> Turn:
 
 
 @pytest.fixture(scope="module")
-def read(documents: list[str]) -> list[Turn]:
-    return [_read(document) for document in documents]
+def parsed(documents: list[str]) -> list[Turn]:
+    return [_parse(document) for document in documents]
 
 
-def test_every_action_is_one_that_the_grammar_allows(book: FlowBook, read: list[Turn]) -> None:
-    """The oracle is the grammar that the server will be given."""
+def test_every_action_is_one_that_the_grammar_allows(book: FlowBook, parsed: list[Turn]) -> None:
+    """The oracle is the grammar that the agent passes to the server."""
     tokenizer = llguidance.LLTokenizer("byte")
-    for turn in read[:700]:
+    for turn in parsed[:700]:
         facts = turn.facts
         for text, result in turn.steps:
             legal = book.legal(facts, turn.event)
@@ -83,19 +82,21 @@ def test_every_action_is_one_that_the_grammar_allows(book: FlowBook, read: list[
                 facts = book.apply(json.loads(text)["action"], facts)
 
 
-def test_each_turn_ends_with_done_and_says_it_once(read: list[Turn]) -> None:
-    for turn in read:
+def test_each_turn_ends_with_its_only_done(parsed: list[Turn]) -> None:
+    for turn in parsed:
         assert turn.steps[-1] == (json.dumps({"action": DONE}, separators=(",", ":")), "")
         assert all(result for _, result in turn.steps[:-1])
         assert len(turn.steps) > 1
 
 
-def test_messages_are_as_the_agent_normalises_them(read: list[Turn]) -> None:
-    assert all(turn.message == normalise(turn.message) for turn in read)
+def test_messages_are_normalized_as_by_the_agent(parsed: list[Turn]) -> None:
+    assert all(turn.message == normalise(turn.message) for turn in parsed)
 
 
-def test_an_action_that_lacks_a_slot_is_asked_for_it(book: FlowBook, read: list[Turn]) -> None:
-    for turn in read:
+def test_an_action_without_a_required_slot_results_in_a_question(
+    book: FlowBook, parsed: list[Turn]
+) -> None:
+    for turn in parsed:
         for text, result in turn.steps[:-1]:
             choice = json.loads(text)
             missing = set(book.actions[choice["action"]].required) - set(choice)
@@ -106,29 +107,27 @@ def test_each_action_and_value_occurs_in_both_languages(
     book: FlowBook, documents: list[str]
 ) -> None:
     for code in ("en", "zh"):
-        turns = [t for t in map(_read, documents) if language(t.message) == code and not t.event]
+        turns = [t for t in map(_parse, documents) if language(t.message) == code and not t.event]
         choices = [choice for turn in turns for choice in turn.choices]
         seen = Counter(str(choice["action"]) for choice in choices)
-        spoken = [name for name, action in book.actions.items() if action.event is None]
-        assert min(seen[name] for name in spoken) > len(turns) / len(spoken) / 3, seen
+        user_actions = [name for name, action in book.actions.items() if action.event is None]
+        assert min(seen[name] for name in user_actions) > len(turns) / len(user_actions) / 3, seen
         for name, slot in book.slots.items():
             given = {choice[name] for choice in choices if name in choice}
             assert given >= set(slot.values) if slot.values else len(given) > 5, (code, name)
         assert len(turns) > 0.4 * len(documents)
 
 
-def test_events_are_answered_to_their_end(book: FlowBook, read: list[Turn]) -> None:
-    events = [turn for turn in read if turn.event]
+def test_all_actions_of_an_event_are_taken(book: FlowBook, parsed: list[Turn]) -> None:
+    events = [turn for turn in parsed if turn.event]
     assert {str(choice["action"]) for turn in events for choice in turn.choices} == {
         name for name, action in book.actions.items() if action.event
     }
     assert all(choice["order"] == turn.message for turn in events for choice in turn.choices)
 
 
-def test_the_agents_questions_are_answered_and_sometimes_not(
-    book: FlowBook, read: list[Turn]
-) -> None:
-    asked = [turn for turn in read if turn.awaiting]
+def test_most_questions_of_the_agent_are_answered(book: FlowBook, parsed: list[Turn]) -> None:
+    asked = [turn for turn in parsed if turn.awaiting]
     answered = [
         turn
         for turn in asked
@@ -145,25 +144,25 @@ def test_the_agents_questions_are_answered_and_sometimes_not(
     }
 
 
-def test_several_wishes_and_failures_between_them_occur(read: list[Turn]) -> None:
-    results = [tuple(result for _, result in turn.steps[:-1]) for turn in read]
+def test_several_intents_with_failures_between_them_occur(parsed: list[Turn]) -> None:
+    results = [tuple(result for _, result in turn.steps[:-1]) for turn in parsed]
     assert any(len(r) > 2 and r[0] == "ok" and r[1] == "refused" and r[2] == "ok" for r in results)
     assert any(len(r) > 2 and r[1] == "asked" and r[2] == "ok" for r in results)
     lengths = Counter(map(len, results))
-    assert lengths[2] > 0.1 * len(read)
-    assert lengths[3] > 0.01 * len(read)
+    assert lengths[2] > 0.1 * len(parsed)
+    assert lengths[3] > 0.01 * len(parsed)
 
 
-def test_one_message_leads_elsewhere_in_another_state(read: list[Turn]) -> None:
-    twins = [(a, b) for a, b in pairwise(read) if a.message == b.message and a.facts != b.facts]
+def test_one_message_leads_to_other_actions_in_another_state(parsed: list[Turn]) -> None:
+    twins = [(a, b) for a, b in pairwise(parsed) if a.message == b.message and a.facts != b.facts]
     different = [pair for pair in twins if pair[0].steps[0][0] != pair[1].steps[0][0]]
-    assert len(different) > 0.02 * len(read)
+    assert len(different) > 0.02 * len(parsed)
 
 
-def test_typos_never_change_numbers_and_addresses_of_people(
-    book: FlowBook, read: list[Turn]
+def test_typos_never_change_codes_contacts_and_order_numbers(
+    book: FlowBook, parsed: list[Turn]
 ) -> None:
-    """What is read from the message is what was meant: see `Mention`."""
+    """Every such value is in canonical form."""
     exact = [
         name
         for name, slot in book.slots.items()
@@ -175,13 +174,13 @@ def test_typos_never_change_numbers_and_addresses_of_people(
         "order": r"SO-\d{1,6}|last",
     }
     assert set(exact) == set(shapes)
-    for turn in read:
+    for turn in parsed:
         for choice in turn.choices:
             for name in set(exact) & set(choice):
                 assert re.fullmatch(shapes[name], str(choice[name])), turn
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
+def test_the_seed_determines_the_bytes_of_the_corpus(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_flow_corpus(tmp_path / name, 200, seed, valid_documents=50)
     texts = {name: (tmp_path / name / "train.txt").read_bytes() for name in "abc"}
@@ -193,13 +192,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path)
     assert not set(valid.splitlines()[:5]) & set(texts["a"].decode().splitlines())
 
 
-def test_a_corpus_is_made_in_time(turns: TurnMaker) -> None:
+def test_generation_exceeds_a_thousand_turns_per_second(turn_generator: TurnGenerator) -> None:
     began = time.process_time()
-    count = sum(1 for _ in islice(turns.documents(random.Random(2)), 2000))
+    count = sum(1 for _ in islice(turn_generator.documents(random.Random(2)), 2000))
     assert count / (time.process_time() - began) > 1000
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file: "):
         make_flow_corpus(tmp_path / "file", 10, 1)

@@ -1,4 +1,4 @@
-"""Templates say what their syntax promises, and mistakes are named."""
+"""Templates expand as their syntax promises; errors name the template."""
 
 import contextlib
 import random
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2flow.training.corpus.templates import Blank, Template, TemplateParser
+from gpt2flow.training.corpus.templates import Placeholder, Template, TemplateParser
 from gpt2flow.training.errors import CorpusError
 
 
@@ -16,11 +16,12 @@ def _parser(**phrases: list[str]) -> TemplateParser:
     return TemplateParser("file.yaml", phrases)
 
 
-def _sayings(template: Template, count: int = 400) -> Counter[str]:
+def _count_expansions(template: Template, count: int = 400) -> Counter[str]:
     rng = random.Random(1)
     parts = (template.expand(rng) for _ in range(count))
     return Counter(
-        "".join(p if isinstance(p, str) else f"{{{p.slot}}}" for p in said) for said in parts
+        "".join(p if isinstance(p, str) else f"{{{p.slot}}}" for p in expansion)
+        for expansion in parts
     )
 
 
@@ -37,21 +38,21 @@ def _sayings(template: Template, count: int = 400) -> Counter[str]:
         ("a(|b)", {"a", "ab"}),
     ],
 )
-def test_all_that_a_template_says(source: str, expected: set[str]) -> None:
+def test_a_template_expands_to_each_alternative(source: str, expected: set[str]) -> None:
     parser = _parser(want=["I want", "<ask> I have"], ask=["can", "may"])
-    assert set(_sayings(parser.parse(source))) == expected
+    assert set(_count_expansions(parser.parse(source))) == expected
 
 
-def test_alternatives_are_equally_likely_and_options_taken_half_the_time() -> None:
-    said = _sayings(_parser().parse("(a|b|c|d)[!]"), 8000)
-    assert all(800 < count < 1200 for count in said.values())
+def test_alternatives_are_equally_likely_and_optional_parts_occur_half_the_time() -> None:
+    counts = _count_expansions(_parser().parse("(a|b|c|d)[!]"), 8000)
+    assert all(800 < count < 1200 for count in counts.values())
 
 
-def test_fixed_values_and_slots_are_known() -> None:
+def test_fixed_values_and_slots_are_listed() -> None:
     template = _parser().parse("[(a|{order})] {x} => reason=damaged, quantity=2")
     assert template.fixed == {"reason": "damaged", "quantity": "2"}
     assert template.slots == {"order", "x"}
-    assert _parser().parse("{code}").nodes == [Blank("code")]
+    assert _parser().parse("{code}").nodes == [Placeholder("code")]
 
 
 @pytest.mark.parametrize(
@@ -59,15 +60,15 @@ def test_fixed_values_and_slots_are_known() -> None:
     [
         ("(a", "')' is missing"),
         ("[a)", "']' is missing"),
-        ("a)", "')' stands alone"),
-        ("a|b", "'|' stands alone"),
-        ("a {b c}", "'{' stands alone"),
-        ("<nobody>", "no phrase <nobody>"),
+        ("a)", "stray ')'"),
+        ("a|b", "stray '|'"),
+        ("a {b c}", "stray '{'"),
+        ("<missing>", "no phrase <missing>"),
         ("<loop>", "phrase <loop> contains itself"),
         ("a => reason", "'reason' is not slot=value"),
     ],
 )
-def test_a_mistake_is_named_with_file_and_template(source: str, problem: str) -> None:
+def test_an_error_names_file_and_template(source: str, problem: str) -> None:
     parser = _parser(loop=["a <round>"], round=["<loop>"])
     with pytest.raises(CorpusError, match=r"^file\.yaml: template ") as caught:
         parser.parse(source)
@@ -75,6 +76,6 @@ def test_a_mistake_is_named_with_file_and_template(source: str, problem: str) ->
 
 
 @given(st.text(alphabet="ab ()[]{}<>|=,", max_size=12))
-def test_any_text_is_parsed_or_refused(source: str) -> None:
+def test_any_text_is_parsed_or_rejected(source: str) -> None:
     with contextlib.suppress(CorpusError):
-        _sayings(_parser(a=["x"]).parse(source), 1)
+        _count_expansions(_parser(a=["x"]).parse(source), 1)

@@ -1,16 +1,16 @@
-"""What several wishes come to, case by case."""
+"""Answers to several intents of one message, case by case."""
 
 import random
 
 import pytest
 
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.training.corpus.messages import Wish
-from gpt2flow.training.corpus.turns import TurnMaker, reachable
+from gpt2flow.training.corpus.messages import Intent
+from gpt2flow.training.corpus.turns import TurnGenerator, reachable
 
 
-class _Luck(random.Random):
-    """Every action that policy could refuse is refused, or none is."""
+class _FixedDraw(random.Random):
+    """Random generator with which policy refuses all refusable actions, or none."""
 
     def __init__(self, *, refuses: bool) -> None:
         super().__init__(1)
@@ -20,17 +20,23 @@ class _Luck(random.Random):
         return self._value
 
 
-def _answers(turns: TurnMaker, state: str, *wishes: str, refuses: bool = False) -> list[str]:
-    """Actions and results; a wish is `action`, or `action slot=value …`."""
-    read = []
-    for wish in wishes:
-        action, *given = wish.split()
+def _answer(
+    turn_generator: TurnGenerator, state: str, *intents: str, refuses: bool = False
+) -> list[str]:
+    """Return actions with arguments and results.
+
+    An intent is `action`, or `action slot=value …`.
+    """
+    parsed = []
+    for intent in intents:
+        action, *given = intent.split()
         arguments: Arguments = {}
         for pair in given:
             slot, value = pair.split("=")
             arguments[slot] = value
-        read.append(Wish(action, arguments))
-    steps = turns._steps(frozenset(state.split()), read, _Luck(refuses=refuses))
+        parsed.append(Intent(action, arguments))
+    rng = _FixedDraw(refuses=refuses)
+    steps = turn_generator._answer_intents(frozenset(state.split()), parsed, rng)
     return [
         " ".join([choice.action, *map(str, choice.arguments.values()), result])
         for choice, result in steps
@@ -38,49 +44,50 @@ def _answers(turns: TurnMaker, state: str, *wishes: str, refuses: bool = False) 
 
 
 @pytest.mark.parametrize(
-    "state, wishes, expected",
+    "state, intents, expected",
     [
         ("member", ["track_order order=last"], ["track_order last ok"]),
         ("member", ["track_order"], ["track_order asked"]),
         ("guest", ["track_order order=last"], ["log_in asked"]),
-        # One login serves all that need it, and knows any contact that was given.
+        # One login serves all intents that require it, with the contact of any of them.
         ("guest", ["track_order", "cancel_order"], ["log_in asked"]),
         ("guest", ["track_order", "log_in contact=a@b.c"], ["log_in a@b.c ok"]),
         ("verifying", ["verify code=123456", "track_order order=last"],
          ["verify 123456 ok", "track_order last ok"]),
         ("member", ["add_to_cart product=a", "check_out address=b"],
          ["add_to_cart a ok", "check_out b ok"]),
-        # What needs a step that came to nothing is dropped.
+        # An intent that depends on a failed step is dropped.
         ("member", ["add_to_cart", "check_out address=b"], ["add_to_cart asked"]),
         ("member cart", ["check_out", "confirm_order"], ["check_out asked"]),
         ("member cart", ["check_out address=b", "confirm_order"],
          ["check_out b ok", "confirm_order ok"]),
-        # What is not legal and never was has its fallback.
+        # An action that is not legal in the state has a fallback.
         ("member", ["check_out address=b"], ["view_cart ok"]),
         ("guest", ["check_out address=b"], ["log_in asked"]),
         ("member", ["confirm_order"], ["clarify ok"]),
         ("member", ["verify code=123456"], ["greet ok"]),
-        # Small talk only answers where nothing else does.
+        # Small talk answers a message only if no other action does.
         ("member", ["register", "track_order order=last"], ["track_order last ok"]),
         ("member", ["register", "log_in"], ["greet ok"]),
     ],
 )  # fmt: skip
-def test_wishes_lead_to_actions(
-    turns: TurnMaker, state: str, wishes: list[str], expected: list[str]
+def test_intents_are_answered_with_actions_and_results(
+    turn_generator: TurnGenerator, state: str, intents: list[str], expected: list[str]
 ) -> None:
-    assert _answers(turns, state, *wishes) == expected
+    assert _answer(turn_generator, state, *intents) == expected
 
 
-def test_a_refusal_does_not_stop_the_other_wishes(turns: TurnMaker) -> None:
-    wishes = ["add_to_cart product=a", "check_out address=b", "track_order order=last"]
-    assert _answers(turns, "member", *wishes, refuses=True) == [
+def test_a_refusal_does_not_stop_the_other_intents(turn_generator: TurnGenerator) -> None:
+    intents = ["add_to_cart product=a", "check_out address=b", "track_order order=last"]
+    assert _answer(turn_generator, "member", *intents, refuses=True) == [
         "add_to_cart a refused",
         "track_order last refused",
     ]
 
 
-def test_the_states_are_those_that_actions_lead_to(turns: TurnMaker) -> None:
-    states = {" ".join(sorted(facts)) for facts in reachable(turns._book, frozenset(["guest"]))}
+def test_all_states_that_actions_lead_to_are_reachable(turn_generator: TurnGenerator) -> None:
+    start = frozenset(["guest"])
+    states = {" ".join(sorted(facts)) for facts in reachable(turn_generator._book, start)}
     assert states == {
         "guest",
         "cart guest",
@@ -93,7 +100,7 @@ def test_the_states_are_those_that_actions_lead_to(turns: TurnMaker) -> None:
 
 
 @pytest.mark.parametrize(
-    "wished, state, expected",
+    "actions, state, expected",
     [
         (["add_to_cart", "check_out"], "member", True),
         (["check_out", "add_to_cart"], "member", False),
@@ -106,7 +113,7 @@ def test_the_states_are_those_that_actions_lead_to(turns: TurnMaker) -> None:
         (["greet", "track_order"], "member", False),
     ],
 )
-def test_wishes_that_people_have_together(
-    turns: TurnMaker, wished: list[str], state: str, *, expected: bool
+def test_only_coherent_actions_share_a_message(
+    turn_generator: TurnGenerator, actions: list[str], state: str, *, expected: bool
 ) -> None:
-    assert turns._is_sensible(wished, frozenset(state.split())) is expected
+    assert turn_generator._is_coherent(actions, frozenset(state.split())) is expected

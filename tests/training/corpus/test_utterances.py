@@ -1,4 +1,4 @@
-"""The shipped utterances fit the flows, and what does not fit is named."""
+"""Shipped utterances match the flows; mismatches are reported by name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +16,16 @@ Write = Callable[[str, str], Path]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_action_of_customers_can_be_asked_for(book: FlowBook, language: Language) -> None:
-    said = load_utterances(FLOWS, book, language)
-    spoken = {name for name, action in book.actions.items() if action.event is None}
-    assert set(said.actions) == spoken
-    assert said.openers
-    assert said.closers
+def test_each_customer_action_has_utterances(book: FlowBook, language: Language) -> None:
+    utterances = load_utterances(FLOWS, book, language)
+    user_actions = {name for name, action in book.actions.items() if action.event is None}
+    assert set(utterances.actions) == user_actions
+    assert utterances.openers
+    assert utterances.closers
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_agent_can_read_each_number_word(language: Language) -> None:
+def test_the_agent_reads_every_number_word(language: Language) -> None:
     for word, number in load_lexicon(language).number_words.items():
         assert str(number) in candidates(SlotKind.INTEGER, word), word
 
@@ -33,21 +33,23 @@ def test_the_agent_can_read_each_number_word(language: Language) -> None:
 @pytest.mark.parametrize(
     "text, problem",
     [
-        ("actions: {fly: [up]}", "no action fly"),
-        ("actions: {track_order: ['{code}']}", "template '{code}': no slot ['code'] here"),
-        ("actions: {track_order: ['a => reason=late']}", "no slot ['reason'] here"),
+        ("actions: {fly: [up]}", "unknown action fly"),
+        ("actions: {track_order: ['{code}']}", "'{code}': slot ['code'] is not allowed here"),
+        ("actions: {track_order: ['a => reason=late']}", "slot ['reason'] is not allowed here"),
         ("actions: {request_refund: ['a => reason=hm']}", "slot reason has no value 'hm'"),
-        ("actions: {add_to_cart: ['a => quantity=b']}", "quantity=b is no number"),
+        ("actions: {add_to_cart: ['a => quantity=b']}", "quantity=b is not a number"),
         ("values: {reason: {hm: [a]}}", "slot reason has no value 'hm'"),
         ("answers: {order: ['(a']}", "template '(a': ')' is missing"),
-        ("openers: ['{order}']", "no slot ['order'] here"),
+        ("openers: ['{order}']", "slot ['order'] is not allowed here"),
         ("opener: [a]", "field opener: Extra inputs are not permitted"),
         ("actions: {greet: a}", "field actions.greet: Input should be a valid list"),
         ("actions: [", "while parsing"),
         ("actions: {greet: [hi]}", "no en utterances for action"),
     ],
 )
-def test_what_does_not_fit_is_named(book: FlowBook, write: Write, text: str, problem: str) -> None:
+def test_an_invalid_utterance_file_is_named(
+    book: FlowBook, write: Write, text: str, problem: str
+) -> None:
     path = write("order/utterances.en.yaml", text)
     with pytest.raises(CorpusError) as caught:
         load_utterances(path.parent.parent, book, "en")
@@ -56,7 +58,7 @@ def test_what_does_not_fit_is_named(book: FlowBook, write: Write, text: str, pro
     assert "\n" not in str(caught.value)
 
 
-def test_words_that_yaml_takes_for_booleans_stay_words(book: FlowBook, write: Write) -> None:
+def test_yaml_booleans_stay_words(book: FlowBook, write: Write) -> None:
     path = write("x/utterances.en.yaml", "actions: {greet: [yes, no, on, 1]}")
     with pytest.raises(CorpusError, match="no en utterances for action"):
         load_utterances(path.parent.parent, book, "en")

@@ -1,4 +1,4 @@
-"""Each token is read once an epoch, and only what matters is learned."""
+"""Batches hold each token once per epoch, and the loss counts targets."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ _TURN = '<|state|>guest<|user|>hi<|act|>{"action":"greet"}<|result|>ok<|act|>{"a
 
 
 def _corpus(lengths: list[int]) -> EncodedCorpus:
-    """Documents of unlike tokens, each ended by 0."""
+    """Return documents of distinct tokens, each terminated by 0."""
     ids = np.arange(1, sum(lengths) + 1, dtype=np.int32)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     ids[starts[1:] - 1] = 0
@@ -46,7 +46,7 @@ def test_each_token_is_read_once_an_epoch(
     for batch in batches:
         assert batch.ids.size <= max(128, context_length)
         assert batch.ids.shape[1] <= context_length
-        assert not batch.trained[:, 0].any()
+        assert not batch.loss_mask[:, 0].any()
 
 
 def test_short_documents_have_rows_of_their_own_unless_packed() -> None:
@@ -67,7 +67,7 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
 
     def batches(seed: int) -> list[np.ndarray]:
         plan = BatchPlan(corpus, config.changed(seed=seed))
-        return [np.stack([b.ids, b.trained]) for b in map(plan.batch, range(len(plan)))]
+        return [np.stack([b.ids, b.loss_mask]) for b in map(plan.batch, range(len(plan)))]
 
     assert all(np.array_equal(a, b) for a, b in zip(batches(1), batches(1), strict=True))
     assert not all(map(np.array_equal, batches(1), batches(2)))
@@ -80,25 +80,25 @@ def encoded(documents: list[str]) -> tuple[EncodedCorpus, list[str]]:
     return corpus, [vocabulary.id_to_token(i) for i in corpus.ids]
 
 
-def test_of_a_turn_its_actions_matter_and_of_other_text_all(
+def test_targets_are_the_actions_of_a_turn_and_all_ordinary_text(
     encoded: tuple[EncodedCorpus, list[str]],
 ) -> None:
     corpus, tokens = encoded
     turn, ordinary = (
-        [(tokens[i], corpus.matters[i]) for i in range(a, b)]
+        [(tokens[i], corpus.target_mask[i]) for i in range(a, b)]
         for a, b in zip(corpus.starts, corpus.starts[1:], strict=False)
     )
-    assert all(matters for _, matters in ordinary)
-    written = "".join(token for token, matters in turn if matters)
-    assert written == '{"action":"greet"}<|result|>{"action":"done"}<|endoftext|>'
+    assert all(is_target for _, is_target in ordinary)
+    targets = "".join(token for token, is_target in turn if is_target)
+    assert targets == '{"action":"greet"}<|result|>{"action":"done"}<|endoftext|>'
 
 
-def test_context_is_learned_in_its_share(documents: list[str]) -> None:
+def test_context_share_of_the_context_tokens_counts_in_the_loss(documents: list[str]) -> None:
     corpus = encode(documents[:800], train_vocabulary(documents[:800], 600))
     config = TrainingConfig(packed_share=0.0, context_share=0.25)
     plan = BatchPlan(corpus, config)
-    trained = sum(int(plan.batch(step).trained.sum()) for step in range(len(plan)))
-    context = int((~corpus.matters).sum()) - len(corpus)
-    assert trained - corpus.matters.sum() == pytest.approx(0.25 * context, rel=0.1)
-    evaluated = sum(int(b.trained.sum()) for b in evaluation_batches(corpus, config))
-    assert evaluated == corpus.matters.sum()
+    trained = sum(int(plan.batch(step).loss_mask.sum()) for step in range(len(plan)))
+    context = int((~corpus.target_mask).sum()) - len(corpus)
+    assert trained - corpus.target_mask.sum() == pytest.approx(0.25 * context, rel=0.1)
+    evaluated = sum(int(b.loss_mask.sum()) for b in evaluation_batches(corpus, config))
+    assert evaluated == corpus.target_mask.sum()

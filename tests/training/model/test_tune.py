@@ -1,4 +1,4 @@
-"""Tuning keeps the best trial and does not repeat itself."""
+"""Tuning keeps the best trial and skips finished ones."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pytest
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.model.evaluation import Evaluation
 from gpt2flow.training.model.loop import fit, planned_steps
-from gpt2flow.training.model.tune import draw_trial, tune
+from gpt2flow.training.model.tune import sample_trial, tune
 from gpt2flow.training.pipeline import train
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
@@ -24,7 +24,7 @@ def corpora(documents: list[str]) -> tuple[EncodedCorpus, EncodedCorpus]:
 def test_the_trial_with_the_lowest_loss_wins(
     corpora: tuple[EncodedCorpus, EncodedCorpus], tiny: TrainingConfig, tmp_path: Path
 ) -> None:
-    """A learning rate of next to nothing must lose."""
+    """Trial 0 has a negligible learning rate and loses."""
     config = tiny.changed(learning_rate=1e-7, seed=3, epochs=4)
     best = tune(*corpora, config, 4, results=tmp_path / "tune.json")
     trials = json.loads((tmp_path / "tune.json").read_text())
@@ -38,7 +38,7 @@ def test_the_trial_with_the_lowest_loss_wins(
     assert state.evaluation.loss == pytest.approx(winner["loss"])
 
 
-def test_trials_that_are_done_are_not_run_again(
+def test_finished_trials_are_not_run_again(
     corpora: tuple[EncodedCorpus, EncodedCorpus], tiny: TrainingConfig, tmp_path: Path
 ) -> None:
     results = tmp_path / "tune.json"
@@ -52,13 +52,13 @@ def test_trials_that_are_done_are_not_run_again(
     assert len(json.loads(results.read_text())) == 3
 
 
-def test_a_trial_that_breaks_down_loses(
+def test_a_diverging_trial_loses(
     corpora: tuple[EncodedCorpus, EncodedCorpus], tiny: TrainingConfig, tmp_path: Path
 ) -> None:
     results = tmp_path / "tune.json"
     steps = max(1, round(planned_steps(corpora[0], tiny) * 0.05))
     results.write_text(json.dumps([{"changes": {}, "steps": steps, "loss": math.inf}]))
-    assert tune(*corpora, tiny, 2, results=results) == tiny.changed(**draw_trial(tiny, 1))
+    assert tune(*corpora, tiny, 2, results=results) == tiny.changed(**sample_trial(tiny, 1))
     wild = tiny.changed(learning_rate=1e18)
     tune(*corpora, wild, 1, results=tmp_path / "wild.json")
     (trial,) = json.loads((tmp_path / "wild.json").read_text())
@@ -68,12 +68,12 @@ def test_a_trial_that_breaks_down_loses(
 def test_trials_have_about_the_same_number_of_weights(tiny: TrainingConfig) -> None:
     config = tiny.changed(layers=6, width=256, heads=8)
     for number in range(50):
-        trial = config.changed(**draw_trial(config, number))
+        trial = config.changed(**sample_trial(config, number))
         assert trial.layers * trial.width**2 == pytest.approx(6 * 256**2, rel=0.25)
-        assert draw_trial(config, number) == draw_trial(config, number)
+        assert sample_trial(config, number) == sample_trial(config, number)
 
 
-def test_a_run_is_trained_with_what_tuning_found(
+def test_a_run_is_trained_with_the_best_settings(
     documents: list[str], tiny: TrainingConfig, tmp_path: Path
 ) -> None:
     corpus = tmp_path / "corpus.txt"

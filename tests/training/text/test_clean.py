@@ -1,4 +1,4 @@
-"""Ordinary text gets one form; the agent's turns stay as they are."""
+"""Ordinary text is normalized; turns of the agent are unchanged."""
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS
 from gpt2flow.training.text.clean import clean_documents, clean_text, split_documents
 
-_PIECES = st.sampled_from(
+_FRAGMENTS = st.sampled_from(
     [
         *SPECIAL_TOKENS,
         "<|us",
@@ -50,7 +50,7 @@ _PIECES = st.sampled_from(
         ("电话13800138000。", "电话<phone>。"),
     ],
 )
-def test_noise_gets_one_form(text: str, expected: str) -> None:
+def test_noise_is_normalized(text: str, expected: str) -> None:
     assert clean_text(text) == expected
 
 
@@ -64,24 +64,24 @@ def test_noise_gets_one_form(text: str, expected: str) -> None:
         "10:30",
     ],
 )
-def test_numbers_that_mean_something_stay(text: str) -> None:
+def test_numbers_other_than_phone_numbers_stay(text: str) -> None:
     assert clean_text(text) == text
 
 
 @settings(max_examples=200)
-@given(st.one_of(st.text(), st.lists(_PIECES, max_size=12).map("".join)))
+@given(st.one_of(st.text(), st.lists(_FRAGMENTS, max_size=12).map("".join)))
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean_text(text)
     assert clean_text(once) == once
 
 
 @settings(max_examples=200)
-@given(st.lists(_PIECES, max_size=12).map("".join))
-def test_ordinary_text_cannot_spell_a_special_token(text: str) -> None:
+@given(st.lists(_FRAGMENTS, max_size=12).map("".join))
+def test_cleaned_text_never_contains_a_special_token(text: str) -> None:
     assert not any(token in clean_text(text) for token in SPECIAL_TOKENS)
 
 
-def test_turns_of_the_agent_stay_as_they_are() -> None:
+def test_turns_of_the_agent_are_unchanged() -> None:
     turn = '<|state|>guest<|user|>I am  a@b.example<|act|>{"action":"log_in"}<|result|>ok<|act|>'
     assert list(clean_documents([turn, turn])) == [turn, turn]
 
@@ -98,7 +98,7 @@ def test_cleaning_a_cleaned_corpus_changes_nothing() -> None:
     assert list(clean_documents(once)) == once
 
 
-def test_a_text_is_split_where_documents_end() -> None:
+def test_a_text_is_split_after_each_end_token() -> None:
     assert list(split_documents("one\ntwo<|endoftext|>\nthree<|endoftext|>\n \n")) == [
         "one\ntwo",
         "three",

@@ -1,4 +1,4 @@
-"""Any text has a spelling, and transformers reads the same one."""
+"""Any text can be encoded, and transformers encodes it alike."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS
 from gpt2flow.training.errors import ConfigError, CorpusError
-from gpt2flow.training.text.vocabulary import SMALLEST_VOCABULARY, save_vocabulary, train_vocabulary
+from gpt2flow.training.text.vocabulary import MIN_VOCABULARY_SIZE, save_vocabulary, train_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_any_text_survives_the_round_trip(vocabulary: Tokenizer, text: str) -> N
 
 @settings(max_examples=100)
 @given(text=st.text())
-def test_transformers_and_llguidance_read_the_same_tokens(
+def test_transformers_and_llguidance_produce_the_same_tokens(
     vocabulary: Tokenizer, saved: Path, text: str
 ) -> None:
     loaded = AutoTokenizer.from_pretrained(saved)
@@ -46,7 +46,7 @@ def test_transformers_and_llguidance_read_the_same_tokens(
         assert guided.tokenize_str(text) == ids
 
 
-def test_transformers_knows_what_ends_a_text(saved: Path) -> None:
+def test_transformers_loads_special_tokens_and_context_length(saved: Path) -> None:
     loaded = AutoTokenizer.from_pretrained(saved)
     assert isinstance(loaded, GPT2TokenizerFast)
     assert loaded.eos_token_id == loaded.bos_token_id == 0
@@ -65,7 +65,7 @@ def test_a_value_has_the_same_tokens_in_message_and_action(vocabulary: Tokenizer
             )
 
 
-def test_digits_and_chinese_characters_stand_alone(vocabulary: Tokenizer) -> None:
+def test_digits_and_chinese_characters_are_tokens_of_their_own(vocabulary: Tokenizer) -> None:
     for token in json.loads(vocabulary.to_str())["model"]["vocab"]:
         text = vocabulary.decode([vocabulary.token_to_id(token)])
         chinese = [c for c in text if "\u4e00" <= c <= "\u9fff"]
@@ -77,8 +77,10 @@ def test_the_same_corpus_gives_the_same_vocabulary(documents: list[str]) -> None
     assert one == two
 
 
-def test_sizes_that_cannot_be_met_are_refused() -> None:
-    with pytest.raises(ConfigError, match=f"vocabulary_size 261: at least {SMALLEST_VOCABULARY}"):
+def test_unattainable_vocabulary_sizes_are_rejected() -> None:
+    with pytest.raises(
+        ConfigError, match=f"vocabulary_size 261 is below the minimum {MIN_VOCABULARY_SIZE}"
+    ):
         train_vocabulary(["abc"], 261)
-    with pytest.raises(CorpusError, match="too small for vocabulary_size 300: it holds 26"):
+    with pytest.raises(CorpusError, match="too small for vocabulary_size 300: it yields 26"):
         train_vocabulary(["abc abc"], 300)

@@ -1,1 +1,1 @@
-"""Turns a text corpus into a GPT-2 checkpoint: clean, vocabulary, train, tune."""
+"""Training of a GPT-2 checkpoint from a text corpus."""

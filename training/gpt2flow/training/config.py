@@ -1,4 +1,4 @@
-"""The settings of a training run: one frozen object, read from a recipe."""
+"""Settings of a training run: one frozen object, read from a recipe."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -13,58 +13,69 @@ SHOP_RECIPE = RECIPES / "shop.yaml"
 
 
 class TrainingConfig(BaseModel):
-    """How a model is made from a corpus.
+    """Settings of data, architecture and optimization.
 
-    The defaults suit a few megabytes of ordinary text.
+    The defaults suit a few megabytes of ordinary text. A recipe is a YAML file of these fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = 1
+    seed: int = Field(1, description="Seed of the corpus, the split, the weights and the batches")
     flow_documents: int = Field(
-        100_000, gt=0, description="turns made up from the flows where no corpus is given"
+        100_000, gt=0, description="Turns generated from the flows if no corpus is given"
     )
     valid_share: float = Field(
-        0.02, gt=0, le=0.5, description="documents held back, where no held-back files are given"
+        0.02,
+        gt=0,
+        le=0.5,
+        description="Share of the documents in the validation set if no validation files are given",
     )
 
-    vocabulary_size: int = Field(4096, gt=0)
-    context_length: int = Field(512, ge=8, description="tokens that the model reads at most")
-    layers: int = Field(6, gt=0)
-    width: int = Field(256, gt=0)
-    heads: int = Field(4, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    vocabulary_size: int = Field(
+        4096, gt=0, description="Vocabulary entries, special tokens and the 256 bytes included"
+    )
+    context_length: int = Field(512, ge=8, description="Longest sequence of the model, in tokens")
+    layers: int = Field(6, gt=0, description="Transformer blocks")
+    width: int = Field(256, gt=0, description="Hidden size; a multiple of heads")
+    heads: int = Field(4, gt=0, description="Attention heads per layer")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout rate of embeddings, attention and residuals"
+    )
 
-    epochs: int = Field(1, gt=0, description="how often each document is read")
-    batch_tokens: int = Field(4096, gt=0, description="tokens of one step, padding included")
+    epochs: int = Field(1, gt=0, description="Passes over the training documents")
+    batch_tokens: int = Field(4096, gt=0, description="Tokens per step, padding included")
     packed_share: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="documents that fill whole contexts back to back; the others have a row "
-        "of their own, as the agent's turns have in use",
+        description="Share of the documents packed back to back into full contexts; the others "
+        "have a row of their own, as the agent's turns have at inference",
     )
     context_share: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="tokens outside of actions, in turns of the agent's flows, that the model "
-        "learns to predict",
+        description="Share of the tokens outside actions, in turns of the agent's flows, that "
+        "count in the loss",
     )
 
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup_share: float = Field(0.03, ge=0, lt=1, description="steps of rising learning rate")
-    weight_decay: float = Field(0.1, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the arithmetic; auto is bf16 where the processor is made for it"
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate")
+    warmup_share: float = Field(
+        0.03, ge=0, lt=1, description="Share of the steps with linear learning-rate warm-up"
     )
-    save_every: int = Field(500, gt=0, description="steps between evaluations and checkpoints")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of the matrices")
+    gradient_clip: float = Field(1.0, gt=0, description="Maximum norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of the matrix products; auto is bf16 on processors with bf16 "
+        "instructions",
+    )
+    save_every: int = Field(500, gt=0, description="Steps between evaluations and checkpoints")
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_sizes(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.batch_tokens < self.context_length:
             raise ValueError(
                 f"batch_tokens {self.batch_tokens} is below context_length {self.context_length}"
@@ -75,7 +86,7 @@ class TrainingConfig(BaseModel):
         """Return a copy with some fields changed.
 
         Raises:
-            ConfigError: a value is out of range; names the field.
+            ConfigError: A value is out of range; the message names the field.
         """
         try:
             return TrainingConfig.model_validate({**self.model_dump(), **changes})
@@ -86,7 +97,10 @@ class TrainingConfig(BaseModel):
 def load_recipe(path: Path = SHOP_RECIPE) -> TrainingConfig:
     """Read a recipe.
 
+    Args:
+        path: YAML file whose keys are fields of `TrainingConfig`.
+
     Raises:
-        ConfigError: the file is missing or says something invalid.
+        ConfigError: The file is missing or invalid; the message names the field and its value.
     """
     return read_yaml(path, TrainingConfig, ConfigError)

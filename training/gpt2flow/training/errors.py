@@ -1,17 +1,20 @@
-"""What can go wrong in training, one class a cause."""
+"""Errors of training, one class per cause."""
 
 
 class TrainingError(Exception):
-    """Base of every error of training; its text is one line for a person."""
+    """Base class of training errors, each with a one-line message."""
 
 
 class CorpusError(TrainingError):
-    """The corpus cannot be used; the text names the file, or what is missing from it."""
+    """Unusable corpus.
+
+    The message names the file, or states what the corpus lacks.
+    """
 
 
 class ConfigError(TrainingError):
-    """The training configuration is not usable; the text names the field and its value."""
+    """Invalid training configuration; the message names the field and its value."""
 
 
 class OutputError(TrainingError):
-    """The output directory cannot be used; the text names it."""
+    """Unusable output directory; the message names it."""

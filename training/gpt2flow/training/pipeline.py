@@ -1,4 +1,4 @@
-"""From a corpus to a checkpoint: clean, vocabulary, tune, train."""
+"""Training pipeline: clean, vocabulary, tune, train."""
 
 import json
 import platform
@@ -19,7 +19,7 @@ from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
 from gpt2flow.training.model.checkpoints import TrainerState, save_model, write_atomically
 from gpt2flow.training.model.loop import fit
 from gpt2flow.training.model.tune import tune
-from gpt2flow.training.progress import training_bar
+from gpt2flow.training.progress import show_progress
 from gpt2flow.training.text.documents import Texts, read_texts
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
@@ -28,9 +28,9 @@ FACTS = "training.json"
 _WORK = "checkpoints"
 _PLAN = "plan.json"
 _TUNED = "tune.json"
-# About what an exporter needs to tell a tenth of a percent of perplexity.
+# Enough for an exporter to measure a perplexity difference of a tenth of a percent.
 _EVAL_TOKENS = 6000
-# About what it needs to calibrate with.
+# Enough for an exporter to calibrate quantization.
 _CALIBRATION_TOKENS = 12_000
 
 
@@ -44,40 +44,43 @@ def train(
     resume: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Make a checkpoint from text.
+    """Train a GPT-2 on text and write its checkpoint.
 
     Args:
-        corpus: text files; `<|endoftext|>` ends a document, a file's end too.
-            None makes up turns of the agent's flows.
-        out: the directory of the checkpoint: Hugging Face files, `training.json`,
-            `eval.txt` of held-back documents and `calibration.txt` of others. While
-            training, its `checkpoints` holds what is needed to resume.
-        config: all settings.
-        valid: text files to hold back; none: documents of the corpus are.
-        tune_trials: search for better settings first, in so many short runs; the
-            results stay in `tune.json`.
-        resume: go on where a killed run stood; the result is the same. Does
-            nothing where the run was finished.
-        console: shows progress; None shows nothing.
+        corpus: UTF-8 text files; `<|endoftext|>` ends a document, and so does the end of a
+            file. None generates turns of the agent's flows.
+        out: Directory of the checkpoint, new or empty. It receives the Hugging Face files,
+            `training.json`, `eval.txt` with validation documents and `calibration.txt` with
+            training documents. During training, its subdirectory `checkpoints` holds the files
+            to resume from.
+        config: Settings of the run.
+        valid: Text files of the validation set. If empty, a share of the corpus is split off.
+        tune_trials: Number of short runs that search for better settings first; their results
+            are kept in `tune.json`. 0 skips the search.
+        resume: Continue a killed run from its last checkpoint, with the same result as an
+            uninterrupted run. A finished run is left unchanged.
+        console: Console for progress. None shows nothing.
 
     Returns:
         The facts in `training.json`.
 
     Raises:
-        CorpusError: a file is missing or no text, or there is too little text.
-        ConfigError: a setting does not fit, or `resume` finds another one.
-        OutputError: `out` holds something else, or cannot be written.
+        CorpusError: A file is missing or not text, the corpus is too small, or it differs from
+            that of the run to resume.
+        ConfigError: A setting is invalid, or differs from that of the run to resume.
+        OutputError: `out` holds other files, or cannot be written.
+        TrainingError: The loss is no longer finite.
     """
     console = console or Console(quiet=True)
     try:
         if resume and (out / FACTS).exists():
             return _read_facts(out)
-        work = _open_output(out, resume=resume)
+        work = _prepare_output(out, resume=resume)
         if corpus is None:
-            console.print(f"Making up {config.flow_documents} turns of the flows")
-            corpus, valid = _flow_corpus(work, config)
+            console.print(f"Generating {config.flow_documents} turns from the flows")
+            corpus, valid = _generate_flow_corpus(work, config)
         texts = read_texts(corpus, valid, config.valid_share, config.seed)
-        _hold_plan(work, {"config": config.model_dump(), "corpus": texts.sha256})
+        _check_plan(work, {"config": config.model_dump(), "corpus": texts.sha256})
         return _train(texts, (out, work), config, tune_trials, console)
     except OSError as error:
         raise OutputError(f"{error.filename or out}: {error.strerror}") from error
@@ -85,56 +88,63 @@ def train(
 
 def _train(
     texts: Texts,
-    folders: tuple[Path, Path],
+    directories: tuple[Path, Path],
     config: TrainingConfig,
     tune_trials: int,
     console: Console,
 ) -> dict[str, Any]:
-    out, work = folders
+    out, work = directories
     console.print(
         f"Learning a vocabulary of {config.vocabulary_size} from {len(texts.train)} documents"
     )
-    tokenizer = _vocabulary(texts, work, config)
-    encoded, held_back = encode(texts.train, tokenizer), encode(texts.valid, tokenizer)
+    tokenizer = _load_or_train_tokenizer(texts, work, config)
+    encoded, validation = encode(texts.train, tokenizer), encode(texts.valid, tokenizer)
     if len(encoded.ids) < config.context_length:
         raise CorpusError(
             f"the corpus is too small: {len(encoded.ids)} tokens are less than one context "
             f"(context_length {config.context_length})"
         )
     if tune_trials:
-        with training_bar(console, f"Tuning, {tune_trials} trials") as watch:
+        with show_progress(console, f"Tuning, {tune_trials} trials") as on_progress:
             config = tune(
-                encoded, held_back, config, tune_trials, results=out / _TUNED, watch=watch
+                encoded,
+                validation,
+                config,
+                tune_trials,
+                results=out / _TUNED,
+                on_progress=on_progress,
             )
-    with training_bar(console, "Training") as watch:
-        model, state = fit(encoded, held_back, config, saves=(work, tokenizer), watch=watch)
-    facts = _facts(model, state, config, texts, encoded)
-    draft = work / "final"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    save_model(draft, model, tokenizer)
+    with show_progress(console, "Training") as on_progress:
+        model, state = fit(
+            encoded, validation, config, save_to=(work, tokenizer), on_progress=on_progress
+        )
+    facts = _collect_facts(model, state, config, texts, encoded)
+    staging = work / "final"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    save_model(staging, model, tokenizer)
     for name, documents, corpus, tokens in (
-        ("eval.txt", texts.valid, held_back, _EVAL_TOKENS),
+        ("eval.txt", texts.valid, validation, _EVAL_TOKENS),
         ("calibration.txt", texts.train, encoded, _CALIBRATION_TOKENS),
     ):
-        text = _some_documents(documents, corpus, tokens)
-        (draft / name).write_text(text, encoding="utf-8")
-    _finish(out, work, draft, facts)
+        text = _leading_documents(documents, corpus, tokens)
+        (staging / name).write_text(text, encoding="utf-8")
+    _publish(out, work, staging, facts)
     return facts
 
 
-def _vocabulary(texts: Texts, work: Path, config: TrainingConfig) -> Tokenizer:
-    """Learn the vocabulary, or loads that of the run that is resumed."""
+def _load_or_train_tokenizer(texts: Texts, work: Path, config: TrainingConfig) -> Tokenizer:
+    """Return the tokenizer of the run to resume, or train one."""
     path = work / "tokenizer.json"
     if not path.exists():
         write_atomically(path, train_vocabulary(texts.train, config.vocabulary_size).to_str())
     return Tokenizer.from_file(str(path))
 
 
-def _open_output(out: Path, *, resume: bool) -> Path:
-    """Make the directory for what training leaves on its way."""
+def _prepare_output(out: Path, *, resume: bool) -> Path:
+    """Make the working directory inside `out` and return it."""
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is no directory")
+        raise OutputError(f"{out} is not a directory")
     work = out / _WORK
     if out.exists() and any(out.iterdir()) and not (resume and work.exists()):
         hint = "" if resume else ", or resume the run that made it"
@@ -143,29 +153,34 @@ def _open_output(out: Path, *, resume: bool) -> Path:
     return work
 
 
-def _flow_corpus(work: Path, config: TrainingConfig) -> tuple[list[Path], list[Path]]:
-    folder = work / "corpus"
-    make_flow_corpus(folder, config.flow_documents, config.seed)
-    return [folder / "train.txt"], [folder / "valid.txt"]
+def _generate_flow_corpus(work: Path, config: TrainingConfig) -> tuple[list[Path], list[Path]]:
+    directory = work / "corpus"
+    make_flow_corpus(directory, config.flow_documents, config.seed)
+    return [directory / "train.txt"], [directory / "valid.txt"]
 
 
-def _hold_plan(work: Path, plan: dict[str, Any]) -> None:
-    """Note what is trained on; a run that is resumed must want the same."""
+def _check_plan(work: Path, plan: dict[str, Any]) -> None:
+    """Record a new run's plan, or compare it with the recorded plan.
+
+    A plan is the settings and the hash of the corpus.
+    """
     path = work / _PLAN
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=2) + "\n")
         return
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    recorded = json.loads(path.read_text(encoding="utf-8"))
     for name, value in plan["config"].items():
-        if noted["config"].get(name) != value:
+        if recorded["config"].get(name) != value:
             raise ConfigError(
-                f"{name} {value}: the run to resume in {work} has {noted['config'].get(name)}"
+                f"{name} {value}: the run to resume in {work} has {recorded['config'].get(name)}"
             )
-    if noted["corpus"] != plan["corpus"]:
-        raise CorpusError(f"the corpus is not the one of the run to resume in {work}")
+    if recorded["corpus"] != plan["corpus"]:
+        raise CorpusError(
+            f"the corpus differs from that of the run to resume in {work}; pass the same files"
+        )
 
 
-def _facts(
+def _collect_facts(
     model: GPT2LMHeadModel,
     state: TrainerState,
     config: TrainingConfig,
@@ -190,17 +205,20 @@ def _facts(
     }
 
 
-def _some_documents(documents: Sequence[str], encoded: EncodedCorpus, tokens: int) -> str:
-    """Whole documents from the start, of about so many tokens, at least one."""
+def _leading_documents(documents: Sequence[str], encoded: EncodedCorpus, tokens: int) -> str:
+    """Return the shortest prefix of whole documents with at least `tokens` tokens."""
     count = 1
     while count < len(documents) and encoded.starts[count] < tokens:
         count += 1
     return "".join(f"{document}{END}\n" for document in documents[:count])
 
 
-def _finish(out: Path, work: Path, draft: Path, facts: dict[str, Any]) -> None:
-    """Move the files of the checkpoint to `out`; its facts come last."""
-    for path in sorted(draft.iterdir()):
+def _publish(out: Path, work: Path, staging: Path, facts: dict[str, Any]) -> None:
+    """Move the checkpoint to `out`, write its facts and delete `work`.
+
+    The facts are written after all other files, since `training.json` marks a finished run.
+    """
+    for path in sorted(staging.iterdir()):
         path.replace(out / path.name)
     write_atomically(out / FACTS, json.dumps(facts, indent=2) + "\n")
     shutil.rmtree(work)

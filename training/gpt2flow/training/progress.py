@@ -1,4 +1,4 @@
-"""The progress bar of training."""
+"""Progress bar of training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,17 +6,18 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gpt2flow.training.model import loop
+from gpt2flow.training.model.loop import ProgressCallback, StepReport
 
-# Steps that the shown loss is averaged over.
-_MEMORY = 50
+# Steps in the running mean of the displayed loss.
+_SMOOTHING_WINDOW = 50
 
 
 @contextmanager
-def training_bar(console: Console, title: str) -> Iterator[loop.Watch]:
-    """Show steps, loss, tokens a second and the latest evaluation.
+def show_progress(console: Console, title: str) -> Iterator[ProgressCallback]:
+    """Show step, smoothed loss, tokens per second and latest evaluation while training.
 
-    Gives a callback for `loop.fit`.
+    Yields:
+        The callback for `fit`.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -30,22 +31,21 @@ def training_bar(console: Console, title: str) -> Iterator[loop.Watch]:
         task = bar.add_task(title, total=None, loss=0.0, speed=0.0, valid="")
         loss = 0.0
 
-        def watch(seen: loop.Progress) -> None:
+        def on_progress(report: StepReport) -> None:
             nonlocal loss
-            share = max(1 / _MEMORY, 1 / seen.step)
-            loss += share * (seen.loss - loss)
-            valid = (
-                f"held back: perplexity {seen.evaluation.perplexity:.3f}" if seen.evaluation else ""
-            )
-            if seen.evaluation and seen.evaluation.turns is not None:
-                valid += f", turns {seen.evaluation.turns:.1%}"
+            share = max(1 / _SMOOTHING_WINDOW, 1 / report.step)
+            loss += share * (report.loss - loss)
+            evaluation = report.evaluation
+            valid = f"validation: perplexity {evaluation.perplexity:.3f}" if evaluation else ""
+            if evaluation and evaluation.turns is not None:
+                valid += f", turns {evaluation.turns:.1%}"
             bar.update(
                 task,
-                completed=seen.step,
-                total=seen.steps,
+                completed=report.step,
+                total=report.steps,
                 loss=loss,
-                speed=seen.tokens_per_second,
+                speed=report.tokens_per_second,
                 valid=valid,
             )
 
-        yield watch
+        yield on_progress

@@ -1,4 +1,4 @@
-"""The flow files that ship with the agent, and the loader of any such folder."""
+"""Built-in flow files, and the loader of flow folders."""
 
 from gpt2flow.agent.flows.book import FlowBook, load_flows
 

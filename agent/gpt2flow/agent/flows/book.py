@@ -1,4 +1,4 @@
-"""Loads a folder of flows and answers what is legal when."""
+"""Loader of flow folders, and queries on the loaded flows."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from pydantic import BaseModel, ValidationError
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows.schema import Action, Flow, Shared, Slot
 
-_Model = TypeVar("_Model", bound=BaseModel)
-# The pure Python loader takes a fifth of a second for the shipped flows, ten
-# times as long; libyaml may be missing where PyYAML was built without it.
+_FileModel = TypeVar("_FileModel", bound=BaseModel)
+# libyaml is ten times as fast as the pure Python loader, which takes 0.2 s for the
+# built-in flows. PyYAML may have been built without it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def holds(conditions: Iterable[str], facts: Collection[str]) -> bool:
-    """Say whether all conditions, each `fact` or `not fact`, hold."""
+    """Return whether the facts satisfy all conditions, each `fact` or `not fact`."""
     return all(
         c.removeprefix("not ") not in facts if c.startswith("not ") else c in facts
         for c in conditions
@@ -28,50 +28,67 @@ def holds(conditions: Iterable[str], facts: Collection[str]) -> bool:
 
 @dataclass(frozen=True)
 class FlowBook:
-    """All flows of one agent."""
+    """All flows of one agent.
+
+    Attributes:
+        shared: Facts and slots that all flows share.
+        flows: Flows by name.
+    """
 
     shared: Shared
     flows: dict[str, Flow]
 
     @cached_property
     def actions(self) -> dict[str, Action]:
-        """Every action by its name."""
+        """Actions of all flows, by name."""
         return {name: a for flow in self.flows.values() for name, a in flow.actions.items()}
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
-        """Every slot by its name."""
+        """Slots of all flows, by name."""
         return self.shared.slots | {
             name: s for flow in self.flows.values() for name, s in flow.slots.items()
         }
 
     @cached_property
     def flow_of(self) -> dict[str, Flow]:
-        """The flow of each action."""
+        """Flow of each action, by the name of the action."""
         return {name: flow for flow in self.flows.values() for name in flow.actions}
 
     def policy(self, action: str) -> dict[str, int | str]:
-        """The policies of the flow that `action` belongs to."""
+        """Return the policies of the flow that `action` belongs to."""
         return self.flow_of[action].policies
 
     def legal(self, facts: Collection[str], event: str | None = None) -> list[str]:
-        """The actions that may be chosen in this state, for a message or an event."""
+        """Return the names of the actions that are legal in a state.
+
+        Args:
+            facts: Facts that hold.
+            event: Event to handle; None for a customer message.
+        """
         return [
             name for name, a in self.actions.items() if a.event == event and holds(a.when, facts)
         ]
 
     def resolve(self, action: str, facts: Collection[str]) -> str:
-        """The action that answers a wish for `action`: itself, or its fallback."""
+        """Return the action to take when a customer requests `action`.
+
+        Returns:
+            `action` itself if it is legal, else its first legal fallback.
+
+        Raises:
+            FlowError: No fallback is legal in this state.
+        """
         spec = self.actions[action]
         if holds(spec.when, facts):
             return action
         for fallback in spec.otherwise:
             if holds(fallback.when, facts):
                 return self.resolve(fallback.action, facts)
-        raise FlowError(f"action {action}: no fallback for the state {sorted(facts)}")
+        raise FlowError(f"action {action}: no fallback is legal with facts {sorted(facts)}")
 
     def apply(self, action: str, facts: Collection[str]) -> frozenset[str]:
-        """The facts after `action` has succeeded, as its effects declare."""
+        """Return the facts after the declared effects of a successful `action`."""
         effects = self.actions[action].effects
         return (frozenset(facts) - set(effects.remove)) | set(effects.add)
 
@@ -80,24 +97,24 @@ def load_flows(folder: Path | None = None) -> FlowBook:
     """Load `shared.yaml` and every `*/flow.yaml` of a folder.
 
     Args:
-        folder: where the flows are; None is the folder that ships.
+        folder: Folder of the flows; None selects the built-in flows.
 
     Raises:
-        FlowError: a file is missing, is no YAML, or says something invalid.
+        FlowError: A file is missing, is not YAML, or has an invalid field.
     """
     folder = folder or Path(__file__).parent
-    shared = _load(folder / "shared.yaml", Shared)
+    shared = _load_file(folder / "shared.yaml", Shared)
     paths = sorted(folder.glob("*/flow.yaml"))
     if not paths:
-        raise FlowError(f"{folder}: no flow, expected */flow.yaml")
-    flows = [_load(path, Flow) for path in paths]
+        raise FlowError(f"{folder}: no flow found, expected */flow.yaml")
+    flows = [_load_file(path, Flow) for path in paths]
     book = FlowBook(shared, {flow.flow: flow for flow in flows})
     for path, flow in zip(paths, flows, strict=True):
-        _check_names(path, flow, book)
+        _check_references(path, flow, book)
     return book
 
 
-def _load(path: Path, model: type[_Model]) -> _Model:
+def _load_file(path: Path, model: type[_FileModel]) -> _FileModel:
     try:
         text = path.read_text(encoding="utf-8")
         data: Any = yaml.load(text, _Loader)  # noqa: S506 - either loader is a safe one
@@ -110,20 +127,24 @@ def _load(path: Path, model: type[_Model]) -> _Model:
         raise FlowError(f"{path}: field {field or '(all)'}: {first['msg']}") from error
 
 
-def _check_names(path: Path, flow: Flow, book: FlowBook) -> None:
-    """Hold that all that the flow names exists."""
+def _check_references(path: Path, flow: Flow, book: FlowBook) -> None:
+    """Validate that the facts, slots and actions a flow names exist."""
     facts = book.shared.facts
     for name, action in flow.actions.items():
         conditions = [*action.when, *(c for f in action.otherwise for c in f.when)]
         named = [c.removeprefix("not ") for c in conditions]
         for fact in [*named, *action.effects.add, *action.effects.remove]:
             if fact not in facts:
-                raise FlowError(f"{path}: action {name}: no fact {fact!r}, only {sorted(facts)}")
+                raise FlowError(
+                    f"{path}: action {name}: unknown fact {fact!r}, expected one of {sorted(facts)}"
+                )
         for slot in action.slots:
             if slot not in book.slots:
-                raise FlowError(f"{path}: action {name}: no slot {slot!r}")
+                raise FlowError(f"{path}: action {name}: unknown slot {slot!r}")
         for fallback in action.otherwise:
             if fallback.action not in book.actions:
-                raise FlowError(f"{path}: action {name}: no action {fallback.action!r}")
+                raise FlowError(
+                    f"{path}: action {name}: unknown fallback action {fallback.action!r}"
+                )
         if book.flow_of[name] is not flow:
-            raise FlowError(f"{path}: action {name} stands in another flow too")
+            raise FlowError(f"{path}: action {name} is defined in another flow too; rename one")

@@ -1,4 +1,4 @@
-"""The grammar of what the model may answer now, in llguidance's Lark dialect."""
+"""Grammar of the model's next action, in llguidance's Lark dialect."""
 
 import json
 import re
@@ -15,24 +15,26 @@ def action_grammar(
 ) -> str:
     """Build the grammar of one action.
 
-    Every legal action, with those of its slots for which the message offers a
-    value: order numbers and the like are enumerated, spans are cut out of the
-    message at the borders of words.
+    The grammar accepts every legal action, with any of its slots that have a
+    candidate value in the message. Typed values such as order numbers are
+    enumerated. A span is any substring of the message that respects word boundaries.
 
     Args:
-        book: the flows.
-        legal: the actions that may be chosen.
-        message: the normalised message.
-        may_end: whether `done` may be chosen.
+        book: Loaded flows.
+        legal: Names of the legal actions.
+        message: Normalised message.
+        may_end: Whether the model may choose `done`.
 
     Returns:
-        Lark text whose start rule is `start`; its language is JSON objects.
+        Lark grammar with the start rule `start`; it accepts JSON objects.
     """
     slots = _slot_rules(book, legal, message)
-    choices = [_choice(name, [s for s in book.actions[name].slots if s in slots]) for name in legal]
+    alternatives = [
+        _action_rule(name, [s for s in book.actions[name].slots if s in slots]) for name in legal
+    ]
     if may_end:
-        choices.append(_choice(DONE, []))
-    rules = ["start: " + " | ".join(choices)]
+        alternatives.append(_action_rule(DONE, []))
+    rules = ["start: " + " | ".join(alternatives)]
     rules += [f"slot_{name}: {rule}" for name, rule in slots.items()]
     if _SPAN_RULE in slots.values():
         substring = json.dumps({"substring_chunks": _CHUNK.findall(message)}, ensure_ascii=False)
@@ -40,20 +42,20 @@ def action_grammar(
     return "\n".join(rules) + "\n"
 
 
-# A span neither begins nor ends inside a word or a number. Chinese has no blanks
-# between words, so each of its characters may.
+# A span neither begins nor ends inside a word or a number. Chinese has no spaces
+# between words, so any of its characters is a boundary.
 _CHUNK = re.compile(r"[^\W\d_\u4e00-\u9fff]+|\d+|.", re.DOTALL)
 _SPAN_RULE = '"\\"" SPAN "\\""'
 
 
-def _choice(action: str, slots: Sequence[str]) -> str:
-    """How one action is written, each of its slots or none of them."""
-    fields = "".join(f" ({_literal(_key(slot))} slot_{slot})?" for slot in slots)
-    return f"{_literal(_head(action))}{fields} {_literal('}')}"
+def _action_rule(action: str, slots: Sequence[str]) -> str:
+    """Return the rule of one action, in which every slot is optional."""
+    fields = "".join(f" ({_quote(_slot_prefix(slot))} slot_{slot})?" for slot in slots)
+    return f"{_quote(_action_prefix(action))}{fields} {_quote('}')}"
 
 
 def _slot_rules(book: FlowBook, legal: Sequence[str], message: str) -> dict[str, str]:
-    """How the value of each slot is written, for slots that have one."""
+    """Return the value rules of the slots that have a candidate value."""
     names = dict.fromkeys(slot for name in legal for slot in book.actions[name].slots)
     rules = {name: _slot_rule(book.slots[name], message) for name in names}
     return {name: rule for name, rule in rules.items() if rule}
@@ -64,16 +66,16 @@ def _slot_rule(slot: Slot, message: str) -> str:
         return _SPAN_RULE if message else ""
     values = slot.values if slot.kind is SlotKind.ENUM else candidates(slot.kind, message)
     quoted = values if slot.kind is SlotKind.INTEGER else [f'"{value}"' for value in values]
-    return " | ".join(map(_literal, quoted))
+    return " | ".join(map(_quote, quoted))
 
 
-def _head(action: str) -> str:
+def _action_prefix(action: str) -> str:
     return f'{{"action":"{action}"'
 
 
-def _key(slot: str) -> str:
+def _slot_prefix(slot: str) -> str:
     return f',"{slot}":'
 
 
-def _literal(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -1,12 +1,13 @@
-"""The text that the model reads: state, message, and the results so far.
+"""Prompt format: the state, the message and the results so far.
 
     <|state|>member cart<|user|>two kettles please<|act|>{"action":…}<|result|>ok<|act|>…
 
-The text of a turn only grows, so that a server can reuse the cache of what it
-has read already.
+The prompt of a turn only grows, so that the server can reuse its prefix cache.
 """
 
 import json
+import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,24 +25,51 @@ STATE, USER, EVENT, ACT, RESULT, END = (
 SPECIAL_TOKENS = (END, STATE, USER, EVENT, ACT, RESULT)
 DONE = "done"
 
-# What an action came to: it was done, policy refused it, or the customer was
-# asked for a slot that the message left out.
+_WHITESPACE = re.compile(r"\s+")
+# Unicode categories: control, format, surrogate and private-use characters.
+_DROPPED_CATEGORIES = ("Cc", "Cf", "Cs", "Co")
+# The grammar copies slot values from the message into JSON verbatim, so the
+# message must not contain characters that JSON escapes.
+_REPLACEMENTS = str.maketrans({'"': "'", "\\": "/"})
+
+# Result of an action: it succeeded, policy refused it, or the agent asked the
+# customer for a required slot that the message omits.
 Result = Literal["ok", "refused", "asked"]
 Arguments = dict[str, str | int]
 
 
-@dataclass(frozen=True)
-class Situation:
-    """What is true at the start of a turn.
+def normalise(text: str) -> str:
+    """Return `text` in NFKC on one line, without characters that JSON escapes.
 
-    `awaiting` is the action and the slot that the agent has just asked for.
+    Control and format characters are removed, and each run of white space becomes
+    one space. `<|` is split, so that no message can spell a special token.
+    """
+    text = "".join(
+        c for c in text if c.isspace() or unicodedata.category(c) not in _DROPPED_CATEGORIES
+    )
+    text = _WHITESPACE.sub(" ", unicodedata.normalize("NFKC", text))
+    return text.translate(_REPLACEMENTS).replace("<|", "< |").strip()
+
+
+def language(text: str) -> str:
+    """Return `zh` for text with Chinese characters, else `en`."""
+    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in text) else "en"
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """State at the start of a turn, as the model reads it.
+
+    Attributes:
+        facts: Facts that hold.
+        awaiting: Action and slot of the agent's open question, if there is one.
     """
 
     facts: frozenset[str]
     awaiting: tuple[str, str] | None = None
 
     def line(self, shared: Shared) -> str:
-        """The state line, facts in the order of `shared`."""
+        """Return the state line, with the facts in the order of `shared`."""
         words = [fact for fact in shared.facts if fact in self.facts]
         if self.awaiting:
             words += ["awaiting", *self.awaiting]
@@ -50,52 +78,70 @@ class Situation:
 
 @dataclass(frozen=True)
 class Choice:
-    """An action that the model chose, with its arguments."""
+    """Action that the model chose.
+
+    Attributes:
+        action: Name of the action, or `done`.
+        arguments: Slot values, by name.
+    """
 
     action: str
     arguments: Arguments = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """The JSON that the model writes for it."""
+        """JSON text that the model generates for the choice."""
         return json.dumps(
             {"action": self.action, **self.arguments}, ensure_ascii=False, separators=(",", ":")
         )
 
     @classmethod
     def parse(cls, text: str) -> "Choice":
-        """Read what the model wrote; spans lose outer blanks, empty ones are left out."""
+        """Parse generated JSON.
+
+        Strings are stripped of surrounding spaces, and empty ones are dropped.
+        """
         data = json.loads(text)
         action = data.pop("action")
         values = {k: v.strip() if isinstance(v, str) else v for k, v in data.items()}
         return cls(action, {k: v for k, v in values.items() if v != ""})
 
 
-def opening(shared: Shared, situation: Situation, message: str, event: str | None = None) -> str:
-    """The prompt of a turn's first action.
+def first_prompt(shared: Shared, state: PromptState, message: str, event: str | None = None) -> str:
+    """Return the prompt for the first action of a turn.
 
     Args:
-        shared: gives the order of facts.
-        situation: what is true.
-        message: the normalised message; what the event is about, for an event.
-        event: the name of the event, if no customer speaks.
+        shared: Shared definitions, which give the order of the facts.
+        state: State at the start of the turn.
+        message: Normalised message, or the subject of the event.
+        event: Name of the event; None for a customer message.
     """
     source = f"{USER}{message}" if event is None else f"{EVENT}{event} {message}"
-    return f"{STATE}{situation.line(shared)}{source}{ACT}"
+    return f"{STATE}{state.line(shared)}{source}{ACT}"
 
 
-def continuation(choice: Choice, result: Result) -> str:
-    """What one action and its result add to the prompt of the next."""
-    return f"{choice.text}{RESULT}{result}{ACT}"
+def extend_prompt(prompt: str, choice: Choice, result: Result) -> str:
+    """Return the prompt extended by a choice and its result."""
+    return f"{prompt}{choice.text}{RESULT}{result}{ACT}"
 
 
 def document(
     shared: Shared,
-    situation: Situation,
+    state: PromptState,
     message: str,
     steps: Collection[tuple[Choice, Result]],
     event: str | None = None,
 ) -> str:
-    """A whole turn, as the model is trained on it."""
-    text = opening(shared, situation, message, event)
-    return text + "".join(continuation(*step) for step in steps) + Choice(DONE).text + END
+    """Return a complete turn as a training document.
+
+    Args:
+        shared: Shared definitions, which give the order of the facts.
+        state: State at the start of the turn.
+        message: Normalised message, or the subject of the event.
+        steps: Choices of the turn with their results.
+        event: Name of the event; None for a customer message.
+    """
+    text = first_prompt(shared, state, message, event)
+    for choice, result in steps:
+        text = extend_prompt(text, choice, result)
+    return text + Choice(DONE).text + END

@@ -1,7 +1,7 @@
-"""What a flow file may say.
+"""Schema of the flow files.
 
 A flow is data: its actions, their slots and legal order, its policies and the
-wording of its messages. Policy is applied by code, order by the grammar.
+wording of its messages. Code applies the policies; the grammar enforces the order.
 """
 
 from typing import Literal, Self
@@ -10,15 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gpt2flow.agent.flows.slots import SlotKind
 
+# Text by language.
 Wording = dict[Literal["en", "zh"], str]
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Slot(_Part):
-    """A value that an action takes."""
+class Slot(_StrictModel):
+    """Typed argument of an action.
+
+    Attributes:
+        kind: Kind of value, which decides how it is found in a message.
+        ask: Question to the customer when the value is missing.
+        values: Allowed values of an `enum`; empty for other kinds.
+    """
 
     kind: SlotKind
     ask: Wording
@@ -27,58 +34,86 @@ class Slot(_Part):
     @model_validator(mode="after")
     def _enum_has_values(self) -> Self:
         if (self.kind is SlotKind.ENUM) != bool(self.values):
-            raise ValueError("`values` belongs to kind `enum`, and only there")
+            raise ValueError("`values` is required for kind `enum` and allowed for no other kind")
         return self
 
 
-class Outcome(_Part):
-    """One way in which an action ends, and what the customer is told."""
+class Outcome(_StrictModel):
+    """Possible outcome of an action.
+
+    Attributes:
+        result: Result that the model reads.
+        message: Message template for the customer; None sends no message.
+    """
 
     result: Literal["ok", "refused"]
     message: Wording | None = None
 
 
-class Effects(_Part):
-    """The facts that change when the action succeeds."""
+class Effects(_StrictModel):
+    """Facts that a successful action adds and removes."""
 
     add: list[str] = []
     remove: list[str] = []
 
 
-class Fallback(_Part):
-    """The action that answers the wish where the wished action is not legal."""
+class Fallback(_StrictModel):
+    """Alternative to an action that is not legal.
+
+    Attributes:
+        when: Conditions under which the fallback applies.
+        action: Action to take instead.
+    """
 
     when: list[str]
     action: str
 
 
-class Action(_Part):
-    """Something the model may choose to do.
+class Action(_StrictModel):
+    """Action that the model may choose.
 
-    `when` and a fallback's `when` list conditions that all must hold: a fact,
-    or `not` and a fact.
+    Attributes:
+        operation: Function that carries out the action.
+        event: Event that the action handles; None for a customer message.
+        slots: Arguments of the action, in the order in which the model writes them.
+        required: Slots that the agent asks for if the message omits them.
+        when: Conditions that must all hold, each `fact` or `not fact`.
+        otherwise: Fallbacks in states where the action is not legal.
+        effects: Facts that change when the action succeeds.
+        raises: Event that a successful action raises.
+        compensation: Operation that undoes the action.
+        outcomes: Possible outcomes, by name.
     """
 
     operation: str
-    event: str | None = Field(None, description="the event it answers; none: a message")
+    event: str | None = Field(None, description="Event that the action handles, if any.")
     slots: list[str] = []
     required: list[str] = []
     when: list[str] = []
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
-    raises: str | None = Field(None, description="the event that success raises")
-    compensation: str | None = Field(None, description="the operation that undoes it")
+    raises: str | None = Field(None, description="Event that a successful action raises.")
+    compensation: str | None = Field(None, description="Operation that undoes the action.")
     outcomes: dict[str, Outcome]
 
     @model_validator(mode="after")
     def _required_slots_exist(self) -> Self:
         if unknown := set(self.required) - set(self.slots):
-            raise ValueError(f"`required` names {sorted(unknown)}, which `slots` does not list")
+            raise ValueError(f"`required` names {sorted(unknown)}; add them to `slots`")
         return self
 
 
-class Flow(_Part):
-    """One business process."""
+class Flow(_StrictModel):
+    """Business process.
+
+    Attributes:
+        flow: Name of the flow.
+        title: Title for people.
+        slots: Slots beside the shared ones, by name.
+        policies: Limits that operations apply; the model never reads them.
+        answers: Answers to questions, by topic.
+        actions: Actions of the flow, by name.
+    """
 
     flow: str
     title: Wording
@@ -88,8 +123,13 @@ class Flow(_Part):
     actions: dict[str, Action]
 
 
-class Shared(_Part):
-    """What all flows share: facts with their meaning, and slots."""
+class Shared(_StrictModel):
+    """Definitions that all flows share.
+
+    Attributes:
+        facts: Meaning of each fact, in the order in which the model reads them.
+        slots: Slots that several flows use, by name.
+    """
 
     facts: dict[str, str]
     slots: dict[str, Slot]

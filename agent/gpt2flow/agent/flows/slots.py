@@ -1,7 +1,7 @@
-"""Values of typed slots that a message offers.
+"""Extraction of candidate slot values from a message.
 
-The model may only choose among them: it can misunderstand a message, but it
-cannot make up an e-mail address or an order number.
+The grammar restricts the model to these candidates. The model can misread a
+message, but it cannot invent an e-mail address or an order number.
 """
 
 import re
@@ -12,7 +12,7 @@ LAST_ORDER = "last"
 
 
 class SlotKind(StrEnum):
-    """How the value of a slot is found in a message."""
+    """Kind of slot value."""
 
     SPAN = "span"
     CONTACT = "contact"
@@ -25,7 +25,7 @@ class SlotKind(StrEnum):
 _EMAIL = re.compile(r"[a-z0-9][a-z0-9._%+-]*@[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+", re.IGNORECASE)
 _PHONE = re.compile(r"(?<![\d@.])\+?\d(?:[ .-]?\d){6,14}(?!\d)")
 _CODE = re.compile(r"(?<!\d)(\d{3})[ -]?(\d{3})(?!\d)")
-# Four to six digits, or fewer after a word that says what they are.
+# Four to six digits, or fewer after a word that marks an order number.
 _ORDER = re.compile(
     r"(?:(?:\bso ?-?|#|\border (?:no\.? ?|number )?|订单号?[是:]? ?) ?|(?<!\d)(?=\d{4}))"
     r"(\d{1,6})(?!\d)",
@@ -65,21 +65,21 @@ _CHINESE_NUMBER = re.compile(
 )
 
 
-def _contacts(text: str) -> list[str]:
+def _find_contacts(text: str) -> list[str]:
     emails = [m.group().lower() for m in _EMAIL.finditer(text)]
     phones = [re.sub(r"[^\d+]", "", m.group()) for m in _PHONE.finditer(_EMAIL.sub(" ", text))]
     return emails + phones
 
 
-def _codes(text: str) -> list[str]:
+def _find_codes(text: str) -> list[str]:
     return [m.group(1) + m.group(2) for m in _CODE.finditer(text)]
 
 
-def _orders(text: str) -> list[str]:
+def _find_orders(text: str) -> list[str]:
     return [f"SO-{m.group(1)}" for m in _ORDER.finditer(text)] + [LAST_ORDER]
 
 
-def _chinese_number(text: str) -> int:
+def _parse_chinese_number(text: str) -> int:
     if text in ("半打", "一打"):
         return 6 if text == "半打" else 12
     if "十" in text:
@@ -88,31 +88,31 @@ def _chinese_number(text: str) -> int:
     return _CHINESE_DIGITS[text]
 
 
-def _integers(text: str) -> list[str]:
+def _find_integers(text: str) -> list[str]:
     found = [int(m.group(1)) for m in _INTEGER.finditer(text)]
     found += [_ENGLISH_NUMBERS[m.group().lower()] for m in _ENGLISH_NUMBER.finditer(text)]
-    found += [_chinese_number(m.group()) for m in _CHINESE_NUMBER.finditer(text)]
+    found += [_parse_chinese_number(m.group()) for m in _CHINESE_NUMBER.finditer(text)]
     return [str(n) for n in found]
 
 
 _FINDERS: dict[SlotKind, Callable[[str], list[str]]] = {
-    SlotKind.CONTACT: _contacts,
-    SlotKind.CODE: _codes,
-    SlotKind.ORDER: _orders,
-    SlotKind.INTEGER: _integers,
+    SlotKind.CONTACT: _find_contacts,
+    SlotKind.CODE: _find_codes,
+    SlotKind.ORDER: _find_orders,
+    SlotKind.INTEGER: _find_integers,
 }
 
 
 def candidates(kind: SlotKind, message: str) -> list[str]:
-    """Return the values that `message` offers a slot of `kind`, without repeats.
+    """Return the distinct candidate values for a slot of `kind` in `message`.
 
     Args:
-        kind: any kind but `SPAN` and `ENUM`, whose values no finder lists.
-        message: the normalised message.
+        kind: Kind of the slot, except `SPAN` and `ENUM`, which are not extracted.
+        message: Normalised message.
 
     Returns:
-        The values in their one written form: e-mail addresses in lower case,
-        phone numbers as digits, order numbers as `SO-1042`, or `last` for the
-        most recent order, which a message can name in words.
+        Values in canonical form. E-mail addresses are in lower case, phone
+        numbers are digits, and order numbers look like `SO-1042`. `last` stands
+        for the most recent order and is always a candidate.
     """
     return list(dict.fromkeys(_FINDERS[kind](message)))

@@ -1,12 +1,12 @@
-"""The operations behind the actions of the flows: policy, identity, money and order.
+"""Operations that implement the actions of the flows.
 
-Every operation that a flow file names is a function of one of these modules,
-one module a flow. It runs inside one transaction.
+Each flow has a module, and each operation that a flow file names is one of its
+functions. An operation runs inside one database transaction.
 """
 
 from gpt2flow.agent.operations import after_sales, conversation, order, registration, shipping
 from gpt2flow.agent.operations.context import Context, Operation, Outcome
-from gpt2flow.agent.operations.defaults import with_defaults
+from gpt2flow.agent.operations.defaults import infer_arguments
 from gpt2flow.agent.operations.registration import new_code
 
 OPERATIONS: dict[str, Operation] = {
@@ -41,4 +41,4 @@ OPERATIONS: dict[str, Operation] = {
     )
 }
 
-__all__ = ["OPERATIONS", "Context", "Operation", "Outcome", "new_code", "with_defaults"]
+__all__ = ["OPERATIONS", "Context", "Operation", "Outcome", "infer_arguments", "new_code"]

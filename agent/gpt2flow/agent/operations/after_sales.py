@@ -1,4 +1,4 @@
-"""Questions, claims on delivered orders, and calls back."""
+"""Operations for questions, claims on delivered orders and follow-up calls."""
 
 from datetime import timedelta
 
@@ -6,50 +6,53 @@ from sqlalchemy import select
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.operations.lookup import own_order, status_at, unknown_order
+from gpt2flow.agent.operations.lookup import find_own_order, status_at, unknown_order
 from gpt2flow.agent.operations.times import parse_time
-from gpt2flow.agent.operations.wording import claim_word, moment, money, status_word
+from gpt2flow.agent.operations.wording import claim_name, format_datetime, format_money, status_name
 from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
 
 
 def answer_question(context: Context, arguments: Arguments) -> Outcome:
-    """Answer from the flow file."""
+    """Answer a question with the flow file's text on its topic."""
     answer = context.flow.answers[str(arguments["topic"])][context.language]
     return "answered", {"answer": answer.format_map(context.flow.policies)}
 
 
 def request_refund(context: Context, arguments: Arguments) -> Outcome:
-    """Money back, within the time limit; above an amount a person has to approve."""
-    return _claim(context, arguments, CaseKind.REFUND)
+    """Open a refund claim within the time limit.
+
+    A person has to approve a refund above the `approval_over` policy.
+    """
+    return _open_claim(context, arguments, CaseKind.REFUND)
 
 
 def request_return(context: Context, arguments: Arguments) -> Outcome:
-    """Send the goods back."""
-    return _claim(context, arguments, CaseKind.RETURN)
+    """Open a return claim within the time limit."""
+    return _open_claim(context, arguments, CaseKind.RETURN)
 
 
 def request_exchange(context: Context, arguments: Arguments) -> Outcome:
-    """Another one instead."""
-    return _claim(context, arguments, CaseKind.EXCHANGE)
+    """Open an exchange claim within the time limit."""
+    return _open_claim(context, arguments, CaseKind.EXCHANGE)
 
 
 def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
-    """Promise that a person calls back, and sets the timer for it."""
+    """Schedule a follow-up call by a person and set its timer."""
     phrase = str(arguments["time"])
     due = parse_time(phrase, context.now)
     if due is None:
         return "unclear_time", {"time": phrase}
-    first, last = context.number("follow_up_from_hour"), context.number("follow_up_to_hour")
-    days = context.number("follow_up_max_days")
+    first, last = context.int_policy("follow_up_from_hour"), context.int_policy("follow_up_to_hour")
+    days = context.int_policy("follow_up_max_days")
     fields: dict[str, str | int] = {
-        "time": moment(due, context.language),
+        "time": format_datetime(due, context.language),
         "from_hour": first,
         "to_hour": last,
         "max_days": days,
     }
-    open_then = first <= due.hour < last or (due.hour, due.minute) == (last, 0)
-    if not open_then or not context.now < due <= context.now + timedelta(days=days):
+    within_hours = first <= due.hour < last or (due.hour, due.minute) == (last, 0)
+    if not within_hours or not context.now < due <= context.now + timedelta(days=days):
         return "not_open", fields
     case = Case(
         kind=CaseKind.FOLLOW_UP,
@@ -66,33 +69,32 @@ def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
     return "scheduled", fields | {"contact": context.member.contact, "case": case.number}
 
 
-def _claim(context: Context, arguments: Arguments, kind: CaseKind) -> Outcome:
+def _open_claim(context: Context, arguments: Arguments, kind: CaseKind) -> Outcome:
     number = str(arguments["order"])
-    order = own_order(context, number)
+    order = find_own_order(context, number)
     if order is None:
         return unknown_order(context, number)
-    word = claim_word(kind, context.language)
+    word = claim_name(kind, context.language)
     status = status_at(context.db, order, context.now)
     fields: dict[str, str | int] = {
         "order": order.number,
         "kind": word,
-        "status": status_word(status, context.language),
-        "total": money(order.total),
+        "status": status_name(status, context.language),
+        "total": format_money(order.total),
     }
     if status is not OrderStatus.DELIVERED or order.delivered_at is None:
         return "not_delivered", fields
-    # One claim an order, whatever its kind: a refund and a return of the same
-    # goods would be paid twice.
-    if (claim := _open_claim(context, order)) is not None:
-        of_claim = claim_word(claim.kind, context.language)
-        return "already_open", fields | {"kind": of_claim, "case": claim.number}
-    days, limit = (context.now - order.delivered_at).days, context.number(_limit(kind))
+    # An order has one claim of any kind: a refund and a return would pay twice.
+    if (claim := _find_open_claim(context, order)) is not None:
+        open_kind = claim_name(claim.kind, context.language)
+        return "already_open", fields | {"kind": open_kind, "case": claim.number}
+    days, limit = (context.now - order.delivered_at).days, context.int_policy(_limit_policy(kind))
     if days > limit:
         return "too_late", fields | {"days": days, "limit": limit}
-    unsure = kind is CaseKind.REFUND and order.total > context.amount("approval_over")
+    needs_approval = kind is CaseKind.REFUND and order.total > context.money_policy("approval_over")
     case = Case(
         kind=kind,
-        status=CaseStatus.AWAITING_APPROVAL if unsure else CaseStatus.APPROVED,
+        status=CaseStatus.AWAITING_APPROVAL if needs_approval else CaseStatus.APPROVED,
         session_id=context.session.id,
         customer_id=context.member.id,
         order_id=order.id,
@@ -103,15 +105,15 @@ def _claim(context: Context, arguments: Arguments, kind: CaseKind) -> Outcome:
     )
     context.db.add(case)
     context.db.flush()
-    return "needs_approval" if unsure else "approved", fields | {"case": case.number}
+    return "needs_approval" if needs_approval else "approved", fields | {"case": case.number}
 
 
-def _limit(kind: CaseKind) -> str:
-    """The policy that says within how many days of delivery a claim is possible."""
+def _limit_policy(kind: CaseKind) -> str:
+    """Return the name of the policy that limits the days since delivery."""
     return f"{kind}_days"
 
 
-def _open_claim(context: Context, order: Order) -> Case | None:
+def _find_open_claim(context: Context, order: Order) -> Case | None:
     query = select(Case).where(
         Case.order_id == order.id, Case.kind.in_(CLAIMS), Case.status != CaseStatus.REJECTED
     )

@@ -1,4 +1,4 @@
-"""What an operation is given, and what it gives back."""
+"""Interface of operations: their context and their outcome."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,16 +13,29 @@ from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.report import RowChange, Timer
 from gpt2flow.agent.shop import Customer, CustomerSession
 
-# The outcome's name in the flow file, and the fields of its message.
+# Name of the outcome in the flow file, and the fields of its message template.
 Outcome = tuple[str, Mapping[str, str | int]]
 
 
 @dataclass
 class Context:
-    """One action's surroundings; everything it does belongs to `db`'s transaction.
+    """Context of one action.
 
-    What the operation does besides changing rows it leaves here: `recipient`
-    is the contact that its message must reach, if not the session itself.
+    An operation sets `recipient`, `timers` and `changes`; the rest is input.
+
+    Attributes:
+        db: Database session whose transaction holds all effects of the action.
+        session: Session of the conversation.
+        customer: Logged-in customer, or the customer of the event's order.
+        flow: Flow of the action.
+        action: Name of the action.
+        message: Normalised message, or the subject of the event.
+        language: Language of the message to the customer.
+        now: Current time.
+        new_code: Generator of verification codes.
+        recipient: Contact that the message must reach; None addresses the session.
+        timers: Timers to set after the transaction.
+        changes: Rows that the action wrote.
     """
 
     db: Session
@@ -40,16 +53,16 @@ class Context:
 
     @property
     def member(self) -> Customer:
-        """The customer of an action that is legal for members only."""
+        """Customer of an action that is legal for members only."""
         assert self.customer is not None
         return self.customer
 
-    def number(self, policy: str) -> int:
-        """A policy of the flow that is a whole number."""
+    def int_policy(self, policy: str) -> int:
+        """Return a policy of the flow as an integer."""
         return int(self.flow.policies[policy])
 
-    def amount(self, policy: str) -> Decimal:
-        """A policy of the flow that is an amount of money."""
+    def money_policy(self, policy: str) -> Decimal:
+        """Return a policy of the flow as an amount of money."""
         return Decimal(str(self.flow.policies[policy]))
 
 

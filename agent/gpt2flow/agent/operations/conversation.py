@@ -1,24 +1,24 @@
-"""Small talk, and what goes to a person because the agent cannot do it."""
+"""Operations for small talk and for handing over to a person."""
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.shop import Case, CaseKind, CaseStatus
 
-# How often in a row the agent may say that it did not understand.
-_CLARIFICATIONS = 1
+# Clarifications in a row before a person takes over.
+_MAX_CLARIFICATIONS = 1
 
 
 def greet(context: Context, arguments: Arguments) -> Outcome:
-    """Say hello, by name to a member."""
+    """Greet the customer, a member by name."""
     del arguments
     name = context.customer.name if context.customer else ""
     return "greeted", {"name_part": f", {name}" if name else ""}
 
 
 def clarify(context: Context, arguments: Arguments) -> Outcome:
-    """Ask to say it in other words, once; then a person takes over."""
+    """Ask the customer to rephrase; hand over if that was already asked."""
     del arguments
-    if context.session.clarifications < _CLARIFICATIONS:
+    if context.session.clarifications < _MAX_CLARIFICATIONS:
         context.session.clarifications += 1
         return "asked_again", {}
     context.session.clarifications = 0

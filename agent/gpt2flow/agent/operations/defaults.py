@@ -1,11 +1,11 @@
-"""What a slot means that the customer left out, where only one thing can be meant."""
+"""Inference of slot values that the customer omitted."""
 
 from collections.abc import Collection
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context
-from gpt2flow.agent.operations.lookup import cart, orders_of, status_at
+from gpt2flow.agent.operations.lookup import load_cart, load_orders, status_at
 from gpt2flow.agent.operations.order import CHANGEABLE
 from gpt2flow.agent.shop import Order, OrderStatus, Product
 
@@ -13,7 +13,8 @@ _ARRIVING = (OrderStatus.ASSIGNED, OrderStatus.ON_ITS_WAY)
 _OPEN = (OrderStatus.SUBMITTED, *_ARRIVING)
 _DELIVERED = (OrderStatus.DELIVERED,)
 
-# Orders in other states cannot be meant, unless there is just one.
+# States in which an operation applies to an order. An order in another state is
+# inferred only if it is the only one.
 _ELIGIBLE: dict[str, Collection[OrderStatus]] = {
     "cancel_order": CHANGEABLE,
     "change_address": CHANGEABLE,
@@ -25,24 +26,32 @@ _ELIGIBLE: dict[str, Collection[OrderStatus]] = {
 }
 
 
-def with_defaults(context: Context, operation: str, missing: Collection[str]) -> Arguments:
-    """Find values for missing slots, for those that have one.
+def infer_arguments(context: Context, operation: str, missing: Collection[str]) -> Arguments:
+    """Return values for those missing slots that have an unambiguous value.
 
-    A product is the one last talked about, an order the only one that the
-    operation is possible for, an address for a checkout the customer's own.
+    - `product`: the product in focus; for `remove_from_cart`, first the only product
+      in the cart.
+    - `order`: the only eligible order, the eligible order in focus, or the customer's
+      only order. A customer without orders gets `last`.
+    - `address`: for `check_out`, the customer's stored address.
+
+    Args:
+        context: Context of the action.
+        operation: Name of the operation.
+        missing: Required slots without a value.
     """
-    found: Arguments = {}
-    if "product" in missing and (product := _product(context, operation)) is not None:
-        found["product"] = product.name(context.language)
-    if "order" in missing and (number := _order(context, operation)) is not None:
-        found["order"] = number
+    inferred: Arguments = {}
+    if "product" in missing and (product := _infer_product(context, operation)) is not None:
+        inferred["product"] = product.name(context.language)
+    if "order" in missing and (number := _infer_order(context, operation)) is not None:
+        inferred["order"] = number
     if "address" in missing and operation == "check_out" and context.member.address:
-        found["address"] = context.member.address
-    return found
+        inferred["address"] = context.member.address
+    return inferred
 
 
-def _product(context: Context, operation: str) -> Product | None:
-    lines = cart(context) if operation == "remove_from_cart" else []
+def _infer_product(context: Context, operation: str) -> Product | None:
+    lines = load_cart(context) if operation == "remove_from_cart" else []
     if len(lines) == 1:
         return lines[0][0]
     if context.session.focus_sku is None:
@@ -50,8 +59,8 @@ def _product(context: Context, operation: str) -> Product | None:
     return context.db.get_one(Product, context.session.focus_sku)
 
 
-def _order(context: Context, operation: str) -> str | None:
-    orders = orders_of(context)
+def _infer_order(context: Context, operation: str) -> str | None:
+    orders = load_orders(context)
     if not orders:
         return LAST_ORDER
     eligible = [order for order in orders if _is_eligible(context, operation, order)]

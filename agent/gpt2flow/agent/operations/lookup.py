@@ -1,4 +1,4 @@
-"""Finds the products and orders that a customer means."""
+"""Lookup of the products and orders that a customer refers to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.operations.wording import cart_line, listing, money
+from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
 from gpt2flow.agent.shop.matching import match_product
 
@@ -18,15 +18,20 @@ _NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True)
-class Found:
-    """The product that is meant, if that is clear, and those that come close."""
+class ProductLookup:
+    """Result of a product lookup.
+
+    Attributes:
+        product: Product that the phrase names; None if it is unclear.
+        suggestions: Most similar products, best first.
+    """
 
     product: Product | None
     suggestions: list[Product]
 
 
-def find_product(context: Context, phrase: str) -> Found:
-    """Find the product that a phrase names; what is found is then in focus."""
+def look_up_product(context: Context, phrase: str) -> ProductLookup:
+    """Return the product that a phrase names, and put it into focus."""
     products = {
         product.sku: product
         for product in context.db.scalars(select(Product).options(selectinload(Product.aliases)))
@@ -35,20 +40,20 @@ def find_product(context: Context, phrase: str) -> Found:
     if match.sku is not None:
         context.session.focus_sku = match.sku
     product = products[match.sku] if match.sku else None
-    return Found(product, [products[sku] for sku in match.suggestions])
+    return ProductLookup(product, [products[sku] for sku in match.suggestions])
 
 
-def unknown_product(context: Context, phrase: str, found: Found) -> Outcome:
-    """The outcome for a phrase that names no product, or more than one."""
+def unknown_product(context: Context, phrase: str, found: ProductLookup) -> Outcome:
+    """Return the outcome for a phrase that names no product or several."""
     names = (product.name(context.language) for product in found.suggestions)
     return "unknown_product", {
         "product": phrase,
-        "suggestions": listing(names, context.language),
+        "suggestions": join_items(names, context.language),
     }
 
 
-def cart(context: Context) -> list[tuple[Product, int]]:
-    """The products in the session's cart with their quantities."""
+def load_cart(context: Context) -> list[tuple[Product, int]]:
+    """Return the products in the session's cart with their quantities."""
     rows = context.db.execute(
         select(Product, CartLine.quantity)
         .join(CartLine, CartLine.sku == Product.sku)
@@ -58,32 +63,37 @@ def cart(context: Context) -> list[tuple[Product, int]]:
     return [(product, quantity) for product, quantity in rows]
 
 
-def bill(context: Context, lines: Sequence[tuple[Product, int]]) -> dict[str, str | int]:
-    """The fields `lines` and `total` of a message about a cart or an order."""
-    texts = (cart_line(n, product.name(context.language), product.price) for product, n in lines)
+def bill_fields(context: Context, lines: Sequence[tuple[Product, int]]) -> dict[str, str | int]:
+    """Return the message fields `lines` and `total` of some lines."""
+    texts = (format_line(n, product.name(context.language), product.price) for product, n in lines)
     return {
-        "lines": listing(texts, context.language),
-        "total": money(total_of(lines)),
+        "lines": join_items(texts, context.language),
+        "total": format_money(total_price(lines)),
     }
 
 
-def total_of(lines: Sequence[tuple[Product, int]]) -> Decimal:
-    """What so many of these products cost today."""
+def total_price(lines: Sequence[tuple[Product, int]]) -> Decimal:
+    """Return the total price of products and quantities at current prices."""
     return sum((product.price * quantity for product, quantity in lines), start=_NOTHING)
 
 
-def orders_of(context: Context) -> list[Order]:
-    """The customer's orders, the newest first."""
+def load_orders(context: Context) -> list[Order]:
+    """Return the customer's orders, newest first."""
     query = select(Order).where(Order.customer_id == context.member.id).order_by(Order.id.desc())
     return list(context.db.scalars(query))
 
 
-def own_order(context: Context, number: str) -> Order | None:
-    """The customer's order of that number, or the newest for `last`; it is then in focus.
+def find_own_order(context: Context, number: str) -> Order | None:
+    """Return the customer's order of a number, and put it into focus.
 
-    Another customer's order is not found: nobody learns that it exists.
+    Another customer's order is treated like an unknown number, so that its existence
+    is not disclosed.
+
+    Args:
+        context: Context of the action.
+        number: Number of the order, or `last` for the newest order.
     """
-    orders = orders_of(context)
+    orders = load_orders(context)
     if number == LAST_ORDER:
         order = orders[0] if orders else None
     else:
@@ -94,15 +104,18 @@ def own_order(context: Context, number: str) -> Order | None:
 
 
 def unknown_order(context: Context, number: str) -> Outcome:
-    """The outcome for an order that the customer does not have."""
-    orders = [order.number for order in orders_of(context)]
+    """Return the outcome for an order that the customer does not have."""
+    orders = [order.number for order in load_orders(context)]
     if not orders:
         return "no_orders", {}
-    return "unknown_order", {"order": number, "orders": listing(orders, context.language)}
+    return "unknown_order", {"order": number, "orders": join_items(orders, context.language)}
 
 
 def status_at(db: Session, order: Order, now: datetime) -> OrderStatus:
-    """An order's status at an instant; the courier's plan says when it set off."""
+    """Return the status of an order at a point in time.
+
+    An assigned order is on its way from its planned collection time on.
+    """
     if order.status is OrderStatus.ASSIGNED:
         shipment = db.get(Shipment, order.id)
         if shipment is not None and now >= shipment.collected_at:

@@ -1,4 +1,4 @@
-"""Registration and login: a contact is proved by a code that was sent there."""
+"""Operations for registration and login with a code sent to the contact."""
 
 import hashlib
 import hmac
@@ -15,37 +15,43 @@ _SALT_BYTES = 16
 
 
 def new_code() -> str:
-    """A fresh verification code of six digits."""
+    """Return a random verification code of six digits."""
     return f"{secrets.randbelow(10**6):06}"
 
 
 def register(context: Context, arguments: Arguments) -> Outcome:
-    """Send a code to a new customer's contact; a known contact logs in instead."""
+    """Send a code to a contact: to register, or to log in.
+
+    A registered contact logs in instead of registering twice.
+    """
     contact, name = str(arguments["contact"]), str(arguments["name"])
-    known = _customer(context, contact) is not None
-    outcome = "already_registered" if known else "code_sent"
-    return _send_code(context, outcome, contact, None if known else name)
+    registered = _find_customer(context, contact) is not None
+    outcome = "already_registered" if registered else "code_sent"
+    return _send_code(context, outcome, contact, None if registered else name)
 
 
 def log_in(context: Context, arguments: Arguments) -> Outcome:
-    """Send a code to a customer's contact."""
+    """Send a code to the contact of a registered customer."""
     contact = str(arguments["contact"])
-    if _customer(context, contact) is None:
+    if _find_customer(context, contact) is None:
         return "unknown_contact", {"contact": contact}
     return _send_code(context, "code_sent", contact, None)
 
 
 def verify(context: Context, arguments: Arguments) -> Outcome:
-    """Log in whoever knows the code. A code has a last moment and few attempts."""
+    """Log in the customer if the code matches.
+
+    A code has a lifetime and a maximum number of attempts.
+    """
     verification = context.db.get_one(Verification, context.session.id)
-    spent = verification.attempts >= context.number("code_attempts")
-    if spent or context.now >= verification.expires_at:
+    exhausted = verification.attempts >= context.int_policy("code_attempts")
+    if exhausted or context.now >= verification.expires_at:
         return "expired", {}
-    digest = _digest(verification.salt, str(arguments["code"]))
+    digest = _hash_code(verification.salt, str(arguments["code"]))
     if not hmac.compare_digest(digest, verification.digest):
         verification.attempts += 1
         return "wrong_code", {}
-    customer = _customer(context, verification.contact)
+    customer = _find_customer(context, verification.contact)
     if customer is None:
         customer = Customer(
             name=verification.name or verification.contact,
@@ -61,14 +67,14 @@ def verify(context: Context, arguments: Arguments) -> Outcome:
 
 
 def resend_code(context: Context, arguments: Arguments) -> Outcome:
-    """Send another code; the one before is void."""
+    """Send a new code, which voids the previous one."""
     del arguments
     verification = context.db.get_one(Verification, context.session.id)
     return _send_code(context, "code_sent", verification.contact, verification.name)
 
 
 def log_out(context: Context, arguments: Arguments) -> Outcome:
-    """Forget who the customer is; the cart stays, as it did before the login."""
+    """Log out the customer; keep the cart, but not the order summary."""
     del arguments
     context.session.customer_id = None
     context.session.focus_order_id = None
@@ -78,16 +84,16 @@ def log_out(context: Context, arguments: Arguments) -> Outcome:
     return "logged_out", {}
 
 
-def _customer(context: Context, contact: str) -> Customer | None:
+def _find_customer(context: Context, contact: str) -> Customer | None:
     return context.db.scalar(select(Customer).where(Customer.contact == contact))
 
 
 def _send_code(context: Context, outcome: str, contact: str, name: str | None) -> Outcome:
-    """Start a verification; the code itself goes to the contact alone."""
-    if _codes_sent(context, contact) >= context.number("codes_per_hour"):
+    """Start a verification and send its code to the contact only."""
+    if _count_codes_sent(context, contact) >= context.int_policy("codes_per_hour"):
         return "too_many_codes", {"contact": contact}
     code, salt = context.new_code(), secrets.token_hex(_SALT_BYTES)
-    minutes = context.number("code_minutes")
+    minutes = context.int_policy("code_minutes")
     verification = context.db.get(Verification, context.session.id)
     if verification is None:
         verification = Verification(session_id=context.session.id)
@@ -95,15 +101,15 @@ def _send_code(context: Context, outcome: str, contact: str, name: str | None) -
     verification.contact = contact
     verification.name = name
     verification.salt = salt
-    verification.digest = _digest(salt, code)
+    verification.digest = _hash_code(salt, code)
     verification.attempts = 0
     verification.expires_at = context.now + timedelta(minutes=minutes)
     context.recipient = contact
     return outcome, {"code": code, "minutes": minutes, "contact": contact, "name": name or ""}
 
 
-def _codes_sent(context: Context, contact: str) -> int:
-    """How many codes went to a contact in the last hour, whoever asked for them."""
+def _count_codes_sent(context: Context, contact: str) -> int:
+    """Count a contact's codes of the last hour, from all sessions."""
     query = select(func.count(OutboxMessage.id)).where(
         OutboxMessage.contact == contact,
         OutboxMessage.flow == context.flow.flow,
@@ -112,5 +118,5 @@ def _codes_sent(context: Context, contact: str) -> int:
     return context.db.scalar(query) or 0
 
 
-def _digest(salt: str, code: str) -> str:
+def _hash_code(salt: str, code: str) -> str:
     return hashlib.sha256(f"{salt}:{code}".encode()).hexdigest()

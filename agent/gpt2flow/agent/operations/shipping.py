@@ -1,4 +1,4 @@
-"""Couriers, parcels, and where they are."""
+"""Operations on couriers and parcels."""
 
 from datetime import date, timedelta
 
@@ -6,9 +6,9 @@ from sqlalchemy import func, select
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.operations.lookup import own_order, status_at, unknown_order
+from gpt2flow.agent.operations.lookup import find_own_order, status_at, unknown_order
 from gpt2flow.agent.operations.order import CHANGEABLE
-from gpt2flow.agent.operations.wording import day, status_word
+from gpt2flow.agent.operations.wording import format_date, status_name
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -24,19 +24,22 @@ _SATURDAY = 5
 
 
 def assign_courier(context: Context, arguments: Arguments) -> Outcome:
-    """Give the parcel to the courier who has the fewest; a person looks if there is none."""
+    """Assign the parcel to the courier with the fewest parcels under way.
+
+    If no courier is active, a case goes to a person.
+    """
     order = context.db.get_one(Order, order_id(str(arguments["order"])))
-    courier = _least_busy(context)
+    courier = _least_busy_courier(context)
     if courier is None:
-        context.db.add(_case(context, order, CaseKind.NO_COURIER, None))
+        context.db.add(_new_case(context, order, CaseKind.NO_COURIER, None))
         return "no_courier", {"order": order.number}
     context.db.add(
         Shipment(
             order_id=order.id,
             courier_code=courier.code,
             tracking=f"{courier.code}{order.id:08}",
-            collected_at=context.now + timedelta(hours=context.number("handover_hours")),
-            expected_on=_working_days_after(context.now.date(), context.number("delivery_days")),
+            collected_at=context.now + timedelta(hours=context.int_policy("handover_hours")),
+            expected_on=_add_working_days(context.now.date(), context.int_policy("delivery_days")),
         )
     )
     order.status = OrderStatus.ASSIGNED
@@ -44,54 +47,58 @@ def assign_courier(context: Context, arguments: Arguments) -> Outcome:
 
 
 def send_delivery_details(context: Context, arguments: Arguments) -> Outcome:
-    """Tell the customer who brings the parcel, and by when."""
+    """Send the customer the courier, tracking number and date of delivery."""
     order = context.db.get_one(Order, order_id(str(arguments["order"])))
     shipment = context.db.get_one(Shipment, order.id)
     shipment.details_sent_at = context.now
-    return "details_sent", _parcel(context, order, shipment) | {"address": order.address}
+    return "details_sent", _parcel_fields(context, order, shipment) | {"address": order.address}
 
 
 def track_order(context: Context, arguments: Arguments) -> Outcome:
-    """Tell how far an order is."""
+    """Report the status of an order and its parcel."""
     number = str(arguments["order"])
-    order = own_order(context, number)
+    order = find_own_order(context, number)
     if order is None:
         return unknown_order(context, number)
     status = status_at(context.db, order, context.now)
     fields: dict[str, str | int] = {
         "order": order.number,
-        "status": status_word(status, context.language),
+        "status": status_name(status, context.language),
     }
     shipment = context.db.get(Shipment, order.id)
     if shipment is None or status is OrderStatus.CANCELLED:
         return "no_parcel", fields
-    return "tracked", fields | _parcel(context, order, shipment)
+    return "tracked", fields | _parcel_fields(context, order, shipment)
 
 
 def change_address(context: Context, arguments: Arguments) -> Outcome:
-    """Send an order elsewhere, as long as no courier has it."""
+    """Change the address of an order before its collection."""
     number, address = str(arguments["order"]), str(arguments["address"])
-    order = own_order(context, number)
+    order = find_own_order(context, number)
     if order is None:
         return unknown_order(context, number)
     status = status_at(context.db, order, context.now)
     if status not in CHANGEABLE:
-        word = status_word(status, context.language)
+        word = status_name(status, context.language)
         return "too_late", {"order": order.number, "status": word}
     order.address = address
     return "changed", {"order": order.number, "address": address}
 
 
 def confirm_delivery(context: Context, arguments: Arguments) -> Outcome:
-    """Note that a parcel has arrived: whoever holds it knows better than the plan."""
+    """Mark an order as delivered.
+
+    The customer's report takes precedence over the courier's plan. For an order that
+    has not been sent, a case goes to a person instead.
+    """
     number = str(arguments["order"])
-    order = own_order(context, number)
+    order = find_own_order(context, number)
     if order is None:
         return unknown_order(context, number)
     status = status_at(context.db, order, context.now)
     if status in (OrderStatus.SUBMITTED, OrderStatus.CANCELLED):
-        context.db.add(_case(context, order, CaseKind.DELIVERY_REPORT, context.message))
-        word = status_word(status, context.language)
+        context.db.add(_new_case(context, order, CaseKind.DELIVERY_REPORT, context.message))
+        word = status_name(status, context.language)
         return "not_on_its_way", {"order": order.number, "status": word}
     if status is not OrderStatus.DELIVERED:
         order.status = OrderStatus.DELIVERED
@@ -99,17 +106,17 @@ def confirm_delivery(context: Context, arguments: Arguments) -> Outcome:
     return "delivered", {"order": order.number}
 
 
-def _parcel(context: Context, order: Order, shipment: Shipment) -> dict[str, str | int]:
+def _parcel_fields(context: Context, order: Order, shipment: Shipment) -> dict[str, str | int]:
     return {
         "order": order.number,
         "courier": shipment.courier.name(context.language),
         "tracking": shipment.tracking,
-        "date": day(shipment.expected_on, context.language),
+        "date": format_date(shipment.expected_on, context.language),
     }
 
 
-def _least_busy(context: Context) -> Courier | None:
-    """The active courier with the fewest parcels under way."""
+def _least_busy_courier(context: Context) -> Courier | None:
+    """Return the active courier with the fewest parcels under way."""
     under_way = (
         select(Shipment.courier_code, func.count().label("parcels"))
         .join(Order, Order.id == Shipment.order_id)
@@ -126,7 +133,7 @@ def _least_busy(context: Context) -> Courier | None:
     )
 
 
-def _case(context: Context, order: Order, kind: CaseKind, note: str | None) -> Case:
+def _new_case(context: Context, order: Order, kind: CaseKind, note: str | None) -> Case:
     return Case(
         kind=kind,
         status=CaseStatus.OPEN,
@@ -138,7 +145,7 @@ def _case(context: Context, order: Order, kind: CaseKind, note: str | None) -> C
     )
 
 
-def _working_days_after(start: date, days: int) -> date:
+def _add_working_days(start: date, days: int) -> date:
     while days:
         start += timedelta(days=1)
         days -= start.weekday() < _SATURDAY

@@ -1,7 +1,7 @@
-"""Reads when a customer wants to be called: "tomorrow at 3pm", 周五下午两点.
+"""Parser of call times such as "tomorrow at 3pm" and 周五下午两点.
 
-The time of day and Chinese days are read here, since dateparser ignores "at 5"
-and knows few Chinese times. All other days are dateparser's.
+This module parses times of day and Chinese dates itself, because dateparser ignores
+"at 5" and supports few Chinese times. dateparser parses all other dates.
 """
 
 import re
@@ -15,7 +15,7 @@ _NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve"
 _ENGLISH_NUMBERS = {word: str(i) for i, word in enumerate(_NUMBER_WORDS.split(), start=1)}
 _ENGLISH_NUMBER = re.compile(rf"\b({'|'.join(_ENGLISH_NUMBERS)})\b")
 
-# The hour that is meant where only a part of the day is said.
+# Default hour of each part of the day.
 _HOURS = {
     "morning": 10,
     "noon": 12,
@@ -38,7 +38,7 @@ _HOURS = {
 _PART_OF_DAY = re.compile(
     rf"(?:\b(?:in the|this|at)\s+)?({'|'.join(sorted(_HOURS, key=len, reverse=True))})"
 )
-# Nobody is called before seven in the morning, so a bare three is in the afternoon.
+# Calls start at seven in the morning, so an hour below seven is in the afternoon.
 _FIRST_MORNING_HOUR = 7
 _NOON = 12
 
@@ -58,7 +58,7 @@ _CLOCKS = [
         r"\b(?:at|around|about|by|after|before|from)\s+(?P<hour>\d{1,2})(?![\w/.-])",
     )
 ]
-_FROM_NOW = re.compile(
+_OFFSET = re.compile(
     r"\bin (?:about )?(?P<en>half an|an?|\d+) (?P<unit>hour|minute)s?\b"
     r"|(?P<zh>\d+|半)个?(?P<unit_zh>小时|钟头|分钟)(?:之|以)?后"
 )
@@ -76,46 +76,46 @@ _CHINESE_DATE = re.compile(r"^(?:(\d{1,2})月)?(\d{1,2})[日号]$")
 
 
 def parse_time(phrase: str, now: datetime) -> datetime | None:
-    """Read an instant.
+    """Parse a date and time in English or Chinese.
 
     Args:
-        phrase: as the customer wrote it, in English or Chinese.
-        now: what "tomorrow" is counted from; its time zone is the result's.
+        phrase: Time as the customer wrote it.
+        now: Reference time for relative phrases; the result has its time zone.
 
     Returns:
-        The instant, or None where day or hour cannot be told. An hour that has
-        passed today means tomorrow's if no day was said.
+        The time, or None if the day or the hour is unclear. Without a day, an hour
+        that has already passed today is tomorrow's.
     """
-    text = _TOMORROW.sub("tomorrow", _in_digits(phrase.casefold()))
+    text = _TOMORROW.sub("tomorrow", _replace_number_words(phrase.casefold()))
     text = _DAY_AFTER.sub("in 2 days", text)
-    if (ahead := _from_now(text)) is not None:
-        return now + ahead
-    clock, rest = _take_clock(text)
+    if (offset := _parse_offset(text)) is not None:
+        return now + offset
+    clock, rest = _split_clock(text)
     if clock is None:
         return None
     rest = re.sub(r"\s+", " ", _FILLER.sub(" ", rest)).strip()
-    day = _day(rest, now.date()) if rest else now.date()
+    day = _parse_day(rest, now.date()) if rest else now.date()
     if day is None:
         return None
     moment = datetime.combine(day, clock, now.tzinfo)
     return moment + timedelta(days=1) if not rest and moment <= now else moment
 
 
-def _in_digits(text: str) -> str:
-    text = _CHINESE_NUMBER.sub(lambda m: str(_chinese_number(m.group())), text)
+def _replace_number_words(text: str) -> str:
+    text = _CHINESE_NUMBER.sub(lambda m: str(_parse_chinese_number(m.group())), text)
     return _ENGLISH_NUMBER.sub(lambda m: _ENGLISH_NUMBERS[m.group()], text)
 
 
-def _chinese_number(text: str) -> int:
+def _parse_chinese_number(text: str) -> int:
     if "十" not in text:
         return _DIGITS[text]
     tens, ones = text.split("十")
     return (_DIGITS[tens] if tens else 1) * 10 + (_DIGITS[ones] if ones else 0)
 
 
-def _from_now(text: str) -> timedelta | None:
-    """A span from now, "in two hours"."""
-    if not (found := _FROM_NOW.search(text)):
+def _parse_offset(text: str) -> timedelta | None:
+    """Return the offset of a phrase such as "in two hours"."""
+    if not (found := _OFFSET.search(text)):
         return None
     count, unit = found["en"] or found["zh"], found["unit"] or found["unit_zh"]
     length = timedelta(minutes=1) if unit in ("minute", "分钟") else timedelta(hours=1)
@@ -124,32 +124,32 @@ def _from_now(text: str) -> timedelta | None:
     return length * (int(count) if count.isdecimal() else 1)
 
 
-def _take_clock(text: str) -> tuple[time | None, str]:
-    """Read the time of day, and returns what else the text says."""
+def _split_clock(text: str) -> tuple[time | None, str]:
+    """Return the time of day and the rest of the text."""
     part = _PART_OF_DAY.search(text)
     for pattern in _CLOCKS:
         if found := pattern.search(text):
             rest = text[: found.start()] + " " + text[found.end() :]
-            return _clock(found.groupdict(), part and part[1]), _PART_OF_DAY.sub(" ", rest)
+            return _parse_clock(found.groupdict(), part and part[1]), _PART_OF_DAY.sub(" ", rest)
     if part is None:
         return None, text
     return time(_HOURS[part[1]]), _PART_OF_DAY.sub(" ", text)
 
 
-def _clock(said: dict[str, str | None], part: str | None) -> time | None:
-    hour, minute = int(said["hour"] or 0), int(said.get("minute") or 0)
-    if said.get("past"):
-        minute = 15 if said["past"] == "quarter" else 30
-    if said.get("quarters"):
-        minute = 15 * int(said["quarters"] or 0)
+def _parse_clock(groups: dict[str, str | None], part: str | None) -> time | None:
+    hour, minute = int(groups["hour"] or 0), int(groups.get("minute") or 0)
+    if groups.get("past"):
+        minute = 15 if groups["past"] == "quarter" else 30
+    if groups.get("quarters"):
+        minute = 15 * int(groups["quarters"] or 0)
     if hour <= _NOON:
-        hour = hour % _NOON + (_NOON if _is_after_noon(hour, said.get("half"), part) else 0)
-    if said.get("to"):
+        hour = hour % _NOON + (_NOON if _is_afternoon(hour, groups.get("half"), part) else 0)
+    if groups.get("to"):
         hour, minute = hour - 1, 45
     return time(hour, minute) if 0 <= hour < 24 and minute < 60 else None
 
 
-def _is_after_noon(hour: int, half: str | None, part: str | None) -> bool:
+def _is_afternoon(hour: int, half: str | None, part: str | None) -> bool:
     if half:
         return half == "p"
     if part and _HOURS[part] != _NOON:
@@ -157,26 +157,29 @@ def _is_after_noon(hour: int, half: str | None, part: str | None) -> bool:
     return hour < _FIRST_MORNING_HOUR or hour == _NOON
 
 
-def _day(text: str, today: date) -> date | None:
+def _parse_day(text: str, today: date) -> date | None:
     if found := _CHINESE_DAY.match(text):
         return today + timedelta(days=_DAYS_AHEAD[found[1]])
     if found := _CHINESE_WEEKDAY.match(text):
-        return _weekday(_WEEKDAYS[found[2]], found[1] or "", today)
+        return _resolve_weekday(_WEEKDAYS[found[2]], found[1] or "", today)
     if found := _CHINESE_DATE.match(text):
-        return _next_date(found[1] and int(found[1]), int(found[2]), today)
-    return _parse_day(text, today)
+        return _find_next_date(found[1] and int(found[1]), int(found[2]), today)
+    return _parse_day_with_dateparser(text, today)
 
 
-def _weekday(weekday: int, week: str, today: date) -> date:
-    """周五 is the next Friday to come, 下周五 the one of next week."""
+def _resolve_weekday(weekday: int, week: str, today: date) -> date:
+    """Return the date of a Chinese weekday.
+
+    周五 is the next Friday, today included; each 下 adds a week: 下周五 is next week's.
+    """
     monday = today - timedelta(days=today.weekday())
     weeks = week.count("下")
     day = monday + timedelta(days=weekday, weeks=weeks)
     return day + timedelta(weeks=1) if not week and day < today else day
 
 
-def _next_date(month: int | str | None, day: int, today: date) -> date | None:
-    """The next day with that number, in that month if one is given."""
+def _find_next_date(month: int | str | None, day: int, today: date) -> date | None:
+    """Return the next date with a given day and optional month."""
     for ahead in range(366):
         candidate = today + timedelta(days=ahead)
         if candidate.day == day and (not month or candidate.month == month):
@@ -184,8 +187,8 @@ def _next_date(month: int | str | None, day: int, today: date) -> date | None:
     return None
 
 
-def _parse_day(text: str, today: date) -> date | None:
-    # Loading it takes a third of a second, and few messages need it.
+def _parse_day_with_dateparser(text: str, today: date) -> date | None:
+    # The import takes 0.3 s, and few messages need it.
     import dateparser  # noqa: PLC0415
 
     found = dateparser.parse(

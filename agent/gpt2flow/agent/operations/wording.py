@@ -1,4 +1,4 @@
-"""How amounts, times, lists and status words are written to a customer."""
+"""Formatting of amounts, dates, lists and statuses for customers."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -42,40 +42,40 @@ _MONTHS = (
 )
 
 
-def money(amount: Decimal) -> str:
-    """An amount with two decimals."""
+def format_money(amount: Decimal) -> str:
+    """Format an amount with two decimals."""
     return f"{amount:.2f}"
 
 
-def day(value: date, language: Language) -> str:
-    """A date with its weekday, independent of the machine's locale."""
+def format_date(value: date, language: Language) -> str:
+    """Format a date with its weekday, independently of the system locale."""
     weekday = _WEEKDAYS[language][value.weekday()]
     if language == "zh":
         return f"{value.year}年{value.month}月{value.day}日{weekday}"
     return f"{weekday} {value.day} {_MONTHS[value.month - 1]} {value.year}"
 
 
-def moment(value: datetime, language: Language) -> str:
-    """A date with its weekday and the time of day."""
+def format_datetime(value: datetime, language: Language) -> str:
+    """Format a date with its weekday and the time of day."""
     separator = " " if language == "zh" else ", "
-    return f"{day(value.date(), language)}{separator}{value:%H:%M}"
+    return f"{format_date(value.date(), language)}{separator}{value:%H:%M}"
 
 
-def listing(items: Iterable[str], language: Language) -> str:
-    """Items in a row, or the word for none."""
+def join_items(items: Iterable[str], language: Language) -> str:
+    """Join items with commas, or return the word for none."""
     return ("、" if language == "zh" else ", ").join(items) or _NONE[language]
 
 
-def cart_line(quantity: int, name: str, price: Decimal) -> str:
-    """One line of a cart or an order."""
-    return f"{quantity} × {name} ({money(price * quantity)})"
+def format_line(quantity: int, name: str, price: Decimal) -> str:
+    """Format one line of a cart or an order."""
+    return f"{quantity} × {name} ({format_money(price * quantity)})"
 
 
-def status_word(status: OrderStatus, language: Language) -> str:
-    """What an order's status is called."""
+def status_name(status: OrderStatus, language: Language) -> str:
+    """Return the name of an order status."""
     return _STATUS[status][language]
 
 
-def claim_word(kind: CaseKind, language: Language) -> str:
-    """What a claim on an order is called."""
+def claim_name(kind: CaseKind, language: Language) -> str:
+    """Return the name of a kind of claim."""
     return _CLAIM[kind][language]

@@ -1,4 +1,4 @@
-"""Scenarios: a shop as it is, what customers write, and how it must end."""
+"""Scenarios: initial shop state, customer messages and expected final state."""
 
 from gpt2flow.agent.scenarios.format import Scenario, Turn, load_scenarios
 from gpt2flow.agent.scenarios.shop_state import check, prepare

@@ -1,4 +1,4 @@
-"""The format of a scenario file; `docs/scenarios.md` describes it for its writers."""
+"""Schema of scenario files, documented in `docs/scenarios.md`."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,12 @@ from gpt2flow.agent.shop.orders import OrderStatus
 Value = str | int | float | bool | None
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CustomerState(_Part):
-    """A customer who has an account already."""
+class CustomerState(_StrictModel):
+    """Customer with an account."""
 
     contact: str
     name: str
@@ -25,51 +25,61 @@ class CustomerState(_Part):
     address: str | None = None
 
 
-class OrderState(_Part):
-    """An order of such a customer; ages are days before the scenario's clock."""
+class OrderState(_StrictModel):
+    """Order of such a customer; ages are days before the start."""
 
     number: str = Field(pattern=r"^SO-[0-9]{4,6}$")
     contact: str
     status: OrderStatus
-    lines: dict[str, int] = Field(min_length=1, description="quantity by stock-keeping unit")
+    lines: dict[str, int] = Field(min_length=1, description="Quantity by stock-keeping unit.")
     address: str = "1 High Street, York"
     placed_days_ago: float = Field(0.0, ge=0)
     delivered_days_ago: float | None = Field(None, ge=0)
 
 
-class ShopState(_Part):
-    """What is in the shop beside its catalogue when the scenario begins."""
+class ShopState(_StrictModel):
+    """Initial content of the shop beside its catalogue."""
 
     customers: list[CustomerState] = []
     orders: list[OrderState] = []
-    stock: dict[str, int] = Field({}, description="by stock-keeping unit; others keep theirs")
+    stock: dict[str, int] = Field(
+        {}, description="Stock by stock-keeping unit; others are unchanged."
+    )
 
 
-class Turn(_Part):
-    """A message of a customer.
+class Turn(_StrictModel):
+    """Message of a customer.
 
-    `{code}` in the text is the last verification code that was sent: what a
-    customer reads in the inbox and copies.
+    `{code}` in the text is replaced by the last verification code that was sent.
     """
 
     text: str
     session: str = "customer"
 
 
-class Expectation(_Part):
-    """How the scenario must end.
+class Expectation(_StrictModel):
+    """Expected final state of a scenario.
 
-    For each table named, `rows` lists all rows that must be there and no
-    others, each by some of its columns. Columns that refer to another row may
-    be given in words: `customer` (the contact), `order` (the number).
+    Attributes:
+        rows: Exact set of rows per table; each row lists some of its columns. The
+            columns `customer` (a contact) and `order` (a number) refer to other rows.
+        facts: Texts that must each appear in some message.
     """
 
     rows: dict[str, list[dict[str, Value]]] = {}
-    facts: list[str] = Field([], description="texts that must stand in some message")
+    facts: list[str] = Field([], description="Texts that must each appear in some message.")
 
 
-class Scenario(_Part):
-    """One scenario."""
+class Scenario(_StrictModel):
+    """Conversation to play, and the state that it must end in.
+
+    Attributes:
+        id: Unique id of the scenario.
+        title: Title for people.
+        shop: Initial content of the shop.
+        turns: Messages of the customers, in order.
+        expect: Expected final state.
+    """
 
     id: str
     title: str = ""
@@ -82,10 +92,10 @@ _Scenarios = TypeAdapter(list[Scenario])
 
 
 def load_scenarios(path: Path) -> list[Scenario]:
-    """Load a YAML file with a list of scenarios.
+    """Load a YAML file that lists scenarios.
 
     Raises:
-        InputError: it cannot be read, or says something invalid; names the field.
+        InputError: The file cannot be read, or has an invalid field.
     """
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Puts a scenario's shop into a database, and compares what became of it."""
+"""Setup of a scenario's shop, and the check of its final state."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -18,10 +18,10 @@ def prepare(db: Session, scenario: Scenario, now: datetime) -> None:
     """Add the scenario's customers, orders and stock to an empty shop.
 
     Raises:
-        InputError: the scenario names a product or a customer that is not there.
+        InputError: The scenario refers to an unknown product or customer.
     """
     for sku, stock in scenario.shop.stock.items():
-        _product(db, sku).stock = stock
+        _get_product(db, sku).stock = stock
     customers: dict[str, Customer] = {}
     for state in scenario.shop.customers:
         customer = Customer(**state.model_dump(), created_at=now)
@@ -30,21 +30,24 @@ def prepare(db: Session, scenario: Scenario, now: datetime) -> None:
     db.flush()
     for order in scenario.shop.orders:
         if order.contact not in customers:
-            raise InputError(f"scenario {scenario.id}: no customer {order.contact!r}")
-        db.add(_order(db, order, customers[order.contact], now))
+            raise InputError(f"scenario {scenario.id}: unknown customer {order.contact!r}")
+        db.add(_build_order(db, order, customers[order.contact], now))
 
 
 def check(db: Session, scenario: Scenario, messages: Iterable[str]) -> list[str]:
-    """Return what differs from the expectation, a line each; none: it passed.
+    """Compare the final state with the expectation.
 
     Args:
-        db: the shop after the last turn.
-        scenario: says what is expected.
-        messages: the texts of all that was sent.
+        db: Session on the shop after the last turn.
+        scenario: Scenario with the expectation.
+        messages: Texts of all messages that were sent.
+
+    Returns:
+        Differences, one line each; an empty list if the scenario passed.
     """
     sent = list(messages)
     differences = [
-        f"no message says {fact!r}"
+        f"no message contains {fact!r}"
         for fact in scenario.expect.facts
         if not any(fact in message for message in sent)
     ]
@@ -54,27 +57,29 @@ def check(db: Session, scenario: Scenario, messages: Iterable[str]) -> list[str]
 
 
 def rows(db: Session, table: str) -> list[dict[str, Any]]:
-    """All rows of a table in plain values, with references given in words as well.
+    """Return all rows of a table as plain values.
+
+    A row also has `customer` (the contact), `order` and `number` where they apply.
 
     Raises:
-        InputError: there is no such table.
+        InputError: The table is unknown.
     """
-    kinds = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
-    if table not in kinds:
-        raise InputError(f"there is no table {table!r}, only {', '.join(sorted(kinds))}")
-    return [_described(db, row) for row in db.scalars(select(kinds[table]))]
+    tables = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
+    if table not in tables:
+        raise InputError(f"unknown table {table!r}, expected one of {', '.join(sorted(tables))}")
+    return [_describe(db, row) for row in db.scalars(select(tables[table]))]
 
 
-def _product(db: Session, sku: str) -> Product:
+def _get_product(db: Session, sku: str) -> Product:
     product = db.get(Product, sku)
     if product is None:
-        raise InputError(f"there is no product {sku!r}")
+        raise InputError(f"unknown product {sku!r}")
     return product
 
 
-def _order(db: Session, state: OrderState, customer: Customer, now: datetime) -> Order:
+def _build_order(db: Session, state: OrderState, customer: Customer, now: datetime) -> Order:
     lines = [
-        OrderLine(sku=sku, quantity=quantity, price=_product(db, sku).price)
+        OrderLine(sku=sku, quantity=quantity, price=_get_product(db, sku).price)
         for sku, quantity in state.lines.items()
     ]
     delivered = state.delivered_days_ago
@@ -90,8 +95,8 @@ def _order(db: Session, state: OrderState, customer: Customer, now: datetime) ->
     )
 
 
-def _described(db: Session, row: Base) -> dict[str, Any]:
-    values = {c.key: _plain(getattr(row, c.key)) for c in row.__mapper__.column_attrs}
+def _describe(db: Session, row: Base) -> dict[str, Any]:
+    values = {c.key: _to_plain(getattr(row, c.key)) for c in row.__mapper__.column_attrs}
     if values.get("customer_id") is not None:
         values["customer"] = db.get_one(Customer, values["customer_id"]).contact
     if values.get("order_id") is not None:
@@ -101,7 +106,7 @@ def _described(db: Session, row: Base) -> dict[str, Any]:
     return values
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     match value:
         case Enum():
             return value.value
@@ -114,17 +119,18 @@ def _plain(value: Any) -> Any:
 def _compare(
     table: str, expected: list[dict[str, Value]], actual: list[dict[str, Any]]
 ) -> list[str]:
-    left = list(actual)
+    """Match expected rows to distinct actual rows; return one line per difference."""
+    unmatched = list(actual)
     differences = []
-    for wanted in expected:
-        match = next((row for row in left if _is_like(row, wanted)), None)
+    for expected_row in expected:
+        match = next((row for row in unmatched if _matches(row, expected_row)), None)
         if match is None:
-            differences.append(f"table {table}: no row {wanted}")
+            differences.append(f"table {table}: no row {expected_row}")
         else:
-            left.remove(match)
-    return differences + [f"table {table}: unexpected row {row}" for row in left]
+            unmatched.remove(match)
+    return differences + [f"table {table}: unexpected row {row}" for row in unmatched]
 
 
-def _is_like(row: dict[str, Any], wanted: dict[str, Value]) -> bool:
+def _matches(row: dict[str, Any], expected: dict[str, Value]) -> bool:
     missing = object()
-    return all(row.get(name, missing) == value for name, value in wanted.items())
+    return all(row.get(name, missing) == value for name, value in expected.items())

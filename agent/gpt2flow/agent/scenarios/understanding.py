@@ -1,7 +1,7 @@
-"""Measures how well a model understands messages: its actions against labelled ones.
+"""Evaluation of a model's actions against labelled messages.
 
-No shop is needed: an action with all that it requires is taken to succeed, and
-the state changes as the flows declare.
+The evaluation needs no shop. It assumes that an action with all its required slots
+succeeds, and changes the state by the declared effects.
 """
 
 import unicodedata
@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpt2flow.agent.errors import InputError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import DONE, Choice, Result, Situation
+from gpt2flow.agent.flows.prompt import DONE, Choice, PromptState, Result, normalise
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.flows.text import normalise
 from gpt2flow.agent.shop.catalogue import load_catalogue
-from gpt2flow.agent.shop.matching import bare, same_product
+from gpt2flow.agent.shop.matching import same_product, strip_article
 from gpt2flow.agent.turns.model import Model, ModelAnswer, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
 
@@ -34,7 +33,15 @@ class _State(BaseModel):
 
 
 class Example(BaseModel):
-    """A labelled message; `actions` are those expected, without `done`."""
+    """Labelled message.
+
+    Attributes:
+        id: Unique id of the example.
+        lang: Language of the message.
+        state: State before the message.
+        message: Text of the message.
+        actions: Expected actions in order, without `done`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +53,7 @@ class Example(BaseModel):
 
     @property
     def expected(self) -> list[Choice]:
-        """The expected actions as choices."""
+        """Expected actions as choices."""
         return [
             Choice(str(action["action"]), {k: v for k, v in action.items() if k != "action"})
             for action in self.actions
@@ -54,24 +61,32 @@ class Example(BaseModel):
 
     @property
     def state_line(self) -> str:
-        """The state in words, as figures are grouped by it."""
+        """Text of the state, by which the summary groups examples."""
         facts = " ".join(sorted(self.state.facts))
         return f"{facts} awaiting" if self.state.awaiting else facts
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the model chose for an example, and whether that is right."""
+    """Comparison of the model's choices with an example.
+
+    Attributes:
+        example: Labelled message.
+        chosen: Choices of the model, without `done`.
+        first_correct: Whether the first choice is correct, arguments included.
+        all_correct: Whether the whole sequence is correct, arguments included.
+        answers: Model calls.
+    """
 
     example: Example
     chosen: list[Choice]
-    first: bool
-    whole: bool
+    first_correct: bool
+    all_correct: bool
     answers: list[ModelAnswer]
 
 
 @dataclass(frozen=True)
-class _Executed:
+class _AssumedStep:
     result: Result
     facts: frozenset[str]
 
@@ -80,16 +95,18 @@ def load_examples(path: Path) -> list[Example]:
     """Load a JSON Lines file of labelled messages.
 
     Raises:
-        InputError: it cannot be read, or a line is not valid; names the line.
+        InputError: The file cannot be read, or a line is invalid; the message names it.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
-    return [_example(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [
+        _parse_example(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
+    ]
 
 
-def _example(path: Path, number: int, line: str) -> Example:
+def _parse_example(path: Path, number: int, line: str) -> Example:
     try:
         return Example.model_validate_json(line)
     except ValidationError as error:
@@ -99,21 +116,22 @@ def _example(path: Path, number: int, line: str) -> Example:
 
 
 def judge(book: FlowBook, model: Model, examples: Iterable[Example]) -> Iterator[Verdict]:
-    """Ask the model about every example, and compares.
+    """Run the model on every example and compare its choices.
 
     Raises:
-        InputError: the server has no such model.
-        ModelError: the model cannot be asked.
+        InputError: The server has no such model.
+        ModelError: A model call failed.
     """
     names = load_catalogue().names
     for example in examples:
-        chosen, answers = _understand(book, model, example)
-        same = [_same(book, names, a, b) for a, b in zip(chosen, example.expected, strict=False)]
-        whole = all(same) and len(chosen) == len(example.expected)
-        yield Verdict(example, chosen, bool(same and same[0]), whole, answers)
+        chosen, answers = _run_example(book, model, example)
+        pairs = zip(chosen, example.expected, strict=False)
+        matches = [_is_same_choice(book, names, a, b) for a, b in pairs]
+        all_correct = all(matches) and len(chosen) == len(example.expected)
+        yield Verdict(example, chosen, bool(matches and matches[0]), all_correct, answers)
 
 
-def _understand(
+def _run_example(
     book: FlowBook, model: Model, example: Example
 ) -> tuple[list[Choice], list[ModelAnswer]]:
     chosen, answers = list[Choice](), list[ModelAnswer]()
@@ -123,86 +141,88 @@ def _understand(
         try:
             answers.append(model.choose(prompt, grammar))
             return parse_choice(answers[-1].text)
-        except UnanswerableError:  # as where the context is full
+        except UnanswerableError:  # For example, the context is full.
             return Choice(DONE)
 
     facts = example.state.facts
 
-    def execute(position: int, choice: Choice) -> _Executed:
+    def execute(position: int, choice: Choice) -> _AssumedStep:
         nonlocal facts
         del position
         chosen.append(choice)
         if set(book.actions[choice.action].required) - set(choice.arguments):
-            return _Executed("asked", facts)
+            return _AssumedStep("asked", facts)
         facts = book.apply(choice.action, facts)
-        return _Executed("ok", facts)
+        return _AssumedStep("ok", facts)
 
-    situation = Situation(facts, example.state.awaiting)
-    run_turn(book, situation, normalise(example.message), choose, execute)
+    state = PromptState(facts, example.state.awaiting)
+    run_turn(book, state, normalise(example.message), choose, execute)
     return chosen, answers
 
 
-def _same(book: FlowBook, names: Mapping[str, Collection[str]], one: Choice, other: Choice) -> bool:
-    """Say whether two choices mean the same."""
+def _is_same_choice(
+    book: FlowBook, names: Mapping[str, Collection[str]], one: Choice, other: Choice
+) -> bool:
+    """Return whether two choices have the same action and equivalent arguments."""
     if one.action != other.action or one.arguments.keys() != other.arguments.keys():
         return False
     return all(
-        _same_value(book, names, slot, str(one.arguments[slot]), str(other.arguments[slot]))
+        _is_same_value(book, names, slot, str(one.arguments[slot]), str(other.arguments[slot]))
         for slot in one.arguments
     )
 
 
-def _same_value(
+def _is_same_value(
     book: FlowBook, names: Mapping[str, Collection[str]], slot: str, one: str, other: str
 ) -> bool:
     if book.slots[slot].kind is not SlotKind.SPAN:
         return one == other
     if slot == _PRODUCT:
-        return bare(one) == bare(other) or same_product(one, other, names)
-    return _letters(one) == _letters(other)
+        return strip_article(one) == strip_article(other) or same_product(one, other, names)
+    return _fold(one) == _fold(other)
 
 
-def _letters(text: str) -> str:
-    """The text without blanks, punctuation and case."""
+def _fold(text: str) -> str:
+    """Return the text in lower case, without spaces and punctuation."""
     return "".join(c for c in normalise(text).casefold() if unicodedata.category(c)[0] not in "PZ")
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Figures of an evaluation, as JSON has them.
+    """Summarise an evaluation as a JSON object.
 
     Returns:
-        The share of examples whose first action, and whose whole sequence, is
-        right with all arguments: over all, by language, by number of expected
-        actions and by state. Beside it the time of one call in milliseconds,
-        and every miss.
+        Shares of examples with a correct first action and a correct whole sequence,
+        arguments included. They are given overall, by language, by number of expected
+        actions and by state. The object also has percentiles of the latency of a model
+        call in milliseconds, and every incorrect example.
     """
     return {
-        **_figures(verdicts),
-        "by_language": _grouped(verdicts, lambda v: v.example.lang),
-        "by_actions": _grouped(verdicts, lambda v: str(len(v.example.actions))),
-        "by_state": _grouped(verdicts, lambda v: v.example.state_line),
-        "milliseconds": _milliseconds(verdicts),
-        "misses": [_miss(verdict) for verdict in verdicts if not verdict.whole],
+        **_accuracy(verdicts),
+        "by_language": _accuracy_by(verdicts, lambda v: v.example.lang),
+        "by_actions": _accuracy_by(verdicts, lambda v: str(len(v.example.actions))),
+        "by_state": _accuracy_by(verdicts, lambda v: v.example.state_line),
+        "milliseconds": _latency(verdicts),
+        "misses": [_describe_miss(verdict) for verdict in verdicts if not verdict.all_correct],
     }
 
 
-def _figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _accuracy(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     count = len(verdicts)
     return {
         "examples": count,
-        "first_action": sum(v.first for v in verdicts) / max(count, 1),
-        "whole_sequence": sum(v.whole for v in verdicts) / max(count, 1),
+        "first_action": sum(v.first_correct for v in verdicts) / max(count, 1),
+        "whole_sequence": sum(v.all_correct for v in verdicts) / max(count, 1),
     }
 
 
-def _grouped(
+def _accuracy_by(
     verdicts: Sequence[Verdict], group: Callable[[Verdict], str]
 ) -> dict[str, dict[str, Any]]:
     groups = sorted({group(verdict) for verdict in verdicts})
-    return {name: _figures([v for v in verdicts if group(v) == name]) for name in groups}
+    return {name: _accuracy([v for v in verdicts if group(v) == name]) for name in groups}
 
 
-def _milliseconds(verdicts: Sequence[Verdict]) -> dict[str, float]:
+def _latency(verdicts: Sequence[Verdict]) -> dict[str, float]:
     times = [answer.milliseconds for verdict in verdicts for answer in verdict.answers]
     if len(times) < 2:
         return {}
@@ -210,7 +230,7 @@ def _milliseconds(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {"p50": percentiles[49], "p95": percentiles[94]}
 
 
-def _miss(verdict: Verdict) -> dict[str, Any]:
+def _describe_miss(verdict: Verdict) -> dict[str, Any]:
     example = verdict.example
     return {
         "id": example.id,

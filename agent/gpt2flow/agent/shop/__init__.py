@@ -1,4 +1,4 @@
-"""The shop: a schema of customers, products, orders, parcels, cases and messages."""
+"""Shop database: customers, products, orders, parcels, cases and messages."""
 
 from gpt2flow.agent.shop.base import Base
 from gpt2flow.agent.shop.cases import CLAIMS, INBOX, Case, CaseKind, CaseStatus

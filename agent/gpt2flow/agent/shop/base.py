@@ -1,4 +1,4 @@
-"""What all tables share: money in cents, instants in UTC, enumerations as text."""
+"""Base class and column types of the shop tables."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,44 +14,50 @@ _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
 class Money(TypeDecorator[Decimal]):
-    """An amount with two decimals, stored as whole cents: SQLite has no decimals."""
+    """Column type of an amount with two decimals.
+
+    Amounts are stored as whole cents, because SQLite has no decimal type.
+    """
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
-        """Refuse amounts that are no whole number of cents."""
+        """Convert an amount to cents; reject fractions of a cent."""
         del dialect
         if value is None:
             return None
         cents = value / _CENT
         if cents != cents.to_integral_value():
-            raise ValueError(f"{value} is no whole number of cents")
+            raise ValueError(f"amount {value} is not a whole number of cents")
         return int(cents)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        """Give the amount back with two decimals."""
+        """Convert cents to an amount with two decimals."""
         del dialect
         return None if value is None else value * _CENT
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An instant; SQLite forgets time zones, so UTC goes in and comes out."""
+    """Column type of a point in time.
+
+    Values are stored and returned in UTC, because SQLite stores no time zones.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse an instant without a time zone."""
+        """Convert a datetime to UTC; reject one without a time zone."""
         del dialect
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone")
+            raise ValueError(f"datetime {value} has no time zone; pass an aware one")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the instant back in UTC."""
+        """Return the stored datetime in UTC."""
         del dialect
         if value is None:
             return None
@@ -59,7 +65,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def text_enum(kind: type[_Kind]) -> Enum:
-    """A column of an enumeration's values, readable in plain SQL on any database."""
+    """Return a column type that stores an enumeration as readable text."""
     return Enum(
         kind,
         native_enum=False,
@@ -70,7 +76,7 @@ def text_enum(kind: type[_Kind]) -> Enum:
 
 
 class Base(DeclarativeBase):
-    """The declarative base of the shop."""
+    """Declarative base of the shop tables."""
 
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this name
         Decimal: Money(),

@@ -1,4 +1,4 @@
-"""What a person has to look at, or has been promised."""
+"""Cases for people: claims, follow-up calls and escalations."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +11,7 @@ from gpt2flow.agent.shop.base import Base, text_enum
 
 
 class CaseKind(StrEnum):
-    """What a case is about. The first three are claims on an order."""
+    """Kind of case; the first three are claims on an order."""
 
     REFUND = "refund"
     RETURN = "return"
@@ -26,10 +26,10 @@ CLAIMS = (CaseKind.REFUND, CaseKind.RETURN, CaseKind.EXCHANGE)
 
 
 class CaseStatus(StrEnum):
-    """How far a case is.
+    """Status of a case.
 
-    `open`, `awaiting_approval` and `due` lie in a person's inbox; `scheduled`
-    gets there when its time has come.
+    `open`, `awaiting_approval` and `due` cases are in a person's inbox. A `scheduled`
+    case becomes `due` at its time.
     """
 
     OPEN = "open"
@@ -45,7 +45,7 @@ INBOX = (CaseStatus.OPEN, CaseStatus.AWAITING_APPROVAL, CaseStatus.DUE)
 
 
 class Case(Base):
-    """A claim, a promise to call back, or something for a person to look at."""
+    """Claim, follow-up call, or other matter for a person to handle."""
 
     __tablename__ = "cases"
 
@@ -63,5 +63,5 @@ class Case(Base):
 
     @property
     def number(self) -> str:
-        """The number that the customer knows it by."""
+        """Case number that the customer sees, such as `C-7`."""
         return f"C-{self.id}"

@@ -1,4 +1,4 @@
-"""The catalogue file, and its idempotent way into the database."""
+"""Catalogue file, and the idempotent seeding of the database from it."""
 
 from decimal import Decimal
 from functools import cached_property
@@ -12,12 +12,12 @@ from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.shipments import Courier
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Item(_Part):
-    """A product as the file gives it."""
+class Item(_StrictModel):
+    """Product in the catalogue file."""
 
     sku: str
     en: str
@@ -27,34 +27,34 @@ class Item(_Part):
     aliases: list[str] = []
 
 
-class Carrier(_Part):
-    """A courier as the file gives it."""
+class Carrier(_StrictModel):
+    """Courier in the catalogue file."""
 
     code: str
     en: str
     zh: str
 
 
-class Catalogue(_Part):
-    """All products and couriers of the demo shop."""
+class Catalogue(_StrictModel):
+    """Products and couriers of the demo shop."""
 
     products: list[Item]
     couriers: list[Carrier]
 
     @cached_property
     def names(self) -> dict[str, list[str]]:
-        """All names of each product, by its stock-keeping unit."""
+        """Names of each product, by stock-keeping unit."""
         return {item.sku: [item.en, item.zh, *item.aliases] for item in self.products}
 
 
 def load_catalogue() -> Catalogue:
-    """Read the catalogue that ships with the agent."""
+    """Load the built-in catalogue."""
     text = files("gpt2flow.agent.shop").joinpath("catalogue.yaml").read_text(encoding="utf-8")
     return Catalogue.model_validate(yaml.safe_load(text))
 
 
 def seed(db: Session, catalogue: Catalogue) -> None:
-    """Add what is missing; leaves prices and stock of what is there as they are."""
+    """Add missing products and couriers; existing rows stay unchanged."""
     for item in catalogue.products:
         if db.get(Product, item.sku) is None:
             db.add(

@@ -1,4 +1,4 @@
-"""Who buys."""
+"""Customer table."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from gpt2flow.agent.shop.base import Base
 
 
 class Customer(Base):
-    """A person whose contact was verified."""
+    """Person whose contact was verified."""
 
     __tablename__ = "customers"
 

@@ -1,4 +1,4 @@
-"""Opens the shop's database, on SQLite or PostgreSQL."""
+"""Shop database on SQLite or PostgreSQL."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from gpt2flow.agent.shop.base import Base
 from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 
 SCHEMA_VERSION = 1
-# How long a writer waits for another one before it gives up.
+# Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
-# Any number will do that nothing else in the same PostgreSQL database locks.
+# Key of the advisory lock; arbitrary, but unique within the PostgreSQL database.
 _SCHEMA_LOCK = 7_213_501
 
 
 class SchemaVersion(Base):
-    """One row: the version of the schema that this database has."""
+    """Version of the database schema, in a single row."""
 
     __tablename__ = "schema_version"
 
@@ -29,89 +29,96 @@ class SchemaVersion(Base):
 
 
 def database_url(text_or_path: str) -> URL:
-    """Read a database's address.
+    """Parse a database URL or path.
 
     Args:
-        text_or_path: an SQLAlchemy URL (`sqlite:///…`, `postgresql://…`), or
-            the path of an SQLite file.
+        text_or_path: SQLAlchemy URL (`sqlite:///…`, `postgresql://…`), or path of
+            an SQLite file.
 
     Raises:
-        InputError: it is neither SQLite in a file nor PostgreSQL.
+        InputError: The database is neither an SQLite file nor PostgreSQL.
     """
     if not text_or_path.strip():
-        raise InputError("the database has no address")
+        raise InputError("the database is empty; expected a URL or the path of an SQLite file")
     if "://" not in text_or_path:
         return URL.create("sqlite", database=text_or_path)
     try:
         url = make_url(text_or_path)
     except (ArgumentError, ValueError) as error:
-        raise InputError(f"database {text_or_path!r} is no URL: {error}") from error
+        raise InputError(f"database {text_or_path!r} is not a URL: {error}") from error
     match url.get_backend_name():
         case "sqlite" if url.database not in (None, "", ":memory:"):
             return url
         case "sqlite":
-            raise InputError("an SQLite database must be a file: its work has to survive a crash")
+            raise InputError("an SQLite database must be a file: turns must survive a crash")
         case "postgresql" | "postgres":
             return url.set(drivername="postgresql+psycopg")
         case other:
-            raise InputError(f"database {other!r} is not supported, only sqlite and postgresql")
+            raise InputError(f"database {other!r} is not supported; use sqlite or postgresql")
 
 
 @contextmanager
-def failures_named(url: URL) -> Iterator[None]:
-    """Turns the failures of a database into one clear line.
+def translate_errors(url: URL) -> Iterator[None]:
+    """Translate SQLAlchemy errors into a one-line `DatabaseError`.
+
+    Args:
+        url: URL of the database, which the message names without its password.
 
     Raises:
-        DatabaseError: what happened inside failed; names the database.
+        DatabaseError: A database operation inside the block failed.
     """
     try:
         yield
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise DatabaseError(f"database {_name(url)}: {cause}") from error
+        raise DatabaseError(f"database {_display_name(url)}: {cause}") from error
 
 
-def _name(url: URL) -> str:
-    """A file's path; an address without its password."""
+def _display_name(url: URL) -> str:
+    """Return the path of an SQLite file, or a URL without password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 class Database:
-    """An open shop database."""
+    """Open shop database; `open` creates the schema first.
+
+    Args:
+        url: URL of the database.
+    """
 
     def __init__(self, url: URL) -> None:
-        """Prepare connections without making one; `open` is the way in."""
         self.url = url
-        self.engine = _engine(url)
+        self.engine = _create_engine(url)
 
     @classmethod
     def open(cls, url: URL) -> "Database":
-        """Open a database; creates and seeds what is missing.
+        """Open a database; create and seed the schema if there is none.
 
         Raises:
-            DatabaseError: it cannot be opened or written, or has another schema.
-            InputError: the driver of the database is not installed.
+            DatabaseError: The database cannot be opened or written, or has another
+                schema version.
+            InputError: The driver of the database is not installed.
         """
         try:
             database = cls(url)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise InputError(f"database {_name(url)}: {error}") from error
-        with database.guarded(), database.engine.begin() as connection:
-            _prepare(connection, url)
+            raise InputError(f"database {_display_name(url)}: {error}") from error
+        with database.translate_errors(), database.engine.begin() as connection:
+            _prepare_schema(connection, url)
         return database
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session that commits at the end, or rolls back on any exception."""
+        """Open a session that commits on success and rolls back on error."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turns the database's failures into one clear line."""
-        with failures_named(self.url):
+    def translate_errors(self) -> Iterator[None]:
+        """Translate the database's errors into a one-line `DatabaseError`."""
+        with translate_errors(self.url):
             yield
 
     def close(self) -> None:
@@ -119,13 +126,13 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: URL) -> Engine:
+def _create_engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url)
     event.listen(engine, "connect", _configure_sqlite)
-    # SQLite would take its write lock only at the first write, when a reader may
-    # no longer get it; taken at the beginning, writers queue instead of failing.
+    # By default, SQLite takes its write lock at the first write, which fails if another
+    # writer committed meanwhile. Taken at the beginning, the lock makes writers queue.
     event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
@@ -141,7 +148,7 @@ def _configure_sqlite(connection: sqlite3.Connection, record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _prepare(connection: Connection, url: URL) -> None:
+def _prepare_schema(connection: Connection, url: URL) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
     if not connection.dialect.has_table(connection, SchemaVersion.__tablename__):
@@ -150,10 +157,11 @@ def _prepare(connection: Connection, url: URL) -> None:
             session.add(SchemaVersion(version=SCHEMA_VERSION))
             seed(session, load_catalogue())
             session.flush()
-    # A file that may only be read would let everything but a write pass.
+    # A read-only file fails at its first write, so write here to fail early.
     connection.execute(update(SchemaVersion).values(version=SchemaVersion.version))
     version = connection.scalar(select(SchemaVersion.version))
     if version != SCHEMA_VERSION:
         raise DatabaseError(
-            f"database {_name(url)}: schema version {version}, not {SCHEMA_VERSION}"
+            f"database {_display_name(url)}: schema version is {version}, expected"
+            f" {SCHEMA_VERSION}; use another database"
         )

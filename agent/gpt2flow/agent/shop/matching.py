@@ -1,8 +1,8 @@
-"""Which product a customer means, typos and plurals included.
+"""Fuzzy matching of product names, tolerant of typos and plurals.
 
-English and Chinese both name the thing last ("red usb cable", 红色雨伞), so a
-phrase and a name are compared from their ends. A phrase that fits two products
-about equally well, or none well enough, is not guessed at.
+English and Chinese both put the head noun last ("red usb cable", 红色雨伞). A phrase
+and a name are therefore compared from their ends. A phrase matches no product if its
+best score is low, or close to the second best.
 """
 
 import re
@@ -12,69 +12,75 @@ from itertools import chain
 
 from rapidfuzz import fuzz
 
-_GOOD_ENOUGH = 82.0
-_MARGIN = 4.0
-# What it costs a comparison that one side had words left over.
-_LEFT_OVER = 5.0
-_SUGGESTIONS = 3
+_MATCH_THRESHOLD = 82.0
+_MATCH_MARGIN = 4.0
+# Score deducted when one side has leftover words.
+_LEFTOVER_PENALTY = 5.0
+_SUGGESTION_COUNT = 3
 
 _WORD = re.compile(r"[a-z0-9']+|[^\W\d_a-z]", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:an?|the|some|my|your|this|that|these|those)\s+", re.IGNORECASE)
-# Words beside a name that tell no two things of the shop apart: colours, sizes,
-# and numbers or measure words that slipped in.
-_NEUTRAL_WORDS = """
+# Words that do not distinguish products of the shop: colours, sizes, numbers and
+# measure words.
+_MODIFIER_WORDS = """
     black white red blue green yellow pink grey gray brown purple orange silver dark light
     new good nice big large small little cheap extra another other more of pair
     one two three four five six seven eight nine ten
     黑 白 红 蓝 绿 黄 粉 灰 棕 紫 橙 银 深 浅 色 新 好 大 小 号 的 款 便 宜
     一 二 两 三 四 五 六 七 八 九 十 个 台 条 只 把 件 双 张 盒 包 部 盏
 """
-_NEUTRAL = frozenset(_NEUTRAL_WORDS.split())
-# Two words that are less alike than this are no typo of each other.
-_SAME_WORD = 65.0
+_MODIFIERS = frozenset(_MODIFIER_WORDS.split())
+# Lowest similarity at which one word counts as a typo of another.
+_WORD_THRESHOLD = 65.0
 
 
 @dataclass(frozen=True)
 class Match:
-    """The product that is meant, if that is clear, and those that come close."""
+    """Result of matching a phrase.
+
+    Attributes:
+        sku: Stock-keeping unit of the matched product; None if it is unclear.
+        suggestions: Stock-keeping units of the most similar products, best first.
+    """
 
     sku: str | None
     suggestions: list[str]
 
 
 def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
-    """Find the product that a phrase names.
+    """Match a phrase against product names.
 
     Args:
-        phrase: what the customer wrote, as it stands in the message.
-        names: all names of each product, by its stock-keeping unit.
+        phrase: Product as the customer wrote it.
+        names: Names of each product, by stock-keeping unit.
 
     Returns:
-        The unit of the one product that fits, and the closest three of them.
+        The matched product, if there is one, and at most three suggestions.
     """
-    words = _words(_ARTICLE.sub("", phrase.strip()))
-    alike = sorted(names, key=lambda sku: (-_likeness(phrase, names[sku]), sku))[:_SUGGESTIONS]
-    fits = sorted(((_fit(words, names[sku]), sku) for sku in names), reverse=True)
-    if not words or not fits:
-        return Match(None, alike)
-    (best, sku), runner_up = fits[0], fits[1][0] if len(fits) > 1 else 0.0
-    sure = best >= _GOOD_ENOUGH and best - runner_up >= _MARGIN
-    return Match(sku if sure else None, alike)
+    words = _split_words(_ARTICLE.sub("", phrase.strip()))
+    ranked = sorted(names, key=lambda sku: (-_suggestion_score(phrase, names[sku]), sku))
+    suggestions = ranked[:_SUGGESTION_COUNT]
+    scored = sorted(((_best_score(words, names[sku]), sku) for sku in names), reverse=True)
+    if not words or not scored:
+        return Match(None, suggestions)
+    (best, sku), runner_up = scored[0], scored[1][0] if len(scored) > 1 else 0.0
+    is_clear = best >= _MATCH_THRESHOLD and best - runner_up >= _MATCH_MARGIN
+    return Match(sku if is_clear else None, suggestions)
 
 
 def same_product(one: str, other: str, names: Mapping[str, Collection[str]]) -> bool:
-    """Say whether two phrases clearly name the same product."""
+    """Return whether two phrases match the same product."""
     found = match_product(one, names).sku
     return found is not None and found == match_product(other, names).sku
 
 
-def bare(phrase: str) -> str:
-    """The phrase in lower case, without a leading article and outer blanks."""
+def strip_article(phrase: str) -> str:
+    """Return the phrase in lower case, without article and surrounding spaces."""
     return _ARTICLE.sub("", phrase.strip()).casefold().strip()
 
 
-def _words(text: str) -> list[str]:
-    """Latin words in the singular; Chinese characters one by one."""
+def _split_words(text: str) -> list[str]:
+    """Split a text into singular Latin words and single Chinese characters."""
     return [_singular(word) for word in _WORD.findall(text.casefold())]
 
 
@@ -83,47 +89,50 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] != "s" else word
 
 
-def _fit(phrase: list[str], names: Collection[str]) -> float:
-    """How well a phrase fits a product by the best of its names, 0 to 100."""
-    spelt = [_words(name) for name in names]
-    # Where a name has a colour in it, colours do tell things apart.
-    neutral = _NEUTRAL if _NEUTRAL.isdisjoint(chain(*spelt)) else frozenset[str]()
-    return max(_score(phrase, name, neutral) for name in spelt)
+def _best_score(phrase: list[str], names: Collection[str]) -> float:
+    """Return the similarity to the best-matching name, 0 to 100."""
+    split_names = [_split_words(name) for name in names]
+    # A colour in one of the names distinguishes products after all.
+    modifiers = _MODIFIERS if _MODIFIERS.isdisjoint(chain(*split_names)) else frozenset[str]()
+    return max(_score(phrase, name, modifiers) for name in split_names)
 
 
-def _score(phrase: list[str], name: list[str], neutral: frozenset[str]) -> float:
+def _score(phrase: list[str], name: list[str], modifiers: frozenset[str]) -> float:
     whole = _similarity(phrase, name)
     if len(phrase) > len(name):
-        left_over = phrase[: -len(name)]
-        if all(word in neutral or word.isdecimal() for word in left_over):
+        leftover = phrase[: -len(name)]
+        if all(word in modifiers or word.isdecimal() for word in leftover):
             return max(whole, _similarity(phrase[-len(name) :], name))
-        # A one-word name is too general to stand for what other words narrow down:
-        # black tea is no green tea, though both are tea.
+        # A one-word name is too general for a phrase with a distinguishing word: "black
+        # tea" must not match "tea", which names green tea.
         if len(name) > 1:
-            return max(whole, _similarity(phrase[-len(name) :], name) - _LEFT_OVER)
+            return max(whole, _similarity(phrase[-len(name) :], name) - _LEFTOVER_PENALTY)
     elif 0 < len(phrase) < len(name):
-        return max(whole, _similarity(phrase, name[-len(phrase) :]) - _LEFT_OVER)
+        return max(whole, _similarity(phrase, name[-len(phrase) :]) - _LEFTOVER_PENALTY)
     return whole
 
 
 def _similarity(one: list[str], other: list[str]) -> float:
-    if one and other and not one[-1].isascii() and _one_slip(one, other):
-        return 100.0 - _LEFT_OVER
+    if one and other and not one[-1].isascii() and _is_homophone_typo(one, other):
+        return 100.0 - _LEFTOVER_PENALTY
     if len(one) == len(other) and all(map(str.isascii, one)):
         pairs = zip(one, other, strict=True)
-        if min((fuzz.ratio(*pair) for pair in pairs), default=0.0) < _SAME_WORD:
+        if min((fuzz.ratio(*pair) for pair in pairs), default=0.0) < _WORD_THRESHOLD:
             return 0.0
     return fuzz.ratio("".join(one), "".join(other))
 
 
-def _one_slip(one: list[str], other: list[str]) -> bool:
-    """Chinese is mistyped as a homophone: one inner character of at least three."""
+def _is_homophone_typo(one: list[str], other: list[str]) -> bool:
+    """Return whether two Chinese words differ in one inner character.
+
+    Typing in Pinyin substitutes homophones. Words have at least three characters.
+    """
     if len(one) != len(other) or len(one) < 3 or one[0] != other[0] or one[-1] != other[-1]:
         return False
     return sum(a != b for a, b in zip(one, other, strict=True)) == 1
 
 
-def _likeness(phrase: str, names: Collection[str]) -> float:
-    """A forgiving comparison that only orders suggestions."""
+def _suggestion_score(phrase: str, names: Collection[str]) -> float:
+    """Return a lenient similarity, 0 to 100, that only ranks suggestions."""
     phrase = phrase.casefold()
     return max(fuzz.WRatio(phrase, name.casefold()) for name in names)

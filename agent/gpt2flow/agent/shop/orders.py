@@ -1,4 +1,4 @@
-"""What was bought."""
+"""Order tables."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,13 +10,16 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from gpt2flow.agent.shop.base import Base, text_enum
 from gpt2flow.agent.shop.products import Product
 
-# Numbers that customers see have four digits from the first order on.
+# Order numbers start with four digits.
 _FIRST_NUMBER = 1000
 _PREFIX = "SO-"
 
 
 class OrderStatus(StrEnum):
-    """How far an order is; `assigned` becomes `on_its_way` by the courier's plan."""
+    """Status of an order.
+
+    An `assigned` order is reported as `on_its_way` from its planned collection on.
+    """
 
     SUBMITTED = "submitted"
     ASSIGNED = "assigned"
@@ -26,7 +29,7 @@ class OrderStatus(StrEnum):
 
 
 class OrderLine(Base):
-    """So many of a product at the price of the day."""
+    """Quantity of a product in an order, with the price at submission."""
 
     __tablename__ = "order_lines"
 
@@ -38,10 +41,10 @@ class OrderLine(Base):
 
 
 class Order(Base):
-    """A submitted order; its stock is reserved."""
+    """Submitted order, whose stock is reserved."""
 
     __tablename__ = "orders"
-    # Customers know orders by number, so none may come back after a deletion.
+    # Customers refer to orders by number, so a deleted id must not be reused.
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads this name
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -55,10 +58,10 @@ class Order(Base):
 
     @property
     def number(self) -> str:
-        """The number that the customer knows it by."""
+        """Order number that the customer sees, such as `SO-1042`."""
         return f"{_PREFIX}{_FIRST_NUMBER + self.id}"
 
 
 def order_id(number: str) -> int:
-    """The id of the order with a number like `SO-1042`."""
+    """Return the id of the order with a number such as `SO-1042`."""
     return int(number.removeprefix(_PREFIX)) - _FIRST_NUMBER

@@ -1,4 +1,4 @@
-"""What is sent to customers."""
+"""Outbox of messages to customers."""
 
 from datetime import datetime
 
@@ -8,11 +8,13 @@ from gpt2flow.agent.shop.base import Base
 
 
 class OutboxMessage(Base):
-    """A message to a customer, written in the transaction of what it tells.
+    """Message to a customer, written in the transaction that it reports on.
 
-    It answers in the session, or goes to `contact` where that is set: a
-    verification code must reach the owner of the contact and nobody else.
-    `flow` is the flow that it belongs to.
+    Attributes:
+        key: Idempotency key of the action that sent the message.
+        contact: Contact to send the message to; None sends it to the session. A
+            verification code must reach the owner of the contact only.
+        flow: Flow that the message belongs to.
     """
 
     __tablename__ = "outbox"

@@ -1,4 +1,4 @@
-"""What is for sale."""
+"""Product tables."""
 
 from decimal import Decimal
 
@@ -9,7 +9,7 @@ from gpt2flow.agent.shop.base import Base
 
 
 class ProductAlias(Base):
-    """Another name, in any language, by which customers ask for a product."""
+    """Alternative name of a product, in any language."""
 
     __tablename__ = "product_aliases"
 
@@ -18,7 +18,7 @@ class ProductAlias(Base):
 
 
 class Product(Base):
-    """An item of the catalogue. Its stock is what no order has reserved yet."""
+    """Product of the catalogue; `stock` excludes reserved items."""
 
     __tablename__ = "products"
     __table_args__ = (CheckConstraint("stock >= 0", name="stock_not_negative"),)
@@ -31,10 +31,10 @@ class Product(Base):
     aliases: Mapped[list[ProductAlias]] = relationship(order_by=ProductAlias.alias)
 
     def name(self, language: str) -> str:
-        """Its name in the customer's language."""
+        """Return the name of the product in a language."""
         return self.name_zh if language == "zh" else self.name_en
 
     @property
     def names(self) -> list[str]:
-        """All names that it goes by."""
+        """All names of the product, aliases included."""
         return [self.name_en, self.name_zh, *(alias.alias for alias in self.aliases)]

@@ -1,4 +1,4 @@
-"""What the agent did, and what the model was asked and answered."""
+"""Records of executed actions and model calls."""
 
 from datetime import datetime
 from typing import Any
@@ -9,10 +9,9 @@ from gpt2flow.agent.shop.base import Base
 
 
 class ExecutedAction(Base):
-    """An action that was carried out.
+    """Executed action, written in the transaction of its effects.
 
-    It is written in the transaction of its effects, so its key guards them: a
-    second attempt finds it and returns `step` again.
+    The key makes the effects idempotent: a second attempt returns `step` instead.
     """
 
     __tablename__ = "executed_actions"
@@ -28,7 +27,7 @@ class ExecutedAction(Base):
 
 
 class ModelCall(Base):
-    """One question to the model: the prompt, what it might answer, what it did."""
+    """Model call: prompt, grammar of the answer, and answer."""
 
     __tablename__ = "model_calls"
 

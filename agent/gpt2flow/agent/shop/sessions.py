@@ -1,4 +1,4 @@
-"""A conversation with one customer, and what it has open."""
+"""Session tables: conversations, verifications, carts and checkouts."""
 
 from datetime import datetime
 from typing import Any
@@ -10,11 +10,16 @@ from gpt2flow.agent.shop.base import Base
 
 
 class CustomerSession(Base):
-    """A conversation. `customer_id` is set only after the contact was verified.
+    """Conversation with one customer.
 
-    `awaiting_*` is the question that is open: the slot that was asked for, of
-    which action, and the arguments that the customer had given already. The
-    focus is the product and the order that were last talked about.
+    Attributes:
+        customer_id: Logged-in customer; set only after the contact was verified.
+        awaiting_action: Action of the open question.
+        awaiting_slot: Slot that the open question asks for.
+        awaiting_arguments: Arguments given before the open question.
+        focus_sku: Product that was mentioned last.
+        focus_order_id: Order that was mentioned last.
+        clarifications: Number of clarifications in a row.
     """
 
     __tablename__ = "sessions"
@@ -32,9 +37,14 @@ class CustomerSession(Base):
 
 
 class Verification(Base):
-    """A code that was sent and has not come back. Only a salted hash is kept.
+    """Pending verification of a contact.
 
-    `name` is set while somebody registers who has no account yet.
+    The code is stored as a salted hash.
+
+    Attributes:
+        name: Name for the new account; None for a login.
+        attempts: Number of wrong codes so far.
+        expires_at: End of the code's lifetime.
     """
 
     __tablename__ = "verifications"
@@ -49,7 +59,7 @@ class Verification(Base):
 
 
 class CartLine(Base):
-    """So many of a product, not ordered yet."""
+    """Quantity of a product in a cart."""
 
     __tablename__ = "cart_lines"
 
@@ -59,10 +69,12 @@ class CartLine(Base):
 
 
 class Checkout(Base):
-    """The order summary that the customer was shown and has to confirm.
+    """Order summary that the customer has to confirm.
 
-    `lines` is what the summary said, as [sku, quantity, price in cents]: what
-    is submitted must be what was confirmed.
+    Attributes:
+        address: Address of delivery.
+        lines: Lines of the summary, as [sku, quantity, price]; the price is a decimal
+            string. The submitted order must equal them.
     """
 
     __tablename__ = "checkouts"

@@ -1,4 +1,4 @@
-"""How it gets there."""
+"""Courier and shipment tables."""
 
 from datetime import date, datetime
 
@@ -9,7 +9,7 @@ from gpt2flow.agent.shop.base import Base
 
 
 class Courier(Base):
-    """A company that carries parcels."""
+    """Delivery company."""
 
     __tablename__ = "couriers"
 
@@ -19,12 +19,17 @@ class Courier(Base):
     active: Mapped[bool] = mapped_column(default=True)
 
     def name(self, language: str) -> str:
-        """Its name in the customer's language."""
+        """Return the name of the courier in a language."""
         return self.name_zh if language == "zh" else self.name_en
 
 
 class Shipment(Base):
-    """The parcel of an order. Until `collected_at` the order can still change."""
+    """Parcel of an order.
+
+    Attributes:
+        collected_at: Planned time of collection; until then the order can change.
+        details_sent_at: Time at which the customer was sent the details, if ever.
+    """
 
     __tablename__ = "shipments"
 

@@ -1,1 +1,1 @@
-"""Turns: the model chooses, code carries out, durably."""
+"""Turns: the model chooses actions, and durable steps carry them out."""

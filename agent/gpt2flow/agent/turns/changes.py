@@ -1,4 +1,4 @@
-"""Collects which rows a transaction wrote, for the report of an action."""
+"""Collection of the rows that a transaction writes, for action reports."""
 
 from datetime import date
 from decimal import Decimal
@@ -11,24 +11,24 @@ from sqlalchemy.orm import InstanceState, Mapper, Session
 from gpt2flow.agent.report import RowChange
 from gpt2flow.agent.shop import Base, ExecutedAction, ModelCall, OutboxMessage
 
-# The agent's own records; the report holds what they say.
+# Tables of the agent's own records, whose content the report already holds.
 _RECORDS = (ExecutedAction, ModelCall, OutboxMessage)
 
 
 def collect_changes(db: Session, changes: list[RowChange]) -> None:
-    """Append to `changes` every row that the session writes from now on."""
+    """Append every row that the session writes from now on to `changes`."""
 
     def after_flush(session: Session, context: object) -> None:
         del context
-        _note_all(changes, session.new, "insert")
-        _note_all(changes, session.dirty, "update")
-        _note_all(changes, session.deleted, "delete")
+        _append_changes(changes, session.new, "insert")
+        _append_changes(changes, session.dirty, "update")
+        _append_changes(changes, session.deleted, "delete")
 
     event.listen(db, "after_flush", after_flush)
 
 
-def merged(changes: list[RowChange]) -> list[RowChange]:
-    """One change a row, with the last values, in the order of the first ones."""
+def merge_changes(changes: list[RowChange]) -> list[RowChange]:
+    """Merge changes to one per row, in the order of first changes."""
     by_row: dict[tuple[str, str], RowChange] = {}
     for change in changes:
         row = (change.table, repr(change.key))
@@ -41,14 +41,14 @@ def merged(changes: list[RowChange]) -> list[RowChange]:
     return list(by_row.values())
 
 
-def _note_all(
+def _append_changes(
     changes: list[RowChange],
     rows: Any,
     kind: Literal["insert", "update", "delete"],
 ) -> None:
-    noted = [_change(row, kind) for row in rows if not isinstance(row, _RECORDS)]
+    new = [_change(row, kind) for row in rows if not isinstance(row, _RECORDS)]
     changes += sorted(
-        (change for change in noted if change.values or kind == "delete"),
+        (change for change in new if change.values or kind == "delete"),
         key=lambda change: (change.table, repr(change.key)),
     )
 
@@ -60,7 +60,7 @@ def _change(row: Base, kind: Literal["insert", "update", "delete"]) -> RowChange
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     return RowChange(
         table=row.__tablename__,
-        key=dict(zip(names, map(_plain, key), strict=True)),
+        key=dict(zip(names, map(_to_json, key), strict=True)),
         change=kind,
         values={} if kind == "delete" else _values(state, kind),
     )
@@ -74,12 +74,12 @@ def _values(state: InstanceState[Base], kind: str) -> dict[str, Any]:
             continue
         value = state.dict.get(attribute.key)
         if history.has_changes() or (kind == "insert" and value is not None):
-            values[attribute.key] = _plain(value)
+            values[attribute.key] = _to_json(value)
     return values
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON has it."""
+def _to_json(value: Any) -> Any:
+    """Return a column value as a JSON value."""
     match value:
         case Enum():
             return value.value

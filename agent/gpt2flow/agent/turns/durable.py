@@ -1,8 +1,8 @@
-"""Turns as durable workflows: killed at any point, they are finished at the next start.
+"""Durable workflows on DBOS: turns that survive a crash at any point.
 
-DBOS records the result of every step, and replays a workflow up to the first
-step without one. That step may have been carried out already, so a step that
-changes the shop guards itself with a key in the transaction of its effects.
+DBOS records the result of every step. On recovery it replays a workflow up to the
+first step without a recorded result. That step may have committed before the crash.
+A step that changes the shop therefore writes an idempotency key in its transaction.
 """
 
 from collections.abc import Callable
@@ -15,36 +15,39 @@ from sqlalchemy import URL, create_engine
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
-from gpt2flow.agent.shop.database import failures_named
+from gpt2flow.agent.shop.database import translate_errors
 from gpt2flow.agent.turns.execution import Event, Executor
-from gpt2flow.agent.turns.handler import Handling
+from gpt2flow.agent.turns.handler import TurnHandler
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
-# Workflows in flight are finished by the same version only. It must change
-# whenever the steps of a workflow, or what they return, do.
-_VERSION = "1"
+# DBOS recovers a workflow only under the version that started it. Raise the version
+# when the steps of a workflow change, or the classes that they return: DBOS pickles them.
+_VERSION = "2"
 _QUEUE = "later"
+_MESSAGE_WORKFLOW = "turn"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _POLL_SECONDS = 0.1
 _FIRST_RETRY_SECONDS = 2.5
-_LAST_RETRY_SECONDS = 600.0
+_MAX_RETRY_SECONDS = 600.0
 
 
 class Workflows:
-    """The agent's durable workflows; a process has them once, as it has DBOS.
+    """Durable workflows of the agent, and the context that they run in.
+
+    DBOS is global to the process, so a process can have one instance at a time.
 
     Args:
-        handling: what the workflows do.
-        executor: takes up cases that are due.
-        clock: what timers are measured by.
-        url: of the shop's database. DBOS keeps its records beside it: in a
-            file of its own, or in a schema of its own on PostgreSQL.
+        handler: Handler of messages and events.
+        executor: Executor that marks cases as due.
+        clock: Clock from which the delays of timers are computed.
+        url: URL of the shop database. DBOS keeps its records beside it: in a
+            separate SQLite file, or in a separate schema on PostgreSQL.
     """
 
-    def __init__(self, handling: Handling, executor: Executor, clock: Clock, url: URL) -> None:
-        self._handling = handling
+    def __init__(self, handler: TurnHandler, executor: Executor, clock: Clock, url: URL) -> None:
+        self._handler = handler
         self._executor = executor
         self._clock = clock
         DBOS(
@@ -53,11 +56,11 @@ class Workflows:
                 system_database_url=_prepare_system_database(url),
                 application_version=_VERSION,
                 log_level="ERROR",
-                # Its listener sleeps so long at a time, and closing waits for it.
+                # Closing waits for the listener to wake up.
                 notification_listener_polling_interval_sec=0.2,
             )
         )
-        self._turn, self._event, self._take_up = self._register()
+        self._message_workflow, self._event_workflow, self._due_workflow = self._register()
 
     def _register(
         self,
@@ -66,79 +69,86 @@ class Workflows:
         Callable[[str, Event, int], EventReport],
         Callable[[int], None],
     ]:
-        # DBOS finds workflows by name when it recovers them, and keeps functions
-        # rather than methods.
-        @DBOS.workflow(name="turn")
-        def turn(session: str, message_id: str, text: str) -> TurnReport:
-            key = _turn_id(session, message_id)
-            return self._handling.message(self, key, session, message_id, text)
+        # DBOS registers functions, not methods, and recovers workflows by name. It also
+        # refuses a stored workflow id under another name, so the names must not change:
+        # a message sent again after an upgrade has to find its report.
+        @DBOS.workflow(name=_MESSAGE_WORKFLOW)
+        def handle_message(session: str, message_id: str, text: str) -> TurnReport:
+            key = _workflow_id(session, message_id)
+            return self._handler.handle_message(self, key, session, message_id, text)
 
         @DBOS.workflow(name="event")
-        def event(session: str, event: Event, attempt: int) -> EventReport:
-            return self._handling.event(self, session, event, attempt, [])
+        def handle_event(session: str, event: Event, attempt: int) -> EventReport:
+            return self._handler.handle_event(self, session, event, attempt, [])
 
         @DBOS.workflow(name="take_up")
-        def take_up(case: int) -> None:
-            self.step(self._executor.take_up, case)
+        def mark_due(case: int) -> None:
+            self.run_step(self._executor.mark_due, case)
 
-        return turn, event, take_up
+        return handle_message, handle_event, mark_due
 
     def launch(self) -> None:
-        """Start DBOS, and finishes the turns that were interrupted.
+        """Start DBOS and finish the turns that a crash interrupted.
 
-        A customer's later message must not overtake an earlier one.
+        Waiting for them keeps a customer's next message from overtaking them.
         """
         DBOS.launch()
         DBOS.register_queue(_QUEUE, on_conflict="never_update")
         pending = DBOS.list_workflows(
-            name="turn",
+            name=_MESSAGE_WORKFLOW,
             status=["PENDING", "ENQUEUED"],
             app_version=_VERSION,
             load_input=False,
             load_output=False,
         )
         for workflow in pending:
-            # Whatever its error is, it is told to whoever sends the message again.
+            # An error is stored; the caller receives it on sending the message again.
             with suppress(Exception):
                 handle: WorkflowHandle[TurnReport] = DBOS.retrieve_workflow(workflow.workflow_id)
                 handle.get_result(polling_interval_sec=_POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop DBOS; what is unfinished stays so."""
+        """Stop DBOS; incomplete workflows resume at the next launch."""
         DBOS.destroy(destroy_registry=True)
 
-    def turn(self, session: str, message_id: str, text: str) -> TurnReport:
-        """Handle a message, or returns what handling it came to before.
+    def handle_message(self, session: str, message_id: str, text: str) -> TurnReport:
+        """Handle a message once per id.
 
-        One whose handling failed goes on at the step that failed.
+        A repeated id returns the report of the first call. A failed turn resumes at
+        the step that failed.
+
+        Args:
+            session: Id of the conversation.
+            message_id: Id of the message within the session.
+            text: Normalised message.
         """
-        workflow_id = _turn_id(session, message_id)
+        workflow_id = _workflow_id(session, message_id)
         status = DBOS.get_workflow_status(workflow_id)
         if status is not None and status.status in _FAILED:
             step = _failed_step(workflow_id)
             handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(workflow_id, start_step=step)
             return handle.get_result(polling_interval_sec=_POLL_SECONDS)
         with SetWorkflowID(workflow_id):
-            return self._turn(session, message_id, text)
+            return self._message_workflow(session, message_id, text)
 
-    def step(
+    def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
     ) -> _Result:
-        """Call a function as a step of the workflow that is running."""
+        """Call a function as a step of the running workflow."""
         return DBOS.run_step({"name": function.__name__}, function, *args, **kwargs)
 
     def set_timer(self, timer: Timer) -> None:
-        """Has a case taken up when it is due, in whatever process runs then."""
+        """Schedule a case to be marked as due, across restarts."""
         seconds = (timer.due - self._clock()).total_seconds()
-        self._later(f"case-{timer.case}", seconds, self._take_up, timer.case)
+        self._enqueue(f"case-{timer.case}", seconds, self._due_workflow, timer.case)
 
-    def try_again(self, session: str, event: Event, attempt: int) -> None:
-        """Has an event handled again, after a delay that doubles each time."""
-        seconds = min(_FIRST_RETRY_SECONDS * 2**attempt, _LAST_RETRY_SECONDS)
-        name = f"{event.name}-{event.subject}-{attempt + 1}"
-        self._later(name, seconds, self._event, session, event, attempt + 1)
+    def retry_event(self, session: str, event: Event, attempt: int) -> None:
+        """Schedule the attempt after `attempt`, with exponential backoff."""
+        seconds = min(_FIRST_RETRY_SECONDS * 2**attempt, _MAX_RETRY_SECONDS)
+        workflow_id = f"{event.name}-{event.subject}-{attempt + 1}"
+        self._enqueue(workflow_id, seconds, self._event_workflow, session, event, attempt + 1)
 
-    def _later(
+    def _enqueue(
         self,
         workflow_id: str,
         seconds: float,
@@ -151,21 +161,21 @@ class Workflows:
 
 
 def _failed_step(workflow_id: str) -> int:
-    """The step that a failed workflow has to do again."""
+    """Return the id of the step at which a failed workflow resumes."""
     steps = DBOS.list_workflow_steps(workflow_id)
     failed = [step["function_id"] for step in steps if step["error"] is not None]
     return max(failed or (step["function_id"] for step in steps), default=1)
 
 
 def _prepare_system_database(url: URL) -> str:
-    """Return the address of DBOS's database, which can be written."""
+    """Return the URL of DBOS's database, after checking that it is writable."""
     if url.get_backend_name() != "sqlite":
         return url.set(drivername="postgresql").render_as_string(hide_password=False)
     url = url.set(database=f"{url.database}-dbos")
-    # DBOS would retry and log for long what this finds out at once. The journal
-    # mode, which stays with the file, saves it most of its waiting for the disk.
+    # DBOS would retry and log for a long time; this check fails at once. The journal
+    # mode is stored in the file and saves DBOS most of its waits for the disk.
     engine = create_engine(url)
-    with failures_named(url), engine.connect() as connection:
+    with translate_errors(url), engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         connection.rollback()
@@ -173,6 +183,6 @@ def _prepare_system_database(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _turn_id(session: str, message_id: str) -> str:
-    """One id for each message of each session, whatever characters are in them."""
+def _workflow_id(session: str, message_id: str) -> str:
+    """Return a unique id of a session's message, for any characters."""
     return f"{quote(session, safe='')}/{quote(message_id, safe='')}"

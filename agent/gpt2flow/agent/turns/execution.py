@@ -1,4 +1,4 @@
-"""Carries out one action: its operation, its message and its record, in one transaction."""
+"""Execution of one action: operation, message and record in one transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
 from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.operations import OPERATIONS, Context, with_defaults
+from gpt2flow.agent.operations import OPERATIONS, Context, infer_arguments
 from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.report import ActionReport, MessageSent, Step
 from gpt2flow.agent.shop import (
@@ -26,15 +26,20 @@ from gpt2flow.agent.shop import (
     OutboxMessage,
     order_id,
 )
-from gpt2flow.agent.turns.changes import collect_changes, merged
-from gpt2flow.agent.turns.state import EVENT_FACTS, Opening, opening_of, session_facts
+from gpt2flow.agent.turns.changes import collect_changes, merge_changes
+from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, read_turn_state, session_facts
 
-# What was asked stays asked until the customer says something that is understood.
+# A message that is not understood leaves the open question unanswered.
 _CLARIFY = "clarify"
 
 
 class Event(NamedTuple):
-    """Something that happened to `subject`, an order's number."""
+    """Event that concerns an order.
+
+    Attributes:
+        name: Name of the event.
+        subject: Number of the order.
+    """
 
     name: str
     subject: str
@@ -42,11 +47,19 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """An action to be carried out; a second time under the same key does nothing.
+    """Request to execute an action.
 
-    `kept` is what the customer had said before the question that this may
-    answer; `opens` says that this is the first action of a message; `undoes`,
-    that it takes back what raised the event. The model never chooses that.
+    Attributes:
+        key: Idempotency key; a key executes at most once.
+        session: Id of the conversation.
+        message: Normalised message, or the subject of the event.
+        choice: Action and arguments to execute.
+        language: Language of the message.
+        pending_arguments: Arguments given before the question that this action answers.
+        is_first: Whether this is the first action of a message.
+        event: Event that the action handles; None for a customer message.
+        is_compensation: Whether the action undoes the one that raised the event. Only
+            code sets this, so the action need not be legal.
     """
 
     key: str
@@ -54,14 +67,24 @@ class Task:
     message: str
     choice: Choice
     language: Language = "en"
-    kept: Arguments = field(default_factory=dict)
-    opens: bool = False
+    pending_arguments: Arguments = field(default_factory=dict)
+    is_first: bool = False
     event: Event | None = None
-    undoes: bool = False
+    is_compensation: bool = False
 
 
 class Executor:
-    """Carries out actions in the shop."""
+    """Executor of actions in the shop.
+
+    Args:
+        book: Loaded flows.
+        database: Shop database.
+        clock: Source of the current time.
+        new_code: Generator of verification codes.
+
+    Raises:
+        FlowError: The flows refer to an unknown operation or event.
+    """
 
     def __init__(
         self, book: FlowBook, database: Database, clock: Clock, new_code: Callable[[], str]
@@ -72,37 +95,39 @@ class Executor:
         self._clock = clock
         self._new_code = new_code
 
-    def opening(self, session_id: str, message: str) -> Opening:
-        """How things stand before a turn."""
-        with self._database.guarded(), self._database.transaction() as db:
-            return opening_of(db, session_id, message)
+    def turn_state(self, session_id: str, message: str) -> TurnState:
+        """Return the state of a session before a message is handled."""
+        with self._database.translate_errors(), self._database.transaction() as db:
+            return read_turn_state(db, session_id, message)
 
     def event_facts(self, event: Event) -> frozenset[str]:
-        """What is true of an event's subject."""
-        with self._database.guarded(), self._database.transaction() as db:
+        """Return the facts of an event's subject."""
+        with self._database.translate_errors(), self._database.transaction() as db:
             return EVENT_FACTS[event.name](db, event.subject)
 
     def execute(self, task: Task) -> Step:
-        """Carry out an action, or finds that this was done already.
+        """Execute an action, or return the recorded step of its key.
 
         Raises:
-            ModelError: the flows do not allow the action now.
-            DatabaseError: the database failed; nothing was changed.
+            ModelError: The flows do not allow the action in the current state.
+            DatabaseError: The database failed; nothing was changed.
         """
-        with self._database.guarded(), self._database.transaction() as db:
-            session = self._session(db, task)
-            done = db.get(ExecutedAction, task.key)
-            return Step.model_validate(done.step) if done else self._carry_out(db, session, task)
+        with self._database.translate_errors(), self._database.transaction() as db:
+            session = self._lock_session(db, task)
+            record = db.get(ExecutedAction, task.key)
+            if record is not None:
+                return Step.model_validate(record.step)
+            return self._execute_new(db, session, task)
 
-    def take_up(self, case: int) -> None:
-        """Put a promised follow-up into a person's inbox: its time has come."""
-        with self._database.guarded(), self._database.transaction() as db:
+    def mark_due(self, case: int) -> None:
+        """Mark a scheduled follow-up as due, so that it enters the inbox."""
+        with self._database.translate_errors(), self._database.transaction() as db:
             row = db.get_one(Case, case, with_for_update=True)
             if row.status is CaseStatus.SCHEDULED:
                 row.status = CaseStatus.DUE
 
-    def _session(self, db: Session, task: Task) -> CustomerSession:
-        """The session, held against other writers of it; made if it is new."""
+    def _lock_session(self, db: Session, task: Task) -> CustomerSession:
+        """Return the session row, locked for update; create it if missing."""
         session = db.get(CustomerSession, task.session, with_for_update=True)
         if session is None:
             session = CustomerSession(
@@ -112,24 +137,24 @@ class Executor:
             db.flush()
         return session
 
-    def _carry_out(self, db: Session, session: CustomerSession, task: Task) -> Step:
+    def _execute_new(self, db: Session, session: CustomerSession, task: Task) -> Step:
         self._check_legal(db, session, task)
         context = self._context(db, session, task)
         collect_changes(db, context.changes)
         if task.event is None:
-            _listen(session, task)
-        used = self._arguments(context, task)
+            _update_session(session, task)
+        used = self._collect_arguments(context, task)
         required = self._book.actions[task.choice.action].required
         missing = next((slot for slot in required if slot not in used), None)
         if missing is None:
-            report = self._operate(context, task, used)
+            report = self._run_operation(context, task, used)
         else:
-            report = self._ask(context, task, used, missing)
+            report = self._ask_for_slot(context, task, used, missing)
         return self._record(context, task, report)
 
     def _check_legal(self, db: Session, session: CustomerSession, task: Task) -> None:
-        """Hold that the flows allow the action now: the model does not decide that."""
-        if task.undoes:
+        """Verify that the flows allow the action, independently of the grammar."""
+        if task.is_compensation:
             return
         action = self._book.actions.get(task.choice.action)
         event = task.event.name if task.event else None
@@ -146,7 +171,7 @@ class Executor:
         customer = db.get(Customer, session.customer_id) if session.customer_id else None
         language = task.language
         if task.event is not None:
-            # The customer may have left since; the event is about an order of his.
+            # The session may have logged out since, so the order identifies the customer.
             order = db.get_one(Order, order_id(task.event.subject))
             customer = db.get_one(Customer, order.customer_id)
             language = "zh" if customer.language == "zh" else "en"
@@ -165,25 +190,25 @@ class Executor:
             recipient=customer.contact if customer is not None and task.event else None,
         )
 
-    def _arguments(self, context: Context, task: Task) -> Arguments:
-        """What was said now, what was said before, and what can only be meant."""
+    def _collect_arguments(self, context: Context, task: Task) -> Arguments:
+        """Return the chosen, pending and inferred arguments, in slot order."""
         spec = self._book.actions[task.choice.action]
-        said = task.kept | task.choice.arguments
+        values = task.pending_arguments | task.choice.arguments
         if task.event is not None:
             orders = (s for s in spec.slots if self._book.slots[s].kind is SlotKind.ORDER)
-            said |= dict.fromkeys(orders, task.event.subject)
-        missing = [slot for slot in spec.required if slot not in said]
-        said |= with_defaults(context, spec.operation, missing)
-        return {slot: said[slot] for slot in spec.slots if slot in said}
+            values |= dict.fromkeys(orders, task.event.subject)
+        missing = [slot for slot in spec.required if slot not in values]
+        values |= infer_arguments(context, spec.operation, missing)
+        return {slot: values[slot] for slot in spec.slots if slot in values}
 
-    def _operate(self, context: Context, task: Task, used: Arguments) -> ActionReport:
+    def _run_operation(self, context: Context, task: Task, used: Arguments) -> ActionReport:
         spec = self._book.actions[task.choice.action]
         name, fields = OPERATIONS[spec.operation](context, used)
         outcome = spec.outcomes[name]
         messages = []
         if outcome.message is not None:
             text = outcome.message[context.language].format(**fields)
-            messages.append(self._send(context, task, text))
+            messages.append(self._send_message(context, task, text))
         return ActionReport(
             action=task.choice.action,
             arguments=task.choice.arguments,
@@ -193,8 +218,10 @@ class Executor:
             messages=messages,
         )
 
-    def _ask(self, context: Context, task: Task, used: Arguments, slot: str) -> ActionReport:
-        """Ask for a slot, and keeps what is known until the answer comes."""
+    def _ask_for_slot(
+        self, context: Context, task: Task, used: Arguments, slot: str
+    ) -> ActionReport:
+        """Ask the customer for a slot, and store the other arguments."""
         context.session.awaiting_action = task.choice.action
         context.session.awaiting_slot = slot
         context.session.awaiting_arguments = dict(used)
@@ -205,10 +232,10 @@ class Executor:
             used=used,
             result="asked",
             asked=slot,
-            messages=[self._send(context, task, text)],
+            messages=[self._send_message(context, task, text)],
         )
 
-    def _send(self, context: Context, task: Task, text: str) -> MessageSent:
+    def _send_message(self, context: Context, task: Task, text: str) -> MessageSent:
         context.db.add(
             OutboxMessage(
                 key=task.key,
@@ -224,14 +251,14 @@ class Executor:
         return MessageSent(to=context.recipient, language=context.language, text=text)
 
     def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
-        """Write the record that keeps the action from being carried out again."""
+        """Write the record that makes the action idempotent."""
         context.db.flush()
         spec = self._book.actions[task.choice.action]
         raised = None
         if report.result == "ok" and spec.raises is not None:
-            raised = Event(spec.raises, self._subject(context))
+            raised = Event(spec.raises, self._event_subject(context))
         step = Step(
-            report=report.model_copy(update={"changes": merged(context.changes)}),
+            report=report.model_copy(update={"changes": merge_changes(context.changes)}),
             facts=self._facts(context.db, context.session, task),
             raised=raised,
             timers=context.timers,
@@ -250,36 +277,36 @@ class Executor:
         )
         return step
 
-    def _subject(self, context: Context) -> str:
-        """What an event is about: the order that the action has just dealt with."""
+    def _event_subject(self, context: Context) -> str:
+        """Return the number of the order that the action has just processed."""
         order = context.db.get_one(Order, context.session.focus_order_id)
         return order.number
 
 
-def _listen(session: CustomerSession, task: Task) -> None:
-    """Note the language, and that the customer has said something understood."""
+def _update_session(session: CustomerSession, task: Task) -> None:
+    """Store the message's language, and reset state that an understood message ends."""
     session.language = task.language
     if task.choice.action == _CLARIFY:
         return
     session.clarifications = 0
-    if task.opens:
+    if task.is_first:
         session.awaiting_action = None
         session.awaiting_slot = None
         session.awaiting_arguments = None
 
 
 def check_operations(book: FlowBook) -> None:
-    """Hold that code exists for all that the flows name.
+    """Validate that every operation and event that the flows name is implemented.
 
     Raises:
-        FlowError: an operation or an event is unknown.
+        FlowError: An operation, an event or a compensation is unknown.
     """
     for name, action in book.actions.items():
         for operation in filter(None, (action.operation, action.compensation)):
             if operation not in OPERATIONS:
-                raise FlowError(f"action {name}: there is no operation {operation!r}")
+                raise FlowError(f"action {name}: unknown operation {operation!r}")
         for event in filter(None, (action.event, action.raises)):
             if event not in EVENT_FACTS:
-                raise FlowError(f"action {name}: there is no event {event!r}")
+                raise FlowError(f"action {name}: unknown event {event!r}")
         if action.compensation and action.compensation not in book.actions:
-            raise FlowError(f"action {name}: no action {action.compensation!r} to undo it")
+            raise FlowError(f"action {name}: unknown compensating action {action.compensation!r}")

@@ -1,63 +1,69 @@
-"""What one message of a customer sets off: a turn, then the events that it raised."""
+"""Handling of a customer message and the events that it raises."""
 
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
 from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Choice, Situation
+from gpt2flow.agent.flows.prompt import Choice, PromptState
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.turns.execution import Event, Executor, Task
-from gpt2flow.agent.turns.model import ModelOnRecord, parse_choice
+from gpt2flow.agent.turns.model import RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
 
-# How a message gets to a person that the model cannot deal with to its end.
+# Hands a message over to a person when the model cannot finish the turn.
 _ESCALATE = "escalate"
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-class Durability(Protocol):
-    """What makes handling survive a crash."""
+class WorkflowContext(Protocol):
+    """Durable execution of steps, timers and retries."""
 
-    def step(
+    def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
     ) -> _Result:
-        """Call a function once; after a crash, returns what it returned before."""
+        """Run a function as a step; a replay returns its recorded result."""
 
     def set_timer(self, timer: Timer) -> None:
-        """Has a case taken up when it is due."""
+        """Schedule a case to be marked as due."""
 
-    def try_again(self, session: str, event: Event, attempt: int) -> None:
-        """Has an event handled again, later."""
+    def retry_event(self, session: str, event: Event, attempt: int) -> None:
+        """Schedule the next attempt at an event, after the given one."""
 
 
-class Handling:
-    """Handles messages and events, step by step.
+class TurnHandler:
+    """Handler of customer messages and events.
 
-    All that is not deterministic happens inside steps.
+    Everything that is not deterministic runs inside a step of the workflow.
     """
 
-    def __init__(self, book: FlowBook, model: ModelOnRecord, executor: Executor) -> None:
+    def __init__(self, book: FlowBook, model: RecordingModel, executor: Executor) -> None:
         self._book = book
         self._model = model
         self._executor = executor
 
-    def message(
-        self, durably: Durability, key: str, session: str, message_id: str, text: str
+    def handle_message(
+        self, workflow: WorkflowContext, key: str, session: str, message_id: str, text: str
     ) -> TurnReport:
-        """Handle a normalised message.
+        """Handle a normalised message and the events that it raises.
 
-        Where the model cannot go on with a message that it has begun to deal
-        with, a person takes over.
+        If the model cannot finish a turn after its first action, a person takes over.
+
+        Args:
+            workflow: Workflow that the steps belong to.
+            key: Prefix of the idempotency keys of the turn.
+            session: Id of the conversation.
+            message_id: Id of the message within the session.
+            text: Normalised message.
 
         Raises:
-            ModelError: the model failed; the text says what was done before.
-            InputError: the server has no such model, or cannot read the message.
-            DatabaseError: the database failed.
+            ModelError: The model failed; the message lists the actions carried out before.
+            InputError: The server has no such model, or the model cannot read the message.
+            DatabaseError: The database failed.
         """
-        opening = durably.step(self._executor.opening, session, text)
+        state = workflow.run_step(self._executor.turn_state, session, text)
         calls, done = list[CallReport](), list[Step]()
 
         def execute(position: int | str, choice: Choice) -> Step:
@@ -66,93 +72,107 @@ class Handling:
                 session=session,
                 message=text,
                 choice=choice,
-                language=opening.language,
-                kept=opening.kept_for(choice.action),
-                opens=position == 0,
+                language=state.language,
+                pending_arguments=state.pending_for(choice.action),
+                is_first=position == 0,
             )
-            done.append(self._execute(durably, task))
+            done.append(self._execute(workflow, task))
             return done[-1]
 
-        choose = self._chooser(durably, key, calls)
+        choose = self._chooser(workflow, key, calls)
         try:
-            run_turn(self._book, opening.situation, text, choose, execute)
+            run_turn(self._book, state.prompt_state, text, choose, execute)
         except UnanswerableError:
             if not done or _ESCALATE not in self._book.actions:
                 raise
             execute(_ESCALATE, Choice(_ESCALATE))
         except ModelError as error:
-            # What was begun must be finished, whatever becomes of the message.
-            for event in _raised(done):
-                durably.try_again(session, event, 0)
-            raise _after(error, done) from error
+            # Events of completed actions are handled even if the message fails.
+            for event in _raised_events(done):
+                workflow.retry_event(session, event, 0)
+            raise _with_completed(error, done) from error
         return TurnReport(
             session=session,
             message_id=message_id,
             message=text,
-            language=opening.language,
+            language=state.language,
             actions=[step.report for step in done],
-            events=[self.event(durably, session, event, 1, calls) for event in _raised(done)],
+            events=[
+                self.handle_event(workflow, session, event, 1, calls)
+                for event in _raised_events(done)
+            ],
             calls=calls,
         )
 
-    def event(
+    def handle_event(
         self,
-        durably: Durability,
+        workflow: WorkflowContext,
         session: str,
         event: Event,
         attempt: int,
         calls: list[CallReport],
     ) -> EventReport:
-        """Handle an event; one that cannot be dealt with is undone.
+        """Handle an event, or compensate the action that raised it.
 
-        If the model fails, the event is tried again later: the order that it
-        is about must not be forgotten.
+        A refused action triggers the compensation. A model failure schedules a
+        retry, so that no submitted order is left unhandled.
+
+        Args:
+            workflow: Workflow that the steps belong to.
+            session: Id of the conversation in which the event was raised.
+            event: Event to handle.
+            attempt: Number of this attempt, from 1.
+            calls: List to which the model calls are appended.
         """
         name, key = event.name, f"{event.name}/{event.subject}"
-        facts = durably.step(self._executor.event_facts, event)
+        facts = workflow.run_step(self._executor.event_facts, event)
         done: list[Step] = []
 
         def execute(position: int, choice: Choice) -> Step:
             del position
-            # By name: a second attempt begins where the first one ended.
+            # Keyed by action, not position: a retry starts after the completed actions.
             task = Task(f"{key}/{choice.action}", session, event.subject, choice, event=event)
-            done.append(self._execute(durably, task))
+            done.append(self._execute(workflow, task))
             return done[-1]
 
-        choose = self._chooser(durably, f"{key}/{attempt}", calls)
+        choose = self._chooser(workflow, f"{key}/{attempt}", calls)
         failure = None
         try:
-            run_turn(self._book, Situation(facts), event.subject, choose, execute, event=name)
+            run_turn(self._book, PromptState(facts), event.subject, choose, execute, event=name)
         except (ModelError, UnanswerableError) as error:
             failure = str(error)
         if done and done[-1].result == "refused":
-            done += self._undo(durably, session, event, f"{key}/undo")
+            done += self._compensate(workflow, session, event, f"{key}/undo")
             failure = None
         elif failure is not None:
-            durably.try_again(session, event, attempt)
+            workflow.retry_event(session, event, attempt)
         actions = [step.report for step in done]
         return EventReport(event=name, subject=event.subject, actions=actions, postponed=failure)
 
-    def _undo(self, durably: Durability, session: str, event: Event, key: str) -> list[Step]:
-        """Undoe the action that raised an event, if its flow says how."""
+    def _compensate(
+        self, workflow: WorkflowContext, session: str, event: Event, key: str
+    ) -> list[Step]:
+        """Undo the action that raised an event, if it has a compensation."""
         for action in self._book.actions.values():
             if action.raises == event.name and action.compensation:
-                undo = Choice(action.compensation)
-                task = Task(key, session, event.subject, undo, event=event, undoes=True)
-                return [self._execute(durably, task)]
+                choice = Choice(action.compensation)
+                task = Task(key, session, event.subject, choice, event=event, is_compensation=True)
+                return [self._execute(workflow, task)]
         return []
 
-    def _execute(self, durably: Durability, task: Task) -> Step:
-        step = durably.step(self._executor.execute, task)
+    def _execute(self, workflow: WorkflowContext, task: Task) -> Step:
+        step = workflow.run_step(self._executor.execute, task)
         for timer in step.timers:
-            durably.set_timer(timer)
+            workflow.set_timer(timer)
         return step
 
     def _chooser(
-        self, durably: Durability, key: str, calls: list[CallReport]
+        self, workflow: WorkflowContext, key: str, calls: list[CallReport]
     ) -> Callable[[int, str, str], Choice]:
+        """Return a `choose` function that calls the model in a step."""
+
         def choose(position: int, prompt: str, grammar: str) -> Choice:
-            answer = durably.step(self._model.choose, f"{key}/{position}", prompt, grammar)
+            answer = workflow.run_step(self._model.choose, f"{key}/{position}", prompt, grammar)
             calls.append(
                 CallReport(
                     milliseconds=answer.milliseconds,
@@ -165,12 +185,12 @@ class Handling:
         return choose
 
 
-def _raised(done: list[Step]) -> list[Event]:
+def _raised_events(done: list[Step]) -> list[Event]:
     return [Event(*step.raised) for step in done if step.raised]
 
 
-def _after(error: ModelError, done: list[Step]) -> ModelError:
-    """The same error, saying what had been carried out before it."""
+def _with_completed(error: ModelError, done: list[Step]) -> ModelError:
+    """Return the error with the completed actions in its message."""
     if not done:
         return error
     names = ", ".join(step.report.action for step in done)

@@ -1,4 +1,4 @@
-"""The model as the agent needs it: one answer under one grammar."""
+"""Model interface of the agent: one grammar-constrained answer per call."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,15 @@ from gpt2flow.client import (
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What a model wrote, and what that took."""
+    """Answer of a model.
+
+    Attributes:
+        text: Generated text.
+        milliseconds: Latency of the call.
+        prompt_tokens: Number of tokens in the prompt.
+        completion_tokens: Number of generated tokens.
+        fingerprint: Fingerprint of the model that answered.
+    """
 
     text: str
     milliseconds: float
@@ -34,29 +42,33 @@ class ModelAnswer:
 
 
 class Model(Protocol):
-    """Continues a prompt greedily with text of a grammar."""
+    """Model that continues a prompt greedily under a grammar."""
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        """Return the most likely text that the grammar allows.
+        """Return the greedy completion that the grammar allows.
+
+        Args:
+            prompt: Prompt to continue.
+            grammar: Lark grammar of the answer.
 
         Raises:
-            ModelError: the model cannot be asked.
-            UnknownModelError: there is no such model.
-            UnanswerableError: the prompt is too long for it.
+            ModelError: The call failed.
+            UnknownModelError: The server has no such model.
+            UnanswerableError: The prompt is too long for the model.
         """
 
 
 class ServedModel:
-    """A model behind a gpt2flow server.
+    """Model behind a gpt2flow server.
 
     Args:
-        address: the server's `host:port`.
-        name: of the model; empty is the server's first.
-        timeout: seconds that one answer may take.
+        address: Address of the server, as `host:port`.
+        name: Name of the model; empty selects the server's first.
+        timeout: Deadline of one call, in seconds.
         security: TLS and token of the connection.
 
     Raises:
-        InputError: a setting of the connection is not usable.
+        InputError: A setting of the connection is invalid.
     """
 
     def __init__(
@@ -69,7 +81,7 @@ class ServedModel:
         self._name = name
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        """Ask the server."""
+        """Call the server; see `Model.choose`."""
         options = Options(decoding=Sampling(temperature=0.0), constraint=Lark(grammar))
         start = perf_counter()
         try:
@@ -77,7 +89,7 @@ class ServedModel:
         except NotFoundError as error:
             raise UnknownModelError(str(error)) from error
         except InvalidRequestError as error:
-            raise UnanswerableError(f"the model cannot read this: {error}") from error
+            raise UnanswerableError(f"the server rejected the prompt: {error}") from error
         except ClientError as error:
             raise ModelError(str(error)) from error
         return ModelAnswer(
@@ -89,24 +101,24 @@ class ServedModel:
         )
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._client.close()
 
 
 def parse_choice(text: str) -> Choice:
-    """Read an action.
+    """Parse an action that a model generated.
 
     Raises:
-        UnanswerableError: it is none; an answer may have been cut off.
+        UnanswerableError: The text is not an action; the answer may be truncated.
     """
     try:
         return Choice.parse(text)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UnanswerableError(f"the model's answer is no action: {text!r}") from error
+        raise UnanswerableError(f"the model's answer is not an action: {text!r}") from error
 
 
-class ModelOnRecord:
-    """Asks a model, and writes every question and answer down."""
+class RecordingModel:
+    """Model wrapper that records every prompt and answer in the database."""
 
     def __init__(self, model: Model, database: Database, clock: Clock) -> None:
         self._model = model
@@ -114,9 +126,21 @@ class ModelOnRecord:
         self._clock = clock
 
     def choose(self, key: str, prompt: str, grammar: str) -> ModelAnswer:
-        """Ask the model; asked again under the same key, the last answer counts."""
+        """Call the model and record the call.
+
+        Args:
+            key: Key of the record; a repeated key overwrites it.
+            prompt: Prompt to continue.
+            grammar: Lark grammar of the answer.
+
+        Raises:
+            ModelError: The call failed.
+            UnknownModelError: The server has no such model.
+            UnanswerableError: The prompt is too long for the model.
+            DatabaseError: The database failed.
+        """
         answer = self._model.choose(prompt, grammar)
-        with self._database.guarded(), self._database.transaction() as db:
+        with self._database.translate_errors(), self._database.transaction() as db:
             db.merge(
                 ModelCall(
                     key=key,

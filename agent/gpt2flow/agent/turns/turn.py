@@ -1,8 +1,7 @@
-"""One turn: the model chooses, code carries out, until the model says it is done.
+"""Turn loop: the model chooses actions, and code executes them.
 
-Nothing here reads a clock, a database or a model: `choose` and `execute` are
-handed in, so that a durable workflow, a test and the evaluation of the model
-run the same loop.
+The loop reads no clock, database or model. Callers pass `choose` and `execute`, so
+durable workflows, tests and the evaluation run the same loop.
 """
 
 from collections.abc import Callable
@@ -10,58 +9,66 @@ from typing import Protocol, TypeVar
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.grammar import action_grammar
-from gpt2flow.agent.flows.prompt import DONE, Choice, Result, Situation, continuation, opening
+from gpt2flow.agent.flows.prompt import (
+    DONE,
+    Choice,
+    PromptState,
+    Result,
+    extend_prompt,
+    first_prompt,
+)
 
 MAX_ACTIONS = 8
 
 
-class Executed(Protocol):
-    """What the loop has to know about an action that was carried out."""
+class StepResult(Protocol):
+    """Result of an executed action, as far as the loop reads it."""
 
     @property
     def result(self) -> Result:
-        """What the model is told."""
+        """Result that the model reads."""
 
     @property
     def facts(self) -> frozenset[str]:
-        """What is true now."""
+        """Facts after the action."""
 
 
-Step = TypeVar("Step", bound=Executed)
+_Step = TypeVar("_Step", bound=StepResult)
 
-# Each is given the position of the action in the turn, from 0.
+# The first argument of both is the position of the action in the turn, from 0.
+# `Choose` also receives the prompt and the grammar.
 Choose = Callable[[int, str, str], Choice]
-Execute = Callable[[int, Choice], Step]
+Execute = Callable[[int, Choice], _Step]
 
 
 def run_turn(
     book: FlowBook,
-    situation: Situation,
+    state: PromptState,
     message: str,
     choose: Choose,
-    execute: Execute[Step],
+    execute: Execute[_Step],
     *,
     event: str | None = None,
-) -> list[Step]:
-    """Carry out what a message, or an event, calls for.
+) -> list[_Step]:
+    """Run the actions for a customer message or an event.
 
-    A message gets at least one action. An event gets all that its flow has for
-    it. An action chosen twice with the same arguments ends the turn: the model
-    goes in circles.
+    A message gets at least one action. An event gets actions as long as one is legal.
+    A repeated action with the same arguments ends the turn, because the model is
+    looping. A turn has at most `MAX_ACTIONS` actions.
 
     Args:
-        book: the flows.
-        situation: what is true at the beginning.
-        message: the normalised message; what the event is about, for an event.
-        choose: asks the model, given the prompt and the grammar.
-        execute: carries out an action.
-        event: the event's name, if no customer speaks.
+        book: Loaded flows.
+        state: State at the start of the turn.
+        message: Normalised message, or the subject of the event.
+        choose: Function that returns the model's choice.
+        execute: Function that carries out a choice.
+        event: Name of the event; None for a customer message.
 
     Returns:
-        What `execute` returned, for each action.
+        Return values of `execute`, one per action.
     """
-    prompt = opening(book.shared, situation, message, event)
-    facts, chosen, steps = situation.facts, set[str](), list[Step]()
+    prompt = first_prompt(book.shared, state, message, event)
+    facts, chosen, steps = state.facts, set[str](), list[_Step]()
     for position in range(MAX_ACTIONS):
         legal = book.legal(facts, event)
         if not legal:
@@ -73,6 +80,6 @@ def run_turn(
         chosen.add(choice.text)
         step = execute(position, choice)
         steps.append(step)
-        prompt += continuation(choice, step.result)
+        prompt = extend_prompt(prompt, choice, step.result)
         facts = step.facts
     return steps

@@ -1,1 +1,1 @@
-"""The subcommands of `gpt2flow`, one a module."""
+"""Subcommands of `gpt2flow`, one per module."""

@@ -1,4 +1,4 @@
-"""`gpt2flow agent`: ask and run."""
+"""Commands `gpt2flow agent ask` and `gpt2flow agent run`."""
 
 import json
 import sys
@@ -12,8 +12,9 @@ import typer
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
-    Protection,
-    takes_protection,
+    ModelName,
+    SecurityOptions,
+    with_security_options,
 )
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
@@ -21,66 +22,80 @@ if TYPE_CHECKING:
     from gpt2flow.agent.agent import Agent
     from gpt2flow.agent.report import TurnReport
 
-app = typer.Typer(help="Carry out what customers write.", no_args_is_help=True)
+app = typer.Typer(help="Run the shop agent on customer messages.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Option(help="The model; default: the server's first.")]
 Database = Annotated[
     str,
-    typer.Option(help="SQLite file, or URL of a PostgreSQL database.", envvar="GPT2FLOW_DATABASE"),
+    typer.Option(
+        help="Database of the shop: an SQLite file, or the URL of a PostgreSQL database.",
+        envvar="GPT2FLOW_DATABASE",
+    ),
 ]
-Flows = Annotated[Path | None, typer.Option(help="Folder of flows; default: the built-in ones.")]
-Timeout = Annotated[float, typer.Option(help="Seconds that one answer of the model may take.")]
+Flows = Annotated[
+    Path | None,
+    typer.Option(help="Directory of flow definitions.", show_default="the built-in flows"),
+]
+Timeout = Annotated[float, typer.Option(help="Deadline of each call to the model, in seconds.")]
 DEFAULT_DATABASE = "gpt2flow.sqlite"
 
 
 @app.command()
-@takes_protection
+@with_security_options
 def ask(
-    text: Annotated[str, typer.Argument(help="The customer's message.")],
-    session: Annotated[str, typer.Option(help="Names the conversation.")] = "default",
+    text: Annotated[str, typer.Argument(help="Message of the customer.")],
+    session: Annotated[str, typer.Option(help="Name of the conversation.")] = "default",
     message_id: Annotated[
-        str | None, typer.Option("--id", help="A message sent again under its id is done once.")
+        str | None,
+        typer.Option(
+            "--id",
+            help="Id of the message, which makes retries safe: the same id is handled once.",
+            show_default="a new id",
+        ),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
-    model: Model = "",
+    model: ModelName = "",
     database: Database = DEFAULT_DATABASE,
     flows: Flows = None,
     timeout: Timeout = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     *,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> None:
-    """Carry out one message and print what was done and sent."""
-    with _open(address, model, database, flows, timeout, protection) as agent:
+    """Handle one customer message and print the actions taken and messages sent."""
+    with _open_agent(address, model, database, flows, timeout, security_options) as agent:
         report = agent.handle(session, text, message_id)
     if as_json:
         typer.echo(report.model_dump_json())
     else:
-        _print(report)
+        _print_report(report)
 
 
 @app.command()
-@takes_protection
+@with_security_options
 def run(
     messages: Annotated[
-        str, typer.Argument(help='File of JSON lines {"session", "text", "id"?}; - is stdin.')
+        str,
+        typer.Argument(
+            help="File of messages, one JSON object per line, with session, text and, "
+            "optionally, id; - reads stdin."
+        ),
     ],
     address: Address = DEFAULT_ADDRESS,
-    model: Model = "",
+    model: ModelName = "",
     database: Database = DEFAULT_DATABASE,
     flows: Flows = None,
     timeout: Timeout = 30.0,
     *,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> None:
-    """Carry out a file of messages; print a JSON report a line, as each is done.
+    """Handle a file of customer messages, with one JSON report each.
 
-    A line that fails is reported with its error, and the rest go on. The exit
-    code is 2 if a line could not be used, else 1 if a message failed.
+    A failed line is reported with its error, and the next one is handled.
+    Exits with 2 if a line was invalid, else with 1 if a message failed.
     """
     with (
-        _lines(messages) as lines,
-        _open(address, model, database, flows, timeout, protection) as agent,
+        _open_lines(messages) as lines,
+        _open_agent(address, model, database, flows, timeout, security_options) as agent,
     ):
         from gpt2flow.agent.jsonl import handle_lines
 
@@ -94,13 +109,13 @@ def run(
 
 
 @contextmanager
-def _open(
+def _open_agent(
     address: str,
     model: str,
     database: str,
     flows: Path | None,
     timeout: float,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> Iterator["Agent"]:
     with needs_extra("agent"):
         from gpt2flow.agent.agent import Agent
@@ -113,14 +128,14 @@ def _open(
             database=database,
             flows=flows,
             timeout=timeout,
-            security=protection.security(),
+            security=security_options.security(),
         )
         with Agent(config) as agent:
             yield agent
 
 
 @contextmanager
-def _lines(messages: str) -> Iterator[IO[str]]:
+def _open_lines(messages: str) -> Iterator[IO[str]]:
     if messages == "-":
         yield sys.stdin
         return
@@ -131,9 +146,9 @@ def _lines(messages: str) -> Iterator[IO[str]]:
         raise CommandError(f"{messages}: {error}", Exit.BAD_INPUT) from error
 
 
-def _print(report: "TurnReport") -> None:
-    of_events = [action for event in report.events for action in event.actions]
-    for action in [*report.actions, *of_events]:
+def _print_report(report: "TurnReport") -> None:
+    event_actions = [action for event in report.events for action in event.actions]
+    for action in [*report.actions, *event_actions]:
         used = json.dumps(action.used, ensure_ascii=False)
         typer.echo(f"{action.action} {used}: {action.outcome or f'asked for {action.asked}'}")
         for message in action.messages:
@@ -143,5 +158,5 @@ def _print(report: "TurnReport") -> None:
 
 
 def add_commands(parent: typer.Typer) -> None:
-    """Add `agent` and its subcommands."""
+    """Add the command group."""
     parent.add_typer(app, name="agent")

@@ -1,4 +1,4 @@
-"""`gpt2flow bench`: puts load on a running server and measures it."""
+"""Command `gpt2flow bench`, which measures a running server under load."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
-    Protection,
-    takes_protection,
+    ModelName,
+    SecurityOptions,
+    with_security_options,
 )
 from gpt2flow.cli.load import LoadError
 from gpt2flow.cli.load.measurements import parse_limits
-from gpt2flow.cli.load.prompts import FORMS, parse_lengths, read_prompts
+from gpt2flow.cli.load.prompts import LENGTH_FORMS, parse_lengths, read_prompts
 from gpt2flow.cli.load.settings import (
     Budget,
     Decoding,
@@ -30,12 +31,12 @@ from gpt2flow.cli.load.settings import (
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 if TYPE_CHECKING:
-    from gpt2flow.cli.load.runner import Outcome
+    from gpt2flow.cli.load.runner import RunResult
 
 _T = TypeVar("_T")
 
-# Of each group, one may be given.
-_RIVALS = (
+# Options that exclude each other.
+_EXCLUSIVE_OPTIONS = (
     ("concurrency", "rate"),
     ("concurrency", "max_in_flight"),
     ("requests", "duration"),
@@ -43,68 +44,115 @@ _RIVALS = (
     ("prompts", "shared_prefix"),
     ("beams", "temperature"),
 )
-# Drawing the bar takes time from the generator.
+# Drawing the bars takes CPU time from the generator.
 _REFRESHES_PER_SECOND = 2
 
 
-@takes_protection
+@with_security_options
 def bench(
     context: typer.Context,
     address: Address = DEFAULT_ADDRESS,
-    model: Annotated[str, typer.Option(help="The model; default: the server's first.")] = "",
+    model: ModelName = "",
     concurrency: Annotated[
-        str, typer.Option(help="Closed loop: requests in flight, a level each.")
+        str,
+        typer.Option(
+            help="Closed loop: numbers of requests in flight, one level each, separated by commas."
+        ),
     ] = "1,4,8,16",
     rate: Annotated[
-        str | None, typer.Option(help="Open loop: Poisson arrivals a second, a level each.")
+        str | None,
+        typer.Option(
+            help="Open loop: mean arrivals per second of a Poisson process, one level each, "
+            "separated by commas. Replaces --concurrency."
+        ),
     ] = None,
     max_in_flight: Annotated[
-        int, typer.Option(help="Open loop: arrivals beyond it start late.", min=1, max=100_000)
+        int,
+        typer.Option(
+            help="Open loop: maximum number of requests in flight; arrivals beyond it start late.",
+            min=1,
+            max=100_000,
+        ),
     ] = 256,
-    requests: Annotated[int, typer.Option(help="Of each level.", min=1)] = 100,
+    requests: Annotated[int, typer.Option(help="Number of requests per level.", min=1)] = 100,
     duration: Annotated[
         float | None,
-        typer.Option(help="Seconds of each level, instead of requests.", min=0.1, max=1e6),
+        typer.Option(
+            help="Duration of each level, in seconds. Replaces --requests.", min=0.1, max=1e6
+        ),
     ] = None,
     warmup: Annotated[
-        int, typer.Option(help="Requests before each level that do not count.", min=0)
+        int, typer.Option(help="Number of unmeasured requests before each level.", min=0)
     ] = 8,
-    prompt_tokens: Annotated[str, typer.Option(help=f"Lengths of prompts: {FORMS}.")] = "128",
+    prompt_tokens: Annotated[
+        str,
+        typer.Option(help=f"Length of random prompts, in tokens: {LENGTH_FORMS}."),
+    ] = "128",
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help='File of prompts instead: one a line, or JSON lines {"prompt", "max_new_tokens"?}.'
+            help="File of prompts, one per line: text, or a JSON object with prompt and, "
+            "optionally, max_new_tokens. Replaces random prompts."
         ),
     ] = None,
     shared_prefix: Annotated[
         int,
-        typer.Option(help="Tokens in front of every prompt, the same ones.", min=0, max=1_000_000),
+        typer.Option(
+            help="Number of tokens that all random prompts start with, in addition to "
+            "--prompt-tokens.",
+            min=0,
+            max=1_000_000,
+        ),
     ] = 0,
-    output_tokens: Annotated[str, typer.Option(help="Lengths of outputs, as of prompts.")] = "64",
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0, max=100)] = 0.0,
-    beams: Annotated[int, typer.Option(help="Above 1: beam search.", min=1, max=10_000)] = 1,
+    output_tokens: Annotated[
+        str,
+        typer.Option(help="Length of outputs, in tokens, in the forms of --prompt-tokens."),
+    ] = "64",
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 is greedy decoding.", min=0, max=100)
+    ] = 0.0,
+    beams: Annotated[
+        int, typer.Option(help="Number of beams; above 1 selects beam search.", min=1, max=10_000)
+    ] = 1,
     json_schema: Annotated[
         Path | None,
-        typer.Option(help="File with the JSON schema of outputs, which may end them early."),
+        typer.Option(
+            help="File of a JSON schema that outputs must match. Outputs may end before "
+            "--output-tokens."
+        ),
     ] = None,
     goodput: Annotated[
         str | None,
-        typer.Option(help="Limits in milliseconds that count, as ttft:200,itl:30,e2e:5000."),
+        typer.Option(
+            help="Latency limits of goodput, in milliseconds: one or more of ttft, itl and e2e, "
+            "such as ttft:200,itl:30,e2e:5000."
+        ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds of one request, from when it is due.", min=0.001, max=1e6)
+        float,
+        typer.Option(
+            help="Timeout of a request from its scheduled start, in seconds.", min=0.001, max=1e6
+        ),
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Of lengths, prompts and arrivals.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of lengths, prompts, sampling and arrivals.", min=0),
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the JSON report to this file.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON instead of a table.")
+    ] = False,
     *,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> None:
-    """Put load on a running server; measure latency, throughput, goodput and errors.
+    """Measure latency, throughput, goodput and errors of a server under load.
 
-    docs/benchmarking.md says what each figure means.
+    Exits with 1 if the server cannot be reached or every request failed.
+    docs/benchmarking.md explains the figures.
     """
-    asked = _asked(context)
+    requested = _requested_options(context)
     settings = Settings(
         levels=_parse("concurrency", concurrency, parse_concurrency)
         if rate is None
@@ -126,14 +174,16 @@ def bench(
         limits=None if goodput is None else _parse("goodput", goodput, parse_limits),
     )
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise CommandError(f"--out '{out}': must be a file in a folder that exists", Exit.BAD_INPUT)
-    outcome = _run(address, settings, protection)
-    if outcome.model is None or not outcome.levels:
-        raise _nothing(outcome)
-    _finish(outcome, address, asked, out, as_json)
+        raise CommandError(
+            f"--out '{out}': must be a file in an existing directory", Exit.BAD_INPUT
+        )
+    result = _run(address, settings, security_options)
+    if result.model is None or not result.levels:
+        raise _no_figures_error(result)
+    _finish(result, address, requested, out, as_json)
 
 
-def _run(address: str, settings: Settings, protection: Protection) -> "Outcome":
+def _run(address: str, settings: Settings, security_options: SecurityOptions) -> "RunResult":
     with needs_extra("client"):
         from gpt2flow.cli.load.runner import run
         from gpt2flow.client import ClientError, NotFoundError, SettingsError
@@ -141,22 +191,26 @@ def _run(address: str, settings: Settings, protection: Protection) -> "Outcome":
         reported(bad_input=(NotFoundError, SettingsError), failure=(ClientError, LoadError)),
         _progress(settings) as progress,
     ):
-        return run(address, protection.security(), settings, progress)
+        return run(address, security_options.security(), settings, progress)
 
 
 def _finish(
-    outcome: "Outcome", address: str, asked: dict[str, Any], out: Path | None, as_json: bool
+    result: "RunResult", address: str, requested: dict[str, Any], out: Path | None, as_json: bool
 ) -> None:
-    """Print and writes the report; then says how the command ends."""
-    from gpt2flow.cli.load.report import Report, show
+    """Print and write the report.
 
-    names = {key: getattr(outcome.model, key) for key in ("name", "fingerprint", "profile")}
-    report = Report(address, names, asked, outcome.interrupted, outcome.levels)
+    Raises:
+        CommandError: The file cannot be written, or the run was interrupted or had no success.
+    """
+    from gpt2flow.cli.load.report import Report, print_report
+
+    model = {key: getattr(result.model, key) for key in ("name", "fingerprint", "profile")}
+    report = Report(address, model, requested, result.interrupted, result.levels)
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
     if as_json:
         typer.echo(text)
     else:
-        show(report)
+        print_report(report)
     if out is not None:
         try:
             out.write_text(f"{text}\n", encoding="utf-8")
@@ -164,7 +218,7 @@ def _finish(
             raise CommandError(f"--out {out}: {error}", Exit.FAILURE) from error
     if report.interrupted:
         raise CommandError(
-            "interrupted; the figures are those of requests that had ended", Exit.INTERRUPTED
+            "interrupted; the figures cover the requests that had ended", Exit.INTERRUPTED
         )
     if not report.succeeded:
         level = report.levels[0]
@@ -172,31 +226,32 @@ def _finish(
         raise CommandError(f"every request failed; the first with {status}: {detail}", Exit.FAILURE)
 
 
-def _nothing(outcome: "Outcome") -> CommandError:
-    if outcome.interrupted:
-        return CommandError("interrupted before a request had ended", Exit.INTERRUPTED)
-    return CommandError("no request was due in the time of --duration", Exit.FAILURE)
+def _no_figures_error(result: "RunResult") -> CommandError:
+    if result.interrupted:
+        return CommandError("interrupted before any request had ended", Exit.INTERRUPTED)
+    return CommandError(
+        "no request arrived within --duration; use a longer duration or a higher --rate",
+        Exit.FAILURE,
+    )
 
 
-def _asked(context: typer.Context) -> dict[str, Any]:
-    """Return the options as JSON values, without those that others replace.
+def _requested_options(context: typer.Context) -> dict[str, Any]:
+    """Return the options as JSON values, without defaults that other options replace.
 
     Raises:
-        CommandError: Two were given that exclude each other.
+        CommandError: Two options exclude each other, or an option needs another one.
     """
-    asked = {key: str(v) if isinstance(v, Path) else v for key, v in context.params.items()}
-    given = {key for key in asked if _is_given(context, key)}
+    options = {key: str(v) if isinstance(v, Path) else v for key, v in context.params.items()}
+    given = {key for key in options if _is_given(context, key)}
     if "max_in_flight" in given and "rate" not in given:
-        raise CommandError(
-            "--max-in-flight is for an open loop, which --rate asks for", Exit.BAD_INPUT
-        )
-    for rivals in _RIVALS:
-        both = [f"--{name.replace('_', '-')}" for name in rivals if name in given]
-        if len(both) > 1:
-            raise CommandError(f"{' and '.join(both)} exclude each other", Exit.BAD_INPUT)
-        if both:
-            asked = {key: v for key, v in asked.items() if key in given or key not in rivals}
-    return asked
+        raise CommandError("--max-in-flight is for an open loop; add --rate", Exit.BAD_INPUT)
+    for exclusive in _EXCLUSIVE_OPTIONS:
+        conflicting = [f"--{name.replace('_', '-')}" for name in exclusive if name in given]
+        if len(conflicting) > 1:
+            raise CommandError(f"{' and '.join(conflicting)} exclude each other", Exit.BAD_INPUT)
+        if conflicting:
+            options = {k: v for k, v in options.items() if k in given or k not in exclusive}
+    return options
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -204,10 +259,14 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _parse(name: str, value: Any, read: Callable[[Any], _T]) -> _T:
-    """Read the value of an option; a wrong one is named with what is allowed."""
+def _parse(name: str, value: Any, parser: Callable[[Any], _T]) -> _T:
+    """Parse the value of an option.
+
+    Raises:
+        CommandError: The value is invalid; the message names the option and valid values.
+    """
     try:
-        return read(value)
+        return parser(value)
     except LoadError as error:
         option = f"--{name.replace('_', '-')}"
         raise CommandError(f"{option} '{value}': {error}", Exit.BAD_INPUT) from error
@@ -218,13 +277,13 @@ def _read_json(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
         json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        raise LoadError(f"must be a file of JSON ({error})") from error
+        raise LoadError(f"must be a file of valid JSON ({error})") from error
     return text
 
 
 @contextmanager
 def _progress(settings: Settings) -> Iterator[Callable[[Level], None]]:
-    """A bar for each level on stderr, if that is a terminal."""
+    """Show one progress bar per level, if stderr is a terminal."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -241,13 +300,13 @@ def _progress(settings: Settings) -> Iterator[Callable[[Level], None]]:
             for level in settings.levels
         }
 
-        def ended(level: Level) -> None:
+        def advance(level: Level) -> None:
             bars.start_task(tasks[id(level)])
             bars.advance(tasks[id(level)])
 
-        yield ended
+        yield advance
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `bench`."""
+    """Add the command."""
     app.command()(bench)

@@ -1,4 +1,4 @@
-"""`gpt2flow demo`."""
+"""Command `gpt2flow demo`, which runs the agent's workflows end to end."""
 
 import tempfile
 from pathlib import Path
@@ -12,14 +12,18 @@ _SCENARIOS = Path(__file__).parents[1] / "demo" / "scenarios.yaml"
 
 
 def demo(
-    model: Annotated[Path, typer.Option(help="The bundle to serve.")],
+    model: Annotated[Path, typer.Option(help="Directory of the bundle to serve.")],
     scenarios: Annotated[
-        Path, typer.Option(help="What customers write; default: the built-in ones.")
+        Path,
+        typer.Option(
+            help="YAML file of customer messages and expected results.",
+            show_default="the built-in scenarios",
+        ),
     ] = _SCENARIOS,
 ) -> None:
-    """Serve MODEL and let an agent carry out the four workflows.
+    """Serve a bundle and run the agent through the four shop workflows.
 
-    Exits with 0 only if every workflow ended in the expected state.
+    Exits with 0 if every workflow ends in the expected state, else with 1.
     """
     with needs_extra("server,agent"):
         from gpt2flow.agent.errors import AgentError, InputError
@@ -27,25 +31,27 @@ def demo(
         from gpt2flow.cli.demo import show
         from gpt2flow.cli.demo.play import play
         from gpt2flow.cli.demo.processes import server
-    out = show.console()
+    console = show.make_console()
     with (
         reported(bad_input=InputError, failure=AgentError),
         tempfile.TemporaryDirectory(prefix="gpt2flow-demo-") as name,
     ):
-        folder = Path(name)
-        out.print(f"Starting the server on {model}")
-        with server(model, folder) as address:
-            out.print(f"It listens on {address}; an agent process answers the customers\n")
-            played = []
+        directory = Path(name)
+        console.print(f"Starting the server on {model}")
+        with server(model, directory) as address:
+            console.print(f"It listens on {address}; an agent process answers the customers\n")
+            results = []
             for scenario in load_scenarios(scenarios):
-                out.rule(f"[bold]{scenario.title}")
-                played.append(play(scenario, address, folder, lambda r: show.turn(out, r)))
-        out.print()
-        show.summary(out, played)
-    if failed := [one.scenario.id for one in played if one.differences]:
+                console.rule(f"[bold]{scenario.title}")
+                results.append(
+                    play(scenario, address, directory, lambda r: show.print_turn(console, r))
+                )
+        console.print()
+        show.print_summary(console, results)
+    if failed := [result.scenario.id for result in results if result.differences]:
         raise CommandError(f"not as expected: {', '.join(failed)}", Exit.FAILURE)
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `demo`."""
+    """Add the command."""
     app.command()(demo)

@@ -1,4 +1,4 @@
-"""`gpt2flow export`."""
+"""Command `gpt2flow export`, which converts a checkpoint to a bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,46 +22,77 @@ _STAGES = {
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory in Hugging Face's format.")],
-    out: Annotated[Path, typer.Argument(help="Where the bundle shall be; must not exist.")],
-    profile: Annotated[str, typer.Option(help="fp32, int8, int4 or reference.")] = "int8",
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Directory of a GPT-2 checkpoint in Hugging Face format.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Directory of the bundle to write. Must not exist.")],
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="Precision of the weights: fp32, int8 or int4; or reference, for the unmodified "
+            "fp32 graph of Optimum."
+        ),
+    ] = "int8",
     kv_cache: Annotated[
-        str | None, typer.Option(help="fp32 or int8; default: int8 where weights are quantized.")
+        str | None,
+        typer.Option(
+            help="Data type of the KV cache: fp32 or int8.",
+            show_default="int8 with profiles int8 and int4, else fp32",
+        ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Of rounding to 4 bits: rtn, hqq or gptq (the default).")
+        str | None,
+        typer.Option(
+            help="Quantization method of profile int4: rtn, hqq or gptq.", show_default="gptq"
+        ),
     ] = None,
     block_size: Annotated[
-        int | None, typer.Option(help="Weights that share a scale; default 128.")
+        int | None,
+        typer.Option(
+            help="Number of weights that share a scale: 16, 32, 64 or 128.", show_default="128"
+        ),
     ] = None,
     kept_share: Annotated[
         float | None,
-        typer.Option(help="Of the bytes of 4-bit layers, added to keep sensitive ones in 8 bits."),
+        typer.Option(
+            help="Mixed-precision budget of profile int4: bytes added to keep sensitive layers "
+            "in 8 bits, as a fraction of the layers' bytes, from 0 to 1.",
+            show_default="0.1",
+        ),
     ] = None,
     second_copy: Annotated[
         bool,
         typer.Option(
-            help="Have weights for many rows beside those for few: faster, and more memory."
+            help="Store quantized weights in two layouts, for small and for large batches: "
+            "faster, but larger."
         ),
     ] = True,
     calibration_text: Annotated[
         Path | None,
         typer.Option(
             "--calibration",
-            help="Text to calibrate with; default: the checkpoint's calibration.txt, "
-            "or a part of the evaluation text.",
+            help="Text file for calibration.",
+            show_default="calibration.txt of the checkpoint, else a part of the --eval text",
         ),
     ] = None,
     eval_text: Annotated[
         Path | None,
-        typer.Option("--eval", help="Text to verify on; default: the checkpoint's eval.txt."),
+        typer.Option(
+            "--eval",
+            help="Text file to measure quality on.",
+            show_default="eval.txt of the checkpoint",
+        ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write a bundle that misses its quality gate.")
+        bool, typer.Option("--force", help="Write the bundle even if it misses the quality gate.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Export CHECKPOINT to a verified bundle at OUT."""
+    """Export a GPT-2 checkpoint to a bundle and verify its quality.
+
+    Fails if the perplexity misses the quality gate of the profile, and writes
+    no bundle unless --force is given.
+    """
     with needs_extra("export"):
         from gpt2flow.export import (
             ExportError,
@@ -88,8 +119,8 @@ def export(
             kv_cache=None if kv_cache is None else KvCache.parse(kv_cache),
             method=None if method is None else Method.parse(method),
             block_size=block_size,
-            kept_share=kept_share,
-            second_copy=second_copy,
+            mixed_precision_budget=kept_share,
+            dual_layout=second_copy,
             calibration_text=calibration_text,
             eval_text=eval_text,
             force=force,
@@ -100,14 +131,14 @@ def export(
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2))
     else:
-        typer.echo(f"{out}: profile {profile}, {_quality(manifest.quality)}")
+        typer.echo(f"{out}: profile {profile}, {_format_quality(manifest.quality)}")
 
 
-def _quality(quality: object) -> str:
+def _format_quality(quality: object) -> str:
     ratio = getattr(quality, "perplexity_ratio", None)
     return "not measured" if ratio is None else f"perplexity {ratio:.4f} × that of fp32"
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `export`."""
+    """Add the command."""
     app.command()(export)

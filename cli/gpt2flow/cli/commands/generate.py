@@ -1,4 +1,4 @@
-"""`gpt2flow generate`: streams text to the terminal."""
+"""Command `gpt2flow generate`, which streams text to the terminal."""
 
 import dataclasses
 import json
@@ -10,33 +10,65 @@ import typer
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
-    Protection,
-    takes_protection,
+    ModelName,
+    SecurityOptions,
+    with_security_options,
 )
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 
-@takes_protection
+@with_security_options
 def generate(
-    text: Annotated[str, typer.Argument(help="The prompt.")],
+    text: Annotated[str, typer.Argument(help="Prompt to continue.")],
     address: Address = DEFAULT_ADDRESS,
-    model: Annotated[str, typer.Option(help="The model; default: the server's first.")] = "",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_k: Annotated[int, typer.Option(min=0)] = 0,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Above 1: beam search.")] = 1,
-    stop: Annotated[list[str] | None, typer.Option(help="A string that ends the text.")] = None,
-    json_schema: Annotated[
-        Path | None, typer.Option(help="File with the JSON schema of the output.")
+    model: ModelName = "",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Maximum number of tokens to generate.", min=1, show_default="set by the server"
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until the deadline.", min=0.001)] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, not streamed.")] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Sampling temperature, from 0 (greedy decoding) to 100.",
+            show_default="1, set by the server",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(help="Sample from this many likeliest tokens; 0 for all.", min=0)
+    ] = 0,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Sample from the likeliest tokens that reach this probability, above 0 up to 1.",
+            show_default="1, set by the server",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the random numbers.", min=0, show_default="drawn by the server"),
+    ] = None,
+    beams: Annotated[
+        int, typer.Option(help="Number of beams; above 1 selects beam search.", min=1)
+    ] = 1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="String that ends the text. May be given several times."),
+    ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="File of a JSON schema that the output must match.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Deadline of the call, in seconds.", min=0.001)
+    ] = 60.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of streaming text.")
+    ] = False,
     *,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> None:
-    """Continue TEXT on a running server and stream the result."""
+    """Continue a prompt on a running server and stream the generated text."""
     with needs_extra("client"):
         from gpt2flow.client import (
             BeamSearch,
@@ -62,14 +94,14 @@ def generate(
         reported(
             bad_input=(InvalidRequestError, NotFoundError, SettingsError), failure=ClientError
         ),
-        Client(address, timeout=timeout, security=protection.security()) as client,
+        Client(address, timeout=timeout, security=security_options.security()) as client,
     ):
         if as_json:
             generation = client.generate(text, options, model=model)
             typer.echo(json.dumps(dataclasses.asdict(generation), ensure_ascii=False))
             return
         for item in client.stream(text, options, model=model):
-            # Beam search settles its text at the end only.
+            # Beam search has no text before its last item.
             if isinstance(item, Delta) or beams > 1:
                 typer.echo(item.text, nl=False)
         typer.echo()
@@ -83,5 +115,5 @@ def _read(path: Path) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `generate`."""
+    """Add the command."""
     app.command()(generate)

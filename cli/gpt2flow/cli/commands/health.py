@@ -1,4 +1,7 @@
-"""`gpt2flow health`: what a container's health check runs; imports as little as it can."""
+"""Command `gpt2flow health`, for health checks of containers.
+
+Its imports are minimal, because such a check runs every few seconds.
+"""
 
 from typing import Annotated
 
@@ -7,41 +10,48 @@ import typer
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
-    Protection,
-    takes_protection,
+    SecurityOptions,
+    with_security_options,
 )
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 
-@takes_protection
+@with_security_options
 def health(
     address: Address = DEFAULT_ADDRESS,
-    model: Annotated[str, typer.Option(help="Ask for one model; default: the server.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 3.0,
+    model: Annotated[
+        str, typer.Option(help="Name of a model to check.", show_default="the server as a whole")
+    ] = "",
+    timeout: Annotated[
+        float, typer.Option(help="Maximum time to wait for the response, in seconds.", min=0.001)
+    ] = 3.0,
     *,
-    protection: Protection,
+    security_options: SecurityOptions,
 ) -> None:
-    """Ask a running server for its health: exit code 0 if it is SERVING, else 1."""
+    """Check the health of a running server or of one model.
+
+    Exits with 0 if the status is SERVING, else with 1.
+    """
     with needs_extra("server"):
         import grpc
         from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
         from grpc_health.v1.health_pb2_grpc import HealthStub
 
         from gpt2flow.client import SettingsError
-        from gpt2flow.client.call import bearer
+        from gpt2flow.client.call import bearer_metadata
         from gpt2flow.client.channel import open_channel
     with reported(bad_input=SettingsError):
-        security = protection.security()
-        channel, metadata = open_channel(address, security), bearer(security)
+        security = security_options.security()
+        channel, metadata = open_channel(address, security), bearer_metadata(security)
     with channel:
         try:
-            answer = HealthStub(channel).Check(
+            response = HealthStub(channel).Check(
                 HealthCheckRequest(service=model), timeout=timeout, metadata=metadata
             )
         except grpc.RpcError as error:
             raise CommandError(_reason(error, address, model), Exit.FAILURE) from error
-    status = HealthCheckResponse.ServingStatus.Name(answer.status)
-    if answer.status != HealthCheckResponse.SERVING:
+    status = HealthCheckResponse.ServingStatus.Name(response.status)
+    if response.status != HealthCheckResponse.SERVING:
         raise CommandError(f"{model or address} is {status}", Exit.FAILURE)
     typer.echo(status)
 
@@ -59,5 +69,5 @@ def _reason(error: object, address: str, model: str) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `health`."""
+    """Add the command."""
     app.command()(health)

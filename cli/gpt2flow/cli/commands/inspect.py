@@ -1,4 +1,4 @@
-"""`gpt2flow inspect`."""
+"""Command `gpt2flow inspect`, which describes a bundle."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
-    """Verify the hashes of BUNDLE and show what it is."""
+    """Verify the hashes of a bundle and print its recipe and quality."""
     with needs_extra("server"):
         from gpt2flow.export import inspect_bundle
         from gpt2flow.server.errors import BundleError
@@ -32,18 +32,18 @@ def inspect(
 
 def _table(inspection: "Inspection") -> Table:
     manifest = inspection.manifest
-    table = Table("what", "value", title=str(inspection.directory), title_justify="left")
+    table = Table("property", "value", title=str(inspection.directory), title_justify="left")
     table.add_row("fingerprint", inspection.fingerprint)
     table.add_row("parameters", f"{manifest.source.parameters:,}")
     for name, value in manifest.recipe.model_dump(exclude={"operators"}).items():
-        table.add_row(_words(name), _shown(value))
+        table.add_row(_label(name), _format_value(value))
     for name, value in manifest.shape.model_dump().items():
-        table.add_row(_words(name), str(value))
+        table.add_row(_label(name), str(value))
     for name, count in inspection.storage.items():
         table.add_row("matrices", f"{count} × {name}")
     if manifest.quality:
         for name, value in manifest.quality.model_dump(exclude={"parts"}).items():
-            table.add_row(_words(name), _shown(value))
+            table.add_row(_label(name), _format_value(value))
         for name, part in manifest.quality.parts.items():
             table.add_row(
                 name,
@@ -59,11 +59,11 @@ def _table(inspection: "Inspection") -> Table:
     return table
 
 
-def _words(name: str) -> str:
+def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "none"
     if value is None:
@@ -72,5 +72,5 @@ def _shown(value: object) -> str:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `inspect`."""
+    """Add the command."""
     app.command()(inspect)

@@ -1,180 +1,136 @@
-"""`gpt2flow serve`."""
+"""`gpt2flow serve`: its options are the settings of the server."""
 
+import inspect
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
+if TYPE_CHECKING:
+    from gpt2flow.server.config.reference import Setting
 
-def serve(
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of settings; read again when it changes and at SIGHUP."),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="[NAME=]DIR of a bundle; may repeat, the first is the default."),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="host:port; port 0: a free one.", show_default="127.0.0.1:50051"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of one run of a model.", show_default="all cores")
-    ] = None,
-    max_sequences: Annotated[
-        int | None, typer.Option(help="Sequences that run at once.", show_default="16")
-    ] = None,
-    kv_cache_memory: Annotated[
-        str | None,
-        typer.Option(help="Memory of each model's KV cache, such as 512MB; fewer sequences fit."),
-    ] = None,
-    max_queued: Annotated[
-        int | None, typer.Option(help="Requests that may wait.", show_default="256")
-    ] = None,
-    speculation: Annotated[
-        bool | None,
-        typer.Option(
-            "--speculation/--no-speculation",
-            help="Guess the next tokens of a single stream, and check them.",
-            show_default="speculation",
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="For requests that do not say.", show_default="256")
-    ] = None,
-    max_message_size: Annotated[
-        str | None, typer.Option(help="Of a request, such as 4MiB.", show_default="4MiB")
-    ] = None,
-    max_prompts: Annotated[
-        int | None, typer.Option(help="Of one unary call.", show_default="256")
-    ] = None,
-    max_candidates: Annotated[
-        int | None, typer.Option(help="Of one request (n).", show_default="all sequences")
-    ] = None,
-    max_beams: Annotated[
-        int | None, typer.Option(help="Of one request.", show_default="all sequences")
-    ] = None,
-    max_constraint_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a schema, expression or grammar, such as 256KiB.", show_default="256KiB"
-        ),
-    ] = None,
-    grammar_seconds: Annotated[
-        float | None,
-        typer.Option(help="How long a constraint may take to compile.", show_default="2"),
-    ] = None,
-    drain_seconds: Annotated[
-        float | None,
-        typer.Option(help="For running requests, at SIGTERM.", show_default="30"),
-    ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(
-            help="Least that is logged: debug, info, warning or error.", show_default="info"
-        ),
-    ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(help="json, or console for people.", show_default="json")
-    ] = None,
-    metrics_address: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port for Prometheus, unencrypted, open to all; port 0: a free one."
-        ),
-    ] = None,
-    otlp_endpoint: Annotated[
-        str | None, typer.Option(help="Collector of OpenTelemetry traces: http[s]://host:port.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file: the server's certificate and those up to its CA.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file: its private key.")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file: clients must have a certificate of this CA.")
-    ] = None,
-    tokens: Annotated[
-        Path | None, typer.Option(help="TOML file: clients must send a token that is in it.")
-    ] = None,
-    insecure: Annotated[
-        bool | None,
-        typer.Option(
-            "--insecure/--no-insecure",
-            help="Plain text on addresses that others can reach.",
-            show_default="no-insecure",
-        ),
-    ] = None,
-    ready_file: Annotated[
-        Path | None, typer.Option(help="Written when ready: the bound port, one line.")
-    ] = None,
-) -> None:
-    """Serve bundles over gRPC until SIGTERM or Ctrl-C.
+_HELP = """Serve bundles over gRPC until SIGTERM or Ctrl-C.
 
-    An option that is given goes before the same setting of the file.
+    Each option has an environment variable: GPT2FLOW_SERVER_THREADS is --threads. An option
+    overrides its variable, which overrides the file given by --config.
     """
+
+
+def serve(context: typer.Context) -> None:
+    """Serve bundles over gRPC until SIGTERM or Ctrl-C."""
     with needs_extra("server"):
-        from gpt2flow.server import (
-            BundleError,
-            ConfigError,
-            ConfigSource,
-            ServerError,
-            parse_address,
-            parse_bytes,
-        )
-        from gpt2flow.server import serve as run
-    if config is None and not model:
+        from gpt2flow.server.config.reference import settings
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(
+        _with_options(list(settings()))
+    )
+    command = typer.main.get_command(app)
+    command.main(context.args, prog_name=context.command_path, standalone_mode=False)
+
+
+def _with_options(settings: "list[Setting]") -> Any:
+    """Return the command as a function with a parameter for each setting."""
+
+    def run(
+        config: Path | None, model: list[str] | None, ready_file: Path | None, **given: Any
+    ) -> None:
+        keys = {_parameter_name(each.option): each.key for each in settings}
+        by_key = {keys.get(name, name): value for name, value in given.items()}
+        _serve(config, model, ready_file, by_key)
+
+    parameters = list(_parameters(settings))
+    # Typer reads the options from the signature.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__doc__ = _HELP
+    return run
+
+
+def _parameters(settings: "list[Setting]") -> Iterator[inspect.Parameter]:
+    from gpt2flow.server.config.reference import ADDRESS
+
+    yield _option(
+        "--config",
+        Path | None,
+        "TOML file of settings; read again when it changes and at SIGHUP.",
+    )
+    yield _option(
+        "--model",
+        list[str] | None,
+        "[NAME=]DIR of a bundle; may repeat, the first is the default model.",
+    )
+    yield _option(
+        "--address",
+        str | None,
+        "host:port to listen on; port 0 picks a free one.",
+        "127.0.0.1:50051",
+    )
+    for each in settings:
+        if each.key not in ADDRESS:
+            option = each.option
+            if each.kind is bool:
+                option = f"{option}/--no-{option.removeprefix('--')}"
+            yield _option(option, each.kind | None, each.meaning, each.default, each.group)
+    yield _option(
+        "--ready-file", Path | None, "File that is written when ready: the bound port, one line."
+    )
+
+
+def _option(
+    option: str, kind: Any, meaning: str, default: str = "", group: str = ""
+) -> inspect.Parameter:
+    from gpt2flow.server.config.reference import variable
+
+    name = option.partition("/")[0]
+    info = typer.Option(
+        option,
+        help=meaning,
+        envvar=variable(name),
+        show_envvar=False,
+        show_default=default or False,
+        rich_help_panel=f"Settings: {group}" if group else None,
+    )
+    return inspect.Parameter(
+        _parameter_name(name),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _parameter_name(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
+def _serve(
+    config: Path | None,
+    models: list[str] | None,
+    ready_file: Path | None,
+    given: Mapping[str, Any],
+) -> None:
+    """Serve with settings from a file, overridden by the given ones."""
+    from gpt2flow.server import BundleError, ConfigError, ConfigSource, ServerError, parse_address
+    from gpt2flow.server import serve as run
+
+    if config is None and not models:
         raise CommandError("nothing to serve: give --model or --config", Exit.BAD_INPUT)
     with reported(bad_input=(BundleError, ConfigError), failure=ServerError):
-        host, port = (None, None) if address is None else parse_address(address)
-        memory = None
-        if kv_cache_memory is not None:
-            memory = parse_bytes("kv_cache_memory", kv_cache_memory)
-        message_bytes = constraint_bytes = None
-        if max_message_size is not None:
-            message_bytes = parse_bytes("max_message_size", max_message_size)
-        if max_constraint_size is not None:
-            constraint_bytes = parse_bytes("max_constraint_size", max_constraint_size)
-        metrics = None
-        if metrics_address is not None:
-            metrics = parse_address(metrics_address, "metrics address")
-        # What stays None is for the file or its default to say.
-        given = {
-            "models": _models(model) if model else None,
-            "host": host,
-            "port": port,
-            "drain_seconds": drain_seconds,
-            "engine.threads": threads,
-            "engine.max_sequences": max_sequences,
-            "engine.kv_cache_memory": memory,
-            "engine.max_queued": max_queued,
-            "engine.speculation": speculation,
-            "engine.default_max_new_tokens": max_new_tokens,
-            "engine.requests.message_bytes": message_bytes,
-            "engine.requests.prompts": max_prompts,
-            "engine.requests.candidates": max_candidates,
-            "engine.requests.beams": max_beams,
-            "engine.requests.constraint_bytes": constraint_bytes,
-            "engine.requests.grammar_seconds": grammar_seconds,
-            "telemetry.log_level": log_level,
-            "telemetry.log_format": log_format,
-            "telemetry.metrics_address": metrics,
-            "telemetry.otlp_endpoint": otlp_endpoint,
-            "security.tls_certificate": tls_certificate,
-            "security.tls_key": tls_key,
-            "security.tls_client_ca": tls_client_ca,
-            "security.tokens": tokens,
-            "security.insecure": insecure,
-        }
-        source = ConfigSource(file=config, given=given)
-        on_ready = None if ready_file is None else lambda p: _announce(ready_file, p)
+        values = dict(given)
+        address = values.pop("address")
+        if address is not None:
+            values["host"], values["port"] = parse_address(address)
+        if models:
+            values["models"] = _models(models)
+        source = ConfigSource(file=config, given=values)
+        on_ready = None if ready_file is None else lambda port: _announce(ready_file, port)
         run(source.read(), on_ready, source)
 
 
 def _models(given: list[str]) -> dict[str, Path]:
-    """Read [NAME=]DIR; without a name, the directory's is taken."""
+    """Read [NAME=]DIR; the default name is that of the directory."""
     models: dict[str, Path] = {}
     for text in given:
         name, equals, directory = text.rpartition("=")
@@ -189,6 +145,7 @@ def _models(given: list[str]) -> dict[str, Path]:
 
 
 def _announce(path: Path, port: int) -> None:
+    """Write the port to a file that appears whole."""
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_text(f"{port}\n", encoding="ascii")
@@ -198,5 +155,8 @@ def _announce(path: Path, port: int) -> None:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `serve`."""
-    app.command()(serve)
+    """Add `serve`; its options are read from the settings when it runs."""
+    app.command(
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(serve)

@@ -1,4 +1,4 @@
-"""`gpt2flow token`."""
+"""Command `gpt2flow token`, which creates a bearer token."""
 
 import json
 from typing import Annotated
@@ -9,15 +9,19 @@ from gpt2flow.cli.outcome import needs_extra, reported
 
 
 def token(
-    name: Annotated[str, typer.Argument(help="Who will hold it, as logs and limits call them.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the token's holder, for logs and per-caller limits.")
+    ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Token and entry as JSON on standard output.")
+        bool, typer.Option("--json", help="Print token and entry as one JSON object on stdout.")
     ] = False,
 ) -> None:
-    """Make a token for `serve --tokens`; it is shown once and stored nowhere.
+    """Create a bearer token for `serve --tokens`.
 
-    The token goes to standard error, its entry to standard output:
-    gpt2flow token shop-agent >> tokens.toml
+    Prints the token to stderr, once: it is not stored. Prints the entry for
+    the tokens file, which contains the token's hash, to stdout.
+
+    Example: gpt2flow token shop-agent >> tokens.toml
     """
     with needs_extra("server"):
         from gpt2flow.server import ConfigError
@@ -32,5 +36,5 @@ def token(
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `token`."""
+    """Add the command."""
     app.command()(token)

@@ -1,4 +1,4 @@
-"""`gpt2flow train`."""
+"""Command `gpt2flow train`, which trains a checkpoint."""
 
 import json
 from pathlib import Path
@@ -11,28 +11,50 @@ from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Directory of the checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
     corpus: Annotated[
         list[Path] | None,
-        typer.Argument(help="Text files; none: turns are made up from the agent's flows."),
+        typer.Argument(
+            help="Text files of the corpus.",
+            show_default="turns generated from the agent's flows",
+        ),
     ] = None,
     valid: Annotated[
         list[Path] | None,
-        typer.Option(help="Text file to hold back; default: some documents of the corpus."),
+        typer.Option(
+            help="Text file of the validation set. May be given several times.",
+            show_default="a random part of the corpus",
+        ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="`shop`, the shipped model's settings, or a YAML file.")
+        str,
+        typer.Option(
+            help="Settings of the run: shop, for those of the shipped model, or a YAML file.",
+            show_default="shop without a corpus, else built-in settings",
+        ),
     ] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value of one setting; may repeat.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Setting that overrides the recipe, as name=value. May be given several times.",
+        ),
     ] = None,
-    tune: Annotated[int, typer.Option(min=0, help="Search settings in so many runs first.")] = 0,
+    tune: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of short runs that search for better settings first; 0 for none."
+        ),
+    ] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a killed run stood.")
+        bool,
+        typer.Option("--resume", help="Continue an interrupted run in --out from its last save."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print training.json.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the contents of training.json.")
+    ] = False,
 ) -> None:
-    """Clean CORPUS, learn its vocabulary and train a GPT-2 on it."""
+    """Clean a corpus, train a tokenizer, and train a GPT-2 on it."""
     with needs_extra("training"):
         from gpt2flow.agent.errors import FlowError
         from gpt2flow.training.config import (
@@ -50,7 +72,7 @@ def train(
     with reported(bad_input=bad_input, failure=TrainingError):
         path = SHOP_RECIPE if recipe == "shop" or not (recipe or corpus) else Path(recipe)
         config = load_recipe(path) if recipe or not corpus else TrainingConfig()
-        config = config.changed(**dict(map(_setting, settings or [])))
+        config = config.changed(**dict(map(_parse_setting, settings or [])))
         with needs_extra("training"):
             from gpt2flow.training.pipeline import train as run
         facts = run(
@@ -71,7 +93,7 @@ def train(
         )
 
 
-def _setting(text: str) -> tuple[str, str]:
+def _parse_setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise CommandError(f"--set {text!r} is not of the form name=value", Exit.BAD_INPUT)
@@ -79,5 +101,5 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `train`."""
+    """Add the command."""
     app.command()(train)

@@ -1,1 +1,1 @@
-"""The demo: the shipped model carries out all four workflows, in real processes."""
+"""Demo of the four shop workflows, in real server and agent processes."""

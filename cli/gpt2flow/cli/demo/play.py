@@ -1,4 +1,4 @@
-"""Plays a scenario's customers against the agent, and judges how it ended."""
+"""Playback of scenarios against the agent, and the check of their results."""
 
 import re
 from collections.abc import Callable
@@ -15,81 +15,103 @@ from gpt2flow.cli.outcome import CommandError, Exit
 
 _CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
 
-Report = dict[str, Any]
+# JSON form of a turn report, or of an action or message in it.
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Played:
-    """What came of a scenario; `differences` from what was expected, none if it passed."""
+class ScenarioResult:
+    """Result of one scenario.
+
+    Attributes:
+        scenario: The scenario.
+        reports: Turn reports of the agent, in order.
+        rows: Final rows per table, for each table in the scenario's expectation.
+        differences: Differences from the expected result; empty if the scenario passed.
+    """
 
     scenario: Scenario
-    reports: list[Report]
+    reports: list[JsonObject]
     rows: dict[str, list[dict[str, Any]]]
     differences: list[str]
 
     @property
-    def messages(self) -> list[Report]:
-        """All that was sent to customers."""
-        return [m for a in self.actions for m in a["messages"]]
+    def messages(self) -> list[JsonObject]:
+        """Messages sent to customers, in order."""
+        return _messages(self.reports)
 
     @property
-    def actions(self) -> list[Report]:
-        """All actions, those of events included."""
+    def actions(self) -> list[JsonObject]:
+        """Actions of all turns, those of events included."""
         return [action for report in self.reports for action in actions_of(report)]
 
     @property
     def milliseconds(self) -> float:
-        """Time of all turns together."""
+        """Duration of all turns together, in milliseconds."""
         return float(sum(report["milliseconds"] for report in self.reports))
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens that the model produced, by the time of its calls."""
+        """Generated tokens per second of model calls; 0 without calls."""
         calls = [call for report in self.reports for call in report["calls"]]
         seconds = sum(call["milliseconds"] for call in calls) / 1000
         return sum(call["completion_tokens"] for call in calls) / seconds if seconds else 0.0
 
 
-def play(scenario: Scenario, address: str, folder: Path, seen: Callable[[Report], None]) -> Played:
+def play(
+    scenario: Scenario, address: str, directory: Path, on_turn: Callable[[JsonObject], None]
+) -> ScenarioResult:
     """Play one scenario in a new database.
 
     Args:
-        scenario: what customers write, and how it must end.
-        address: of the server.
-        folder: where the database and the agent's log are written.
-        seen: called with the report of each turn.
+        scenario: Messages of the customers, and the expected result.
+        address: `host:port` of the server.
+        directory: Directory to write the database and the agent's log to.
+        on_turn: Callback for the report of each turn.
+
+    Raises:
+        CommandError: The agent process failed, or sent no code for a message that quotes one.
     """
-    path = folder / f"{scenario.id}.sqlite"
+    path = directory / f"{scenario.id}.sqlite"
     database = Database.open(database_url(str(path)))
     try:
         with database.transaction() as db:
             prepare(db, scenario, datetime.now(UTC))
-        reports: list[Report] = []
-        with agent(address, path, folder) as process:
+        reports: list[JsonObject] = []
+        with agent(address, path, directory) as process:
             for turn in scenario.turns:
-                text = _with_code(turn.text, reports)
-                reports.append(process.tell({"session": turn.session, "text": text}))
-                seen(reports[-1])
+                text = _insert_code(turn.text, reports)
+                reports.append(process.handle({"session": turn.session, "text": text}))
+                on_turn(reports[-1])
         with database.transaction() as db:
-            left = {table: rows(db, table) for table in scenario.expect.rows}
-            sent = [m["text"] for r in reports for a in actions_of(r) for m in a["messages"]]
-            return Played(scenario, reports, left, check(db, scenario, sent))
+            final_rows = {table: rows(db, table) for table in scenario.expect.rows}
+            texts = [message["text"] for message in _messages(reports)]
+            return ScenarioResult(scenario, reports, final_rows, check(db, scenario, texts))
     finally:
         database.close()
 
 
-def actions_of(report: Report) -> list[Report]:
-    """The actions of one turn, those of the events that it raised included."""
-    of_events = [action for event in report["events"] for action in event["actions"]]
-    return [*report["actions"], *of_events]
+def actions_of(report: JsonObject) -> list[JsonObject]:
+    """Return the actions of one turn, those of its events included."""
+    event_actions = [action for event in report["events"] for action in event["actions"]]
+    return [*report["actions"], *event_actions]
 
 
-def _with_code(text: str, reports: list[Report]) -> str:
-    """Copy the last verification code out of the customers' inbox."""
+def _messages(reports: list[JsonObject]) -> list[JsonObject]:
+    return [
+        message
+        for report in reports
+        for action in actions_of(report)
+        for message in action["messages"]
+    ]
+
+
+def _insert_code(text: str, reports: list[JsonObject]) -> str:
+    """Replace `{code}` by the last verification code sent to a customer's contact."""
     if "{code}" not in text:
         return text
-    sent = [m["text"] for r in reports for a in actions_of(r) for m in a["messages"] if m["to"]]
-    codes = _CODE.findall(" ".join(sent))
+    inbox = [message["text"] for message in _messages(reports) if message["to"]]
+    codes = _CODE.findall(" ".join(inbox))
     if not codes:
         raise CommandError(f"no verification code was sent before {text!r}", Exit.FAILURE)
     return text.replace("{code}", codes[-1])

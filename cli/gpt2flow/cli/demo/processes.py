@@ -1,4 +1,4 @@
-"""Processes of our own: a server on a free port, and the agent in a pipe."""
+"""Server and agent as child processes, for the demo and tests."""
 
 import json
 import subprocess
@@ -11,54 +11,76 @@ from typing import IO, Any
 
 from gpt2flow.cli.outcome import CommandError, Exit
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 10.0
-_POLL_SECONDS = 0.02
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 10.0
+_POLL_INTERVAL = 0.02
 
 
 @contextmanager
-def server(model: Path, folder: Path, *options: str) -> Iterator[str]:
-    """Serve a bundle on a free port of 127.0.0.1, with more options, and yields the address."""
-    ready, log = folder / "server.port", folder / "server.log"
+def server(model: Path, directory: Path, *options: str) -> Iterator[str]:
+    """Serve a bundle on a free local port until the block ends.
+
+    Args:
+        model: Directory of the bundle.
+        directory: Directory to write the server's log and ready file to.
+        options: Further options of `gpt2flow serve`.
+
+    Yields:
+        The address, as `127.0.0.1:port`.
+
+    Raises:
+        CommandError: The server ended or was not ready within 60 seconds.
+    """
+    ready, log = directory / "server.port", directory / "server.log"
     arguments = ["serve", "--model", str(model), "--address", "127.0.0.1:0", *options]
     with (
         log.open("w") as output,
         _running([*arguments, "--ready-file", str(ready)], stderr=output) as process,
     ):
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _START_TIMEOUT
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise CommandError(f"the server did not start: {_last_line(log)}", Exit.FAILURE)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_INTERVAL)
         yield f"127.0.0.1:{ready.read_text().strip()}"
 
 
 class AgentProcess:
-    """`gpt2flow agent run -`: a JSON line in for each message, a JSON line out."""
+    """Running `gpt2flow agent run -`, with JSON lines on its pipes."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         self._process = process
         self._log = log
 
-    def tell(self, message: dict[str, str]) -> dict[str, Any]:
-        """Send one message and returns the report of the turn."""
-        to_agent, from_agent = _pipes(self._process)
-        to_agent.write(json.dumps(message, ensure_ascii=False) + "\n")
-        to_agent.flush()
-        line = from_agent.readline()
+    def handle(self, message: dict[str, str]) -> dict[str, Any]:
+        """Send one message and return the report of its turn.
+
+        Raises:
+            CommandError: The process ended, or the message failed.
+        """
+        stdin, stdout = _pipes(self._process)
+        stdin.write(json.dumps(message, ensure_ascii=False) + "\n")
+        stdin.flush()
+        line = stdout.readline()
         if not line:
             raise CommandError(f"the agent ended: {_last_line(self._log)}", Exit.FAILURE)
         result: dict[str, Any] = json.loads(line)
         if "error" in result:
-            raise CommandError(f"the agent: {result['error']}", Exit.FAILURE)
+            raise CommandError(f"the agent failed: {result['error']}", Exit.FAILURE)
         report: dict[str, Any] = result["report"]
         return report
 
 
 @contextmanager
-def agent(address: str, database: Path, folder: Path) -> Iterator[AgentProcess]:
-    """Start an agent process for one database."""
-    log = folder / f"{database.stem}.log"
+def agent(address: str, database: Path, directory: Path) -> Iterator[AgentProcess]:
+    """Run an agent process until the block ends.
+
+    Args:
+        address: `host:port` of the model's server.
+        database: SQLite file of the shop.
+        directory: Directory to write the agent's log to.
+    """
+    log = directory / f"{database.stem}.log"
     arguments = ["agent", "run", "-", "--address", address, "--database", str(database)]
     with (
         log.open("w") as output,
@@ -68,12 +90,12 @@ def agent(address: str, database: Path, folder: Path) -> Iterator[AgentProcess]:
     ):
         yield AgentProcess(process, log)
         _pipes(process)[0].close()
-        process.wait(_STOP_SECONDS)
+        process.wait(_STOP_TIMEOUT)
 
 
 @contextmanager
 def _running(arguments: list[str], **streams: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Run `gpt2flow` with arguments; ends it at the latest when the block does."""
+    """Run `gpt2flow` with arguments until the block ends."""
     command = [sys.executable, "-m", "gpt2flow.cli", *arguments]
     process = subprocess.Popen(command, text=True, encoding="utf-8", **streams)  # noqa: S603 - our own command
     try:
@@ -82,7 +104,7 @@ def _running(arguments: list[str], **streams: Any) -> Iterator["subprocess.Popen
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(_STOP_SECONDS)
+                process.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -96,4 +118,4 @@ def _pipes(process: "subprocess.Popen[str]") -> tuple[IO[str], IO[str]]:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "its log is empty"

@@ -1,5 +1,5 @@
-"""The load generator behind `gpt2flow bench`: what is sent, when, and what came of it."""
+"""Load generator of `gpt2flow bench`."""
 
 
 class LoadError(ValueError):
-    """A description of load that cannot be used; the message says what is allowed."""
+    """Invalid description of a load; the message states the valid values."""

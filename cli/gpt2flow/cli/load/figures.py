@@ -1,41 +1,44 @@
-"""From the requests of one level to its figures."""
+"""Summary figures of one load level."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpt2flow.cli.load.generator_load import GeneratorLoad
-from gpt2flow.cli.load.measurements import OK, Limits, Percentiles, Record, spread
+from gpt2flow.cli.load.measurements import OK, LatencyLimits, Percentiles, Record, percentiles
 
-# A start that is later than this, in seconds, is counted: the schedule was not kept.
-LATE = 0.01
+# Seconds after its scheduled time from which a start counts as late.
+LATE_START = 0.01
 
 
 @dataclass(frozen=True)
 class LevelFigures:
-    """What one level came to. Spreads are in milliseconds, rates a second.
+    """Figures of one load level: latencies in milliseconds, rates per second.
 
-    Only requests that succeeded count in spreads and rates.
+    Latencies (but not start delays), token counts and rates cover successful requests only.
 
     Attributes:
-        level: As shown.
-        complete: Whether it ran to its end, rather than to an interrupt.
-        seconds: From its start to the end of its last request.
-        requests: That ended, well or not.
-        succeeded: Of these, those that ended well.
-        errors: How many ended with each status.
-        details: What the server first said with each status.
-        late_starts: Requests that were sent more than 10 ms after they were due.
-        start_delay_ms: How late requests were sent.
-        ttft_ms: To the first token.
-        itl_ms: For each token after the first message.
-        message_gap_ms: Between messages with tokens.
-        e2e_ms: To the end.
-        prompt_tokens: Of all prompts.
-        cached_tokens: Of these, those whose cache was reused.
-        output_tokens: Produced.
-        goodput: Requests a second that kept the limits; None without limits.
-        generator: How busy the generator itself was.
+        level: Label of the level, such as `concurrency 8`.
+        complete: False if the level was interrupted.
+        seconds: Duration from the start of the level to the end of its last request.
+        requests: Number of requests that ended, successful or not.
+        succeeded: Number of successful requests.
+        errors: Number of failed requests per status.
+        details: First error message per status.
+        late_starts: Number of requests sent more than 10 ms after their scheduled time.
+        start_delay_ms: Delay of starts after their scheduled time, of all requests.
+        ttft_ms: Time to first token.
+        itl_ms: Inter-token latency of each token after the first chunk.
+        message_gap_ms: Time between consecutive stream messages with tokens.
+        e2e_ms: End-to-end latency.
+        prompt_tokens: Number of prompt tokens.
+        cached_tokens: Number of prompt tokens taken from the prefix cache.
+        output_tokens: Number of generated tokens.
+        requests_per_second: Successful requests per second.
+        prompt_tokens_per_second: Prompt tokens per second.
+        output_tokens_per_second: Generated tokens per second.
+        goodput: Requests per second within the latency limits; None without limits.
+        generator: Load of the generator itself.
     """
 
     level: str
@@ -64,52 +67,53 @@ class LevelFigures:
 def level_figures(
     level: str,
     records: Sequence[Record],
-    began: float,
-    strain: GeneratorLoad,
+    started: float,
+    generator: GeneratorLoad,
     *,
-    limits: Limits | None = None,
+    limits: LatencyLimits | None = None,
     complete: bool = True,
 ) -> LevelFigures:
-    """Sum up the requests of a level that began at a time of their clock.
+    """Summarize the requests of one level.
 
     Args:
-        level: As shown.
-        records: Its requests; at least one.
-        began: When the level began.
-        strain: How busy the generator was.
-        limits: Of goodput, if wanted.
-        complete: Whether the level ran to its end.
+        level: Label of the level.
+        records: Measurements of its requests, at least one.
+        started: Start of the level, on the clock of the records.
+        generator: Load of the generator during the level.
+        limits: Latency limits of goodput; None omits goodput.
+        complete: False if the level was interrupted.
     """
-    good = [record for record in records if record.status == OK]
-    failed = [record for record in records if record.status != OK]
-    seconds = max(max(record.ended for record in records) - began, 1e-9)
-    prompt_tokens = sum(record.prompt_tokens for record in good)
-    output_tokens = sum(record.output_tokens for record in good)
-    kept = None if limits is None else sum(map(limits.kept, good))
+    successes = [record for record in records if record.status == OK]
+    failures = [record for record in records if record.status != OK]
+    seconds = max(max(record.ended for record in records) - started, 1e-9)
+    prompt_tokens = sum(record.prompt_tokens for record in successes)
+    output_tokens = sum(record.output_tokens for record in successes)
+    within_limits = None if limits is None else sum(map(limits.met_by, successes))
     return LevelFigures(
         level=level,
         complete=complete,
         seconds=seconds,
         requests=len(records),
-        succeeded=len(good),
-        errors=dict(Counter(record.status for record in failed)),
-        details={record.status: record.detail for record in reversed(failed)},
-        late_starts=sum(record.lateness > LATE for record in records),
-        start_delay_ms=_milliseconds(record.lateness for record in records),
-        ttft_ms=_milliseconds(record.ttft for record in good),
-        itl_ms=_milliseconds(gap for record in good for gap in record.inter_token),
-        message_gap_ms=_milliseconds(gap for record in good for gap in record.message_gaps),
-        e2e_ms=_milliseconds(record.e2e for record in good),
+        succeeded=len(successes),
+        errors=dict(Counter(record.status for record in failures)),
+        # Reversed, so that the first message of a status wins.
+        details={record.status: record.detail for record in reversed(failures)},
+        late_starts=sum(record.start_delay > LATE_START for record in records),
+        start_delay_ms=_milliseconds(record.start_delay for record in records),
+        ttft_ms=_milliseconds(record.ttft for record in successes),
+        itl_ms=_milliseconds(latency for record in successes for latency in record.inter_token),
+        message_gap_ms=_milliseconds(gap for record in successes for gap in record.chunk_gaps),
+        e2e_ms=_milliseconds(record.e2e for record in successes),
         prompt_tokens=prompt_tokens,
-        cached_tokens=sum(record.cached_tokens for record in good),
+        cached_tokens=sum(record.cached_tokens for record in successes),
         output_tokens=output_tokens,
-        requests_per_second=len(good) / seconds,
+        requests_per_second=len(successes) / seconds,
         prompt_tokens_per_second=prompt_tokens / seconds,
         output_tokens_per_second=output_tokens / seconds,
-        goodput=None if kept is None else kept / seconds,
-        generator=strain,
+        goodput=None if within_limits is None else within_limits / seconds,
+        generator=generator,
     )
 
 
 def _milliseconds(seconds: Iterable[float | None]) -> Percentiles | None:
-    return spread(value * 1000 for value in seconds if value is not None)
+    return percentiles(value * 1000 for value in seconds if value is not None)

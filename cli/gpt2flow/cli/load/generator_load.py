@@ -1,4 +1,4 @@
-"""How busy the generator itself was: a busy one measures itself, not the server."""
+"""Load of the generator itself, which must stay low for valid measurements."""
 
 import asyncio
 import time
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from gpt2flow.cli.load.measurements import spread
+from gpt2flow.cli.load.measurements import percentiles
 
-_PERIOD = 0.02
+_SAMPLING_PERIOD = 0.02
 
 
 @dataclass(frozen=True)
 class GeneratorLoad:
-    """What the generator took.
+    """CPU use and event-loop lag of the load generator.
 
     Attributes:
-        cpu_share: Processor time of this process, in cores.
-        lag_p99_ms: How late its event loop woke, in milliseconds.
-        lag_max_ms: The worst of it.
+        cpu_share: CPU time of this process per second, in cores.
+        lag_p99_ms: 99th percentile of the event loop's wake-up lag, in milliseconds.
+        lag_max_ms: Maximum wake-up lag, in milliseconds.
     """
 
     cpu_share: float
@@ -26,21 +26,22 @@ class GeneratorLoad:
     lag_max_ms: float
 
     @property
-    def heavy(self) -> bool:
-        """Whether the figures may be the generator's own.
+    def saturated(self) -> bool:
+        """True if the measured latencies may be the generator's own.
 
-        The worst counts too: one long pause of the process is one lag of many.
+        The maximum lag counts too: a single long pause of the process is one sample among
+        many, which the 99th percentile does not show.
         """
         return self.cpu_share > 0.9 or self.lag_p99_ms > 20 or self.lag_max_ms > 100
 
 
 class GeneratorLoadMonitor:
-    """Watches the running event loop while its block lasts."""
+    """Monitor of the running event loop for the duration of a block."""
 
     async def __aenter__(self) -> Self:
-        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self._started, self._cpu_time = time.perf_counter(), time.process_time()
         self._lags: list[float] = []
-        self._task = asyncio.create_task(self._watch())
+        self._task = asyncio.create_task(self._sample())
         return self
 
     async def __aexit__(
@@ -51,18 +52,18 @@ class GeneratorLoadMonitor:
     ) -> None:
         self._task.cancel()
 
-    def strain(self) -> GeneratorLoad:
-        """Return what was seen since the block began."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        lags = spread(self._lags)
+    def load(self) -> GeneratorLoad:
+        """Return the load since the block began."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        lags = percentiles(self._lags)
         return GeneratorLoad(
-            cpu_share=(time.process_time() - self._cpu) / seconds,
+            cpu_share=(time.process_time() - self._cpu_time) / seconds,
             lag_p99_ms=lags.p99 * 1000 if lags else 0.0,
             lag_max_ms=lags.max * 1000 if lags else 0.0,
         )
 
-    async def _watch(self) -> None:
+    async def _sample(self) -> None:
         while True:
-            due = time.perf_counter() + _PERIOD
-            await asyncio.sleep(_PERIOD)
+            due = time.perf_counter() + _SAMPLING_PERIOD
+            await asyncio.sleep(_SAMPLING_PERIOD)
             self._lags.append(max(0.0, time.perf_counter() - due))

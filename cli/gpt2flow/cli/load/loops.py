@@ -1,16 +1,16 @@
-"""The two ways of sending: users who wait for their answer, and arrivals that wait for nobody."""
+"""Closed-loop and open-loop load, and the measurement of one request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 from time import perf_counter
 
-from gpt2flow.cli.load.measurements import NOT_STARTED, OK, Arrival, Record, with_uncounted
+from gpt2flow.cli.load.measurements import NOT_STARTED, OK, Chunk, Record, add_unstreamed_tokens
 from gpt2flow.cli.load.settings import Budget
 from gpt2flow.cli.load.workload import Request
 from gpt2flow.client import AsyncClient, ClientError, Delta, Generation
 
-# Sends a request that was due at a time of `perf_counter`.
+# Sends a request that is due at a time of `perf_counter`.
 Send = Callable[[Request, float], Awaitable[None]]
 
 
@@ -19,15 +19,15 @@ async def closed_loop(
 ) -> None:
     """Keep `concurrency` requests in flight until the budget is spent.
 
-    Requests that are in flight when the time of a budget is over are waited for.
+    Requests in flight at the end of a time budget are completed.
     """
-    began = perf_counter()
-    starts = budget.cut(iter(lambda: perf_counter() - began, None))
+    started = perf_counter()
+    starts = budget.limit(iter(lambda: perf_counter() - started, None))
 
     async def user() -> None:
-        # The users take turns at one iterator.
+        # All users share one iterator, so that together they spend one budget.
         for offset in starts:
-            await send(next(requests), began + offset)
+            await send(next(requests), started + offset)
 
     async with asyncio.TaskGroup() as users:
         for _ in range(min(concurrency, budget.requests or concurrency)):
@@ -37,31 +37,40 @@ async def closed_loop(
 async def open_loop(
     send: Send, requests: Iterator[Request], arrivals: Iterator[float], max_in_flight: int
 ) -> None:
-    """Send a request at each arrival, given in seconds from now.
+    """Send one request per arrival, whether or not earlier ones have ended.
 
-    While `max_in_flight` are in flight, arrivals wait, but stay due when they were.
+    Args:
+        send: Sends one request.
+        requests: Requests to send, unlimited.
+        arrivals: Scheduled start of each request, in seconds from now.
+        max_in_flight: Maximum number of requests in flight. At the maximum, arrivals start
+            late but keep their scheduled start.
     """
-    began = perf_counter()
-    places = asyncio.Semaphore(max_in_flight)
+    started = perf_counter()
+    in_flight = asyncio.Semaphore(max_in_flight)
 
     async def user(request: Request, due: float) -> None:
         try:
             await send(request, due)
         finally:
-            places.release()
+            in_flight.release()
 
     async with asyncio.TaskGroup() as users:
         for offset in arrivals:
             request = next(requests)
-            await asyncio.sleep(max(0.0, began + offset - perf_counter()))
-            await places.acquire()
-            users.create_task(user(request, began + offset))
+            await asyncio.sleep(max(0.0, started + offset - perf_counter()))
+            await in_flight.acquire()
+            users.create_task(user(request, started + offset))
 
 
 def poisson(rate: float, rng: Random) -> Iterator[float]:
-    """Yield arrivals without end: seconds from the start, `rate` a second on average.
+    """Yield the arrivals of a Poisson process, in seconds from its start.
 
-    Independent users make a Poisson process, whose bursts a fixed beat would hide.
+    Independent users form such a process. Arrivals at fixed intervals would hide its bursts.
+
+    Args:
+        rate: Mean number of arrivals per second.
+        rng: Random numbers.
     """
     offset = 0.0
     while True:
@@ -77,34 +86,38 @@ async def send(
     model: str = "",
     due: float | None = None,
 ) -> Record:
-    """Stream one request to its end; a failure is a record too.
+    """Stream one request to its end and measure it.
+
+    A failed request is a record as well, with its status.
 
     Args:
-        client: Sends it.
-        request: Its options should ask for token ids, which are what is counted.
-        seconds: It may take, from when it was due.
-        model: The model; empty is the server's first.
-        due: When it should have started, as `time.perf_counter`; now, if absent.
+        client: Client of the server.
+        request: Request to send. Its options should return token ids, because streamed
+            tokens are counted by them.
+        seconds: Timeout of the request in seconds, from when it is due.
+        model: Name of the model; empty selects the server's first.
+        due: Scheduled start, on the clock of `time.perf_counter`; None is now.
     """
     started = perf_counter()
     due = started if due is None else due
-    left = due + seconds - started
-    if left <= 0:
+    timeout = due + seconds - started
+    if timeout <= 0:
         return Record(due, started, started, NOT_STARTED, f"still waiting after {seconds:g} s")
-    arrivals: list[Arrival] = []
+    chunks: list[Chunk] = []
     end: Generation | None = None
     status, detail = OK, ""
+    stream = client.stream(request.prompt, request.options, model=model, timeout=timeout)
     try:
-        async for item in client.stream(request.prompt, request.options, model=model, timeout=left):
+        async for item in stream:
             if isinstance(item, Delta):
-                arrivals.append(Arrival(perf_counter(), len(item.token_ids)))
+                chunks.append(Chunk(perf_counter(), len(item.token_ids)))
             else:
                 end = item
     except ClientError as error:
         status, detail = error.code.name, str(error)
     ended = perf_counter()
     if end is None:
-        return Record(due, started, ended, status, detail, arrivals)
+        return Record(due, started, ended, status, detail, chunks)
     usage = end.usage
     return Record(
         due,
@@ -112,7 +125,7 @@ async def send(
         ended,
         status,
         detail,
-        with_uncounted(arrivals, usage.completion_tokens, ended),
+        add_unstreamed_tokens(chunks, usage.completion_tokens, ended),
         usage.prompt_tokens,
         usage.cached_tokens,
     )

@@ -1,4 +1,7 @@
-"""What was seen of one request, and what follows from it. Times are seconds of one clock."""
+"""Measurements of single requests, latency limits, and percentiles.
+
+All times are seconds of one monotonic clock.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,16 +10,21 @@ from itertools import pairwise
 
 from gpt2flow.cli.load import LoadError
 
-_FORM = "must be some of ttft:MS, itl:MS and e2e:MS, each once, between commas"
+_LIMITS_FORM = "must be one or more of ttft:MS, itl:MS and e2e:MS, separated by commas, each once"
 
 OK = "OK"
-# Not a status of gRPC: no place in flight became free before its time had passed.
+# Not a gRPC status: the request timed out while --max-in-flight others were in flight.
 NOT_STARTED = "NOT_STARTED"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """A message of a stream: when it came, and how many tokens it brought."""
+class Chunk:
+    """Stream message that carries tokens.
+
+    Attributes:
+        time: Time of receipt.
+        tokens: Number of tokens in the message.
+    """
 
     time: float
     tokens: int
@@ -24,18 +32,18 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request.
+    """Measurements of one request.
 
     Attributes:
-        due: When it should have started; latencies count from here, so that a
-            request that had to wait for the generator is not taken for a fast one.
-        started: When it was sent.
-        ended: When the call had ended.
+        due: Scheduled start. Latencies count from here, so that a request that waited for
+            the generator does not appear fast.
+        started: Time of sending.
+        ended: End of the call.
         status: `OK`, the name of a gRPC status, or `NOT_STARTED`.
-        detail: What the server said, if it failed.
-        arrivals: The messages that brought tokens.
-        prompt_tokens: As the server counted them.
-        cached_tokens: Of these, those whose cache was reused.
+        detail: Error message of a failed request.
+        chunks: Stream messages with tokens, in order.
+        prompt_tokens: Number of prompt tokens, as reported by the server.
+        cached_tokens: Number of prompt tokens taken from the prefix cache.
     """
 
     due: float
@@ -43,82 +51,87 @@ class Record:
     ended: float
     status: str = OK
     detail: str = ""
-    arrivals: Sequence[Arrival] = ()
+    chunks: Sequence[Chunk] = ()
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
     @property
     def output_tokens(self) -> int:
-        """Tokens that were produced."""
-        return sum(arrival.tokens for arrival in self.arrivals)
+        """Number of generated tokens."""
+        return sum(chunk.tokens for chunk in self.chunks)
 
     @property
-    def lateness(self) -> float:
-        """Seconds from when it was due to when it was sent."""
+    def start_delay(self) -> float:
+        """Seconds from the scheduled start to the actual one."""
         return self.started - self.due
 
     @property
     def ttft(self) -> float | None:
-        """Seconds to the first token; None without one."""
-        return self.arrivals[0].time - self.due if self.arrivals else None
+        """Time to first token in seconds; None without tokens."""
+        return self.chunks[0].time - self.due if self.chunks else None
 
     @property
     def e2e(self) -> float:
-        """Seconds to the end."""
+        """End-to-end latency in seconds."""
         return self.ended - self.due
 
     @property
-    def message_gaps(self) -> list[float]:
-        """Seconds between messages with tokens: the pauses that a reader sees."""
-        times = [arrival.time for arrival in self.arrivals]
+    def chunk_gaps(self) -> list[float]:
+        """Seconds between consecutive chunks: the pauses that a reader sees."""
+        times = [chunk.time for chunk in self.chunks]
         return [later - earlier for earlier, later in pairwise(times)]
 
     @property
     def inter_token(self) -> list[float]:
-        """Seconds for each token after the first message.
+        """Inter-token latency in seconds of each token after the first chunk.
 
-        Tokens that came in one message share its gap evenly: one gap for all
-        would overrate, and gaps of zero would underrate, what a token takes.
+        Tokens of one chunk share its gap evenly. One gap for all would overstate the
+        latency of a token; gaps of zero would understate it.
         """
-        shared = zip(self.message_gaps, self.arrivals[1:], strict=True)
-        return [gap / arrival.tokens for gap, arrival in shared for _ in range(arrival.tokens)]
+        gaps = zip(self.chunk_gaps, self.chunks[1:], strict=True)
+        return [gap / chunk.tokens for gap, chunk in gaps for _ in range(chunk.tokens)]
 
     @property
     def mean_inter_token(self) -> float | None:
-        """Mean of `inter_token`; None if all tokens came at once."""
-        tokens = sum(arrival.tokens for arrival in self.arrivals[1:])
-        return (self.arrivals[-1].time - self.arrivals[0].time) / tokens if tokens else None
+        """Mean inter-token latency in seconds; None with a single chunk."""
+        tokens = sum(chunk.tokens for chunk in self.chunks[1:])
+        return (self.chunks[-1].time - self.chunks[0].time) / tokens if tokens else None
 
 
-def with_uncounted(arrivals: list[Arrival], total: int, ended: float) -> list[Arrival]:
-    """Add the tokens that only the usage at the end reports, as come with the end.
+def add_unstreamed_tokens(chunks: list[Chunk], total: int, ended: float) -> list[Chunk]:
+    """Return the chunks, with unstreamed tokens as a last one.
 
-    Beam search streams nothing, so all of its tokens are such.
+    Beam search streams no tokens at all; the final usage alone reports their number.
+
+    Args:
+        chunks: Received chunks; those without tokens are dropped.
+        total: Number of generated tokens, from the usage.
+        ended: Time of the end of the call.
     """
-    counted = [arrival for arrival in arrivals if arrival.tokens]
-    missing = total - sum(arrival.tokens for arrival in counted)
-    return [*counted, Arrival(ended, missing)] if missing > 0 else counted
+    streamed = [chunk for chunk in chunks if chunk.tokens]
+    missing = total - sum(chunk.tokens for chunk in streamed)
+    return [*streamed, Chunk(ended, missing)] if missing > 0 else streamed
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most milliseconds of each kind; infinite where nothing was asked for.
+class LatencyLimits:
+    """Latency limits of goodput, in milliseconds; infinity is no limit.
 
     Attributes:
-        ttft: To the first token.
-        itl: Between tokens, in the mean of a request.
-        e2e: To the end.
+        ttft: Limit of the time to first token.
+        itl: Limit of a request's mean inter-token latency.
+        e2e: Limit of the end-to-end latency.
     """
 
     ttft: float = math.inf
     itl: float = math.inf
     e2e: float = math.inf
 
-    def kept(self, record: Record) -> bool:
-        """Whether a request succeeded within the limits.
+    def met_by(self, record: Record) -> bool:
+        """Return True if a request succeeded within all limits.
 
-        One that produced no token never waited for one, and one whose tokens
-        came at once never waited for the next.
+        A latency that a request does not have meets its limit: TTFT without tokens, ITL
+        with a single chunk.
         """
         return (
             record.status == OK
@@ -128,28 +141,28 @@ class Limits:
         )
 
 
-def parse_limits(text: str) -> Limits:
-    """Read `ttft:200,itl:30,e2e:5000`, in milliseconds.
+def parse_limits(text: str) -> LatencyLimits:
+    """Parse limits in milliseconds, such as `ttft:200,itl:30,e2e:5000`.
 
     Raises:
-        LoadError: A part is unknown, given twice, or no positive number.
+        LoadError: A part is unknown, repeated, or not a positive number.
     """
-    given: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = part.partition(":")
         try:
             milliseconds = float(value)
         except ValueError:
-            raise LoadError(_FORM) from None
-        if name not in {"ttft", "itl", "e2e"} or name in given or not 0 < milliseconds < math.inf:
-            raise LoadError(_FORM)
-        given[name] = milliseconds
-    return Limits(**given)
+            raise LoadError(_LIMITS_FORM) from None
+        if name not in {"ttft", "itl", "e2e"} or name in limits or not 0 < milliseconds < math.inf:
+            raise LoadError(_LIMITS_FORM)
+        limits[name] = milliseconds
+    return LatencyLimits(**limits)
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """How values are spread; in the unit of the values."""
+    """Count, mean, percentiles and maximum of values, in their unit."""
 
     count: int
     mean: float
@@ -160,8 +173,8 @@ class Percentiles:
     max: float
 
 
-def spread(values: Iterable[float]) -> Percentiles | None:
-    """Return how values are spread; None if there are none."""
+def percentiles(values: Iterable[float]) -> Percentiles | None:
+    """Return the percentiles of values, None without values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -177,11 +190,11 @@ def spread(values: Iterable[float]) -> Percentiles | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Interpolate between the two nearest ranks, as NumPy does by default.
+    """Return one percentile, interpolated linearly as in `numpy.percentile`.
 
     Args:
-        ordered: Rising values, at least one.
-        percent: From 0 to 100.
+        ordered: Ascending values, at least one.
+        percent: Percentile, from 0 to 100.
     """
     position = (len(ordered) - 1) * percent / 100
     below = int(position)

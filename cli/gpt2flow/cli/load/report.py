@@ -1,4 +1,4 @@
-"""What `gpt2flow bench` prints and writes."""
+"""Report of `gpt2flow bench`, as a table and as JSON."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -8,23 +8,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpt2flow.cli.load.figures import LATE, LevelFigures
+from gpt2flow.cli.load.figures import LATE_START, LevelFigures
 from gpt2flow.cli.load.measurements import Percentiles
 
-# The table needs more than the 80 that a pipe is taken to have.
+# The table needs more than the 80 columns that rich assumes for a pipe.
 _PIPE_WIDTH = 160
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that one run of the command found.
+    """Results of one run.
 
     Attributes:
-        address: Of the server.
+        address: `host:port` of the server.
         model: Name, fingerprint and profile of the model.
-        settings: What was asked for.
-        interrupted: Whether it was ended by Ctrl-C.
-        levels: What was measured, in order.
+        settings: Options of the command line.
+        interrupted: True if Ctrl-C ended the run.
+        levels: Figures of each level, in order.
     """
 
     address: str
@@ -35,23 +35,23 @@ class Report:
 
     @property
     def succeeded(self) -> int:
-        """Requests that ended well, over all levels."""
+        """Number of successful requests, over all levels."""
         return sum(level.succeeded for level in self.levels)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
-def show(report: Report) -> None:
-    """Print the table, and below it what is wrong with its figures."""
+def print_report(report: Report) -> None:
+    """Print the table of levels, and warnings about their figures."""
     out = Console(highlight=False)
     if not out.is_terminal:
         out = Console(highlight=False, width=_PIPE_WIDTH)
     out.print(_table(report))
     for level in report.levels:
-        for note in _notes(level):
-            out.print(f"{escape(level.level)}: {escape(note)}", soft_wrap=True)
+        for warning in _warnings(level):
+            out.print(f"{escape(level.level)}: {escape(warning)}", soft_wrap=True)
 
 
 def _table(report: Report) -> Table:
@@ -59,7 +59,7 @@ def _table(report: Report) -> Table:
     table = Table(
         title=escape(title),
         title_justify="left",
-        caption="milliseconds: p50 / p95 / p99; of requests that succeeded",
+        caption="latencies in ms, p50 / p95 / p99; successful requests only",
         caption_justify="left",
     )
     goodput = any(level.goodput is not None for level in report.levels)
@@ -93,30 +93,30 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _cell(spread: Percentiles | None) -> str:
-    if spread is None:
+def _cell(values: Percentiles | None) -> str:
+    if values is None:
         return "–"
     return " / ".join(
         f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-        for value in (spread.p50, spread.p95, spread.p99)
+        for value in (values.p50, values.p95, values.p99)
     )
 
 
-def _notes(level: LevelFigures) -> Iterator[str]:
+def _warnings(level: LevelFigures) -> Iterator[str]:
     if not level.complete:
-        yield "interrupted; requests that were in flight are not counted"
+        yield "interrupted; requests in flight are not counted"
     for status, count in level.errors.items():
         yield f"{count} × {status}: {' '.join(level.details[status].split())}"
     if level.late_starts and level.start_delay_ms:
         worst = level.start_delay_ms.max
         yield (
             f"{level.late_starts} of {level.requests} requests started more than "
-            f"{LATE * 1000:.0f} ms late, at most {worst:.0f} ms; the latencies include that"
+            f"{LATE_START * 1000:.0f} ms late, at most {worst:.0f} ms; latencies include the delay"
         )
     generator = level.generator
-    if generator.heavy:
+    if generator.saturated:
         yield (
-            f"the generator itself was held up ({generator.cpu_share:.0%} of a core, event loop "
-            f"{generator.lag_p99_ms:.0f} ms late at p99, {generator.lag_max_ms:.0f} ms at worst): "
+            f"the load generator was saturated ({generator.cpu_share:.0%} of a core, event loop "
+            f"{generator.lag_p99_ms:.0f} ms late at p99, {generator.lag_max_ms:.0f} ms at most): "
             "latencies may be its own"
         )

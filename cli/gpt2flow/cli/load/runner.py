@@ -1,4 +1,4 @@
-"""Carries a run out: finds the server, makes the requests, sweeps, survives Ctrl-C."""
+"""One benchmark run, from the connection to the figures of its levels."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -10,19 +10,25 @@ from gpt2flow.cli.load.settings import Decoding, Level, Settings
 from gpt2flow.cli.load.sweep import Sweep
 from gpt2flow.cli.load.workload import (
     Request,
-    drawn_requests,
-    filed_requests,
-    ordinary_tokens,
+    fetch_token_pool,
+    file_requests,
+    random_requests,
 )
 from gpt2flow.client import AsyncClient, BeamSearch, JsonSchema, Model, Options, Sampling, Security
 
-# Of the calls before the load: enough for any server that is there.
-_CALL_SECONDS = 10.0
+# Timeout in seconds of the calls before the load: ample for a server that is reachable.
+_SETUP_TIMEOUT = 10.0
 
 
 @dataclass
-class Outcome:
-    """What came of a run, also of one that was cut short."""
+class RunResult:
+    """Result of a run, partial if it was interrupted.
+
+    Attributes:
+        model: The measured model; None if the run ended before the server described it.
+        levels: Figures of the measured levels.
+        interrupted: True if Ctrl-C ended the run.
+    """
 
     model: Model | None = None
     levels: Sequence[LevelFigures] = field(default_factory=list)
@@ -31,26 +37,26 @@ class Outcome:
 
 def run(
     address: str, security: Security, settings: Settings, progress: Callable[[Level], None]
-) -> Outcome:
-    """Measures; Ctrl-C ends it with what was measured so far.
+) -> RunResult:
+    """Measure all levels; Ctrl-C returns the figures so far.
 
     Args:
-        address: Of the server, `host:port`.
+        address: `host:port` of the server.
         security: TLS and token of the connection.
-        settings: What to do.
-        progress: Called with each request that ended, of those that count.
+        settings: Settings of the run.
+        progress: Callback for each measured request that ends.
 
     Raises:
-        ClientError: No server answers, or it has no such model.
-        LoadError: The server's tokens cannot be used.
-        SettingsError: The security is not usable.
+        ClientError: The server cannot be reached, or has no such model.
+        LoadError: The model encodes English text into no tokens.
+        SettingsError: The security settings are invalid.
     """
-    outcome = Outcome()
+    result = RunResult()
     try:
-        asyncio.run(_run(address, security, settings, progress, outcome))
+        asyncio.run(_run(address, security, settings, progress, result))
     except KeyboardInterrupt:
-        outcome.interrupted = True
-    return outcome
+        result.interrupted = True
+    return result
 
 
 async def _run(
@@ -58,23 +64,24 @@ async def _run(
     security: Security,
     settings: Settings,
     progress: Callable[[Level], None],
-    outcome: Outcome,
+    result: RunResult,
 ) -> None:
-    # A request that is tried again would hide what is measured.
-    client = AsyncClient(address, timeout=_CALL_SECONDS, security=security, retry=None)
+    # Retries would hide failures and distort latencies.
+    client = AsyncClient(address, timeout=_SETUP_TIMEOUT, security=security, retry=None)
     async with client:
-        outcome.model = await client.model(settings.model)
+        result.model = await client.model(settings.model)
         sweep = Sweep(client, settings, await _requests(client, settings), progress)
-        outcome.levels = sweep.figures
+        # The same list, so that the figures survive an interrupt of the sweep.
+        result.levels = sweep.figures
         await sweep.run()
 
 
 async def _requests(client: AsyncClient, settings: Settings) -> Iterator[Request]:
     options, rng = _options(settings.decoding), Random(settings.seed)
     if settings.prompts is not None:
-        return filed_requests(settings.prompts, settings.output_lengths, options, rng=rng)
-    return drawn_requests(
-        await ordinary_tokens(client, settings.model),
+        return file_requests(settings.prompts, settings.output_lengths, options, rng=rng)
+    return random_requests(
+        await fetch_token_pool(client, settings.model),
         settings.prompt_lengths,
         settings.output_lengths,
         options,
@@ -84,13 +91,13 @@ async def _requests(client: AsyncClient, settings: Settings) -> Iterator[Request
 
 
 def _options(decoding: Decoding) -> Options:
-    """What all requests ask for."""
+    """Return the options that all requests share."""
     schema = decoding.json_schema
     return Options(
         decoding=BeamSearch(decoding.beams)
         if decoding.beams > 1
         else Sampling(temperature=decoding.temperature),
-        # Lengths shall hold, except where the schema says what is complete.
+        # Output lengths are exact, except where a schema decides when the output is complete.
         ignore_eos=schema is None,
         constraint=None if schema is None else JsonSchema(schema),
         token_ids=True,

@@ -1,4 +1,4 @@
-"""What one run of the command shall do, checked."""
+"""Validated settings of one benchmark run."""
 
 import math
 import re
@@ -7,46 +7,60 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 
 from gpt2flow.cli.load import LoadError
-from gpt2flow.cli.load.measurements import Limits
+from gpt2flow.cli.load.measurements import LatencyLimits
 from gpt2flow.cli.load.prompts import FilePrompt, Lengths
 
-_MOST_STREAMS = 4096
-
-_MOST_RATE = 10_000
+_MAX_CONCURRENCY = 4096
+_MAX_RATE = 10_000
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is measured: a number of requests, or seconds; one of the two."""
+    """Size of a measurement, as a number of requests or a duration.
+
+    Attributes:
+        requests: Number of requests; None if `seconds` is given.
+        seconds: Duration in seconds; None if `requests` is given.
+    """
 
     requests: int | None = None
     seconds: float | None = None
 
-    def cut(self, offsets: Iterator[float]) -> Iterator[float]:
-        """End a rising series of offsets, in seconds, where the budget does."""
+    def limit(self, offsets: Iterator[float]) -> Iterator[float]:
+        """Yield the offsets within the budget.
+
+        Args:
+            offsets: Ascending start times of requests, in seconds from the first.
+        """
         end = math.inf if self.seconds is None else self.seconds
         return islice(takewhile(lambda offset: offset < end, offsets), self.requests)
 
 
 @dataclass(frozen=True)
 class ClosedLevel:
-    """As many users, each of whom sends the next request when the last one has ended."""
+    """Closed-loop level with a fixed number of users.
+
+    Each user sends the next request when the previous one has ended.
+
+    Attributes:
+        concurrency: Number of users, and thus of requests in flight.
+    """
 
     concurrency: int
 
     @property
     def label(self) -> str:
-        """As shown."""
+        """Name of the level in tables and messages."""
         return f"concurrency {self.concurrency}"
 
 
 @dataclass(frozen=True)
 class OpenLevel:
-    """Requests that come whether or not earlier ones have ended.
+    """Open-loop level, whose requests arrive independently of earlier ones.
 
     Attributes:
-        rate: Arrivals a second.
-        max_in_flight: Of more, the next one waits, and starts late.
+        rate: Mean number of arrivals per second.
+        max_in_flight: Maximum number of requests in flight; arrivals beyond it start late.
     """
 
     rate: float
@@ -54,7 +68,7 @@ class OpenLevel:
 
     @property
     def label(self) -> str:
-        """As shown."""
+        """Name of the level in tables and messages."""
         return f"rate {self.rate:g}/s"
 
 
@@ -63,12 +77,12 @@ Level = ClosedLevel | OpenLevel
 
 @dataclass(frozen=True)
 class Decoding:
-    """How outputs are made.
+    """Decoding settings of all requests.
 
     Attributes:
-        temperature: 0 is greedy.
-        beams: Above 1: beam search.
-        json_schema: What outputs must look like, as JSON text.
+        temperature: Sampling temperature; 0 is greedy decoding.
+        beams: Number of beams; above 1 selects beam search.
+        json_schema: JSON schema that outputs match, as JSON text; None allows any text.
     """
 
     temperature: float = 0.0
@@ -78,21 +92,21 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run.
+    """Settings of one benchmark run.
 
     Attributes:
-        levels: Measured one after the other.
-        budget: Of each level.
-        warmup: Requests before each level, which are not counted.
-        prompts: Of a file; None draws them.
-        prompt_lengths: Of drawn prompts, without the prefix.
-        shared_prefix: Tokens that all drawn prompts begin with.
-        output_lengths: Of outputs, where the file does not say.
-        decoding: How outputs are made.
-        seconds: That one request may take, from when it was due.
-        seed: Of all that is drawn.
-        model: The model; empty is the server's first.
-        limits: Of goodput, if wanted.
+        levels: Load levels, measured in order.
+        budget: Requests or duration of each level.
+        warmup: Number of unmeasured requests before each level.
+        prompts: Prompts from a file; None draws random ones.
+        prompt_lengths: Distribution of random prompt lengths, without the shared prefix.
+        shared_prefix: Number of tokens that all random prompts start with.
+        output_lengths: Distribution of output lengths, for prompts without a length.
+        decoding: Decoding settings of all requests.
+        seconds: Timeout of a request in seconds, from when it is due.
+        seed: Seed of all random numbers.
+        model: Name of the model; empty selects the server's first.
+        limits: Latency limits of goodput; None omits goodput.
     """
 
     levels: Sequence[Level]
@@ -106,31 +120,31 @@ class Settings:
     seconds: float
     seed: int
     model: str
-    limits: Limits | None
+    limits: LatencyLimits | None
 
 
 def parse_concurrency(text: str) -> list[Level]:
-    """Read `1,4,8`.
+    """Parse concurrency levels, such as `1,4,8`.
 
     Raises:
-        LoadError: A part is no number of streams.
+        LoadError: A part is not a whole number in range.
     """
     parts = text.split(",")
-    if not all(re.fullmatch(r"[0-9]{1,6}", p) and 1 <= int(p) <= _MOST_STREAMS for p in parts):
-        raise LoadError(f"must be whole numbers from 1 to {_MOST_STREAMS}, between commas")
+    if not all(re.fullmatch(r"[0-9]{1,6}", p) and 1 <= int(p) <= _MAX_CONCURRENCY for p in parts):
+        raise LoadError(f"must be whole numbers from 1 to {_MAX_CONCURRENCY}, separated by commas")
     return [ClosedLevel(int(part)) for part in parts]
 
 
 def parse_rates(text: str, max_in_flight: int) -> list[Level]:
-    """Read `0.5,2,10`, in requests a second.
+    """Parse arrival rates per second, such as `0.5,2,10`.
 
     Raises:
-        LoadError: A part is no rate.
+        LoadError: A part is not a number in range.
     """
     try:
         rates = [float(part) for part in text.split(",")]
     except ValueError:
         rates = [math.nan]
-    if not all(0 < rate <= _MOST_RATE for rate in rates):
-        raise LoadError(f"must be numbers above 0, at most {_MOST_RATE}, between commas")
+    if not all(0 < rate <= _MAX_RATE for rate in rates):
+        raise LoadError(f"must be numbers above 0, at most {_MAX_RATE}, separated by commas")
     return [OpenLevel(rate, max_in_flight) for rate in rates]

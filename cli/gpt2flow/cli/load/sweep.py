@@ -1,4 +1,4 @@
-"""Measures level after level."""
+"""Measurement of the load levels, one after the other."""
 
 from collections.abc import Callable, Iterator
 from random import Random
@@ -12,18 +12,21 @@ from gpt2flow.cli.load.settings import Budget, ClosedLevel, Level, Settings
 from gpt2flow.cli.load.workload import Request
 from gpt2flow.client import AsyncClient
 
-# In front of an open loop, which has no concurrency of its own.
-_WARMUP_STREAMS = 4
+# An open loop has no concurrency of its own for its warm-up.
+_OPEN_WARMUP_CONCURRENCY = 4
 
 
 class Sweep:
-    """A sweep under way; `figures` holds what was measured, even if it was cut short.
+    """Sweep over load levels.
 
     Args:
-        client: Sends the requests.
-        settings: What is measured.
-        requests: What is sent, without end.
-        progress: Called with each request that ended, of those that count.
+        client: Client of the server.
+        settings: Settings of the run.
+        requests: Requests to send, unlimited.
+        progress: Callback for each measured request that ends.
+
+    Attributes:
+        figures: Figures of the measured levels; the last one is incomplete after an interrupt.
     """
 
     def __init__(
@@ -46,26 +49,30 @@ class Sweep:
             await self._measure(level)
 
     async def _warm_up(self, level: Level) -> None:
-        if self._settings.warmup:
-            streams = level.concurrency if isinstance(level, ClosedLevel) else _WARMUP_STREAMS
-            budget = Budget(requests=self._settings.warmup)
-            await closed_loop(self._discard, self._requests, streams, budget)
+        if not self._settings.warmup:
+            return
+        if isinstance(level, ClosedLevel):
+            concurrency = level.concurrency
+        else:
+            concurrency = _OPEN_WARMUP_CONCURRENCY
+        budget = Budget(requests=self._settings.warmup)
+        await closed_loop(self._send_unmeasured, self._requests, concurrency, budget)
 
     async def _measure(self, level: Level) -> None:
         settings, records, complete = self._settings, list[Record](), False
 
-        async def note(request: Request, due: float) -> None:
+        async def measure(request: Request, due: float) -> None:
             records.append(await self._send(request, due))
             self._progress(level)
 
-        began = perf_counter()
-        async with GeneratorLoadMonitor() as watch:
+        started = perf_counter()
+        async with GeneratorLoadMonitor() as monitor:
             try:
                 if isinstance(level, ClosedLevel):
-                    await closed_loop(note, self._requests, level.concurrency, settings.budget)
+                    await closed_loop(measure, self._requests, level.concurrency, settings.budget)
                 else:
-                    arrivals = settings.budget.cut(poisson(level.rate, Random(settings.seed)))
-                    await open_loop(note, self._requests, arrivals, level.max_in_flight)
+                    arrivals = settings.budget.limit(poisson(level.rate, Random(settings.seed)))
+                    await open_loop(measure, self._requests, arrivals, level.max_in_flight)
                 complete = True
             finally:
                 if records:
@@ -73,8 +80,8 @@ class Sweep:
                         level_figures(
                             level.label,
                             records,
-                            began,
-                            watch.strain(),
+                            started,
+                            monitor.load(),
                             limits=settings.limits,
                             complete=complete,
                         )
@@ -86,5 +93,5 @@ class Sweep:
             self._client, request, seconds=settings.seconds, model=settings.model, due=due
         )
 
-    async def _discard(self, request: Request, due: float) -> None:
+    async def _send_unmeasured(self, request: Request, due: float) -> None:
         await self._send(request, due)

@@ -1,4 +1,4 @@
-"""What is sent: prompts of wanted lengths, or those of a file."""
+"""Requests of a run, with random prompts or those of a file."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ from gpt2flow.cli.load import LoadError
 from gpt2flow.cli.load.prompts import FilePrompt, Lengths
 from gpt2flow.client import AsyncClient, Options, Sampling
 
-# Its tokens are the ones that prompts are drawn from: ordinary ones, as often
-# as they are in text, and no special ones.
+# Random prompts draw from the tokens of this text: ordinary ones, at their frequency in
+# English, and no special ones.
 _PASSAGE = """\
 The parcel left the warehouse on Monday and reached the town before the rain began. A woman at
 the counter looked for the number, wrote 1042 on a slip of paper and asked whether anybody had
@@ -24,33 +24,39 @@ of green tea, and one letter without a name."""
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it is sent: text or token ids, and what is asked for."""
+    """One request to send.
+
+    Attributes:
+        prompt: Text or token ids.
+        options: Generation options.
+    """
 
     prompt: str | Sequence[int]
     options: Options
 
 
-def with_length(options: Options, tokens: int, rng: Random) -> Options:
-    """Return options for one request: its length, and a seed if it samples."""
+def request_options(options: Options, output_tokens: int, rng: Random) -> Options:
+    """Return the options of one request: its output length and sampling seed."""
     decoding = options.decoding
     if isinstance(decoding, Sampling) and decoding.temperature:
         decoding = replace(decoding, seed=rng.getrandbits(63))
-    return replace(options, decoding=decoding, max_new_tokens=tokens)
+    return replace(options, decoding=decoding, max_new_tokens=output_tokens)
 
 
-async def ordinary_tokens(client: AsyncClient, model: str) -> list[int]:
-    """Return token ids to make prompts of.
+async def fetch_token_pool(client: AsyncClient, model: str) -> list[int]:
+    """Return token ids of English text to draw random prompts from.
 
     Raises:
-        LoadError: The model has no tokens for English text.
+        ClientError: The call failed.
+        LoadError: The model encodes the text into no tokens.
     """
     ids = [token.id for token in await client.tokenize(_PASSAGE, model=model)]
     if not ids:
-        raise LoadError("the server's Tokenize answers English text with no token")
+        raise LoadError("the server's Tokenize returns no token for English text; use --prompts")
     return ids
 
 
-def drawn_requests(
+def random_requests(
     tokens: Sequence[int],
     prompt_lengths: Lengths,
     output_lengths: Lengths,
@@ -59,29 +65,29 @@ def drawn_requests(
     shared_prefix: int,
     rng: Random,
 ) -> Iterator[Request]:
-    """Yield requests without end, each with another prompt.
+    """Yield an unlimited number of requests with random prompts.
 
-    The prompts are token ids, so that their lengths are exact. Each is drawn
-    anew, so that no cache of prompts can help beyond the shared prefix.
+    The prompts are token ids, so that their lengths are exact. Each one is new, so that a
+    prefix cache helps with the shared prefix only.
 
     Args:
-        tokens: What prompts are drawn from.
-        prompt_lengths: Of prompts, without the prefix.
-        output_lengths: Of outputs.
-        options: What all requests ask for.
-        shared_prefix: Tokens that all prompts begin with.
-        rng: Draws all of it.
+        tokens: Token ids to draw prompts from.
+        prompt_lengths: Distribution of prompt lengths, without the shared prefix.
+        output_lengths: Distribution of output lengths.
+        options: Options that all requests share.
+        shared_prefix: Number of tokens that all prompts start with.
+        rng: Random numbers.
     """
     prefix = rng.choices(tokens, k=shared_prefix)
     while True:
         prompt = prefix + rng.choices(tokens, k=prompt_lengths.draw(rng))
-        yield Request(prompt, with_length(options, output_lengths.draw(rng), rng))
+        yield Request(prompt, request_options(options, output_lengths.draw(rng), rng))
 
 
-def filed_requests(
+def file_requests(
     prompts: Sequence[FilePrompt], output_lengths: Lengths, options: Options, *, rng: Random
 ) -> Iterator[Request]:
-    """Yield the prompts of a file in order, over and over."""
+    """Yield requests with the prompts of a file, in order and repeatedly."""
     for prompt in itertools.cycle(prompts):
-        tokens = prompt.max_new_tokens or output_lengths.draw(rng)
-        yield Request(prompt.text, with_length(options, tokens, rng))
+        output_tokens = prompt.max_new_tokens or output_lengths.draw(rng)
+        yield Request(prompt.text, request_options(options, output_tokens, rng))

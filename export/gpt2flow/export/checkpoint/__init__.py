@@ -1,1 +1,1 @@
-"""A GPT-2 checkpoint in Hugging Face's format: configuration, vocabulary, weights."""
+"""GPT-2 checkpoints in Hugging Face's format: configuration, vocabulary, weights."""

@@ -1,4 +1,4 @@
-"""What a GPT-2's `config.json` says about its graph."""
+"""Architecture of a GPT-2, read from its `config.json`."""
 
 import re
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from pydantic import (
     model_validator,
 )
 
-from gpt2flow.export.errors import CheckpointError, shortened
+from gpt2flow.export.errors import CheckpointError, shorten
 
 CONFIG_NAME: Final = "config.json"
 
-# The classes that compute what the graph does; those of other frameworks save the same weights.
+# Classes that compute the same function as the graph, in any framework.
 _CLASSES: Final = re.compile(r"(TF|Flax)?GPT2(LMHead)?Model")
-# Forty times as many as GPT-2 has: a typing error ends here, not in a list that fills the memory.
-_MOST_LAYERS: Final = 2000
+# Forty times GPT-2 XL's 48: a typo is refused here instead of filling the memory with names.
+_MAX_LAYERS: Final = 2000
 
 
 class Architecture(BaseModel):
-    """The fields of a Hugging Face GPT-2 configuration that shape its graph.
+    """Fields of a Hugging Face GPT-2 configuration that determine its graph.
 
-    Defaults are those of `transformers.GPT2Config`, as a saved configuration may leave them out.
+    Defaults are those of `transformers.GPT2Config`, since a saved configuration may omit them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     architectures: list[str] | None = None
     layers: int = Field(
-        12, gt=0, le=_MOST_LAYERS, validation_alias=AliasChoices("n_layer", "num_hidden_layers")
+        12, gt=0, le=_MAX_LAYERS, validation_alias=AliasChoices("n_layer", "num_hidden_layers")
     )
     heads: int = Field(12, gt=0, validation_alias=AliasChoices("n_head", "num_attention_heads"))
     hidden_size: int = Field(768, gt=0, validation_alias=AliasChoices("n_embd", "hidden_size"))
@@ -56,19 +56,19 @@ class Architecture(BaseModel):
 
     @field_validator("architectures")
     @classmethod
-    def _is_a_language_model(cls, names: list[str] | None) -> list[str] | None:
+    def _check_architectures(cls, names: list[str] | None) -> list[str] | None:
         if not all(_CLASSES.fullmatch(name) for name in names or []):
             raise ValueError("only GPT2LMHeadModel and GPT2Model can be exported")
         return names
 
     @field_validator("bos_token_id", mode="before")
     @classmethod
-    def _begins_with_the_end(cls, value: Any, info: ValidationInfo) -> Any:
-        """A vocabulary without a token of its own for the beginning has GPT-2's convention."""
+    def _default_bos_to_eos(cls, value: Any, info: ValidationInfo) -> Any:
+        """Use the eos token where a vocabulary has no bos token."""
         return info.data.get("eos_token_id") if value is None else value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"n_embd {self.hidden_size} is not divisible by n_head {self.heads}",
@@ -83,18 +83,19 @@ class Architecture(BaseModel):
 
     @classmethod
     def from_config(cls, config: object) -> Self:
-        """Read the parsed JSON of a `config.json`.
+        """Validate the parsed JSON of a `config.json`.
 
         Raises:
-            CheckpointError: Not a GPT-2, or a bad field; the message names it and its value.
+            CheckpointError: It is not a GPT-2, or a field is invalid; the message names the field
+                and its value.
         """
         if not isinstance(config, dict):
-            raise CheckpointError(f"{CONFIG_NAME} holds no JSON object")
+            raise CheckpointError(f"{CONFIG_NAME} does not hold a JSON object")
         if "model_type" not in config:
             raise CheckpointError(f"{CONFIG_NAME}: model_type is missing; 'gpt2' is needed")
         if config["model_type"] != "gpt2":
             raise CheckpointError(
-                f"{CONFIG_NAME}: model_type is {shortened(config['model_type'])}; "
+                f"{CONFIG_NAME}: model_type is {shorten(config['model_type'])}; "
                 "only 'gpt2' can be exported"
             )
         try:
@@ -102,15 +103,13 @@ class Architecture(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            where = (
-                f"{CONFIG_NAME}: {field} is {shortened(first['input'])}" if field else CONFIG_NAME
-            )
+            where = f"{CONFIG_NAME}: {field} is {shorten(first['input'])}" if field else CONFIG_NAME
             message = first["msg"].removeprefix("Value error, ")
             raise CheckpointError(f"{where}: {message}") from error
 
     @property
     def head_size(self) -> int:
-        """Channels of one attention head."""
+        """Number of channels of one attention head, without padding."""
         return self.hidden_size // self.heads
 
     @property
@@ -119,14 +118,19 @@ class Architecture(BaseModel):
         return self.n_inner or 4 * self.hidden_size
 
     def attention_scale(self, layer: int) -> float:
-        """Return what query · key is multiplied with in a layer, counted from 0."""
+        """Return the factor applied to query · key in a layer.
+
+        Args:
+            layer: Index of the layer, counted from 0.
+        """
         scale = self.head_size**-0.5 if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every weight under its name below `transformer.`.
+        """Return the shape of every weight, by its name below `transformer.`.
 
-        Linear layers are Conv1D in GPT-2, so [in, out]; an untied `lm_head.weight` is [out, in].
+        GPT-2's linear layers are Conv1D, so their weights are [in, out]. An untied `lm_head.weight`
+        is [out, in].
         """
         width, inner = self.hidden_size, self.inner_size
         shapes: dict[str, tuple[int, ...]] = {
@@ -155,7 +159,13 @@ class Architecture(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An operator of one input, and its one attribute if it has one."""
+    """ONNX operator of an activation function, with one input.
+
+    Attributes:
+        operator: Name of the operator.
+        domain: Domain of the operator; empty for standard ONNX.
+        alpha: Value of its `alpha` attribute, None if it has none.
+    """
 
     operator: str
     domain: str = "com.microsoft"
@@ -178,10 +188,13 @@ _ACTIVATIONS: Final = {
 
 
 def find_activation(name: str) -> Activation:
-    """Return the operator of an activation function, by its name in a configuration.
+    """Return the operator of an activation function.
+
+    Args:
+        name: Name of the function in a Hugging Face configuration.
 
     Raises:
-        CheckpointError: There is none; the message names those that there are.
+        CheckpointError: The function is not supported; the message lists those that are.
     """
     if name not in _ACTIVATIONS:
         allowed = ", ".join(_ACTIVATIONS)

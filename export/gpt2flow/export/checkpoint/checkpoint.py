@@ -1,4 +1,4 @@
-"""A GPT-2 checkpoint in Hugging Face's format: a directory with its configuration and weights."""
+"""Checkpoint of a GPT-2: a directory in Hugging Face's format."""
 
 import hashlib
 import math
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME, Architecture, find_activation
 from gpt2flow.export.checkpoint.vocabulary import read_vocabulary
-from gpt2flow.export.checkpoint.weight_files import weight_files
+from gpt2flow.export.checkpoint.weight_files import find_weight_files
 from gpt2flow.export.errors import CheckpointError
 from gpt2flow.files.documents import read_json, read_object
 from gpt2flow.server.bundle.manifest import file_sha256
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
 
 GENERATION_CONFIG_NAME: Final = "generation_config.json"
 _TRAINING_NAME: Final = "training.json"
-# What a checkpoint in OpenAI's own format has in place of a configuration.
+# Configuration file of OpenAI's original format.
 _OPENAI_NAME: Final = "hparams.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose configuration, vocabulary and weights fit together.
+    """Checkpoint whose configuration, vocabulary and weights are consistent.
 
     Attributes:
-        directory: Where it lies.
-        architecture: The shape of the model.
-        weights: Its weights; every one has the right shape and finite numbers.
-        tokenizer: Its vocabulary.
-        tokenizer_json: The bytes of the `tokenizer.json` that it has, or that was made of older
-            files.
-        generation_config: What `generation_config.json` holds, or would hold.
-        training: The facts of `training.json`, none if there is no such file.
-        sha256: Hash of what `sha256sum` prints for configuration, vocabulary and weights, in the
-            order of their names.
+        directory: Directory of the checkpoint.
+        architecture: Architecture of the model.
+        weights: Weights of the model, all of the expected shape and finite.
+        tokenizer: Tokenizer of the model.
+        tokenizer_json: Bytes of `tokenizer.json`, either read or built from older files.
+        generation_config: Content of `generation_config.json`, or its defaults.
+        training: Content of `training.json`, empty if there is no such file.
+        sha256: Hash of the lines that `sha256sum` prints for configuration, vocabulary and
+            weights, in the order of the files' names.
     """
 
     directory: Path
@@ -52,12 +51,12 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were trained; those of a tied head count once."""
+        """Number of trained parameters; a tied head counts once."""
         return sum(math.prod(shape) for shape in self.architecture.weight_shapes().values())
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:
-    """Read a checkpoint and checks that it is a whole GPT-2.
+    """Read a checkpoint and check that it is a complete GPT-2.
 
     Raises:
         CheckpointError: It is not; the message names the file, the field or the weight.
@@ -73,7 +72,7 @@ def _read(directory: Path) -> Checkpoint:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory")
     if not (directory / CONFIG_NAME).is_file():
-        hint = f"; {_OPENAI_NAME} is of OpenAI's own format, which has to be converted first"
+        hint = f"; {_OPENAI_NAME} is in OpenAI's own format; convert it first"
         raise CheckpointError(
             f"{directory / CONFIG_NAME} is missing"
             + (hint if (directory / _OPENAI_NAME).is_file() else "")
@@ -86,9 +85,9 @@ def _read(directory: Path) -> Checkpoint:
         raise CheckpointError(
             f"{CONFIG_NAME}: eos_token_id is {end}; the vocabulary has no token of that id"
         )
-    files = weight_files(directory)
-    # Torch takes seconds to import; what is wrong so far is told before.
-    from gpt2flow.export.checkpoint.weights import open_weights  # noqa: PLC0415 - as the line above says
+    files = find_weight_files(directory)
+    # Importing torch takes seconds, so all cheaper checks come first.
+    from gpt2flow.export.checkpoint.weights import open_weights  # noqa: PLC0415 - as above
 
     return Checkpoint(
         directory=directory,
@@ -98,7 +97,7 @@ def _read(directory: Path) -> Checkpoint:
         tokenizer_json=vocabulary.json,
         generation_config=_generation_config(directory, architecture),
         training=read_object(directory / _TRAINING_NAME, CheckpointError),
-        sha256=_hash([directory / CONFIG_NAME, *vocabulary.files, *files.paths]),
+        sha256=_hash_files([directory / CONFIG_NAME, *vocabulary.files, *files.paths]),
     )
 
 
@@ -110,6 +109,6 @@ def _generation_config(directory: Path, architecture: Architecture) -> dict[str,
     return read_object(directory / GENERATION_CONFIG_NAME, CheckpointError) or defaults
 
 
-def _hash(files: list[Path]) -> str:
+def _hash_files(files: list[Path]) -> str:
     lines = [f"{file_sha256(file)}  {file.name}\n" for file in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""The tensors of one file of weights, by name.
+"""Tensors of one weight file, by name.
 
-Imports torch, which reads every format and number type that GPT-2 checkpoints come in.
+Imports torch, which reads every file format and data type of GPT-2 checkpoints.
 """
 
 import pickle
@@ -14,29 +14,33 @@ import torch
 from safetensors import safe_open
 
 from gpt2flow.export.arrays import FloatArray
-from gpt2flow.export.errors import CheckpointError, one_line
+from gpt2flow.export.errors import CheckpointError, first_line
 
-Reader = Callable[[], FloatArray]
-"""Reads a tensor as float32 anew each time; raises whatever the library of its format does."""
+TensorReader = Callable[[], FloatArray]
+"""Function that reads a tensor from its file as float32.
+
+It may raise any error of the library that reads the format.
+"""
 
 
-def open_tensors(file: Path) -> dict[str, Reader]:
-    """Return a reader for every tensor of a file of safetensors, or one that torch saved.
+def open_tensors(file: Path) -> dict[str, TensorReader]:
+    """Return a reader for every tensor in a safetensors or `torch.save` file.
 
     Raises:
-        CheckpointError: It is neither, damaged, or holds something else; the message names it.
+        CheckpointError: The file is of neither format, damaged, or holds other objects than
+            tensors; the message names the file.
     """
     try:
-        state = _open_safetensors(file) if file.suffix == ".safetensors" else _open_saved(file)
+        state = _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickled(file)
     except pickle.UnpicklingError as error:
-        # Torch's own words advise to run what is in the file.
+        # Torch's own message suggests loading the file without the safety check.
         raise CheckpointError(
             f"{file} cannot be read as weights: it is damaged, or holds other objects than "
-            "tensors, which may run code"
+            "tensors, which may run code when loaded"
         ) from error
-    except Exception as error:  # Damaged bytes lead the unpickler to errors of any kind.
-        raise CheckpointError(f"{file} cannot be read as weights: {one_line(error)}") from error
-    return {name: partial(_as_float32, read) for name, read in state.items()}
+    except Exception as error:  # The unpickler raises errors of any kind on damaged bytes.
+        raise CheckpointError(f"{file} cannot be read as weights: {first_line(error)}") from error
+    return {name: partial(_read_float32, read) for name, read in state.items()}
 
 
 def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
@@ -44,21 +48,21 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
     return {name: partial(tensors.get_tensor, name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
 
 
-def _open_saved(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    # Only the zip format of torch can be mapped into memory; the first checkpoints are older.
+def _open_pickled(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    # Memory-mapping requires torch's zip format, which is younger than the first checkpoints.
     mapped = zipfile.is_zipfile(file)
     state = torch.load(file, map_location="cpu", mmap=mapped, weights_only=True)
     if not isinstance(state, dict):
-        raise TypeError(f"it holds no tensors by name, but a {type(state).__name__}")
+        raise TypeError(f"it holds a {type(state).__name__} instead of tensors by name")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name!r} is no tensor, but a {type(tensor).__name__}")
+            raise TypeError(f"{name!r} is a {type(tensor).__name__} instead of a tensor")
     return {name: tensor.detach for name, tensor in state.items()}
 
 
-def _as_float32(read: Callable[[], torch.Tensor]) -> FloatArray:
+def _read_float32(read: Callable[[], torch.Tensor]) -> FloatArray:
     tensor = read()
     if not tensor.is_floating_point():
-        raise TypeError(f"its numbers are {tensor.dtype}, not floating-point")
+        raise TypeError(f"its dtype is {tensor.dtype}, not floating-point")
     array: FloatArray = tensor.to(torch.float32).contiguous().numpy()
     return array

@@ -1,4 +1,4 @@
-"""A checkpoint as a model of PyTorch.
+"""Checkpoint as a PyTorch model.
 
 Imports torch and transformers, which takes seconds.
 """
@@ -19,7 +19,11 @@ _LOGGERS: Final = ("optimum", "torch", "transformers")
 
 
 def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
-    """Return a model of the weights that were read: transformers knows fewer layouts of files."""
+    """Return a transformers model with the weights of a checkpoint.
+
+    The weights are passed as tensors, since `Checkpoint` reads more file layouts than
+    transformers does.
+    """
     config = GPT2Config.from_json_file(source.directory / CONFIG_NAME)
     config.dtype = torch.float32
     state: dict[str, Any] = {
@@ -28,11 +32,11 @@ def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
         )
         for name in source.architecture.weight_shapes()
     }
-    # Only the eager attention of transformers knows GPT-2's variants of scaling.
+    # Only the eager attention of transformers implements GPT-2's scaling variants.
     model = GPT2LMHeadModel.from_pretrained(
         None, config=config, state_dict=state, attn_implementation="eager", dtype=torch.float32
     )
-    # Where Optimum looks for files to go with the graph; without a name it asks the network.
+    # Optimum copies further files from this path; without one it queries the hub.
     model.config._name_or_path = str(source.directory)  # noqa: SLF001 - Optimum reads it
     model.generation_config = GenerationConfig.from_dict(source.generation_config)
     return model.eval()
@@ -40,10 +44,10 @@ def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence warnings, and all but errors of the loggers of torch, transformers and Optimum.
+    """Silence the warnings of torch, transformers and Optimum; log their errors only.
 
-    Tracing a model warns about every Python branch it passes, which says nothing to a user: the
-    outcome is verified. What was set before is restored.
+    Tracing a model warns about every Python branch it takes. These warnings are of no use to a
+    user, since the exported graph is verified. Previous settings are restored on exit.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]

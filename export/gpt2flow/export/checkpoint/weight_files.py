@@ -1,4 +1,4 @@
-"""Where the weights of a checkpoint lie."""
+"""Weight files of a checkpoint: one file, or shards with an index."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,56 +8,55 @@ from typing import Final
 from gpt2flow.export.errors import CheckpointError
 from gpt2flow.files.documents import read_object
 
-# Where a checkpoint has its weights in several formats, transformers too takes the first.
+# In order of precedence, which is that of transformers.
 _SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
-# Other libraries' weights, which transformers converts.
+# Formats of other frameworks, which transformers can convert.
 _FOREIGN_FILES: Final = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
-    """The files that hold the weights of a checkpoint.
+    """Files that hold the weights of a checkpoint.
 
     Attributes:
-        paths: The files, shards in the order of their names.
-        places: The name of the shard that is to hold a tensor, by the tensor's name; empty where
-            there are no shards.
+        paths: Paths of the files; shards are in the order of their names.
+        weight_map: Name of the shard for each tensor, as listed by the index; empty without one.
     """
 
     paths: list[Path]
-    places: Mapping[str, str] = field(default_factory=dict)
+    weight_map: Mapping[str, str] = field(default_factory=dict)
 
 
-def weight_files(directory: Path) -> WeightFiles:
+def find_weight_files(directory: Path) -> WeightFiles:
     """Return the weight files of a checkpoint.
 
     Raises:
-        CheckpointError: There are none, or an index names a shard that is not there.
+        CheckpointError: There are none, or an index names a shard that does not exist.
     """
     for name in _SINGLE_FILES:
         if (directory / name).is_file():
             return WeightFiles([directory / name])
         index = directory / f"{name}.index.json"
         if index.is_file():
-            return _shards(index)
+            return _read_index(index)
     names = ", no ".join(_SINGLE_FILES)
     foreign = [name for name in _FOREIGN_FILES if (directory / name).is_file()]
-    hint = f"; {foreign[0]} has to be converted first" if foreign else ""
+    hint = f"; convert {foreign[0]} first" if foreign else ""
     raise CheckpointError(f"{directory} has no weights: no {names}, and no shards of either{hint}")
 
 
-def _shards(index: Path) -> WeightFiles:
-    places = read_object(index, CheckpointError).get("weight_map")
-    if not isinstance(places, dict) or not places:
+def _read_index(index: Path) -> WeightFiles:
+    weight_map = read_object(index, CheckpointError).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} is not an index of shards: it has no weight_map")
-    for tensor, name in places.items():
-        # A checkpoint is often somebody else's: it must not reach for files elsewhere.
+    for tensor, name in weight_map.items():
+        # Checkpoints are untrusted input: an index must not reach files outside its directory.
         if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
             raise CheckpointError(
                 f"{index}: {tensor} is in {name!r}, which is not the name of a file beside it"
             )
-    shards = [index.parent / name for name in sorted(set(places.values()))]
+    shards = [index.parent / name for name in sorted(set(weight_map.values()))]
     for shard in shards:
         if not shard.is_file():
             raise CheckpointError(f"{shard} is missing; {index.name} names it")
-    return WeightFiles(shards, places)
+    return WeightFiles(shards, weight_map)

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, read one tensor at a time."""
+"""Weights of a checkpoint, read one tensor at a time."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,34 +8,35 @@ import numpy as np
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
-from gpt2flow.export.checkpoint.tensor_files import Reader, open_tensors
+from gpt2flow.export.checkpoint.tensor_files import TensorReader, open_tensors
 from gpt2flow.export.checkpoint.weight_files import WeightFiles
-from gpt2flow.export.errors import CheckpointError, one_line
+from gpt2flow.export.errors import CheckpointError, first_line
 
 _PREFIX: Final = "transformer."
 _EMBEDDING: Final = "wte.weight"
 _HEAD: Final = "lm_head.weight"
-# GPT-2's head has no bias; one would be left out of the graph.
+# GPT-2's head has no bias, so the graph would ignore one.
 _HEAD_BIAS: Final = "lm_head.bias"
-# Causal masks that older checkpoints hold as buffers.
+# Causal masks, which older checkpoints save as buffers.
 _BUFFER: Final = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
 
 class Weights(Mapping[str, FloatArray]):
-    """The tensors of a checkpoint by name, as float32; each is read when it is asked for.
+    """Tensors of a checkpoint by name, as float32, read on access.
 
-    Names are those below `transformer.`, which some checkpoints leave out, and `lm_head.weight`.
+    Names are those below `transformer.`, a prefix that some checkpoints omit, and
+    `lm_head.weight`.
     """
 
-    def __init__(self, readers: Mapping[str, Reader]) -> None:
+    def __init__(self, readers: Mapping[str, TensorReader]) -> None:
         self._readers = readers
 
     def __getitem__(self, name: str) -> FloatArray:
         reader = self._readers[name]
         try:
             return reader()
-        except Exception as error:  # The libraries that read the formats raise many kinds.
-            raise CheckpointError(f"weight {name} cannot be read: {one_line(error)}") from error
+        except Exception as error:  # The libraries that read the formats raise any kind of error.
+            raise CheckpointError(f"weight {name} cannot be read: {first_line(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -45,53 +46,55 @@ class Weights(Mapping[str, FloatArray]):
 
 
 def open_weights(files: WeightFiles, architecture: Architecture) -> Weights:
-    """Open weight files and checks that they hold just what the architecture needs.
+    """Open weight files and check them against the architecture.
 
     Raises:
-        CheckpointError: A file cannot be read, or a tensor is missing, unknown, there twice, of
-            another shape, or holds a number that is not finite; the message names it.
+        CheckpointError: A file is unreadable. Or a tensor is missing, unknown, duplicated, of
+            another shape, or not finite. The message names the file or the tensor.
     """
-    readers: dict[str, Reader] = {}
+    readers: dict[str, TensorReader] = {}
     for file in files.paths:
         for full_name, reader in open_tensors(file).items():
             name = full_name.removeprefix(_PREFIX)
             if name in readers:
-                raise CheckpointError(f"the weights hold {name} twice, once more in {file}")
+                raise CheckpointError(f"the weights hold {name} twice, the second time in {file}")
             readers[name] = reader
     weights = Weights(readers)
-    _check_names(weights, architecture, files.places)
-    _check_numbers(weights, architecture)
+    _check_names(weights, architecture, files.weight_map)
+    _check_values(weights, architecture)
     return weights
 
 
-def _check_names(weights: Weights, architecture: Architecture, places: Mapping[str, str]) -> None:
+def _check_names(
+    weights: Weights, architecture: Architecture, weight_map: Mapping[str, str]
+) -> None:
     expected = architecture.weight_shapes()
     missing = [name for name in expected if name not in weights]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        place = places.get(_PREFIX + missing[0]) or places.get(missing[0])
-        hint = f"; by its index, {place} holds it" if place else ""
+        shard = weight_map.get(_PREFIX + missing[0]) or weight_map.get(missing[0])
+        hint = f"; the index maps it to {shard}" if shard else ""
         raise CheckpointError(
-            f"the weights lack {missing[0]}{more}, which config.json asks for{hint}"
+            f"the weights lack {missing[0]}{more}, which config.json requires{hint}"
         )
-    # A weight of the body that the graph would leave out changes what the model computes; other
-    # heads, which some checkpoints carry, do not.
+    # The graph would ignore an unexpected weight. In the body that changes the result; other
+    # heads, which some checkpoints have, are irrelevant.
     for name in weights:
-        matters = name.startswith(("h.", "wte.", "wpe.", "ln_f.")) or name == _HEAD_BIAS
-        if matters and name not in expected and not _BUFFER.fullmatch(name):
-            raise CheckpointError(f"the weights hold {name}, which config.json does not ask for")
+        relevant = name.startswith(("h.", "wte.", "wpe.", "ln_f.")) or name == _HEAD_BIAS
+        if relevant and name not in expected and not _BUFFER.fullmatch(name):
+            raise CheckpointError(f"the weights hold {name}, which config.json does not define")
 
 
-def _check_numbers(weights: Weights, architecture: Architecture) -> None:
+def _check_values(weights: Weights, architecture: Architecture) -> None:
     for name, shape in architecture.weight_shapes().items():
         weight = weights[name]
         if weight.shape != shape:
             raise CheckpointError(
-                f"weight {name} has shape {weight.shape}; config.json asks for {shape}"
+                f"weight {name} has shape {weight.shape}; config.json requires {shape}"
             )
         if not np.isfinite(weight).all():
-            raise CheckpointError(f"weight {name} holds a number that is NaN or infinite")
-    # Releases of transformers differ in which of the two they take then.
+            raise CheckpointError(f"weight {name} holds a value that is NaN or infinite")
+    # If the two differ, releases of transformers disagree on which one to use.
     stored_head = architecture.tie_word_embeddings and _HEAD in weights
     if stored_head and not np.array_equal(weights[_HEAD], weights[_EMBEDDING]):
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""The serving graph and the nodes it is written of."""
+"""Serving graph, and the writers that add its nodes."""

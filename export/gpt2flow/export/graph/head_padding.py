@@ -1,4 +1,4 @@
-"""Attention heads padded with zeros to a size that the attention operator takes."""
+"""Zero-padding of attention heads to a size that the attention operator accepts."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 
-# `GroupQueryAttention` refuses head sizes that this does not divide.
+# `GroupQueryAttention` requires head sizes to be a multiple of this.
 HEAD_MULTIPLE: Final = 8
 
 _IN_PROJECTION: Final = re.compile(r"h\.\d+\.attn\.c_attn\.(weight|bias)")
@@ -17,15 +17,15 @@ _OUT_PROJECTION: Final = re.compile(r"h\.\d+\.attn\.c_proj\.weight")
 
 
 def padded_head_size(architecture: Architecture) -> int:
-    """Return the channels of a head in the KV cache."""
+    """Return the number of channels of a head in the KV cache."""
     return -(-architecture.head_size // HEAD_MULTIPLE) * HEAD_MULTIPLE
 
 
 class PaddedHeads(Mapping[str, FloatArray]):
-    """The weights of a model with its attention heads padded.
+    """Weights of a model with its attention heads padded with zeros.
 
-    A channel that is zero in query, key and value adds nothing to any product, so the model
-    computes the same; its scale must stay that of the size without padding.
+    Channels that are zero in query, key and value add nothing to any product, so the model's
+    function is unchanged. The attention scale must stay that of the unpadded head size.
     """
 
     def __init__(self, weights: Mapping[str, FloatArray], architecture: Architecture) -> None:
@@ -57,16 +57,24 @@ class PaddedHeads(Mapping[str, FloatArray]):
         return weight
 
     def real_channels(self, parts: int) -> TokenArray:
-        """Return which of the channels of parts · heads are no padding."""
+        """Return the indices of the channels that are not padding.
+
+        Args:
+            parts: Number of tensors concatenated along the channels: 3 for query, key and value.
+        """
         channels = np.arange(self.channels(parts))
         return channels[channels % (self._head_size + self._padding) < self._head_size]
 
     def channels(self, parts: int) -> int:
-        """Return how many channels parts · heads have with their padding."""
+        """Return the number of channels, padding included.
+
+        Args:
+            parts: Number of tensors concatenated along the channels.
+        """
         return parts * self._heads * (self._head_size + self._padding)
 
     def _pad(self, weight: FloatArray, axis: int, parts: int) -> FloatArray:
-        """Pad every head along an axis of parts · heads · head_size channels."""
+        """Pad every head along an axis of parts · heads · head_size."""
         channels = np.moveaxis(weight, axis, 0)
         rest = channels.shape[1:]
         split = channels.reshape(parts * self._heads, self._head_size, *rest)

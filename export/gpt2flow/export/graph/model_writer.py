@@ -1,4 +1,4 @@
-"""Writes an ONNX model whose weights lie beside it in a file that can be mapped into memory."""
+"""Writer of an ONNX model with external weights that can be memory-mapped."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-# 24 brings `TensorScatter`.
+# The first with `TensorScatter`.
 OPSET: Final = 24
 IR_VERSION: Final = 10
 CONTRIB: Final = "com.microsoft"
 
-# Smaller tensors are read faster from the graph itself.
+# Below this size, reading from the graph itself is faster than from the data file.
 _INLINE_BYTES: Final = 1024
-# A cache line: mapping into memory takes any offset, but kernels read aligned data faster.
+# A cache line. Memory-mapping allows any offset, but kernels read aligned data faster.
 _ALIGNMENT: Final = 64
 
 _DTYPES: Final = {
@@ -34,14 +34,18 @@ Array = npt.NDArray[Any]
 
 
 class ModelWriter:
-    """Collects the nodes of a graph, and writes each weight to the data file as it comes."""
+    """Writer that collects nodes and streams weights to the data file.
+
+    Nodes and small tensors are kept in memory until `finish`; larger tensors are written when they
+    are added.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._data_name = f"{path.name}.data"
         self._data = path.with_name(self._data_name).open("wb")
         self._nodes: list[Any] = []
-        # Of the graph, then of the branches that have constants of their own, down to this one.
+        # A stack of initializers: of the graph, then of each open subgraph that has its own.
         self._constants: list[dict[str, Any]] = [{}]
         self._outputs: set[str] = set()
 
@@ -56,17 +60,21 @@ class ModelWriter:
     ) -> None:
         self._data.close()
 
-    def has(self, name: str) -> bool:
-        """Return whether there is a tensor of that name."""
+    def has_constant(self, name: str) -> bool:
+        """Return whether a tensor of this name was added."""
         return any(name in constants for constants in self._constants)
 
-    def knows(self, name: str) -> bool:
-        """Return whether a node that was added has an output of that name."""
+    def has_output(self, name: str) -> bool:
+        """Return whether an added node has an output of this name."""
         return name in self._outputs
 
-    def constant(self, name: str, array: Array) -> str:
-        """Add a tensor, unless there is one of that name already; returns the name."""
-        if self.has(name):
+    def add_constant(self, name: str, array: Array) -> str:
+        """Add a tensor, unless one of this name exists.
+
+        Returns:
+            The name of the tensor.
+        """
+        if self.has_constant(name):
             return name
         tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[array.dtype])
         data = np.ascontiguousarray(array)
@@ -74,26 +82,32 @@ class ModelWriter:
             tensor.raw_data = data.tobytes()
         else:
             self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
-            self._locate(tensor, self._data.tell(), data.nbytes)
+            self._set_location(tensor, self._data.tell(), data.nbytes)
             self._data.write(data.data)
         self._constants[-1][name] = tensor
         return name
 
-    def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """Add a tensor that has the bytes of another one in another shape; returns its name.
+    def add_alias(self, name: str, original: str, shape: Sequence[int]) -> str:
+        """Add a tensor that shares the bytes of another one.
 
-        One dimension may be −1: as many as there are.
+        Args:
+            name: Name of the new tensor.
+            original: Name of the tensor that has the bytes.
+            shape: Shape of the new tensor; one dimension may be -1 and is then inferred.
+
+        Returns:
+            The name of the new tensor.
         """
         tensor = onnx.TensorProto()
-        tensor.CopyFrom(next(known[original] for known in self._constants if original in known))
+        tensor.CopyFrom(next(scope[original] for scope in self._constants if original in scope))
         tensor.name = name
-        missing = -math.prod(tensor.dims) // math.prod(shape)
+        inferred = -math.prod(tensor.dims) // math.prod(shape)
         del tensor.dims[:]
-        tensor.dims.extend(missing if size < 0 else size for size in shape)
+        tensor.dims.extend(inferred if size < 0 else size for size in shape)
         self._constants[-1][name] = tensor
         return name
 
-    def node(
+    def add_node(
         self,
         operator: str,
         inputs: Sequence[str],
@@ -103,27 +117,43 @@ class ModelWriter:
         domain: str = "",
         **attributes: Any,
     ) -> str:
-        """Add a node and returns the name of its first output."""
+        """Add a node.
+
+        Args:
+            operator: Type of the operator.
+            inputs: Names of its inputs; an empty name omits an optional one.
+            outputs: Names of its outputs.
+            name: Name of the node.
+            domain: Domain of the operator; empty for standard ONNX.
+            attributes: Attributes of the node.
+
+        Returns:
+            The name of its first output.
+        """
         node = helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
         self._nodes.append(node)
         self._outputs.update(outputs)
         return outputs[0]
 
     @contextmanager
-    def branch(
+    def subgraph(
         self, name: str, outputs: Sequence[Any], *, own_constants: bool = False
     ) -> Iterator[Any]:
-        """Let nodes be added to a graph of their own, which may use all that was added before.
+        """Collect the nodes added inside the block in a subgraph.
+
+        Nodes of the subgraph may use all tensors and outputs added before it.
+
+        Nested subgraphs require constants of their own. onnxruntime prepacks a matrix only if it
+        is an initializer of the node's own graph or of its parent. Without prepacking,
+        `MatMulNBits` is fifty times slower.
 
         Args:
-            name: The name of the graph.
-            outputs: The descriptions of its outputs.
-            own_constants: New constants belong to it alone. A branch of a branch needs that:
-                onnxruntime prepares a matrix for its operator only where that is in the graph
-                of the matrix or one below; without, `MatMulNBits` is fifty times slower.
+            name: Name of the subgraph.
+            outputs: Value infos of its outputs.
+            own_constants: Whether constants added inside become initializers of the subgraph.
 
         Yields:
-            The graph; it has its nodes when the block ends.
+            The subgraph, whose nodes are filled in when the block ends.
         """
         outer, self._nodes = self._nodes, []
         self._constants += [{}] if own_constants else []
@@ -137,14 +167,14 @@ class ModelWriter:
             self._nodes = outer
 
     def finish(
-        self, inputs: Sequence[Any], outputs: Sequence[Any], facts: Mapping[str, str]
+        self, inputs: Sequence[Any], outputs: Sequence[Any], metadata: Mapping[str, str]
     ) -> None:
-        """Write the graph; the data file is complete once this writer is closed.
+        """Write the model; closing the writer then completes the data file.
 
         Args:
-            inputs: The descriptions of its inputs.
-            outputs: Those of its outputs.
-            facts: What those who run it should know, and its shapes do not tell.
+            inputs: Value infos of the inputs.
+            outputs: Value infos of the outputs.
+            metadata: Metadata properties, for facts that the shapes do not express.
         """
         graph = helper.make_graph(
             self._nodes, "gpt2", inputs, outputs, list(self._constants[0].values())
@@ -155,16 +185,22 @@ class ModelWriter:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
-        helper.set_model_props(model, dict(facts))
+        helper.set_model_props(model, dict(metadata))
         self._path.write_bytes(model.SerializeToString(deterministic=True))
 
-    def _locate(self, tensor: Any, offset: int, length: int) -> None:
+    def _set_location(self, tensor: Any, offset: int, length: int) -> None:
         tensor.data_location = onnx.TensorProto.EXTERNAL
         place = {"location": self._data_name, "offset": offset, "length": length}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
 
 
-def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> Any:
-    """Return the description of a graph input or output; a dimension may be a name."""
+def make_value_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> Any:
+    """Return the value info of a graph input or output.
+
+    Args:
+        name: Name of the tensor.
+        dtype: Data type of the tensor.
+        shape: Shape of the tensor; a string is a symbolic dimension.
+    """
     return helper.make_tensor_value_info(name, _DTYPES[np.dtype(dtype)], shape)

@@ -1,1 +1,1 @@
-"""Weights and cache in few bits: rounding methods, calibration, mixed precision."""
+"""Quantization of weights and KV cache: rounding, calibration, mixed precision."""

@@ -1,4 +1,4 @@
-"""Calibration: the texts of an export, and the scales that they give an int8 KV cache."""
+"""Calibration: texts of an export, and scales of an int8 KV cache."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.graph.cache import LARGEST_INT8, CacheScales
+from gpt2flow.export.graph.cache import INT8_MAX, CacheScales
 from gpt2flow.export.verification.evaluation_text import (
     TOKEN_BUDGET,
     EvaluationText,
@@ -20,12 +20,12 @@ from gpt2flow.export.verification.evaluation_text import (
 )
 from gpt2flow.export.verification.reference import ReferenceModel
 
-# Several windows of one text say more than one long one, there are enough of them to decode many
-# together and few, and their logits fit into memory.
+# Windows are short, so that they sample many places of a text, their logits fit into memory, and
+# there are enough of them to verify both small and large batches.
 WINDOW: Final = 256
-# One window, and those to calibrate with, are as long as contexts are in use.
+# One evaluation window, and all calibration windows, are as long as contexts in practice.
 LONG_WINDOW: Final = 1024
-# Of as many tokens, the inputs of a matrix of GPT-2 124M (up to 3,072) span all their directions.
+# Enough for the inputs of every matrix of GPT-2 124M (up to 3,072) to span all their dimensions.
 CALIBRATION_TOKENS: Final = 8192
 
 _EVALUATION_NAME: Final = "eval.txt"
@@ -34,7 +34,12 @@ _CALIBRATION_NAME: Final = "calibration.txt"
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What to measure on, and what to calibrate with; None where the export has no need of it."""
+    """Texts of an export.
+
+    Attributes:
+        evaluation: Text to measure quality on, None if quality is not measured.
+        calibration: Text to calibrate with, None if nothing is calibrated.
+    """
 
     evaluation: EvaluationText | None
     calibration: EvaluationText | None
@@ -48,13 +53,20 @@ def find_texts(
     measured: bool,
     calibrated: bool,
 ) -> Texts:
-    """Find the texts that an export needs, in the checkpoint where no path is given.
+    """Find the texts that an export needs.
 
-    Without a text to calibrate with, every other window of the evaluation text is kept for that,
-    and quality is measured on the rest.
+    Without a calibration text, every other window of the evaluation text is reserved for
+    calibration, and quality is measured on the rest.
+
+    Args:
+        source: Checkpoint to export; it provides the texts for which no path is given.
+        evaluation: Path of the text to measure quality on.
+        calibration: Path of the text to calibrate with.
+        measured: Whether quality must be measured. Otherwise, it is measured if there is a text.
+        calibrated: Whether the export calibrates anything.
 
     Raises:
-        EvaluationTextError: There is none, it cannot be read, or both are the same.
+        EvaluationTextError: A text is missing, unreadable or too short, or both are the same.
     """
     in_checkpoint = source.directory / _EVALUATION_NAME
     path = evaluation or in_checkpoint
@@ -73,19 +85,19 @@ def find_texts(
     if calibration is None and (source.directory / _CALIBRATION_NAME).is_file():
         calibration = source.directory / _CALIBRATION_NAME
     if calibration is None:
-        return _divide(measured_on)
+        return _split_for_calibration(measured_on)
     long = min(LONG_WINDOW, context)
     calibrated_on = read_text(calibration, source.tokenizer).windows(long, CALIBRATION_TOKENS)
     if calibrated_on.name.split()[-1] == measured_on.name.split()[-1]:
         raise EvaluationTextError(
-            f"{calibration} holds the same as {path}: quality has to be measured on text that "
-            "calibration has not seen"
+            f"{calibration} holds the same as {path}; quality must be measured on text that "
+            "calibration has not seen, so give another one"
         )
-    return Texts(_with_a_long_window(text, measured_on, long), calibrated_on)
+    return Texts(_add_long_window(text, measured_on, long), calibrated_on)
 
 
-def _with_a_long_window(text: TokenizedText, short: EvaluationText, length: int) -> EvaluationText:
-    """Add the longest window of a text to short ones, if it is longer than these."""
+def _add_long_window(text: TokenizedText, short: EvaluationText, length: int) -> EvaluationText:
+    """Add the longest window of a text, if it exceeds `WINDOW`."""
     longest = max(text.windows(length).windows, key=len)
     if len(longest) <= WINDOW:
         return short
@@ -93,19 +105,20 @@ def _with_a_long_window(text: TokenizedText, short: EvaluationText, length: int)
     return replace(others, windows=(longest, *others.windows))
 
 
-def _divide(text: EvaluationText) -> Texts:
+def _split_for_calibration(text: EvaluationText) -> Texts:
+    """Return alternating windows of a text as evaluation and calibration texts."""
     windows = text.windows
     if len(windows) == 1:
-        windows = _halves(windows[0])
+        windows = _split_in_half(windows[0])
     return Texts(replace(text, windows=windows[::2]), replace(text, windows=windows[1::2]))
 
 
-def _halves(window: TokenArray) -> tuple[TokenArray, TokenArray]:
+def _split_in_half(window: TokenArray) -> tuple[TokenArray, TokenArray]:
     middle = len(window) // 2
     if middle < 2:
         raise EvaluationTextError(
             f"the evaluation text has {len(window)} tokens, too few to calibrate with a part of "
-            "it; give a text with --calibration"
+            "it (4 needed); give a text with --calibration"
         )
     return window[:middle], window[middle:]
 
@@ -116,23 +129,25 @@ def calibrate_cache(
     windows: Sequence[TokenArray],
     on_window: Callable[[int, int], None],
 ) -> CacheScales:
-    """Return scales with which the largest key and value of every channel just fit into int8.
+    """Return the scales of an int8 KV cache, measured on a text.
+
+    Each channel's key or value of largest magnitude is mapped to the end of the int8 range.
 
     Args:
-        reference: Computes keys and values.
-        architecture: Its shape.
-        windows: The tokens to look at, int64 [tokens] each.
-        on_window: Told how many windows are done, and how many there are.
+        reference: Reference graph, which computes keys and values.
+        architecture: Architecture of the model.
+        windows: Token windows to calibrate with, int64 [tokens] each.
+        on_window: Progress callback, called after each window with the windows done and in total.
     """
     shape = (2, architecture.layers, architecture.heads, architecture.head_size)
     largest: FloatArray = np.zeros(shape, np.float32)
     for done, window in enumerate(windows, 1):
         for layer, parts in enumerate(reference.keys_and_values(window)):
-            for part, numbers in enumerate(parts):
+            for part, values in enumerate(parts):
                 np.maximum(
-                    largest[part, layer], np.abs(numbers).max(axis=1), out=largest[part, layer]
+                    largest[part, layer], np.abs(values).max(axis=1), out=largest[part, layer]
                 )
         on_window(done, len(windows))
-    # A channel that is always zero takes any scale.
-    key, value = np.where(largest > 0, largest / LARGEST_INT8, 1).astype(np.float32)
+    # Any scale represents a channel that is always zero.
+    key, value = np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
     return CacheScales(key, value)

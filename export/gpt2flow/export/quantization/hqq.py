@@ -1,6 +1,7 @@
-"""HQQ: rounds weights with zero points that suit most of them rather than the largest.
+"""HQQ: quantization with zero points that fit most weights of a block.
 
-The optimisation (Badri and Shaji, 2023, "Half-Quadratic Quantization") is onnxruntime's.
+Half-quadratic optimization gives up the accuracy of outliers for that of the other weights (Badri
+and Shaji, 2023, "Half-Quadratic Quantization"). The implementation is onnxruntime's.
 """
 
 import numpy as np
@@ -15,8 +16,16 @@ from gpt2flow.export.quantization.rounding import BlockMatrix
 from gpt2flow.export.recipe import Storage
 
 
-def half_quadratic(_name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
-    """Quantize a matrix, float32 [in, out], with a zero point for each block."""
+def quantize_hqq(_name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
+    """Quantize a matrix, with one zero point per block.
+
+    Args:
+        weight: float32 [in, out]; the block size must divide `in`.
+        storage: Storage format, with a block size.
+
+    Raises:
+        ValueError: The block size does not divide the inputs.
+    """
     size, levels = storage.block_size, 2**storage.bits
     if not size or len(weight) % size:
         raise ValueError(f"{len(weight)} inputs do not divide into blocks of {size}")
@@ -24,11 +33,11 @@ def half_quadratic(_name: str, weight: FloatArray, storage: Storage) -> BlockMat
     rows = torch.from_numpy(np.ascontiguousarray(weight.T))
     _, scales, zeros = quantizer.quantize_internal(rows, bits=storage.bits, group_size=size)
     blocks = rows.reshape(len(rows), -1, size)
-    # Kernels with 8-bit activations take whole zero points only, so weights are rounded again.
+    # Kernels with 8-bit activations require integer zero points, so weights are rounded again.
     zeros = zeros.round()
-    scales, zeros = _with_zero_in_range(blocks, scales, zeros, levels)
+    scales, zeros = _with_representable_zeros(blocks, scales, zeros, levels)
     codes = (torch.round(blocks / scales[..., None]) + zeros[..., None]).clamp(0, levels - 1)
-    return BlockMatrix.of_codes(
+    return BlockMatrix.from_codes(
         storage.bits,
         codes.to(torch.uint8).numpy(),
         scales.numpy(),
@@ -36,12 +45,26 @@ def half_quadratic(_name: str, weight: FloatArray, storage: Storage) -> BlockMat
     )
 
 
-def _with_zero_in_range(
+def _with_representable_zeros(
     blocks: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, levels: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Replace scales and zero points of blocks that are so far off zero that none has a number."""
+    """Replace the quantization of blocks whose zero point is out of range.
+
+    This happens to blocks far from zero. Their range is extended to include it.
+
+    Args:
+        blocks: float32 [out, blocks, block_size], the weights.
+        scales: float32 [out, blocks].
+        zeros: float32 [out, blocks], whole zero points.
+        levels: Number of codes.
+
+    Returns:
+        Scales and zero points, float32 [out, blocks] each.
+    """
     low = blocks.amin(-1).clamp(max=0)
     high = blocks.amax(-1).clamp(min=0)
-    wider = (high - low).clamp(min=torch.finfo(torch.float32).tiny) / (levels - 1)
+    full_range = (high - low).clamp(min=torch.finfo(torch.float32).tiny) / (levels - 1)
     fits = (zeros >= 0) & (zeros < levels)
-    return torch.where(fits, scales, wider), torch.where(fits, zeros, (-low / wider).round())
+    return torch.where(fits, scales, full_range), torch.where(
+        fits, zeros, (-low / full_range).round()
+    )

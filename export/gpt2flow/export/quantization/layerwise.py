@@ -1,4 +1,4 @@
-"""A checkpoint in PyTorch, gone through layer by layer with a text.
+"""Checkpoint as a PyTorch model that is run layer by layer.
 
 Imports torch and transformers, which takes seconds.
 """
@@ -14,23 +14,26 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.checkpoint.torch_model import load_torch_model, quiet_libraries
 from gpt2flow.export.graph.head_padding import PaddedHeads
-from gpt2flow.export.quantization.gptq import gptq
+from gpt2flow.export.quantization.gptq import quantize_gptq
 from gpt2flow.export.quantization.rounding import BlockMatrix
-from gpt2flow.export.recipe import COLUMNS, Storage
+from gpt2flow.export.recipe import COLUMNS, Storage, StorageSelector
 
 MATRICES: Final = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-"""The matrices of a layer, in the order in which it uses them."""
+"""Names of the matrices of a layer, in the order of their use."""
 
 HEAD: Final = "lm_head"
-"""The matrix after the layers."""
-
-StorageOf = Callable[[str, int], Storage]
+"""Name of the matrix after the layers."""
 
 _PADDED_INPUTS: Final = "attn.c_proj"
 
 
 class LayerwiseModel:
-    """A GPT-2 whose layers are run one by one."""
+    """GPT-2 with layers that run one at a time and replaceable weights.
+
+    Attributes:
+        architecture: Architecture of the model.
+        layers: Modules of the layers.
+    """
 
     def __init__(self, source: Checkpoint) -> None:
         self.architecture = source.architecture
@@ -40,25 +43,33 @@ class LayerwiseModel:
         self.layers: list[Any] = list(self._model.transformer.h)
 
     def embed(self, window: TokenArray) -> torch.Tensor:
-        """Return what enters the first layer, float32 [1, tokens, channels]."""
+        """Return the input of the first layer, float32 [1, tokens, channels]."""
         transformer = self._model.transformer
         tokens = torch.from_numpy(window)
         hidden: torch.Tensor = transformer.wte(tokens) + transformer.wpe(torch.arange(len(tokens)))
         return hidden[None]
 
     def run_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Return what leaves a layer, float32 [1, tokens, channels]."""
-        outcome = self.layers[layer](hidden)
-        left: torch.Tensor = outcome[0] if isinstance(outcome, tuple) else outcome
-        return left
+        """Return the output of a layer, float32 [1, tokens, channels]."""
+        output = self.layers[layer](hidden)
+        # Releases of transformers differ in whether they return a tuple.
+        result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return result
 
     def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return what leaves the last layer as predictions, float32 [tokens, vocabulary]."""
+        """Return the predictions from the output of the last layer.
+
+        Args:
+            hidden: float32 [1, tokens, channels].
+
+        Returns:
+            Log-probabilities, float32 [tokens, vocabulary].
+        """
         logits = self._model.lm_head(self._model.transformer.ln_f(hidden))[0]
         return torch.log_softmax(logits, -1)
 
     def weight(self, name: str) -> FloatArray:
-        """Return the weight of a matrix with its heads padded, float32 [in, out]."""
+        """Return a matrix with its heads padded, float32 [in, out]."""
         if name == HEAD:
             head: FloatArray = self._model.lm_head.weight.numpy().T
             return head
@@ -66,43 +77,67 @@ class LayerwiseModel:
         weight = self._module(name).weight.numpy()
         return PaddedHeads({full: weight}, self.architecture)[full]
 
-    def exchange(self, name: str, blocks: BlockMatrix) -> None:
-        """Put what blocks stand for in place of the weight of a matrix."""
+    def replace_weight(self, name: str, blocks: BlockMatrix) -> None:
+        """Replace the weight of a matrix by the dequantized blocks."""
         weight = self._heads.strip(f"{name}.weight", blocks.dequantize())
-        # Not into its memory, which may be that of the checkpoint's file.
+        # A new tensor, since the old one may be mapped to the checkpoint's file.
         self._module(name).weight.data = torch.from_numpy(np.ascontiguousarray(weight))
 
     def head_hessian(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the sum of input · inputᵀ of the head, [in, in]."""
-        normalised = [self._model.transformer.ln_f(hidden[0]) for hidden in rows]
-        return sum((hidden.T @ hidden for hidden in normalised), torch.zeros(()))
+        """Return the Hessian of the head.
 
-    def matrices(
-        self, storage_of: StorageOf, on_layer: Callable[[int, int], None]
+        Args:
+            rows: Outputs of the last layer, float32 [1, tokens, channels] each.
+
+        Returns:
+            Sum of input · inputᵀ over all tokens, float32 [in, in].
+        """
+        normalized = [self._model.transformer.ln_f(hidden[0]) for hidden in rows]
+        return sum((hidden.T @ hidden for hidden in normalized), torch.zeros(()))
+
+    def block_matrices(
+        self, select_storage: StorageSelector, on_layer: Callable[[int, int], None]
     ) -> Iterator[tuple[str, FloatArray, Storage]]:
-        """Yield the name, the weight and the storage of each matrix that is stored in blocks."""
+        """Iterate over the matrices that are stored in blocks.
+
+        Args:
+            select_storage: Function that selects the storage format of each matrix.
+            on_layer: Progress callback, called after each layer with the layers done and in total.
+
+        Yields:
+            Name, weight as float32 [in, out], and storage format of a matrix.
+        """
         count = len(self.layers)
         names = [[f"h.{layer}.{part}" for part in MATRICES] for layer in range(count)]
         for done, group in enumerate([*names, [HEAD]]):
             for name in group:
                 weight = self.weight(name)
-                storage = storage_of(name, len(weight))
+                storage = select_storage(name, len(weight))
                 if storage != COLUMNS:
                     yield name, weight, storage
             on_layer(min(done + 1, count), count)
 
     @contextmanager
-    def exchanged(self, name: str, blocks: BlockMatrix) -> Iterator[None]:
-        """Let the weight of a matrix be what blocks stand for, for a while."""
+    def replaced_weight(self, name: str, blocks: BlockMatrix) -> Iterator[None]:
+        """Replace the weight of a matrix inside a `with` block."""
         before = self._module(name).weight.data
-        self.exchange(name, blocks)
+        self.replace_weight(name, blocks)
         try:
             yield
         finally:
             self._module(name).weight.data = before
 
     def hessians(self, layer: int, rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return, for each matrix of a layer, the sum of input · inputᵀ, padded, [in, in]."""
+        """Return the Hessian of each matrix of a layer.
+
+        Args:
+            layer: Index of the layer, counted from 0.
+            rows: Inputs of the layer, float32 [1, tokens, channels] each.
+
+        Returns:
+            Sum of input · inputᵀ over all tokens, float32 [in, in], by the name of the matrix. The
+            inputs of `attn.c_proj` are padded heads.
+        """
         sums: dict[str, torch.Tensor] = {}
 
         def add(name: str, inputs: tuple[torch.Tensor]) -> None:
@@ -135,22 +170,27 @@ class LayerwiseModel:
         return padded
 
 
-def gptq_weights(
+def quantize_model_with_gptq(
     model: LayerwiseModel,
     windows: Sequence[TokenArray],
-    storage_of: StorageOf,
+    select_storage: StorageSelector,
     on_layer: Callable[[int, int], None],
 ) -> dict[str, BlockMatrix]:
-    """Quantize the matrices of all layers, each for inputs that quantized layers before it give.
+    """Quantize the matrices of all layers and the head with GPTQ.
+
+    Layers are quantized in order. The Hessians of a layer are measured on the outputs of the
+    quantized layers before it. Its matrices are so optimized for the inputs that they receive in
+    the quantized model.
 
     Args:
-        model: Its weights are exchanged for the quantized ones.
-        windows: The tokens to calibrate with, int64 [tokens] each.
-        storage_of: How each matrix is stored; those in columns are left out.
-        on_layer: Told, after each layer, how many are done and how many there are.
+        model: Model whose weights are replaced by the dequantized ones.
+        windows: Token windows to calibrate with, int64 [tokens] each.
+        select_storage: Function that selects the storage format of each matrix; those in `COLUMNS`
+            are skipped.
+        on_layer: Progress callback, called after each layer with the layers done and in total.
 
     Returns:
-        The blocks by the names of the matrices, whose heads are padded.
+        The quantized matrices by name, with heads padded.
     """
     rows = [model.embed(window) for window in windows]
     blocks: dict[str, BlockMatrix] = {}
@@ -158,15 +198,15 @@ def gptq_weights(
     for layer in range(count):
         for name, hessian in model.hessians(layer, rows).items():
             weight = model.weight(name)
-            storage = storage_of(name, len(weight))
+            storage = select_storage(name, len(weight))
             if storage != COLUMNS:
-                blocks[name] = gptq(torch.from_numpy(weight), hessian, storage)
-                model.exchange(name, blocks[name])
+                blocks[name] = quantize_gptq(torch.from_numpy(weight), hessian, storage)
+                model.replace_weight(name, blocks[name])
         rows = [model.run_layer(layer, hidden) for hidden in rows]
         on_layer(layer + 1, count)
     weight = model.weight(HEAD)
-    storage = storage_of(HEAD, len(weight))
+    storage = select_storage(HEAD, len(weight))
     if storage != COLUMNS:
         matrix = torch.from_numpy(weight)
-        blocks[HEAD] = gptq(matrix, model.head_hessian(rows), storage)
+        blocks[HEAD] = quantize_gptq(matrix, model.head_hessian(rows), storage)
     return blocks

@@ -1,4 +1,4 @@
-"""What is decided about a serving graph before it is written: blocks, exceptions, scales."""
+"""Quantization plan: everything decided about a serving graph before it is written."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,29 +9,28 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.graph.cache import CacheScales
-from gpt2flow.export.graph.serving_graph import storage_for_few
+from gpt2flow.export.graph.serving_graph import small_batch_storage
 from gpt2flow.export.quantization.calibration import calibrate_cache
 from gpt2flow.export.quantization.rounding import BlockMatrix, Quantizer, round_to_nearest
 from gpt2flow.export.recipe import KvCache, Method, ProfileRecipe, Storage
 from gpt2flow.export.verification.reference import ReferenceModel
 
-Report = Callable[[str, int, int], None]
-"""Told the stage of the export, how much of it is done, and how much there is."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Callback that receives a stage of the export, its steps done, and its steps in total."""
 
-# The range of keys and values, and the order of matrices by sensitivity, need less text than
-# the blocks of GPTQ.
+# Cache ranges and the ranking by sensitivity need less text than GPTQ's Hessians do.
 _CACHE_TOKENS: Final = 4096
 _SENSITIVITY_TOKENS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a serving graph is made by, beside its recipe.
+    """Inputs of a serving graph beside its recipe.
 
     Attributes:
-        cache_scales: Those of an int8 KV cache; None: it is float32.
-        quantizer: Makes the blocks of matrices.
-        kept: Names of matrices that have 8 bits whatever the recipe says.
+        cache_scales: Scales of an int8 KV cache; None means a float32 cache.
+        quantizer: Function that quantizes a matrix in blocks.
+        kept: Names of the matrices that mixed precision keeps in 8 bits.
     """
 
     cache_scales: CacheScales | None = None
@@ -44,105 +43,123 @@ def make_plan(
     recipe: ProfileRecipe,
     reference: ReferenceModel,
     windows: Sequence[TokenArray],
-    report: Report,
+    report_progress: ProgressCallback,
 ) -> Plan:
-    """Calibrate the cache, quantizes the layers where that takes a text, and picks exceptions.
+    """Calibrate the cache, quantize matrices, and choose those kept in 8 bits.
+
+    Plain rounding without mixed precision is deferred until the graph is written.
 
     Args:
-        source: The checkpoint.
-        recipe: What is wanted.
-        reference: The reference graph of the checkpoint.
-        windows: The tokens to calibrate with; none are needed where nothing is calibrated.
-        report: Told what is being done.
+        source: Checkpoint to export.
+        recipe: Recipe of the serving graph.
+        reference: Reference graph of the checkpoint.
+        windows: Token windows to calibrate with, int64 [tokens] each; may be empty if the recipe
+            needs no calibration.
+        report_progress: Callback for the progress of each stage.
     """
     scales = None
     if recipe.kv_cache is KvCache.INT8:
         scales = calibrate_cache(
             reference,
             source.architecture,
-            _first(windows, _CACHE_TOKENS),
-            lambda done, total: report("calibrate", done, total),
+            _truncate(windows, _CACHE_TOKENS),
+            lambda done, total: report_progress("calibrate", done, total),
         )
-    if recipe.method is Method.RTN and not recipe.kept_share:
+    if recipe.method is Method.RTN and not recipe.mixed_precision_budget:
         return Plan(scales)
-    blocks = _blocks(source, recipe, windows, report)
-    kept = _kept(source, recipe, windows, blocks, report) if recipe.kept_share else frozenset()
-    return Plan(scales, _Prepared(blocks), kept)
+    blocks = _quantize_blocks(source, recipe, windows, report_progress)
+    kept = (
+        _find_sensitive_matrices(source, recipe, windows, blocks, report_progress)
+        if recipe.mixed_precision_budget
+        else frozenset()
+    )
+    return Plan(scales, _PrecomputedBlocks(blocks), kept)
 
 
-class _Prepared:
-    """Hands out blocks that were made before; rounds what they are not asked for to 8 bits."""
+class _PrecomputedBlocks:
+    """Quantizer that returns matrices quantized before.
+
+    A matrix that was not quantized before, or to other bits than requested, is rounded to nearest.
+    """
 
     def __init__(self, blocks: Mapping[str, BlockMatrix]) -> None:
         self._blocks = blocks
 
     def __call__(self, name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
-        prepared = self._blocks.get(name)
-        if prepared is not None and prepared.bits == storage.bits:
-            return prepared
+        precomputed = self._blocks.get(name)
+        if precomputed is not None and precomputed.bits == storage.bits:
+            return precomputed
         return round_to_nearest(name, weight, storage)
 
 
-def _blocks(
-    source: Checkpoint, recipe: ProfileRecipe, windows: Sequence[TokenArray], report: Report
+def _quantize_blocks(
+    source: Checkpoint,
+    recipe: ProfileRecipe,
+    windows: Sequence[TokenArray],
+    report_progress: ProgressCallback,
 ) -> dict[str, BlockMatrix]:
-    """Return the blocks of all matrices of the layers, by the method of the recipe."""
+    """Quantize all matrices that are stored in blocks, by the recipe's method."""
     # Torch and transformers take seconds to import.
-    from gpt2flow.export.quantization.hqq import half_quadratic  # noqa: PLC0415 - as above
+    from gpt2flow.export.quantization.hqq import quantize_hqq  # noqa: PLC0415 - as above
     from gpt2flow.export.quantization.layerwise import (  # noqa: PLC0415 - as above
         LayerwiseModel,
-        gptq_weights,
+        quantize_model_with_gptq,
     )
 
-    def tell(done: int, total: int) -> None:
-        report("quantize", done, total)
+    def report_quantization(done: int, total: int) -> None:
+        report_progress("quantize", done, total)
 
     model = LayerwiseModel(source)
 
-    def storage_of(name: str, inputs: int) -> Storage:
-        return storage_for_few(recipe, frozenset(), name, inputs)
+    def select_storage(name: str, inputs: int) -> Storage:
+        return small_batch_storage(recipe, frozenset(), name, inputs)
 
     if recipe.method is Method.GPTQ:
-        return gptq_weights(model, windows, storage_of, tell)
-    one = half_quadratic if recipe.method is Method.HQQ else round_to_nearest
+        return quantize_model_with_gptq(model, windows, select_storage, report_quantization)
+    quantize = quantize_hqq if recipe.method is Method.HQQ else round_to_nearest
     return {
-        name: one(name, weight, storage)
-        for name, weight, storage in model.matrices(storage_of, tell)
+        name: quantize(name, weight, storage)
+        for name, weight, storage in model.block_matrices(select_storage, report_quantization)
     }
 
 
-def _kept(
+def _find_sensitive_matrices(
     source: Checkpoint,
     recipe: ProfileRecipe,
     windows: Sequence[TokenArray],
     blocks: Mapping[str, BlockMatrix],
-    report: Report,
+    report_progress: ProgressCallback,
 ) -> frozenset[str]:
-    """Return the names of the most sensitive matrices, as many as the recipe has bytes for."""
+    """Return the most sensitive matrices that fit the mixed-precision budget."""
     from gpt2flow.export.quantization.layerwise import (  # noqa: PLC0415 - as above
         HEAD,
         LayerwiseModel,
     )
     from gpt2flow.export.quantization.sensitivity import (  # noqa: PLC0415 - as above
-        choose_kept,
+        choose_mixed_precision,
         measure_sensitivity,
     )
 
-    # The head is larger than any budget.
+    # The head alone exceeds the budget.
     layers = {name: quantized for name, quantized in blocks.items() if name != HEAD}
     divergence = measure_sensitivity(
         LayerwiseModel(source),
-        _first(windows, _SENSITIVITY_TOKENS),
+        _truncate(windows, _SENSITIVITY_TOKENS),
         layers,
-        lambda done, total: report("sensitivity", done, total),
+        lambda done, total: report_progress("sensitivity", done, total),
     )
-    # In 8 bits, a matrix has twice the bytes.
-    extra = {name: quantized.data.nbytes for name, quantized in layers.items()}
-    return choose_kept(divergence, extra, int(recipe.kept_share * sum(extra.values())))
+    # 8-bit codes take twice the bytes of 4-bit ones.
+    extra_bytes = {name: quantized.data.nbytes for name, quantized in layers.items()}
+    return choose_mixed_precision(
+        divergence, extra_bytes, int(recipe.mixed_precision_budget * sum(extra_bytes.values()))
+    )
 
 
-def _first(windows: Sequence[TokenArray], tokens: int) -> list[TokenArray]:
-    """Return windows from the start, the last one cut, that have so many tokens together."""
+def _truncate(windows: Sequence[TokenArray], tokens: int) -> list[TokenArray]:
+    """Return the first windows, with the given number of tokens in total.
+
+    The last window is cut to fit.
+    """
     ends = np.cumsum([len(window) for window in windows])
-    rest = tokens - np.concatenate([[0], ends[:-1]])
-    return [window[:room] for window, room in zip(windows, rest, strict=True) if room > 1]
+    room_left = tokens - np.concatenate([[0], ends[:-1]])
+    return [window[:room] for window, room in zip(windows, room_left, strict=True) if room > 1]

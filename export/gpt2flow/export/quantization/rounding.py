@@ -1,4 +1,9 @@
-"""Weights as numbers of a few bits, each group of them with a scale."""
+"""Quantized matrices, and rounding to nearest.
+
+A weight is stored as an integer code of 4 or 8 bits. Groups of weights share a scale, so that a
+weight is approximately (code - zero point) · scale. A group is either a block of consecutive
+inputs of one output, or all inputs of one output (a column of the [in, out] matrix).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +18,26 @@ from gpt2flow.export.recipe import Storage
 
 Codes = npt.NDArray[np.uint8]
 
-_ROUND: Final[dict[int, Callable[..., Any]]] = {4: quantize_matmul_4bits, 8: quantize_matmul_8bits}
-_LARGEST_INT8: Final = 127
+_BLOCK_QUANTIZERS: Final[dict[int, Callable[..., Any]]] = {
+    4: quantize_matmul_4bits,
+    8: quantize_matmul_8bits,
+}
+_INT8_MAX: Final = 127
 
 
 @dataclass(frozen=True, slots=True)
 class BlockMatrix:
-    """A matrix of 4- or 8-bit numbers in blocks along its input, each with a scale.
+    """Matrix of 4- or 8-bit codes with a scale per block.
 
     The layout is that of onnxruntime's `MatMulNBits`, which `GatherBlockQuantized` shares.
 
     Attributes:
-        bits: Of one number.
-        data: uint8 [out, blocks, bytes]; of two 4-bit numbers, the first has the lower bits.
-        scales: float32 [out, blocks]; (number − zero point) · scale is the weight.
-        zero_points: uint8 [out, blocks]; None where each is the middle of the range.
+        bits: Bits per code, 4 or 8.
+        data: uint8 [out, blocks, bytes], the codes. Of two 4-bit codes in a byte, the first has
+            the lower bits.
+        scales: float32 [out, blocks]; (code - zero point) · scale is the weight.
+        zero_points: uint8 [out, blocks], one per byte. None means the middle of the range,
+            2^(bits - 1), for all blocks.
     """
 
     bits: int
@@ -36,14 +46,21 @@ class BlockMatrix:
     zero_points: Codes | None = None
 
     @classmethod
-    def of_codes(
+    def from_codes(
         cls, bits: int, codes: Codes, scales: FloatArray, zero_points: Codes | None = None
     ) -> "BlockMatrix":
-        """Pack numbers, uint8 [out, blocks, block_size]."""
+        """Return the matrix of the given codes, packed.
+
+        Args:
+            bits: Bits per code, 4 or 8.
+            codes: uint8 [out, blocks, block_size].
+            scales: float32 [out, blocks].
+            zero_points: uint8 [out, blocks]; None means the middle of the range.
+        """
         return cls(bits, codes if bits == 8 else pack(codes), scales, zero_points)
 
     def dequantize(self) -> FloatArray:
-        """Return the weights that the numbers stand for, float32 [in, out]."""
+        """Return the weights that the codes represent, float32 [in, out]."""
         codes = self.data if self.bits == 8 else unpack(self.data)
         zeros: Any = 2 ** (self.bits - 1)
         if self.zero_points is not None:
@@ -54,10 +71,10 @@ class BlockMatrix:
 
 @dataclass(frozen=True, slots=True)
 class ColumnMatrix:
-    """A matrix of 8-bit numbers with a scale for each output.
+    """Matrix of signed 8-bit codes, with one scale per output.
 
     Attributes:
-        data: int8 [in, out]; number · scale is the weight.
+        data: int8 [in, out]; code · scale is the weight.
         scales: float32 [out].
     """
 
@@ -65,21 +82,29 @@ class ColumnMatrix:
     scales: FloatArray
 
     def dequantize(self) -> FloatArray:
-        """Return the weights that the numbers stand for, float32 [in, out]."""
+        """Return the weights that the codes represent, float32 [in, out]."""
         weights: FloatArray = self.data.astype(np.float32) * self.scales
         return weights
 
 
 Quantizer = Callable[[str, FloatArray, Storage], BlockMatrix]
-"""Told the name of a matrix, float32 [in, out], and how to store it, returns it in blocks."""
+"""Function that quantizes a matrix in blocks.
+
+Its arguments are the name of the matrix, its weights as float32 [in, out], and a storage format.
+"""
 
 
 def round_to_nearest(_name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
-    """Round a matrix to the nearest numbers, symmetrically in each block.
+    """Quantize a matrix in blocks, rounding each weight to the nearest code.
+
+    Quantization is symmetric. The weight of largest magnitude in a block determines its scale.
 
     Args:
-        weight: float32 [in, out]; `in` must be divisible by the block size.
-        storage: Its bits, 4 or 8, and the size of its blocks.
+        weight: float32 [in, out]; the block size must divide `in`.
+        storage: Storage format, of 4 or 8 bits and with a block size.
+
+    Raises:
+        ValueError: The block size does not divide the inputs.
     """
     inputs, outputs = weight.shape
     bits, block_size = storage.bits, storage.block_size
@@ -88,24 +113,28 @@ def round_to_nearest(_name: str, weight: FloatArray, storage: Storage) -> BlockM
     blocks = inputs // block_size
     data = np.zeros((outputs, blocks, block_size * bits // 8), np.uint8)
     scales = np.zeros((outputs, blocks), np.float32)
-    unused = np.zeros((outputs, blocks), np.uint8)
+    zero_points = np.zeros((outputs, blocks), np.uint8)  # Left unused by symmetric rounding.
     source = np.ascontiguousarray(weight)
-    _ROUND[bits](data, source, scales, unused, block_size, outputs, inputs, True)  # noqa: FBT003 - positional in C++
+    _BLOCK_QUANTIZERS[bits](data, source, scales, zero_points, block_size, outputs, inputs, True)  # noqa: FBT003 - positional in C++
     return BlockMatrix(bits, data, scales)
 
 
 def quantize_columns(weight: FloatArray) -> ColumnMatrix:
-    """Round a matrix, float32 [in, out], to the nearest 8-bit numbers for each output."""
-    # A column of zeros takes any scale.
+    """Quantize a matrix to 8 bits with one symmetric scale per output.
+
+    Args:
+        weight: float32 [in, out].
+    """
+    # Any scale represents a column of zeros.
     largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest / _LARGEST_INT8, 1).astype(np.float32)
+    scales = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
     return ColumnMatrix(np.rint(weight / scales).astype(np.int8), scales)
 
 
 def pack(codes: Codes) -> Codes:
-    """Pack 4-bit numbers by twos along the last axis; the first has the lower bits.
+    """Pack pairs of 4-bit codes along the last axis into bytes.
 
-    An odd one at the end stands alone in its byte.
+    The first of a pair has the lower bits. An odd code at the end has a byte of its own.
     """
     even = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
     packed: Codes = (even[..., ::2] | (even[..., 1::2] << 4)).astype(np.uint8)
@@ -113,6 +142,6 @@ def pack(codes: Codes) -> Codes:
 
 
 def unpack(data: Codes) -> Codes:
-    """Return the 4-bit numbers of bytes, twice as many along the last axis."""
+    """Return the 4-bit codes in bytes; the last axis doubles in length."""
     codes: Codes = np.stack([data & 15, data >> 4], axis=-1).astype(np.uint8)
     return codes.reshape(*data.shape[:-1], -1)

@@ -1,1 +1,1 @@
-"""The oracle, and the measures that hold a bundle to its gate."""
+"""Verification: the reference model, and the measures behind the quality gate."""

@@ -1,4 +1,4 @@
-"""Measures a bundle that is being made, and holds it to the gate of its profile."""
+"""Quality of a bundle, and the gate of its profile."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +9,13 @@ from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.verification.evaluation_text import EvaluationText
 from gpt2flow.export.verification.reference import ReferenceModel
 from gpt2flow.export.verification.served_model import ServedModel
-from gpt2flow.export.verification.verify import SLOTS, Comparison, Part, PartedComparison, compare
+from gpt2flow.export.verification.verify import SLOTS, Comparison, Phase, PhaseComparison, compare
 from gpt2flow.server.bundle.manifest import PartQuality, Quality
 
-# More digits would be noise of the machine, and bundles of the same input are to be the same.
-_DIGITS = 6
-# The ratio of fewer tokens would be chance.
-_LEAST_TOKENS = 200
+# Further decimals are noise of the machine; bundles of the same input must be identical.
+_DECIMALS = 6
+# The ratio of perplexities on fewer tokens is a matter of chance.
+_MIN_GATED_TOKENS = 200
 
 
 def measure(
@@ -23,47 +23,49 @@ def measure(
     reference: ReferenceModel,
     model: Path,
     architecture: Architecture,
-    narrow_rows: int | None,
+    small_batch_rows: int | None,
     *,
     on_tokens: Callable[[int, int], None],
-) -> PartedComparison:
+) -> PhaseComparison:
     """Compare a serving graph with the reference on a text.
 
     Args:
-        text: What to predict.
-        reference: What to compare with.
-        model: The serving graph.
-        architecture: The shape of both.
-        narrow_rows: Up to how many rows the graph takes the operators for few; None: it has no
-            others.
-        on_tokens: Told how many predictions are done, and how many there are.
+        text: Text to predict.
+        reference: Reference model.
+        model: Path of the serving graph.
+        architecture: Architecture of both.
+        small_batch_rows: Largest number of rows in the graph's small-batch layout; None for a
+            single layout.
+        on_tokens: Progress callback, called with the predictions done and in total.
     """
     total = text.predictions
     on_tokens(0, total)
-    # No more than the text needs: a cache of whole contexts may be larger than the model.
+    # A cache of whole contexts may be larger than the model.
     capacity = max(map(len, text.windows))
     served = ServedModel(model, architecture, SLOTS, capacity)
     return compare(
         text.windows,
         reference,
         served,
-        narrow_rows or SLOTS,
+        small_batch_rows or SLOTS,
         lambda done: on_tokens(done, total),
     )
 
 
-def measure_alone(
+def measure_reference(
     text: EvaluationText, reference: ReferenceModel, on_tokens: Callable[[int, int], None]
-) -> PartedComparison:
-    """Return the figures of the reference, which agrees with itself.
+) -> PhaseComparison:
+    """Measure the perplexity of the reference.
+
+    The comparison is one of the reference with itself, so agreement is perfect.
 
     Args:
-        text: What to predict.
-        reference: What predicts it.
-        on_tokens: Told how many predictions are done, and how many there are.
+        text: Text to predict.
+        reference: Reference model.
+        on_tokens: Progress callback, called with the predictions done and in total.
     """
-    comparison = PartedComparison(SLOTS)
-    sums = comparison.parts[Part.PREFILL]
+    comparison = PhaseComparison(SLOTS)
+    sums = comparison.by_phase[Phase.PREFILL]
     for window in text.windows:
         logits = reference.logits(window[:-1])
         sums.add(logits, logits, window[1:])
@@ -71,52 +73,54 @@ def measure_alone(
     return comparison
 
 
-def hold_to_gate(
-    comparison: PartedComparison, text: EvaluationText, profile: Profile, *, force: bool
+def enforce_quality_gate(
+    comparison: PhaseComparison, text: EvaluationText, profile: Profile, *, force: bool
 ) -> Quality:
-    """Return the figures for the manifest.
+    """Return the quality for the manifest, if it passes the gate.
+
+    The gate applies to all predictions together, and to each phase that has enough of them.
 
     Raises:
-        QualityGateError: The whole or a part of them misses the gate of the profile, and `force`
-            is not given.
+        QualityGateError: A ratio of perplexities misses the profile's gate, and `force` is not
+            set.
     """
     gate = RECIPES[profile].gate
     whole = comparison.whole
-    named = {"": whole} | {str(name): part for name, part in comparison.parts.items()}
+    named = {"": whole} | {str(name): sums for name, sums in comparison.by_phase.items()}
     missing = [
-        (name, part)
-        for name, part in named.items()
-        # Not the other way round: a ratio that is no number misses the gate too.
-        if (part is whole or part.tokens >= _LEAST_TOKENS) and not part.perplexity_ratio <= gate
+        (name, sums)
+        for name, sums in named.items()
+        # Negated, so that NaN misses the gate too.
+        if (sums is whole or sums.tokens >= _MIN_GATED_TOKENS) and not sums.perplexity_ratio <= gate
     ]
     if missing and not force:
-        name, part = missing[0]
+        name, sums = missing[0]
         raise QualityGateError(
             profile,
-            part=name,
-            perplexity_fp32=part.perplexity_fp32,
-            perplexity=part.perplexity,
+            phase=name,
+            perplexity_fp32=sums.perplexity_fp32,
+            perplexity=sums.perplexity,
             gate=gate,
         )
     return Quality(
         text=text.name,
         tokens=whole.tokens,
-        perplexity_fp32=round(whole.perplexity_fp32, _DIGITS),
-        perplexity=round(whole.perplexity, _DIGITS),
-        **_figures(whole),
+        perplexity_fp32=round(whole.perplexity_fp32, _DECIMALS),
+        perplexity=round(whole.perplexity, _DECIMALS),
+        **_metrics(whole),
         parts={
-            name: PartQuality(tokens=part.tokens, **_figures(part))
-            for name, part in named.items()
-            if name and part.tokens
+            name: PartQuality(tokens=sums.tokens, **_metrics(sums))
+            for name, sums in named.items()
+            if name and sums.tokens
         },
         gate=gate,
         forced=bool(missing),
     )
 
 
-def _figures(comparison: Comparison) -> dict[str, float]:
+def _metrics(comparison: Comparison) -> dict[str, float]:
     return {
-        "perplexity_ratio": round(comparison.perplexity_ratio, _DIGITS),
-        "argmax_agreement": round(comparison.argmax_agreement, _DIGITS),
-        "mean_kl": round(comparison.mean_kl, _DIGITS),
+        "perplexity_ratio": round(comparison.perplexity_ratio, _DECIMALS),
+        "argmax_agreement": round(comparison.argmax_agreement, _DECIMALS),
+        "mean_kl": round(comparison.mean_kl, _DECIMALS),
     }

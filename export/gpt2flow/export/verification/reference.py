@@ -1,4 +1,4 @@
-"""The reference: Optimum's standard fp32 graph, the oracle of every check."""
+"""Reference model: Optimum's standard fp32 graph, the oracle of every check."""
 
 import errno
 from pathlib import Path
@@ -10,22 +10,22 @@ import onnxruntime
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
-from gpt2flow.export.errors import ExportError, one_line
+from gpt2flow.export.errors import ExportError, first_line
 from gpt2flow.export.graph.cache import PARTS
 from gpt2flow.server.bundle.manifest import MODEL_NAME
 
 _ERRORS_ONLY: Final = 3
 _TASK: Final = "text-generation-with-past"
-# The checkpoint is good; there is only no room for what is made of it.
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Errors of the disk rather than of the checkpoint.
+_DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def export_reference(source: Checkpoint, directory: Path) -> None:
-    """Write Optimum's export of a checkpoint: the graph and the files that go with it.
+    """Write Optimum's export of a checkpoint: the graph and its accompanying files.
 
     Raises:
         ExportError: transformers cannot load the checkpoint, or Optimum cannot export it.
-        OSError: There is no room for it.
+        OSError: The disk is full.
     """
     # Imports torch, transformers and Optimum, which takes seconds.
     from optimum.exporters.onnx import onnx_export_from_model  # noqa: PLC0415
@@ -41,10 +41,10 @@ def export_reference(source: Checkpoint, directory: Path) -> None:
                 load_torch_model(source), directory, task=_TASK, do_validation=False
             )
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
                 raise
             raise ExportError(
-                f"Optimum cannot export {source.directory}: {one_line(error)}"
+                f"Optimum cannot export {source.directory}: {first_line(error)}"
             ) from error
 
 
@@ -62,12 +62,12 @@ class ReferenceModel:
         }
 
     def logits(self, tokens: TokenArray) -> FloatArray:
-        """Return the logits after each of a row of tokens, float32 [tokens, vocabulary]."""
+        """Return the logits after each token, float32 [tokens, vocabulary]."""
         logits: FloatArray = self._run(["logits"], tokens)[0][0]
         return logits
 
     def keys_and_values(self, tokens: TokenArray) -> list[tuple[FloatArray, FloatArray]]:
-        """Return keys and values of each layer, float32 [heads, tokens, head_size] each."""
+        """Return keys and values per layer, float32 [heads, tokens, head_size] each."""
         names = [f"present.{layer}.{part}" for layer in range(self._layers) for part in PARTS]
         arrays = [array[0] for array in self._run(names, tokens)]
         return list(zip(arrays[::2], arrays[1::2], strict=True))
@@ -85,7 +85,7 @@ class ReferenceModel:
 
 
 def open_session(model: Path) -> onnxruntime.InferenceSession:
-    """Open a model on the CPU; nothing but errors is logged."""
+    """Open a model on the CPU, logging errors only."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

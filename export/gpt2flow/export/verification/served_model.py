@@ -1,4 +1,4 @@
-"""A bundle's graph run as the server runs it: in slots of one KV cache, updated in place."""
+"""Serving graph, run as the server runs it."""
 
 from pathlib import Path
 from typing import Final
@@ -15,18 +15,18 @@ _DTYPES: Final = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
 
 
 class ServedModel:
-    """Prefill of one slot, and decode steps of the first slots together."""
+    """Serving graph with a KV cache of several slots, updated in place."""
 
     def __init__(
         self, model: Path, architecture: Architecture, slots: int, capacity: int | None = None
     ) -> None:
-        """Open a graph and makes a cache for it.
+        """Open a graph and allocate a cache for it.
 
         Args:
-            model: The graph.
-            architecture: Its shape.
-            slots: How many sequences the cache holds.
-            capacity: How many tokens each may have; None: as many as the model can attend to.
+            model: Path of the graph.
+            architecture: Architecture of the model.
+            slots: Number of sequences in the cache.
+            capacity: Most tokens per sequence; None for the context length.
         """
         self._session = open_session(model)
         self._capacity = capacity or architecture.context_length
@@ -39,15 +39,15 @@ class ServedModel:
         }
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-        """Start a slot anew; returns the logits after each token, [tokens, vocabulary]."""
+        """Overwrite a slot; return the logits after each token, [tokens, vocabulary]."""
         return self.run(slice(slot, slot + 1), tokens[np.newaxis], np.zeros(1, np.int64))
 
     def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Add one token to each of the first slots.
+        """Append one token to each of the first slots.
 
         Args:
             tokens: int64 [rows], the new token of each slot.
-            lengths: int64 [rows], how many tokens each slot holds already.
+            lengths: int64 [rows], the number of tokens that each slot holds already.
 
         Returns:
             The logits after each new token, float32 [rows, vocabulary].
@@ -55,18 +55,20 @@ class ServedModel:
         return self.run(slice(0, len(tokens)), tokens[:, np.newaxis], lengths)
 
     def run(self, slots: slice, tokens: TokenArray, past: TokenArray) -> FloatArray:
-        """Add tokens to slots, one to each of several or several to one.
+        """Append tokens to slots.
+
+        The tokens are either one for each of several slots, or several for one slot.
 
         Args:
-            slots: Which slots.
+            slots: Slots to append to.
             tokens: int64 [rows, tokens], the new tokens.
-            past: int64 [rows], how many tokens each slot holds already.
+            past: int64 [rows], the number of tokens that each slot holds already.
 
         Returns:
             The logits after each new token, float32 [rows · tokens, vocabulary].
 
         Raises:
-            ValueError: A slot would hold more than the context, which the graph does not check.
+            ValueError: A slot would exceed its capacity, which the graph does not check.
         """
         rows, new = tokens.shape
         total = past + new
@@ -84,7 +86,7 @@ class ServedModel:
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         for name, array in self._cache.items():
-            # Rows of one buffer lie together, so that a view of them is bound without a copy.
+            # A slice of slots is contiguous, so it is bound as a view without a copy.
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array[slots])
             binding.bind_ortvalue_input(f"{_PAST}{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)

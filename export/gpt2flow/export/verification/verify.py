@@ -1,4 +1,4 @@
-"""Measures a bundle against the reference, on text, as the server runs it."""
+"""Comparison of a served model with a reference, by their predictions."""
 
 import dataclasses
 import math
@@ -14,33 +14,49 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray, TokenArray
 
 SLOTS: Final = 8
-"""How many windows are decoded together at most."""
+"""Most windows per batch."""
 
-# Graphs have other operators for many rows than for few; each sees about half of the tokens, and
-# the longest window is decoded alone.
-_TOGETHER: Final = (1, SLOTS, 4, 3)
+# Sizes of successive batches. Small and large batches get about half of the tokens each, and the
+# longest window is decoded alone.
+_BATCH_SIZES: Final = (1, SLOTS, 4, 3)
 
 
-class Reference(Protocol):
-    """What logits are compared with."""
+class SupportsLogits(Protocol):
+    """Model that computes the logits of a whole window."""
 
     def logits(self, tokens: TokenArray) -> FloatArray:
         """Return the logits after each token, float32 [tokens, vocabulary]."""
 
 
-class Served(Protocol):
-    """A model that decodes in slots of one cache."""
+class SupportsDecoding(Protocol):
+    """Model that decodes in slots of one KV cache."""
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-        """Start a slot anew; returns the logits after each token, [tokens, vocabulary]."""
+        """Overwrite a slot; return the logits after each token, [tokens, vocabulary]."""
 
     def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Add a token to each of the first slots; returns the logits, [rows, vocabulary]."""
+        """Append a token to each of the first slots.
+
+        Args:
+            tokens: int64 [rows], the new token of each slot.
+            lengths: int64 [rows], the number of tokens that each slot holds already.
+
+        Returns:
+            The logits after each new token, float32 [rows, vocabulary].
+        """
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Sums over the predictions that were compared so far."""
+    """Sums over the predictions compared so far.
+
+    Attributes:
+        tokens: Number of predictions.
+        reference_nats: Negative log-likelihood of the text under the reference, in nats.
+        nats: Negative log-likelihood of the text under the bundle, in nats.
+        agreements: Number of predictions whose most likely token is the same.
+        divergence: Sum of Kullback-Leibler divergences of the bundle from the reference, in nats.
+    """
 
     tokens: int = 0
     reference_nats: float = 0.0
@@ -49,7 +65,13 @@ class Comparison:
     divergence: float = 0.0
 
     def add(self, reference: FloatArray, logits: FloatArray, targets: TokenArray) -> None:
-        """Add predictions: the logits of both, [rows, vocabulary], and the tokens that came."""
+        """Add predictions.
+
+        Args:
+            reference: Logits of the reference, float32 [rows, vocabulary].
+            logits: Logits of the bundle, float32 [rows, vocabulary].
+            targets: Tokens that follow in the text, int64 [rows].
+        """
         rows = np.arange(len(targets))
         expected, actual = _log_softmax(reference), _log_softmax(logits)
         self.tokens += len(targets)
@@ -79,7 +101,7 @@ class Comparison:
 
     @property
     def perplexity_ratio(self) -> float:
-        """How many times the perplexity of the reference that of the bundle is."""
+        """Ratio of the bundle's perplexity to that of the reference."""
         return _exp((self.nats - self.reference_nats) / self.tokens)
 
     @property
@@ -90,66 +112,69 @@ class Comparison:
     @property
     def mean_kl(self) -> float:
         """Mean Kullback-Leibler divergence of the bundle from the reference, in nats."""
-        # It is never negative but by rounding.
+        # Only rounding can make the sum negative.
         return max(0.0, self.divergence / self.tokens)
 
 
-class Part(StrEnum):
-    """How a prediction came about."""
+class Phase(StrEnum):
+    """Phase of inference that a prediction comes from."""
 
     PREFILL = "prefill"
-    FEW_ROWS = "decode, few rows"
-    MANY_ROWS = "decode, many rows"
+    DECODE_SMALL_BATCH = "decode, few rows"
+    DECODE_LARGE_BATCH = "decode, many rows"
 
 
 @dataclass(frozen=True, slots=True)
-class PartedComparison:
-    """Sums over predictions, by how they came about.
+class PhaseComparison:
+    """Sums over predictions, by phase.
 
     Attributes:
-        narrow_rows: Up to how many rows count as few.
+        small_batch_rows: Largest number of rows that count as a small batch.
+        by_phase: Sums of each phase.
     """
 
-    narrow_rows: int
-    parts: dict[Part, Comparison] = field(default_factory=lambda: {p: Comparison() for p in Part})
+    small_batch_rows: int
+    by_phase: dict[Phase, Comparison] = field(
+        default_factory=lambda: {p: Comparison() for p in Phase}
+    )
 
     def decoding(self, rows: int) -> Comparison:
-        """Return the sums that predictions for so many rows belong to."""
-        few = rows <= self.narrow_rows
-        return self.parts[Part.FEW_ROWS if few else Part.MANY_ROWS]
+        """Return the sums of the decode phase for a number of rows."""
+        small_batch = rows <= self.small_batch_rows
+        return self.by_phase[Phase.DECODE_SMALL_BATCH if small_batch else Phase.DECODE_LARGE_BATCH]
 
     @property
     def whole(self) -> Comparison:
-        """Sum over all predictions."""
-        return sum(self.parts.values(), Comparison())
+        """Sum over all phases."""
+        return sum(self.by_phase.values(), Comparison())
 
 
 def compare(
     windows: Sequence[TokenArray],
-    reference: Reference,
-    served: Served,
-    narrow_rows: int = SLOTS,
+    reference: SupportsLogits,
+    served: SupportsDecoding,
+    small_batch_rows: int = SLOTS,
     on_tokens: Callable[[int], None] = lambda _done: None,
-) -> PartedComparison:
+) -> PhaseComparison:
     """Compare the predictions of a served model with those of a reference.
 
-    Half of each window is prefilled; the rest is decoded, windows of several slots together,
-    sometimes many and sometimes few.
+    Half of each window is prefilled, and the rest decoded. Windows are decoded in batches of
+    varying size, so that both layouts of a graph are verified.
 
     Args:
-        windows: The tokens, int64 [tokens] each, at least two.
-        reference: What to compare with.
-        served: What to compare, with `SLOTS` slots.
-        narrow_rows: Up to how many rows the served model takes the operators for few.
-        on_tokens: Told how many predictions are done.
+        windows: Token windows, int64 [tokens] each, at least two tokens.
+        reference: Model to compare with.
+        served: Model to verify, with `SLOTS` slots.
+        small_batch_rows: Largest number of rows that count as a small batch.
+        on_tokens: Progress callback, called with the predictions done.
     """
-    comparison = PartedComparison(narrow_rows)
-    # The longest first, so that the rows that are still decoding are always the first slots.
+    comparison = PhaseComparison(small_batch_rows)
+    # Longest first, so that the rows still decoding always occupy the first slots.
     ordered = deque(sorted(windows, key=len, reverse=True))
     done = 0
-    for count in cycle(_TOGETHER):
-        together = [ordered.popleft() for _ in range(min(count, len(ordered)))]
-        for predictions in _compare_together(together, reference, served, comparison):
+    for count in cycle(_BATCH_SIZES):
+        batch = [ordered.popleft() for _ in range(min(count, len(ordered)))]
+        for predictions in _compare_batch(batch, reference, served, comparison):
             done += predictions
             on_tokens(done)
         if not ordered:
@@ -157,22 +182,28 @@ def compare(
     return comparison
 
 
-def _compare_together(
+def _compare_batch(
     windows: Sequence[TokenArray],
-    reference: Reference,
-    served: Served,
-    comparison: PartedComparison,
+    reference: SupportsLogits,
+    served: SupportsDecoding,
+    comparison: PhaseComparison,
 ) -> Iterator[int]:
-    """Compare windows, in order of falling length, that are decoded together.
+    """Compare windows that are decoded as a batch.
+
+    Args:
+        windows: Token windows, in order of falling length.
+        reference: Model to compare with.
+        served: Model to verify.
+        comparison: Sums to add the predictions to.
 
     Yields:
-        How many predictions each step compared.
+        Number of predictions compared in each step.
     """
     expected = [reference.logits(window[:-1]) for window in windows]
     lengths = np.array([len(window) // 2 for window in windows])
     for slot, (window, length) in enumerate(zip(windows, lengths, strict=True)):
         logits = served.prefill(slot, window[:length])
-        prefill = comparison.parts[Part.PREFILL]
+        prefill = comparison.by_phase[Phase.PREFILL]
         prefill.add(expected[slot][:length], logits, window[1 : length + 1])
         yield int(length)
     ends = np.array([len(window) - 1 for window in windows])
@@ -195,7 +226,7 @@ def _log_softmax(logits: FloatArray) -> FloatArray:
 
 
 def _exp(nats: float) -> float:
-    """Return e to a power; of a model that predicts nothing, perplexity is infinite."""
+    """Return the exponential of a number, infinity on overflow."""
     try:
         return math.exp(nats)
     except OverflowError:

@@ -37,8 +37,6 @@ class ModelRunner:
         slots: How many slots the cache has.
         slot_bytes: What each of them takes.
         vocabulary_size: How many logits a row has.
-        logsumexp: [rows] of the last run for all tokens: the logarithm of the sum of the
-            exponentials of a row's logits; None where the graph does not tell it.
         max_logit_ids: Most tokens for which restricted logits are cheaper; 0 where the graph
             has none.
     """
@@ -84,7 +82,6 @@ class ModelRunner:
         self.vocabulary_size = _vocabulary_size(self._session)
         self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
         self._sums_up = any(node.name == "logsumexp" for node in self._session.get_outputs())
-        self.logsumexp: Floats | None = None
         self.max_logit_ids = self.vocabulary_size // _SOME if self._chooses else 0
         self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
         self._slot_bindings: dict[int, ort.IOBinding] = {}
@@ -97,7 +94,7 @@ class ModelRunner:
         past: int,
         rows: Sequence[int],
         ids: Ids | None = None,
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         """Run several tokens of one sequence.
 
         Args:
@@ -108,7 +105,8 @@ class ModelRunner:
             ids: Of which tokens, `max_logit_ids` at most and one at least; None is all.
 
         Returns:
-            Logits [rows, ids or vocabulary].
+            Logits [rows, ids or vocabulary], and the log-sum-exp of each row's logits [rows];
+            None for the latter where the logits are restricted or the graph has no such output.
         """
         count = len(tokens)
         if slot not in self._slot_bindings:
@@ -122,12 +120,11 @@ class ModelRunner:
         self._bind_ids(binding, ids)
         columns = self.vocabulary_size if ids is None else len(ids)
         logits = np.empty((len(rows), columns), np.float32)
-        self._run(binding, logits, np.empty(len(rows), np.float32), ids)
-        return logits
+        return logits, self._run(binding, logits, np.empty(len(rows), np.float32), ids)
 
     def decode(
         self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         """Run one token of each of the first slots.
 
         A row that does nothing takes part all the same: its token is run at the
@@ -139,7 +136,7 @@ class ModelRunner:
             ids: As in `run_chunk`.
 
         Returns:
-            Logits [slots, ids or vocabulary], valid until the next call.
+            As `run_chunk`, with a row for each slot; valid until the next call.
         """
         count = len(tokens)
         if count not in self._steps:
@@ -151,8 +148,7 @@ class ModelRunner:
         step.total[...] = max(lengths) + 1
         self._bind_ids(step.binding, ids)
         logits = self._logits[:count] if ids is None else np.empty((count, len(ids)), np.float32)
-        self._run(step.binding, logits, step.logsumexp, ids)
-        return logits
+        return logits, self._run(step.binding, logits, step.logsumexp, ids)
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
         """Copy positions [start, stop) of slots, each given as (source, target, start, stop)."""
@@ -163,13 +159,13 @@ class ModelRunner:
 
     def _run(
         self, binding: ort.IOBinding, logits: Floats, logsumexp: Floats, ids: Ids | None
-    ) -> None:
-        """Run the graph with these arrays as its outputs."""
+    ) -> Floats | None:
+        """Run the graph with these arrays as its outputs; return the log-sum-exp."""
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         if self._sums_up:
             binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
         self._session.run_with_iobinding(binding)
-        self.logsumexp = logsumexp if self._sums_up and ids is None else None
+        return logsumexp if self._sums_up and ids is None else None
 
     def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
         if self._chooses:

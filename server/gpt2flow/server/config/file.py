@@ -1,42 +1,28 @@
-"""Reads the settings from a TOML file, and lays those of the command line over them."""
+"""Settings from a TOML file, overridden by those of the command line."""
 
-import dataclasses
-import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from gpt2flow.server.config.settings import (
-    EngineConfig,
-    ModelConfig,
-    ServerConfig,
-    parse_address,
-    parse_bytes,
-)
+from gpt2flow.server.config.base import Settings, value_type
+from gpt2flow.server.config.settings import EngineConfig, ModelConfig, ServerConfig
 from gpt2flow.server.errors import ConfigError
 
-_T = TypeVar("_T")
+_Group = TypeVar("_Group", bound=Settings)
 _Table = Mapping[str, Any]
-# What text means, by the `unit` in a field's metadata.
-_UNITS: Mapping[str, Callable[[str, str], object]] = {
-    "bytes": parse_bytes,
-    "address": lambda name, text: parse_address(text, name),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigSource:
-    """Where the settings come from; they may be read again and again.
+    """Source of the settings, which may be read again and again.
 
     Attributes:
-        file: TOML whose keys are the fields of `ServerConfig`, a table for each group of them,
-            and a table `[[models]]` for each model. None is no file.
-        given: What goes before the file, by field: `host`, `engine.threads`, `models`. None is
-            not given.
+        file: TOML whose keys are the fields of `ServerConfig`, with a table for each group and a
+            table `[[models]]` for each model. None is no file.
+        given: Values that override the file, by dotted field: `host`, `engine.threads`, `models`.
+            A value of None overrides nothing.
     """
 
     file: Path | None = None
@@ -46,7 +32,7 @@ class ConfigSource:
         """Return the settings.
 
         Raises:
-            ConfigError: The file cannot be read, or a value is not usable; says which.
+            ConfigError: The file cannot be read, or a value is unusable; names both.
         """
         given = {key: value for key, value in self.given.items() if value is not None}
         if self.file is None:
@@ -62,11 +48,11 @@ class ConfigSource:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Makes settings of tables.
+    """Makes groups of settings from tables.
 
     Attributes:
-        origin: What errors begin with.
-        base: What relative paths are relative to.
+        origin: Start of the errors about a table.
+        base: Directory that relative paths of a table are relative to.
     """
 
     origin: str
@@ -79,11 +65,11 @@ class _Reader:
             given = {**given, "models": self._models(table, given)}
         return self._make(ServerConfig, rest, given)
 
-    def _models(self, table: _Table, given: _Table) -> dict[str, Path | ModelConfig]:
+    def _models(self, table: _Table, given: _Table) -> dict[str, ModelConfig]:
         entries = table.get("models", [])
         if not (isinstance(entries, list) and all(isinstance(each, dict) for each in entries)):
             raise ConfigError(f"{self.origin}models must be tables, each under [[models]]")
-        models: dict[str, Path | ModelConfig] = {}
+        models: dict[str, ModelConfig] = {}
         for i, entry in enumerate(entries):
             name = entry.get("name")
             if not (isinstance(name, str) and name):
@@ -96,78 +82,61 @@ class _Reader:
         return models
 
     def _model(self, where: str, entry: _Table, table: _Table, given: _Table) -> ModelConfig:
-        """Return a model whose engine has its own settings over those of all engines."""
-        engine_fields = _fields(EngineConfig)
-        own = {key: value for key, value in entry.items() if key in engine_fields}
-        of_all = self._make(
-            EngineConfig, table.get("engine", {}), _part("engine", given), "engine."
-        )
-        given_engine = {name: getattr(of_all, name) for name in engine_fields if name not in own}
-        engine = self._make(EngineConfig, own, given_engine | _part("engine", given), where)
+        """Return a model whose engine has the entry's settings over those of all engines."""
+        fields, given_engine = EngineConfig.model_fields, _part("engine", given)
+        common = self._make(EngineConfig, table.get("engine", {}), given_engine, "engine.")
+        own = {key: value for key, value in entry.items() if key in fields}
+        engine = self._make(EngineConfig, own, _inherited(common, own) | given_engine, where)
         rest = {key: value for key, value in entry.items() if key not in {"name", *own}}
-        allowed = {"name", *_fields(ModelConfig), *engine_fields} - {"engine"}
-        self._check_keys(where, rest, allowed)
+        allowed = {"name", "path", "fingerprint", *fields}
+        if unknown := next((key for key in rest if key not in allowed), None):
+            raise ConfigError(
+                f"{self.origin}{where}{unknown} is unknown, "
+                f"must be one of {', '.join(sorted(allowed))}"
+            )
         return self._make(ModelConfig, rest, {"engine": engine}, where)
 
-    def _make(self, kind: type[_T], table: object, given: _Table, where: str = "") -> _T:
-        """Return an object of a group of settings; what is given goes before the table."""
+    def _make(self, kind: type[_Group], table: object, given: _Table, where: str = "") -> _Group:
+        """Return a group of settings; given values override the table."""
         if not isinstance(table, dict):
             raise ConfigError(f"{self.origin}{where.rstrip('.')} is {table!r}, must be a table")
-        fields = _fields(kind)
-        self._check_keys(where, table, set(fields))
-        hints = get_type_hints(kind)
-        values = {}
-        for name, setting in fields.items():
-            group = _group(hints[name])
+        values = {name: self._resolved(kind, name, value) for name, value in table.items()}
+        for name, info in kind.model_fields.items():
+            group, part = info.annotation, _part(name, given)
+            if isinstance(group, type) and issubclass(group, Settings) and (name in table or part):
+                values[name] = self._make(group, table.get(name, {}), part, f"{where}{name}.")
             if name in given:
                 values[name] = given[name]
-            elif group is not None and (name in table or _part(name, given)):
-                part = _part(name, given)
-                values[name] = self._make(group, table.get(name, {}), part, f"{where}{name}.")
-            elif name in table:
-                unit = setting.metadata.get("unit")
-                values[name] = self._value(f"{where}{name}", table[name], hints[name], unit)
         try:
             return kind(**values)
         except ConfigError as error:
-            # Ranges are checked by the groups themselves, which do not know where a value is from.
-            if str(error).partition(" ")[0] in given:
+            if error.field in given:
                 raise
-            place = "" if str(error).startswith("--") else where
+            place = where if error.field else ""
             raise ConfigError(f"{self.origin}{place}{error}") from error
 
-    def _value(self, where: str, value: object, hint: Any, unit: str | None) -> object:
-        if unit is not None and isinstance(value, str):
-            return _UNITS[unit](f"{self.origin}{where}", value)
-        try:
-            # As JSON, since only then do strict types admit paths and tuples.
-            text = json.dumps(value, default=str)
-            read = TypeAdapter(hint).validate_json(text, strict=True)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].replace("Input should", "must")
-            raise ConfigError(f"{self.origin}{where} is {value!r}, {reason}") from error
-        return self.base / read if isinstance(read, Path) else read
-
-    def _check_keys(self, where: str, table: _Table, allowed: set[str]) -> None:
-        for key in table:
-            if key not in allowed:
-                known = ", ".join(sorted(allowed))
-                raise ConfigError(f"{self.origin}{where}{key} is unknown, must be one of {known}")
+    def _resolved(self, kind: type[Settings], name: str, value: object) -> object:
+        """Return a value of a table, with a relative path made relative to the file."""
+        info = kind.model_fields.get(name)
+        if info is None or not isinstance(value, str):
+            return value
+        return self.base / value if value_type(info)[0] is Path else value
 
 
-def _fields(kind: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    return {each.name: each for each in dataclasses.fields(kind)}
-
-
-def _group(hint: Any) -> type[Any] | None:
-    """Return the class of a field that is a group of settings, or may be one."""
-    for kind in (hint, *getattr(hint, "__args__", ())):
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            return kind
-    return None
+def _inherited(common: Settings, own: _Table) -> dict[str, Any]:
+    """Return the settings that a table leaves to the common ones, by dotted field."""
+    inherited: dict[str, Any] = {}
+    for name in type(common).model_fields:
+        value, replaced = getattr(common, name), own.get(name)
+        if name not in own:
+            inherited[name] = value
+        elif isinstance(value, Settings) and isinstance(replaced, dict):
+            part = _inherited(value, replaced)
+            inherited |= {f"{name}.{key}": each for key, each in part.items()}
+    return inherited
 
 
 def _part(name: str, given: _Table) -> dict[str, Any]:
-    """Return what is given of a group, by field."""
+    """Return the given values of a group, by field."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): v for key, v in given.items() if key.startswith(prefix)}

@@ -1,230 +1,253 @@
-"""The server's settings: one frozen object, made at the edge and handed down."""
+"""Settings of the server: one frozen object, made at the edge and handed down."""
 
 import ipaddress
 import os
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal, Self
 
-from gpt2flow.server.errors import ConfigError
-from gpt2flow.server.limits import RequestLimits
+from pydantic import AfterValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-MAX_SEQUENCES = 1024
+from gpt2flow.server.config.base import Address, ByteCount, FilePath, Settings, conflict, setting
 
-_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_LOG_FORMATS: Final = ("json", "console")
+MAX_SEQUENCES: Final = 1024
+
+_MOST: Final = 2**31 - 1
+_FINGERPRINT: Final = re.compile("[0-9a-f]{64}")
 _ENDPOINT: Final = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
 
-_UNITS: Final = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-}
+
+def _check_fingerprint(value: str | None) -> str | None:
+    if value is not None and not _FINGERPRINT.fullmatch(value):
+        raise PydanticCustomError("format", "must be 64 lower-case hexadecimal digits")
+    return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """How one model is run.
-
-    Attributes:
-        threads: Threads that one run of the model uses.
-        max_sequences: Slots of the KV cache: sequences that run at the same time.
-        kv_cache_memory: Bytes that the KV cache may take; as many slots as fit
-            are made, at most `max_sequences`. None is no limit but that.
-        max_queued: Requests that may wait for slots; more are refused.
-        prefill_chunk: Tokens of a prompt that are run at once. It bounds how
-            long a running stream waits for others: one chunk of a prompt, and
-            one of what a constraint forced or a preempted request lost.
-        speculation: Whether a single stream guesses its next tokens from those before, and has
-            the model check them in one run.
-        default_max_new_tokens: For requests that do not say.
-        max_top_logprobs: Alternatives per position that a request may ask for.
-        requests: What else a request may ask for at most.
-    """
-
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    max_sequences: int = 16
-    kv_cache_memory: int | None = field(default=None, metadata={"unit": "bytes"})
-    max_queued: int = 256
-    prefill_chunk: int = 128
-    speculation: bool = True
-    default_max_new_tokens: int = 256
-    max_top_logprobs: int = 20
-    requests: RequestLimits = field(default_factory=RequestLimits)
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError when a value is out of its range."""
-        _check_range("threads", self.threads, 1, 1024)
-        _check_range("max_sequences", self.max_sequences, 1, MAX_SEQUENCES)
-        if self.kv_cache_memory is not None:
-            _check_range("kv_cache_memory", self.kv_cache_memory, 1, 2**63 - 1)
-        _check_range("max_queued", self.max_queued, 0, 1_000_000)
-        _check_range("prefill_chunk", self.prefill_chunk, 1, 1_000_000)
-        _check_range("default_max_new_tokens", self.default_max_new_tokens, 1, 1_000_000)
-        _check_range("max_top_logprobs", self.max_top_logprobs, 0, 1000)
+def _check_endpoint(value: str | None) -> str | None:
+    if value is not None and not _ENDPOINT.fullmatch(value):
+        raise PydanticCustomError(
+            "format", "must be of the form http://host:port or https://host:port"
+        )
+    return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """One model: its bundle, and how it is run.
+class RequestLimits(Settings):
+    """Limits of one request, whatever the model; sizes of text are in bytes of UTF-8."""
 
-    Attributes:
-        path: Directory of the bundle.
-        fingerprint: SHA-256 of the bundle's manifest, in hexadecimal; another bundle is
-            refused. None admits any.
-        engine: How it is run.
-    """
-
-    path: Path
-    fingerprint: str | None = None
-    engine: EngineConfig = field(default_factory=EngineConfig)
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError when a value is out of its range."""
-        if self.fingerprint is not None and not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
-            raise ConfigError(
-                f"fingerprint is {self.fingerprint!r}, must be 64 lower-case hexadecimal digits"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TelemetryConfig:
-    """What the server tells about its work, and whom.
-
-    Attributes:
-        log_level: The least that is logged: debug, info, warning or error.
-        log_format: json, one object a line, or console, for people.
-        metrics_address: Host and port where Prometheus may ask; port 0 lets the
-            system choose. None is nowhere.
-        otlp_endpoint: Where traces go, as `http://host:port`, or https. None is nowhere.
-    """
-
-    log_level: str = "info"
-    log_format: str = "json"
-    metrics_address: tuple[str, int] | None = field(default=None, metadata={"unit": "address"})
-    otlp_endpoint: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError when a value is not one of those allowed."""
-        _check_choice("log_level", self.log_level, _LOG_LEVELS)
-        _check_choice("log_format", self.log_format, _LOG_FORMATS)
-        if self.metrics_address is not None:
-            _check_range("metrics_address port", self.metrics_address[1], 0, 65535)
-        if self.otlp_endpoint is not None and not _ENDPOINT.fullmatch(self.otlp_endpoint):
-            raise ConfigError(
-                f"otlp_endpoint is {self.otlp_endpoint!r}, must be of the form http://host:port "
-                "or https://host:port"
-            )
+    message_bytes: ByteCount = setting(
+        4 * 2**20,
+        "Largest request message, in bytes or text such as 4MiB.",
+        low=1,
+        high=_MOST,
+        option="--max-message-size",
+    )
+    prompts: int = setting(256, "Most prompts per unary call.", low=1, high=_MOST)
+    continuations: int = setting(1024, "Most continuations per Score call.", low=1, high=_MOST)
+    beams: int = setting(
+        1024, "Most beams per request; never more than max_sequences.", low=1, high=_MOST
+    )
+    candidates: int = setting(
+        1024, "Most candidates (n) per request; never more than max_sequences.", low=1, high=_MOST
+    )
+    stop_strings: int = setting(32, "Most stop strings per request.", low=1, high=_MOST)
+    stop_string_bytes: int = setting(1024, "Longest stop string, in bytes.", low=1, high=_MOST)
+    stop_token_ids: int = setting(1024, "Most stop token ids per request.", low=1, high=_MOST)
+    bad_words: int = setting(256, "Most bad words per request.", low=1, high=_MOST)
+    bad_word_bytes: int = setting(1024, "Longest bad word, in bytes.", low=1, high=_MOST)
+    logit_biases: int = setting(1024, "Most logit biases per request.", low=1, high=_MOST)
+    choices: int = setting(4096, "Most choices of a constraint.", low=1, high=_MOST)
+    constraint_bytes: ByteCount = setting(
+        256 * 2**10,
+        "Largest constraint source, in bytes or text such as 256KiB; choices count together.",
+        low=1,
+        high=_MOST,
+        option="--max-constraint-size",
+    )
+    grammar_seconds: float = setting(
+        2.0,
+        "Longest compilation of a constraint, in seconds.",
+        low=0.01,
+        high=3600,
+        option="--grammar-seconds",
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityConfig:
-    """Who may talk to the server, and how.
+class EngineConfig(Settings):
+    """How one model is run."""
 
-    Attributes:
-        tls_certificate: PEM file: the server's certificate, then those between it and its CA.
-        tls_key: PEM file: its private key, without a passphrase.
-        tls_client_ca: PEM file: a client must show a certificate that one of these signed.
-        tokens: TOML file: a client must show one of these tokens.
-        insecure: Whether plain text is served on addresses that others can reach.
-    """
+    threads: int = setting(
+        lambda: os.cpu_count() or 1,
+        "Threads per run of the model.",
+        low=1,
+        high=1024,
+        shown="all cores",
+    )
+    max_sequences: int = setting(
+        16, "Slots of the KV cache: sequences that run at once.", low=1, high=MAX_SEQUENCES
+    )
+    kv_cache_memory: ByteCount | None = setting(
+        None,
+        "Memory of the KV cache, in bytes or text such as 512MB; fewer slots are made to fit.",
+        low=1,
+        high=2**63 - 1,
+    )
+    max_queued: int = setting(
+        256, "Queue capacity: requests that may wait for slots.", low=0, high=1_000_000
+    )
+    prefill_chunk: int = setting(
+        128,
+        "Tokens per prefill chunk; the bound of what a running stream waits for.",
+        low=1,
+        high=1_000_000,
+    )
+    speculation: bool = setting(
+        True,  # noqa: FBT003 - the value of a setting
+        "Speculative decoding by prompt lookup, for a single stream.",
+    )
+    default_max_new_tokens: int = setting(
+        256,
+        "max_new_tokens of requests that set none.",
+        low=1,
+        high=1_000_000,
+        option="--max-new-tokens",
+    )
+    max_top_logprobs: int = setting(
+        20, "Most alternatives (top_logprobs) per position.", low=0, high=1000
+    )
+    requests: RequestLimits = setting(RequestLimits, "Limits of one request.")
 
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    tokens: Path | None = None
-    insecure: bool = False
 
-    def __post_init__(self) -> None:
-        """Raise ConfigError when one setting lacks another or contradicts it."""
+class ModelConfig(Settings):
+    """One model: its bundle, and how it is run."""
+
+    path: FilePath = setting(..., "Directory of the bundle.")
+    fingerprint: Annotated[str | None, AfterValidator(_check_fingerprint)] = setting(
+        None, "SHA-256 of the bundle's manifest.json; any other bundle is refused."
+    )
+    engine: EngineConfig = setting(EngineConfig, "How the model is run.")
+
+
+class ConnectionConfig(Settings):
+    """Lifetime of connections, and the detection of clients that vanished."""
+
+    keepalive_seconds: float = setting(
+        30.0, "Idle time after which the server pings a client, in seconds.", low=0.1, high=86400
+    )
+    keepalive_timeout_seconds: float = setting(
+        10.0,
+        "Time for a client to answer a ping, or to finish connecting, in seconds.",
+        low=0.1,
+        high=3600,
+    )
+    max_age_seconds: float | None = setting(
+        None,
+        "Age at which a connection is asked to reconnect, in seconds; its calls go on.",
+        low=1,
+        high=30 * 86400,
+        option="--max-connection-age-seconds",
+    )
+
+
+class TelemetryConfig(Settings):
+    """Logs, metrics and traces."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "Least severe level that is logged: debug, info, warning or error."
+    )
+    log_format: Literal["json", "console"] = setting(
+        "json", "json (one object a line) or console (for people)."
+    )
+    metrics_address: Address | None = setting(
+        None,
+        "host:port of the Prometheus endpoint: plain HTTP without access control; "
+        "port 0 picks a free one.",
+    )
+    otlp_endpoint: Annotated[str | None, AfterValidator(_check_endpoint)] = setting(
+        None, "OpenTelemetry collector of traces: http[s]://host:port."
+    )
+
+    @model_validator(mode="after")
+    def _metrics_port_exists(self) -> Self:
+        if self.metrics_address is not None and not 0 <= self.metrics_address[1] <= 65535:
+            port = self.metrics_address[1]
+            raise conflict(f"metrics_address port is {port}, must be in [0, 65535]")
+        return self
+
+
+class SecurityConfig(Settings):
+    """Transport security and authentication."""
+
+    tls_certificate: FilePath | None = setting(
+        None, "PEM file: certificate of the server, then those between it and its CA."
+    )
+    tls_key: FilePath | None = setting(
+        None, "PEM file: private key of the server, without a passphrase."
+    )
+    tls_client_ca: FilePath | None = setting(
+        None, "PEM file: CAs whose client certificates are accepted; clients must present one."
+    )
+    tokens: FilePath | None = setting(
+        None, "TOML file: bearer tokens that are accepted; clients must send one."
+    )
+    insecure: bool = setting(
+        False,  # noqa: FBT003 - the value of a setting
+        "Serve plain text on addresses that others can reach.",
+    )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
         if self.tls_certificate and not self.tls_key:
-            raise ConfigError("--tls-certificate needs --tls-key")
+            raise conflict("--tls-certificate needs --tls-key")
         if self.tls_key and not self.tls_certificate:
-            raise ConfigError("--tls-key needs --tls-certificate")
+            raise conflict("--tls-key needs --tls-certificate")
         if self.tls_client_ca and not self.tls_certificate:
-            raise ConfigError("--tls-client-ca needs --tls-certificate and --tls-key")
+            raise conflict("--tls-client-ca needs --tls-certificate and --tls-key")
         if self.insecure and self.tls_certificate:
-            raise ConfigError(
-                "--insecure is plain text, --tls-certificate is TLS: give one of them"
-            )
+            raise conflict("--insecure is plain text, --tls-certificate is TLS: give one of them")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionConfig:
-    """How long connections live, and how those are found whose client is gone without a word.
-
-    Attributes:
-        keepalive_seconds: Without traffic for so long, the client is asked whether it is there.
-        keepalive_timeout_seconds: A client that has not answered by then is gone, and so
-            is a new one that has not begun.
-        max_age_seconds: Older connections are told to begin anew, so that a load balancer can
-            spread them; what runs on them goes on. None lets them live.
-    """
-
-    keepalive_seconds: float = 30.0
-    keepalive_timeout_seconds: float = 10.0
-    max_age_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError when a value is out of its range."""
-        _check_range("keepalive_seconds", self.keepalive_seconds, 0.1, 86400)
-        _check_range("keepalive_timeout_seconds", self.keepalive_timeout_seconds, 0.1, 3600)
-        if self.max_age_seconds is not None:
-            _check_range("max_age_seconds", self.max_age_seconds, 1, 30 * 86400)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
+class ServerConfig(Settings):
     """What is served, and where.
 
-    Attributes:
-        models: Bundles by the model's name; the first is the default. A path alone is run as
-            `engine` says.
-        host: Name or address to listen on.
-        port: 0 lets the system choose.
-        engine: How models are run that do not say; each gets an engine of its own.
-        drain_seconds: How long running requests may go on after SIGTERM, and on a model that is
-            replaced or unloaded.
-        connections: How long connections live.
-        telemetry: What is logged, counted and traced.
-        security: Who may talk to the server, and how.
+    A model given by its path alone is run as `engine` says; each model has an engine of its own.
     """
 
-    models: Mapping[str, Path | ModelConfig]
-    host: str = "127.0.0.1"
-    port: int = 50051
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    drain_seconds: float = 30.0
-    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
-    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
-    security: SecurityConfig = field(default_factory=SecurityConfig)
+    models: Mapping[str, Path | ModelConfig] = setting(
+        ..., "Bundles by the name of the model; the first is the default."
+    )
+    host: str = setting("127.0.0.1", "Name or address to listen on.")
+    port: int = setting(50051, "Port to listen on; 0 picks a free one.", low=0, high=65535)
+    engine: EngineConfig = setting(EngineConfig, "How models are run that set nothing else.")
+    drain_seconds: float = setting(
+        30.0,
+        "Time for running requests after SIGTERM, or on a replaced model, in seconds.",
+        low=0,
+        high=86400,
+    )
+    connections: ConnectionConfig = setting(ConnectionConfig, "Lifetime of connections.")
+    telemetry: TelemetryConfig = setting(TelemetryConfig, "Logs, metrics and traces.")
+    security: SecurityConfig = setting(SecurityConfig, "Transport security and authentication.")
 
-    def __post_init__(self) -> None:
-        """Raise ConfigError when a value is out of its range."""
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
         if not self.models:
-            raise ConfigError("no model given")
+            raise conflict("no model given")
         if "" in self.models:
-            raise ConfigError("a model needs a name")
-        _check_range("port", self.port, 0, 65535)
-        _check_range("drain_seconds", self.drain_seconds, 0, 86400)
+            raise conflict("a model needs a name")
         plain = self.security.tls_certificate is None and not self.security.insecure
         if plain and not is_loopback(self.host):
-            raise ConfigError(
+            raise conflict(
                 f"plain text on {self.host!r} can be read and changed by others: give "
                 "--tls-certificate and --tls-key, listen on 127.0.0.1, or say --insecure"
             )
+        return self
 
     @property
     def model_configs(self) -> dict[str, ModelConfig]:
-        """The models by name, each with all of its settings."""
+        """Models by name, each with all of its settings."""
         return {
             name: ModelConfig(path=model, engine=self.engine) if isinstance(model, Path) else model
             for name, model in self.models.items()
@@ -238,48 +261,8 @@ class ServerConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host; of names, only `localhost` is known."""
+    """Return whether only this machine can reach a host; of names, only `localhost` is."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def parse_address(address: str, field: str = "address") -> tuple[str, int]:
-    """Split `host:port`; an IPv6 host stands in brackets.
-
-    Args:
-        address: What a user gave.
-        field: What they gave it for.
-
-    Raises:
-        ConfigError: It has another form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit()):
-        raise ConfigError(f"{field} {address!r} is not of the form host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def parse_bytes(field: str, text: str) -> int:
-    """Read an amount of memory: `1000000`, `512MB` (10^6), `1.5 GiB` (2^30).
-
-    Raises:
-        ConfigError: It has another form.
-    """
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([a-z]*)", text.strip().lower())
-    if match is None or match[2] not in _UNITS:
-        raise ConfigError(
-            f"{field} is {text!r}, must be a number of bytes or of KB, MB, GB, KiB, MiB or GiB"
-        )
-    return int(Decimal(match[1]) * _UNITS[match[2]])
-
-
-def _check_choice(name: str, value: str, allowed: Collection[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, must be in [{low}, {high}]")

@@ -25,6 +25,7 @@ from gpt2flow.server.errors import (
     OverloadedError,
     ServerError,
 )
+from gpt2flow.server.fair_queue import largest_holder
 
 # What a refused client is told to wait: before anything was measured, at least, and at most.
 UNKNOWN_RETRY_SECONDS: Final = 1.0
@@ -141,7 +142,8 @@ class AsyncEngine:
         if self.broken:
             raise BrokenModelError(self._name)
         for displaced in self._displaced_by(tasks):
-            error = self._overloaded(1, "others need the places in the queue that this caller has")
+            text = f"queue full: {displaced.caller!r} holds most of it and makes room for others"
+            error = self._overloaded(1, text)
             self._deliver([Event(displaced.id, error)])
             self._inbox.put(_Abort(displaced.id))
         for task in tasks:
@@ -158,40 +160,39 @@ class AsyncEngine:
                     self._inbox.put(_Abort(task.request.id))
 
     def _displaced_by(self, tasks: Sequence[Task]) -> list[Request]:
-        """Return the waiting requests whose places in the queue these take.
+        """Return the waiting requests that make room for new ones in a full queue.
 
-        When the queue is full, whoever holds the most of it is refused: the caller of these
-        requests, or another one, whose lowest and latest requests make way then, unless they
-        asked for a higher priority. Nobody makes way who had slots already.
+        The caller that holds most of the queue gives up its lowest and latest requests, unless
+        they asked for a higher priority. Requests that had slots already are never displaced.
 
         Raises:
-            OverloadedError: These are refused.
+            OverloadedError: The new requests are refused.
         """
         waiting = self._waiting_with(tasks)
         excess = len(waiting) - self._max_queued
-        if excess <= 0:
-            return []
         newcomer = tasks[0].request
         held = Counter(request.caller for request in waiting)
         displaced: list[Request] = []
         for _ in range(excess):
-            caller, most = held.most_common(1)[0]
+            caller = largest_holder(held, newcomer.caller)
             last = min(
                 (each for each in waiting if each.caller == caller and each not in displaced),
                 key=lambda each: (each.priority, -each.id),
+                default=newcomer,
             )
             began = last.slots or last.preemptions
-            if began or last.priority > newcomer.priority or most <= held[newcomer.caller]:
-                found = f"{len(waiting)} requests would wait, {self._max_queued} may"
+            if caller is None or began or last.priority > newcomer.priority:
+                limit = self._max_queued
+                found = f"queue full: {len(waiting)} requests would wait, limit {limit}"
                 raise self._overloaded(excess, found)
             displaced.append(last)
             held[caller] -= 1
         return displaced
 
     def _waiting_with(self, tasks: Sequence[Task]) -> list[Request]:
-        """Return which requests would wait for slots if these came too.
+        """Return the requests that would wait for slots if new ones joined.
 
-        Higher priorities take theirs first: what they preempt waits as well.
+        Higher priorities get slots first; the requests that they preempt wait as well.
         """
         live = [*(each.request for each in self._live.values()), *(task.request for task in tasks)]
         live.sort(key=lambda each: -each.priority)

@@ -27,18 +27,19 @@ from gpt2flow.server.sampling.logits import LogitsRows
 
 
 class Runner(Protocol):
-    """What the engine needs of a model; `model_runner.ModelRunner` says what it means."""
+    """Interface of a model; `bundle.model_runner.ModelRunner` documents it."""
 
     vocabulary_size: int
     max_logit_ids: int
-    logsumexp: Floats | None
 
     def run_chunk(
         self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int], ids: Ids | None
-    ) -> Floats:
+    ) -> tuple[Floats, Floats | None]:
         """Run several tokens of one sequence."""
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None) -> Floats:
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None
+    ) -> tuple[Floats, Floats | None]:
         """Run one token of each of the first slots."""
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
@@ -152,7 +153,7 @@ class Engine:
         return self._progress(task, self._clock()) if task.done else []
 
     def _draft(self, task: Task) -> list[Event]:
-        task.draft()
+        task.draft(self._cache)
         return []
 
     def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
@@ -176,12 +177,12 @@ class Engine:
         tokens = [*sequence.tokens, *sequence.drafts][start:stop]
         guessed = stop > len(sequence.tokens)
         ids = None if guessed else self._wanted_ids([sequence])
-        logits = self._runner.run_chunk(
+        outputs = self._runner.run_chunk(
             sequence.slot, tokens, start, [at - start for at in wanted], ids
         )
         self._cache.extend(sequence.slot, tokens)
         rows = [Row(sequence, position, row) for row, position in enumerate(wanted)]
-        return self._rows(logits, ids), [(chunk.request, rows)]
+        return self._rows(outputs, ids), [(chunk.request, rows)]
 
     def _decode(self, batch: Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         lengths = self._cache.lengths
@@ -190,14 +191,14 @@ class Engine:
         for sequence in batch.sequences:
             tokens[sequence.slot] = sequence.tokens[lengths[sequence.slot]]
         ids = self._wanted_ids(batch.sequences)
-        logits = self._runner.decode(tokens, lengths[:span], ids)
+        outputs = self._runner.decode(tokens, lengths[:span], ids)
         parts = []
         for request, sequences in batch.parts:
             rows = [Row(each, lengths[each.slot], each.slot) for each in sequences]
             parts.append((request, rows))
         for sequence in batch.sequences:
             self._cache.extend(sequence.slot, (tokens[sequence.slot],))
-        return self._rows(logits, ids), parts
+        return self._rows(outputs, ids), parts
 
     def _wanted_ids(self, sequences: Iterable[CacheRow]) -> Ids | None:
         """Return the tokens whose logits suffice for all of the sequences; None is all tokens."""
@@ -210,13 +211,14 @@ class Engine:
         ids = known[0] if len(known) == 1 else np.unique(np.concatenate(known))
         return ids if len(ids) <= self._runner.max_logit_ids else None
 
-    def _rows(self, logits: Floats, ids: Ids | None) -> LogitsRows:
-        return LogitsRows(logits, ids, self._runner.vocabulary_size, self._runner.logsumexp)
+    def _rows(self, outputs: tuple[Floats, Floats | None], ids: Ids | None) -> LogitsRows:
+        logits, logsumexp = outputs
+        return LogitsRows(logits, ids, self._runner.vocabulary_size, logsumexp)
 
     def _update(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
         """Hand a request its logits."""
         request = task.request
-        task.accept(rows, logits)
+        task.accept(rows, logits, self._cache)
         now = self._clock()
         if request.first_token is None and rows and rows[-1].position + 1 >= len(request.prompt):
             request.first_token = now

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from gpt2flow.server.engine.fair_queue import WaitingRequests
 from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.request_queue import RequestQueue
 from gpt2flow.server.engine.sequence import Request, Sequence
 
 # Of so many chunks of a kind, one goes to the request that was admitted first.
@@ -63,7 +63,7 @@ class Scheduler:
     chunks of prompts, whatever else arrives.
 
     **Admission.** Requests are admitted by effective priority, which waiting
-    raises, and among equals the callers take turns (`WaitingRequests`), when
+    raises, and among equals the callers take turns (`RequestQueue`), when
     all slots that they need are free. One that needs many slots is not
     overtaken by narrow ones, of which there may always be more: the slots that
     become free are kept for it.
@@ -92,7 +92,7 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget all requests, and frees all slots, whatever state they are in."""
-        self._waiting = WaitingRequests()
+        self._waiting = RequestQueue()
         self._running: list[Request] = []  # In the order of admission.
         self._cache.clear()
 
@@ -144,7 +144,7 @@ class Scheduler:
         """
         admitted = []
         while request := self._next_to_admit(now):
-            self._waiting.take(request, now)
+            self._waiting.admit(request, now)
             self._give_slots(request)
             request.admitted = now
             self._running.append(request)

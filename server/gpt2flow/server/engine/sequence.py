@@ -17,7 +17,6 @@ class FinishReason(Enum):
     LENGTH = "length"
     CONSTRAINT = "constraint"
     TIME_LIMIT = "time_limit"
-    CANCELLED = "cancelled"
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +34,6 @@ class Sequence:
         drafts: Tokens that are guessed to follow, for the next run alone; what the model
             disagrees with is dropped.
         grows: Whether tokens are still to be appended.
-        finish_reason: Why it ended; None while it grows.
     """
 
     tokens: list[int]
@@ -45,7 +43,6 @@ class Sequence:
     logit_ids: Ids | None = None
     drafts: list[int] = field(default_factory=list)
     grows: bool = True
-    finish_reason: FinishReason | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -64,11 +61,6 @@ class Sequence:
     def reusable(self) -> list[int]:
         """The tokens that the model need not run if the cache has them."""
         return self.tokens[: self.logits_from]
-
-    def finish(self, reason: FinishReason) -> None:
-        """End it."""
-        self.grows = False
-        self.finish_reason = reason
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +90,6 @@ class Request:
             preemption.
         started: When the model first ran for it.
         first_token: When the model had run over the whole prompt.
-        finished: When it ended.
     """
 
     id: int
@@ -112,15 +103,14 @@ class Request:
     all_logits: bool = False
     lockstep: bool = False
     queued: float = field(init=False)
-    admitted: float = field(init=False)
-    effective_priority: int = field(init=False)
+    admitted: float = 0.0
+    effective_priority: int = 0
     preemptions: int = 0
     slots: list[int] = field(default_factory=list)
     sequences: list[Sequence] = field(default_factory=list)
     cached_tokens: int = 0
     started: float | None = None
     first_token: float | None = None
-    finished: float | None = None
 
     def __post_init__(self) -> None:
         self.queued = self.arrival

@@ -1,26 +1,18 @@
-"""What the engine asks of a request, whatever the request is for."""
+"""What the engine runs: a request, and what is made of its logits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
 from gpt2flow.server.engine.kv_cache import SlotCache
-from gpt2flow.server.engine.results import (
-    Delta,
-    GenerationResult,
-    ScoreResult,
-    Timing,
-)
+from gpt2flow.server.engine.results import Delta, GenerationResult, ScoreResult, Timing
 from gpt2flow.server.engine.sequence import Request, Sequence
 from gpt2flow.server.errors import ServerError, TimeLimitError
 from gpt2flow.server.sampling.logits import LogitsRows
 
-Clock = Callable[[], float]
-
 
 class Row(NamedTuple):
-    """Says which row of the logits follows which position of a sequence."""
+    """Row of the logits that predicts the token after a position of a sequence."""
 
     sequence: Sequence
     position: int
@@ -28,47 +20,47 @@ class Row(NamedTuple):
 
 
 class Task(ABC):
-    """A request with what is made of its logits.
+    """Request with its state of generation or scoring.
 
     Attributes:
-        request: What the scheduler knows of it.
+        request: The scheduler's view of it.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
 
-    @abstractmethod
-    def begin(self, cache: SlotCache) -> None:
-        """Make the first sequence, once the request has its slots."""
-
-    @abstractmethod
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Take the logits of one run: appends tokens, ends sequences."""
-
-    def draft(self) -> None:
-        """Guess what comes next, before a run that would be for this request alone."""
-        return
-
     @property
     @abstractmethod
     def done(self) -> bool:
-        """Whether nothing more is to be run."""
+        """Whether no more runs are needed, once it has begun."""
+
+    @abstractmethod
+    def begin(self, cache: SlotCache) -> None:
+        """Start the first sequence, once the request has its slots."""
+
+    @abstractmethod
+    def accept(self, rows: Items[Row], logits: LogitsRows, cache: SlotCache) -> None:
+        """Take the logits of one run: append tokens, end sequences."""
+
+    def draft(self, cache: SlotCache) -> None:
+        """Draft next tokens, before a run for this request alone."""
+        del cache
 
     @abstractmethod
     def result(self, finished: float) -> GenerationResult | ScoreResult:
-        """Return all that came of it, at a time of the engine's clock."""
+        """Return the result, at a time of the engine's clock."""
 
     def deltas(self) -> Items[Delta]:
-        """Return what is new since the last call, for requests that stream."""
+        """Return the news since the last call, for requests that stream."""
         return ()
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
-        """Return what the client gets when the time is up."""
+        """Return the answer of a request whose time is up."""
         waited = finished - self.request.arrival
         return TimeLimitError(f"the request's time was up after {waited:.3f} s")
 
     def timing(self, finished: float) -> Timing:
-        """Return where the time went."""
+        """Return the seconds of each phase."""
         request = self.request
         started = finished if request.started is None else request.started
         first_token = finished if request.first_token is None else request.first_token

@@ -6,84 +6,72 @@ The semantics, float32 arithmetic included, are those of transformers'
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.sequence import FinishReason, Sequence
+from gpt2flow.server.generation.output import Output
 from gpt2flow.server.params import BeamSearchParams, EarlyStopping
-
-State = TypeVar("State")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hypothesis(Generic[State]):
-    """A running hypothesis; it never changes, a longer one takes its place.
+class Hypothesis:
+    """Running hypothesis; it never changes, a longer one takes its place.
 
     Attributes:
         sequence: Its tokens and its slot.
-        score: Sum of the processed log-probabilities of its produced tokens.
-        state: What else belongs to it; the search does not look at it.
+        output: Its text, constraint and log-probabilities.
+        score: Sum of the processed log-probabilities of its new tokens.
     """
 
     sequence: Sequence
+    output: Output
     score: np.float32
-    state: State
 
 
-@dataclass(frozen=True, slots=True)
-class Continuation(Generic[State]):
-    """A hypothesis with one token more.
+@dataclass(frozen=True, slots=True, eq=False)
+class Continuation:
+    """Hypothesis with one more token, which may have ended it.
 
     Attributes:
         parent: The hypothesis.
-        token_id: The token.
-        score: Of both.
-        state: What belongs to both.
-        reason: Why the hypothesis ends with this token; None when it goes on.
+        output: Output of the parent with the token appended.
+        score: Score of both together.
     """
 
-    parent: Hypothesis[State]
-    token_id: int
+    parent: Hypothesis
+    output: Output
     score: np.float32
-    state: State
-    reason: FinishReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Generic[State]):
-    """A hypothesis that ended: what it produced, why it ended, what it is ranked by."""
+class Ended:
+    """Hypothesis that has ended, and the score that ranks it."""
 
-    tokens: list[int]
-    state: State
-    reason: FinishReason
+    output: Output
     score: float
 
 
-class BeamSearch(Generic[State]):
+class BeamSearch:
     """One search.
 
     Attributes:
-        width: How many continuations `expand` wants to choose among.
-        running: The hypotheses that go on, best first.
-        ended: The best that have ended, best first; at most `num_beams`.
+        width: Number of continuations that `expand` chooses among.
+        running: Hypotheses that go on, best first.
+        ended: Best hypotheses that have ended, best first; at most `num_beams`.
         done: Whether the search is over.
     """
 
     def __init__(
-        self,
-        params: BeamSearchParams,
-        max_new_tokens: int,
-        ending_ids: int,
-        first: Hypothesis[State],
+        self, params: BeamSearchParams, max_new_tokens: int, ending_ids: int, first: Hypothesis
     ) -> None:
-        """Start with one hypothesis, which has the prompt only.
+        """Start with one hypothesis, of the prompt alone.
 
         Args:
             params: The options.
             max_new_tokens: Tokens of the longest hypothesis.
-            ending_ids: How many tokens end a hypothesis by themselves.
+            ending_ids: Number of tokens that end a hypothesis by themselves.
             first: The hypothesis.
         """
         self._params = params
@@ -91,44 +79,38 @@ class BeamSearch(Generic[State]):
         # Even when every ending token is among the best, enough others are.
         self.width = max(2, 1 + ending_ids) * params.num_beams
         self.running = [first]
-        self.ended: list[Ended[State]] = []
+        self.ended: list[Ended] = []
         self.done = False
 
-    def expand(self, continuations: Items[Continuation[State]]) -> list[Continuation[State]]:
+    def expand(self, continuations: Items[Continuation]) -> list[Continuation]:
         """Choose among the continuations of all running hypotheses.
 
         Args:
             continuations: The best `width` of them, best first.
 
         Returns:
-            Those that run on, best first; none when the search is over.
+            Continuations that run on, best first; none when the search is over.
         """
-        beams, length = self._params.num_beams, self.running[0].sequence.new_tokens + 1
+        beams = self._params.num_beams
         for each in continuations[:beams]:  # Those behind only take the place of those that end.
-            if each.reason is not None:
-                tokens = [*each.parent.sequence.tokens, each.token_id]
-                self._end(tokens, each.state, each.reason, each.score)
-        running = [each for each in continuations if each.reason is None][:beams]
-        self.done = not running or self._cannot_improve(running[0].score, length)
+            if each.output.finish_reason is not None:
+                self._end(each.output, each.score)
+        running = [each for each in continuations if each.output.finish_reason is None][:beams]
+        self.done = not running or self._cannot_improve(running[0])
         return [] if self.done else running
 
     def stop(self, reason: FinishReason) -> None:
-        """End the search; the hypotheses that run end where they are."""
+        """End the search; running hypotheses end where they are."""
         for each in self.running:
-            self._end(each.sequence.tokens, each.state, reason, each.score)
+            each.output.interrupt(reason)
+            self._end(each.output, each.score)
         self.done = True
 
-    def place(
-        self,
-        running: Items[Continuation[State]],
-        cache: SlotCache,
-        slots: Items[int],
-    ) -> None:
+    def place(self, running: Items[Continuation], cache: SlotCache, slots: Items[int]) -> None:
         """Make chosen continuations the running hypotheses, each in one of the slots.
 
-        The first child of a hypothesis inherits its slot; the others take those
-        of hypotheses that have no children, and what is not equal there already
-        is copied.
+        The first child of a hypothesis inherits its slot. The others take slots of hypotheses
+        without children, to which the differing positions are copied.
         """
         childless = {id(each): each for each in self.running}
         heirs: set[int] = set()
@@ -147,44 +129,41 @@ class BeamSearch(Generic[State]):
                 cache.fork(parent.slot, slot, shared)
             heirs.add(id(parent))
             sequence = Sequence(
-                [*parent.tokens, continuation.token_id],
+                continuation.output.tokens,
                 prompt_length=parent.prompt_length,
                 slot=slot,
                 logits_from=parent.logits_from,
             )
-            children.append(Hypothesis(sequence, continuation.score, continuation.state))
+            children.append(Hypothesis(sequence, continuation.output, continuation.score))
         self.running = children
 
-    def _end(
-        self, tokens: Items[int], state: State, reason: FinishReason, score: np.float32
-    ) -> None:
-        produced = list(tokens[self.running[0].sequence.prompt_length :])
-        rank = self._rank(score, len(produced))
-        self.ended.append(Ended(produced, state, reason, float(rank)))
+    def _end(self, output: Output, score: np.float32) -> None:
+        self.ended.append(Ended(output, float(self._rank(score, output.new_tokens))))
         self.ended.sort(key=lambda each: -each.score)
         del self.ended[self._params.num_beams :]
 
     def _rank(self, score: np.float32, length: int) -> np.float32:
-        """Return what a hypothesis of so many produced tokens is ranked by."""
-        # Extreme penalties leave the range of the numbers, and nothing to rank by.
+        """Return the score of a hypothesis of `length` new tokens, penalised by its length."""
+        # Extreme penalties leave the range of float32, and nothing to rank by.
         with np.errstate(over="ignore", divide="ignore"):
             divisor = np.float32(np.float64(max(length, 1)) ** self._params.length_penalty)
             return np.float32(score / divisor)
 
-    def _cannot_improve(self, best_running: np.float32, length: int) -> bool:
-        """Whether no running hypothesis is expected to get among the ended ones."""
+    def _cannot_improve(self, best: Continuation) -> bool:
+        """Return whether no running hypothesis is expected to outrank an ended one."""
         if len(self.ended) < self._params.num_beams:
             return False
         early_stopping = self._params.early_stopping
         if early_stopping is EarlyStopping.FIRST:
             return True
+        length = best.output.new_tokens
         if early_stopping is EarlyStopping.NEVER and self._params.length_penalty > 0:
             length = self._max_new_tokens
-        return bool(self._rank(best_running, length) <= self.ended[-1].score)
+        return bool(self._rank(best.score, length) <= self.ended[-1].score)
 
 
 def _common_length(one: Sequence, other: Sequence) -> int:
-    """Return how many leading tokens two sequences after the same prompt share."""
+    """Return the number of leading tokens that two sequences after one prompt share."""
     start = one.prompt_length
     for at, (left, right) in enumerate(
         zip(one.tokens[start:], other.tokens[start:], strict=False), start

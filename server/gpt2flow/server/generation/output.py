@@ -1,189 +1,161 @@
-"""One continuation of a prompt: its text, its log-probabilities, when it ends."""
+"""One output as it grows: tokens, text, log-probabilities, and what ends it."""
 
-from dataclasses import replace
-
-from gpt2flow.server.engine.results import CandidateResult, Delta, PositionLogprobs, TokenLogprob
-from gpt2flow.server.engine.sequence import FinishReason, Sequence
-from gpt2flow.server.generation.logprobs import position_logprobs
-from gpt2flow.server.generation.prompt_lookup import PromptLookup
+from gpt2flow.server.engine.results import CandidateResult, Delta
+from gpt2flow.server.engine.sequence import FinishReason
+from gpt2flow.server.generation.logprobs import OutputLogprobs
 from gpt2flow.server.generation.spec import Generation
-from gpt2flow.server.grammar.constraint import Constraint
 from gpt2flow.server.sampling.filters import Ids
 from gpt2flow.server.sampling.logits import LogitsRows
-from gpt2flow.server.sampling.sampler import make_rng
 from gpt2flow.server.tokenizer import TextStream
 
-# Where a grammar allows fewer tokens, it is no text that could repeat what stands elsewhere.
-_FREE_CHOICE = 256
 
+class Output:
+    """Continuation of a prompt, for sampling and beam search alike.
 
-class Candidate:
-    """One continuation as it grows.
+    After each token the conditions are checked in one order: ending tokens, stop strings, the
+    constraint, the length.
 
     Attributes:
-        sequence: Its tokens.
-        logprobs: One entry a scored token, if asked for.
-        forced: How many of its tokens the constraint forced.
-        allowed: The tokens among which the constraint lets the next one be chosen; None is all.
-        lookup: Guesses what comes next; None where that is not wanted.
+        tokens: Token ids of the prompt, then of the output.
+        finish_reason: Reason of the end; None while it grows.
+        forced: Number of tokens that the constraint forced.
     """
 
-    def __init__(
-        self, generation: Generation, index: int, sequence: Sequence, constraint: Constraint | None
-    ) -> None:
-        self.index = index
-        self.sequence = sequence
-        self.constraint = constraint
-        self.rng = make_rng(generation.seed, index)
-        self.logprobs: list[PositionLogprobs] = []
+    def __init__(self, generation: Generation, *, scored: bool) -> None:
+        """Start with the prompt alone.
+
+        Args:
+            generation: Request that this is an output of.
+            scored: Whether each token gets a log-probability.
+        """
+        self.tokens = list(generation.prompt)
+        self.finish_reason: FinishReason | None = None
         self.forced = 0
-        self.allowed: Ids | None = None
-        self.lookup: PromptLookup | None = None
         self._generation = generation
+        self._scored = scored
+        self._constraint = generation.constraint
         self._stream = TextStream(generation.params.stopping.stop_strings)
         self._pieces = [generation.echo] if generation.echo else []
-        self._cumulative = 0.0
-        self._scored = 0
+        self._logprobs = OutputLogprobs(generation)
         self._sent_pieces = 0
         self._sent_tokens = 0
 
     @property
-    def complete(self) -> bool:
-        """Whether it ended and the log-probabilities of all its tokens are known."""
-        return not self.sequence.grows and self._known == self.sequence.new_tokens
+    def new_tokens(self) -> int:
+        """Number of tokens after the prompt."""
+        return len(self.tokens) - len(self._generation.prompt)
 
     @property
-    def _known(self) -> int:
-        """How many of its tokens are known with all that is wanted of them."""
-        return self._scored if self._generation.scored else self.sequence.new_tokens
+    def constrained(self) -> bool:
+        """Whether a constraint restricts the next token."""
+        return self._constraint is not None
 
-    def fork(self, index: int, slot: int) -> "Candidate":
-        """Return a candidate with the same past and random numbers of its own."""
-        source = self.sequence
-        sequence = replace(source, tokens=list(source.tokens), slot=slot, drafts=[])
-        constraint = None if self.constraint is None else self.constraint.fork()
-        twin = Candidate(self._generation, index, sequence, constraint)
-        twin.logprobs = list(self.logprobs)
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, and all of its tokens are scored if they are to be."""
+        return self.finish_reason is not None and self._ready_tokens == self.new_tokens
+
+    @property
+    def _ready_tokens(self) -> int:
+        """Number of tokens that need nothing more before they are sent."""
+        return self._logprobs.count if self._scored else self.new_tokens
+
+    def fork(self) -> "Output":
+        """Return an output with the same past, of which nothing was sent."""
+        twin = Output(self._generation, scored=self._scored)
+        twin.tokens = list(self.tokens)
+        twin.finish_reason = self.finish_reason
         twin.forced = self.forced
-        twin.allowed = self.allowed
+        twin._constraint = None if self._constraint is None else self._constraint.fork()
         twin._stream = self._stream.fork()
         twin._pieces = list(self._pieces)
-        twin._cumulative = self._cumulative
-        twin._scored = self._scored
+        twin._logprobs = self._logprobs.fork()
         return twin
 
     def append(self, token_id: int) -> None:
-        """Append a token and decides whether the candidate ends with it."""
-        sequence, generation = self.sequence, self._generation
-        sequence.tokens.append(token_id)
+        """Append a token, and end the output if a condition is met."""
+        generation = self._generation
+        self.tokens.append(token_id)
         if reason := generation.endings.get(token_id):
             self.finish(reason)
             return
-        piece = generation.tokenizer.piece(token_id)
-        count = sequence.new_tokens
+        count = self.new_tokens
         check_stops = count >= generation.params.stopping.min_new_tokens
-        if text := self._stream.push(piece, check_stops=check_stops):
+        if text := self._stream.push(generation.tokenizer.piece(token_id), check_stops=check_stops):
             self._pieces.append(text)
         if self._stream.stop_string:
             self.finish(FinishReason.STOP)
-        elif self.constraint is not None and self._completes(self.constraint, token_id):
+        elif self._advance(token_id):
             self.finish(FinishReason.CONSTRAINT)
         elif count >= generation.max_new_tokens:
             self.finish(FinishReason.LENGTH)
 
     def append_forced(self) -> None:
-        """Append what the constraint leaves no choice about."""
-        if self.constraint is None or not self.sequence.grows:
+        """Append the tokens that the constraint leaves no choice about."""
+        if self._constraint is None or self.finish_reason is not None:
             return
-        for token_id in self.constraint.forced():
+        for token_id in self._constraint.forced():
             self.forced += 1
             self.append(token_id)
-            if not self.sequence.grows:
+            if self.finish_reason is not None:
                 return
 
-    def prepare_next(self) -> None:
-        """Prepare the choice of the next token, once all that is known was appended."""
-        sequence = self.sequence
-        if not sequence.grows:
-            return
-        generation = self._generation
-        if self.constraint is not None:
-            self.allowed = self.constraint.allowed()
-        if not generation.scored:
-            sequence.logits_from = len(sequence.tokens) - 1
-            # What changes the logits of a token looks at those of all.
-            sequence.logit_ids = None if generation.processors else self.allowed
+    def allowed(self) -> Ids | None:
+        """Return the token ids that the constraint admits next; None is all."""
+        return None if self._constraint is None else self._constraint.allowed()
 
-    def draft(self) -> None:
-        """Guess what comes next, for one run."""
-        sequence = self.sequence
-        if not (self._generation.draft_tokens and sequence.grows):
-            return
-        if self.allowed is not None and len(self.allowed) < _FREE_CHOICE:
-            return
-        if self.lookup is None:
-            self.lookup = PromptLookup(sequence.tokens, self._generation.draft_tokens)
-        self.lookup.extend(sequence.tokens[len(self.lookup) :])
-        # One token always comes of the run itself.
-        limit = self._generation.max_new_tokens - sequence.new_tokens - 1
-        sequence.drafts = self.lookup.propose(limit)
-        if self.constraint is not None:
-            sequence.drafts = self.constraint.valid_start(sequence.drafts)
+    def valid_start(self, tokens: list[int]) -> list[int]:
+        """Return the leading tokens that the constraint admits one after the other."""
+        return tokens if self._constraint is None else self._constraint.valid_start(tokens)
 
     def score(self, token_id: int, logits: LogitsRows, row: int) -> None:
-        """Note the log-probability of the next token that has none yet, if that is wanted."""
-        if not self._generation.scored:
-            return
-        self._scored += 1
-        self._cumulative += logits.logprob(row, token_id)
-        output = self._generation.params.output
-        if output.logprobs:
-            self.logprobs.append(position_logprobs(logits, row, token_id, output.top_logprobs))
+        """Score the first token without log-probability, if tokens are scored."""
+        if self._scored:
+            self._logprobs.add(token_id, logits, row)
 
     def finish(self, reason: FinishReason) -> None:
-        """End it; what was held back of its text is complete."""
-        self.sequence.finish(reason)
+        """End the output, and release the text that was held back."""
+        self.finish_reason = reason
         if text := self._stream.finish():
             self._pieces.append(text)
 
     def interrupt(self, reason: FinishReason) -> None:
-        """End it from outside; tokens whose logits are not known stay without log-probability."""
-        if self.sequence.grows:
+        """End the output early; tokens without logits keep no log-probability."""
+        if self.finish_reason is None:
             self.finish(reason)
-        produced = self.sequence.tokens[self.sequence.prompt_length :]
-        if self._generation.params.output.logprobs:
-            unscored = produced[self._scored :]
-            self.logprobs += [PositionLogprobs(TokenLogprob(token, None)) for token in unscored]
-        self._scored = len(produced)
+        self._logprobs.skip(self.tokens[len(self._generation.prompt) + self._logprobs.count :])
 
-    def delta(self) -> Delta | None:
-        """Return what is new since the last call; tokens come when their logits are known."""
-        output, sequence = self._generation.params.output, self.sequence
+    def delta(self, index: int) -> Delta | None:
+        """Return the news since the last call, for candidate `index`; None if there are none."""
         text = "".join(self._pieces[self._sent_pieces :])
         self._sent_pieces = len(self._pieces)
-        sent, known = self._sent_tokens, self._known
-        self._sent_tokens = known
-        start = sequence.prompt_length
-        tokens = tuple(sequence.tokens[start + sent : start + known]) if output.token_ids else ()
-        logprobs = tuple(self.logprobs[sent:known])
+        sent, ready = self._sent_tokens, self._ready_tokens
+        self._sent_tokens = ready
+        tokens: tuple[int, ...] = ()
+        if self._generation.params.output.token_ids:
+            start = len(self._generation.prompt)
+            tokens = tuple(self.tokens[start + sent : start + ready])
+        logprobs = tuple(self._logprobs.positions[sent:ready])
         if text or tokens or logprobs:
-            return Delta(self.index, text, tokens, logprobs)
+            return Delta(index, text, tokens, logprobs)
         return None
 
-    def result(self) -> CandidateResult:
-        """Return the whole, once it has ended."""
-        sequence = self.sequence
-        assert sequence.finish_reason is not None
+    def result(self, beam_score: float = 0.0) -> CandidateResult:
+        """Return the whole of an output that has ended."""
+        assert self.finish_reason is not None
         return CandidateResult(
             text="".join(self._pieces),
-            token_ids=tuple(sequence.tokens[sequence.prompt_length :]),
-            finish_reason=sequence.finish_reason,
+            token_ids=tuple(self.tokens[len(self._generation.prompt) :]),
+            finish_reason=self.finish_reason,
             stop_string=self._stream.stop_string,
-            cumulative_logprob=self._cumulative if self._generation.scored else None,
-            logprobs=tuple(self.logprobs),
+            cumulative_logprob=self._logprobs.total if self._scored else None,
+            beam_score=beam_score,
+            logprobs=tuple(self._logprobs.positions),
         )
 
-    @staticmethod
-    def _completes(constraint: Constraint, token_id: int) -> bool:
-        constraint.advance(token_id)
-        return constraint.complete
+    def _advance(self, token_id: int) -> bool:
+        """Advance the constraint; return whether it is complete."""
+        if self._constraint is None:
+            return False
+        self._constraint.advance(token_id)
+        return self._constraint.complete

@@ -16,35 +16,35 @@ class ScoreTask(Task):
         """Take at least one continuation, each of at least one token."""
         super().__init__(request)
         self._continuations = continuations
-        self._scores: list[list[TokenLogprob]] = []
+        self._scores: list[list[TokenLogprob]] = [[]]
+        self._after_prompt: LogitsRows | None = None
+        self._sequence = Sequence(
+            [*request.prompt, *continuations[0]],
+            prompt_length=len(request.prompt),
+            slot=-1,
+            logits_from=request.logits_from,
+            grows=False,
+        )
 
     @property
     def done(self) -> bool:
         """Whether all continuations are scored."""
-        return not self.request.sequences and bool(self._scores)
+        return len(self._scores) == len(self._continuations) and self._remaining == 0
 
     def begin(self, cache: SlotCache) -> None:
         """Start with the prompt and the first continuation."""
-        self._cache = cache
-        prompt = self.request.prompt
-        self._sequence = Sequence(
-            [*prompt, *self._continuations[0]],
-            prompt_length=len(prompt),
-            slot=self.request.slots[0],
-            logits_from=self.request.logits_from,
-            grows=False,
-        )
-        self._scores.append([])
+        del cache
+        self._sequence.slot = self.request.slots[0]
         self.request.sequences.append(self._sequence)
 
-    def accept(self, rows: Items[Row], logits: LogitsRows) -> None:
-        """Note the scores of the tokens that were run, and goes on to the next continuation."""
+    def accept(self, rows: Items[Row], logits: LogitsRows, cache: SlotCache) -> None:
+        """Score the tokens that were run, and go on to the next continuation."""
         for _, position, row in rows:
             if position == self._sequence.prompt_length - 1:
                 self._after_prompt = LogitsRows(logits.values[row : row + 1].copy())
             self._score(logits, row)
         while self._remaining == 0 and len(self._scores) < len(self._continuations):
-            self._next()
+            self._next(cache)
         if self._remaining == 0:
             self.request.sequences.clear()
 
@@ -60,18 +60,19 @@ class ScoreTask(Task):
 
     @property
     def _remaining(self) -> int:
-        """How many tokens of the present continuation have no score yet."""
+        """Number of tokens of the present continuation without a score."""
         return self._sequence.new_tokens - len(self._scores[-1])
 
     def _score(self, logits: LogitsRows, row: int) -> None:
         token_id = self._sequence.tokens[self._sequence.prompt_length + len(self._scores[-1])]
         self._scores[-1].append(TokenLogprob(token_id, logits.logprob(row, token_id)))
 
-    def _next(self) -> None:
-        """Put the next continuation in the place of the last; its first token needs no run."""
+    def _next(self, cache: SlotCache) -> None:
+        """Replace the continuation by the next one, whose first token needs no run."""
+        assert self._after_prompt is not None
         sequence = self._sequence
         sequence.tokens[sequence.prompt_length :] = self._continuations[len(self._scores)]
         sequence.logits_from = sequence.prompt_length
-        self._cache.truncate(sequence.slot, sequence.prompt_length)
+        cache.truncate(sequence.slot, sequence.prompt_length)
         self._scores.append([])
         self._score(self._after_prompt, 0)

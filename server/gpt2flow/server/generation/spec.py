@@ -1,4 +1,4 @@
-"""A request to generate, checked and resolved against a model; what its tasks share."""
+"""Request to generate, checked and resolved against a model."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -13,20 +13,20 @@ from gpt2flow.server.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A validated request to generate.
+    """Validated request to generate from one prompt.
 
     Attributes:
-        params: The options as they were asked for.
+        params: Options as requested.
         prompt: Token ids, at least one.
-        echo: What each text starts with.
-        max_new_tokens: The most tokens of a candidate; prompt and these fit the context.
-        seed: Of the random numbers.
-        endings: Tokens that end a candidate by themselves, and why.
-        processors: What changes the logits before a token is chosen.
-        constraint: The grammar at its start.
-        tokenizer: Of the model.
-        stream: Whether text is wanted as it comes.
-        draft_tokens: Tokens of a guess of what comes next, as a rule; 0 is not to guess.
+        echo: Text that each output starts with.
+        max_new_tokens: Most tokens of an output; prompt and output fit the context.
+        seed: Seed of the random numbers.
+        endings: Tokens that end an output by themselves, with the reason.
+        processors: Changes of the logits before a token is chosen.
+        constraint: Constraint at its start.
+        tokenizer: Tokenizer of the model.
+        stream: Whether text is sent as it grows.
+        draft_tokens: Usual number of tokens of a draft; 0 disables speculative decoding.
     """
 
     params: GenerationParams
@@ -45,8 +45,8 @@ class Generation:
     def scored(self) -> bool:
         """Whether tokens get log-probabilities.
 
-        Under a grammar only if asked for: they need the logits of all tokens, and those of
-        tokens that are forced; the choice itself needs neither.
+        Under a constraint only on request: they take the logits of all tokens, and those of
+        forced positions; choosing a token takes neither.
         """
         output = self.params.output
         return self.constraint is None or output.logprobs or output.prompt_logprobs

@@ -1,8 +1,8 @@
-"""Tries grammars in processes of their own before the server compiles them.
+"""Constraints compiled in a sandbox first.
 
-There are small grammars whose compilation takes minutes, and some that end the process by
-overflowing its stack; neither can be told from their text. So each is tried first where it can
-be killed. What passes is known to compile, and to do so in time.
+Small grammars exist whose compilation takes minutes, and others that overflow the stack of the
+process; neither shows in their text. So each new one is compiled in a worker process that can be
+killed. A grammar that passes is known to compile, and to compile in time.
 """
 
 import asyncio
@@ -18,42 +18,47 @@ from typing import Final
 from gpt2flow.server.errors import DrainingError, GrammarError, TimeLimitError
 from gpt2flow.server.grammar.compile_queue import CompileQueue, CompileRequest
 from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
-from gpt2flow.server.grammar.sandbox import Outcome, SandboxWorker
+from gpt2flow.server.grammar.sandbox import SandboxWorker, Verdict
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
-# Grammars that are tried at the same time; the second process starts when it is needed.
+# Compilations at the same time; the second worker starts when it is needed.
 WORKERS: Final = 2
 
-# Grammars that may wait to be tried; more are refused.
+# Constraints that may wait for a worker; more are refused.
 QUEUE_CAPACITY: Final = 64
 
-_REMEMBERED = 4096
+_CACHED_VERDICTS: Final = 4096
 
 
 class SandboxedCompiler:
-    """Compiles constraints that passed a trial; remembers which did, and why others did not."""
+    """Compiler of constraints that have passed the sandbox, with a cache of verdicts."""
 
     def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
-        """Take the compiler, and how long a grammar may take."""
+        """Prepare the workers; the first use of each starts it.
+
+        Args:
+            compiler: Compiles what has passed.
+            seconds: Time limit of one compilation.
+        """
         self._compiler = compiler
         self._idle: queue.LifoQueue[SandboxWorker] = queue.LifoQueue()
-        self._processes = [SandboxWorker(compiler.setup, seconds) for _ in range(WORKERS)]
-        for process in self._processes:
-            self._idle.put(process)
-        self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
+        self._workers = [SandboxWorker(compiler.setup, seconds) for _ in range(WORKERS)]
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="grammar")
-        self._line = CompileQueue(WORKERS, QUEUE_CAPACITY)
+        self._queue = CompileQueue(WORKERS, QUEUE_CAPACITY)
 
     def start(self) -> None:
-        """Start the first process, so that the first constraint need not wait for that."""
+        """Start the first worker, so that the first constraint need not wait for it."""
         self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
 
-    def knows(self, params: ConstraintParams) -> bool:
-        """Return whether a grammar was tried already."""
-        return hash(params) in self._outcomes
+    def has_verdict(self, params: ConstraintParams) -> bool:
+        """Return whether a constraint has been through the sandbox."""
+        return hash(params) in self._verdicts
 
-    async def prepare(
+    async def precompile(
         self,
         params: ConstraintParams,
         caller: str,
@@ -61,132 +66,131 @@ class SandboxedCompiler:
         *,
         allow_partial: bool = False,
     ) -> None:
-        """Try a grammar, so that `compile` takes no longer than the compilation.
+        """Compile a constraint in the sandbox, so that `compile` takes no longer than it must.
 
-        Runs in threads of its own: however many grammars come, and however slow they are,
-        they delay nothing but each other, and of these the caller's own first.
+        It runs in threads of its own: slow constraints delay only each other, and those of their
+        own caller first.
 
         Args:
             params: The constraint.
-            caller: Who sent it.
-            deadline: Of the request, by the clock of the event loop.
-            allow_partial: Whether it waits even if it is not expected to start in time.
+            caller: Name of the caller.
+            deadline: Deadline of the request, on the event loop's clock.
+            allow_partial: Whether to wait even if compilation is not expected to start in time.
 
         Raises:
-            OverloadedError: Too many of this caller's wait for a trial.
-            TimeLimitError: It cannot be tried in time, or was not.
+            OverloadedError: The queue is full, and this caller holds most of it.
+            TimeLimitError: The deadline passes before the verdict, or is expected to.
         """
-        if self.knows(params):
+        if self.has_verdict(params):
             return
-        trial = CompileRequest(params, caller, asyncio.get_running_loop().create_future())
-        self._line.add(trial)
+        request = CompileRequest(params, caller, asyncio.get_running_loop().create_future())
+        self._queue.add(request)
         try:
             self._run_next()
             if deadline is not None and not allow_partial:
-                self._line.check_deadline(trial, deadline)
+                self._queue.check_deadline(request, deadline)
             async with asyncio.timeout_at(deadline):
-                await trial.done
+                await request.done
         except TimeoutError as error:
             text = "the time of the request was up before its constraint was compiled"
             raise TimeLimitError(text) from error
         finally:
-            self._line.discard(trial)
+            self._queue.discard(request)
 
     def check(self, params: ConstraintParams) -> None:
-        """Check what can be told of a grammar without trying it.
+        """Check a constraint as far as that takes no compilation.
 
         Raises:
-            GrammarError: The source is not valid, or was tried and failed.
+            GrammarError: The source is invalid, or has failed in the sandbox before.
         """
-        known = self._outcomes.get(hash(params))
-        if known is None:
+        verdict = self._verdicts.get(hash(params))
+        if verdict is None:
             self._compiler.check(params)
-        elif known.error is not None:
-            raise GrammarError(known.error)
+        elif verdict.error is not None:
+            raise GrammarError(verdict.error)
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Return a constraint at its start. May be called from any thread, and may take long.
 
         Raises:
-            GrammarError: The source is not valid, or asks for too much time or memory.
+            GrammarError: The source is invalid, or takes too much time or memory.
         """
-        outcome = self._outcome(params)
-        if outcome.error is not None:
-            raise GrammarError(outcome.error)
+        verdict = self._verdict(params)
+        if verdict.error is not None:
+            raise GrammarError(verdict.error)
         return self._compiler.compile(params)
 
     def close(self) -> None:
-        """End the processes; for the event loop's thread."""
-        for trial in self._line.clear():
-            _resolve(trial, DrainingError("the model is shutting down"))
+        """End the workers; for the event loop's thread."""
+        for request in self._queue.clear():
+            _resolve(request, DrainingError("the model is shutting down"))
         self._threads.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().end()
-        for process in self._processes:
-            process.kill()
+        for worker in self._workers:
+            worker.kill()
 
     def _run_next(self) -> None:
-        """Run the trials whose turn it is, as many as there are processes for."""
-        while trial := self._line.take():
+        """Start the next compilations, one for each free worker."""
+        while request := self._queue.take():
             job = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._prepared, trial.params
+                self._threads, self._compile_once, request.params
             )
-            job.add_done_callback(partial(self._end, trial, time.monotonic()))
+            job.add_done_callback(partial(self._end, request, time.monotonic()))
 
-    def _prepared(self, params: ConstraintParams) -> bool:
-        """Try and compiles a grammar; returns whether that cost the process."""
-        known = self.knows(params)
+    def _compile_once(self, params: ConstraintParams) -> bool:
+        """Compile a constraint in the sandbox and here; return whether that killed the worker."""
+        cached = self.has_verdict(params)
         try:
-            outcome = self._outcome(params)
-            if outcome.error is None:
+            verdict = self._verdict(params)
+            if verdict.error is None:
                 self._compiler.compile(params)
         except GrammarError:
             return False
-        return outcome.killed_worker and not known
+        return verdict.killed_worker and not cached
 
-    def _end(self, trial: CompileRequest, began: float, job: "asyncio.Future[bool]") -> None:
+    def _end(self, request: CompileRequest, began: float, job: "asyncio.Future[bool]") -> None:
         if job.cancelled():  # By `close`.
-            _resolve(trial, DrainingError("the model is shutting down"))
+            _resolve(request, DrainingError("the model is shutting down"))
             return
         error = job.exception()
         killed_worker = error is None and job.result()
-        seconds = time.monotonic() - began
-        self._line.end(trial, seconds, killed_worker=killed_worker)
-        _resolve(trial, error)
+        self._queue.end(request, time.monotonic() - began, killed_worker=killed_worker)
+        _resolve(request, error)
         self._run_next()
 
-    def _outcome(self, params: ConstraintParams) -> Outcome:
-        """Return what came of the trial of a grammar, or tries it.
+    def _verdict(self, params: ConstraintParams) -> Verdict:
+        """Return the cached verdict on a constraint, or that of the sandbox.
 
         Raises:
-            GrammarError: It is not one, which shows without a trial.
+            GrammarError: The source is invalid, which shows without the sandbox.
         """
         key = hash(params)
         with self._lock:
-            known = self._outcomes.get(key)
-        if known is not None:
-            return known
-        outcome = self._try(write_grammar(params))
+            cached = self._verdicts.get(key)
+        if cached is not None:
+            return cached
+        verdict = self._run(write_grammar(params))
         with self._lock:
-            self._outcomes[key] = outcome
-            if len(self._outcomes) > _REMEMBERED:
-                self._outcomes.popitem(last=False)
-        return outcome
+            self._verdicts[key] = verdict
+            if len(self._verdicts) > _CACHED_VERDICTS:
+                self._verdicts.popitem(last=False)
+        return verdict
 
-    def _try(self, grammar: str) -> Outcome:
-        process = self._idle.get()
+    def _run(self, grammar: str) -> Verdict:
+        worker = self._idle.get()
         try:
-            return process.run(grammar)
+            return worker.run(grammar)
         finally:
-            self._idle.put(process)
+            self._idle.put(worker)
 
 
-def _resolve(trial: CompileRequest, error: BaseException | None) -> None:
-    """Tell who waits for a trial that it has ended, unless they have left."""
-    if trial.done.done():
+def _resolve(request: CompileRequest, error: BaseException | None) -> None:
+    """Resolve the future of a compilation, unless its client has left."""
+    if request.done.done():
         return
     if error is None:
-        trial.done.set_result(None)
+        request.done.set_result(None)
     else:
-        trial.done.set_exception(error)
+        request.done.set_exception(error)

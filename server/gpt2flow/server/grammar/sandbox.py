@@ -1,4 +1,4 @@
-"""A process that tries grammars, and can be killed."""
+"""Worker process that compiles grammars, and can be killed."""
 
 import json
 import select
@@ -9,22 +9,22 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gpt2flow.server.errors import EngineError
 
-_PROGRAM = Path(__file__).with_name("worker.py")
-_START_SECONDS = 60.0
-_MEMORY = 512 * 2**20
+_PROGRAM: Final = Path(__file__).with_name("worker.py")
+_START_SECONDS: Final = 60.0
+_MEMORY: Final = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a trial.
+class Verdict:
+    """Outcome of a sandboxed compilation.
 
     Attributes:
-        error: What is wrong with the grammar; None is nothing.
-        killed_worker: Whether the process ended, or had to be.
+        error: Reason why the grammar is refused; None if it compiles.
+        killed_worker: Whether the worker died of it, or had to be killed.
     """
 
     error: str | None = None
@@ -32,37 +32,42 @@ class Outcome:
 
 
 class SandboxWorker:
-    """One process, started when it is needed."""
+    """One worker process, started when it is needed."""
 
     def __init__(self, setup: Mapping[str, Any], seconds: float) -> None:
-        """Take what the process must know, and how long a grammar may take."""
+        """Prepare a worker.
+
+        Args:
+            setup: Facts about the model that the process needs.
+            seconds: Time limit of one compilation.
+        """
         self._setup = setup
         self._seconds = seconds
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, grammar: str) -> Outcome:
-        """Try a grammar.
+    def run(self, grammar: str) -> Verdict:
+        """Compile a grammar.
 
         Raises:
             EngineError: The process does not start.
         """
         process = self._process or self._start()
         try:
-            return Outcome(self._ask(process, grammar, self._seconds))
+            return Verdict(self._ask(process, grammar, self._seconds))
         except TimeoutError:
             error = f"takes longer to compile than the limit of {self._seconds:g} s"
         except (OSError, EOFError):
             error = "takes too much memory, or is nested too deeply"
         self.end()
-        return Outcome(error, killed_worker=True)
+        return Verdict(error, killed_worker=True)
 
     def kill(self) -> None:
-        """Kill the process, if there is one; whoever waits for its answer ends it."""
+        """Kill the process; the thread that waits for its answer ends it."""
         if (process := self._process) is not None:
             process.kill()
 
     def end(self) -> None:
-        """End the process, if there is one."""
+        """End the process, and collect it."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -77,18 +82,18 @@ class SandboxWorker:
             encoding="utf-8",
         )
         self._process = process
-        # The file is megabytes, and JSON of plain ASCII is the cheapest to write.
+        # The file has megabytes, and JSON of plain ASCII is the cheapest to write.
         tokenizer = b64encode(self._setup["tokenizer"]).decode("ascii")
         setup = {**self._setup, "tokenizer": tokenizer, "memory": _MEMORY}
         try:
             self._ask(process, setup, _START_SECONDS)
         except (OSError, EOFError) as error:
             self.end()
-            raise EngineError("the process that tries grammars does not start") from error
+            raise EngineError("the sandbox worker for grammars does not start") from error
         return process
 
     def _ask(self, process: subprocess.Popen[str], question: object, seconds: float) -> str | None:
-        """Send a line and returns the answer to it.
+        """Send a line, and return the answer to it.
 
         Raises:
             TimeoutError: There is none in time.

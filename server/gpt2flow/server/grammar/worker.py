@@ -1,8 +1,8 @@
-"""Tries grammars, in a process that may hang, run out of memory or die of them.
+"""Sandbox worker: compiles grammars in a process that may hang, run out of memory or crash.
 
 A program, not a module of the server: it imports llguidance alone, so that it starts fast and
-stays small. It reads lines of JSON: first what `GrammarTrials` knows of the model, then one
-grammar a line; it answers each with a line that holds the error, or null.
+stays small. It reads lines of JSON: first the setup of `SandboxWorker`, then one grammar a line.
+It answers each with a line that holds the error, or null.
 """
 
 import json
@@ -27,12 +27,12 @@ def main(lines: TextIO, answers: TextIO) -> None:
     _limit_memory(setup["memory"])
     print("null", file=answers, flush=True)
     for line in lines:
-        error = _try(LLMatcher(tokenizer, json.loads(line), log_level=0, limits=limits))
+        error = _compile_error(LLMatcher(tokenizer, json.loads(line), log_level=0, limits=limits))
         print(json.dumps(error), file=answers, flush=True)
 
 
-def _try(matcher: LLMatcher) -> str | None:
-    """Take the first step as well: some grammars compile and cannot be used."""
+def _compile_error(matcher: LLMatcher) -> str | None:
+    """Return the error of a compiled grammar; some fail only in their first step."""
     matcher.compute_ff_tokens()
     if not matcher.is_stopped():
         matcher.compute_bitmask()
@@ -40,13 +40,13 @@ def _try(matcher: LLMatcher) -> str | None:
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process take so many bytes more than it has, where the system can say that."""
+    """Limit the memory of this process to what it has plus `more` bytes, on Linux."""
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        # Whoever dies of a grammar need not leave a file about it.
+        # A crash by a grammar leaves no core file.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

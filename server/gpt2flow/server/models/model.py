@@ -1,7 +1,11 @@
-"""A loaded bundle, ready to serve."""
+"""A loaded bundle: what requests are made of it, and how it is loaded."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, TypeVar
 
 from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME, Bundle
 from gpt2flow.server.bundle.model_runner import ModelRunner, RunnerError
@@ -9,32 +13,47 @@ from gpt2flow.server.config.settings import EngineConfig
 from gpt2flow.server.engine.async_engine import AsyncEngine
 from gpt2flow.server.engine.engine import Engine
 from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.results import Event, GenerationResult, ScoreResult
 from gpt2flow.server.engine.scheduler import Scheduler
-from gpt2flow.server.errors import BundleError
-from gpt2flow.server.generation.factory import TaskFactory
+from gpt2flow.server.engine.task import Task
+from gpt2flow.server.errors import (
+    MAX_VIOLATIONS,
+    BundleError,
+    FieldViolation,
+    InvalidRequestError,
+    ServerError,
+    TimeLimitError,
+)
+from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
 from gpt2flow.server.grammar.compilation import SandboxedCompiler
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.memory import release
-from gpt2flow.server.params import ConstraintKind, ConstraintParams
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.params import ConstraintKind, ConstraintParams, GenerationParams
+from gpt2flow.server.tokenizer import Token, Tokenizer
 
-_ROWS_OF_ONE_KIND = 5
+_ROWS_OF_ONE_KIND: Final = 5
+# Longer texts are processed in another thread, so that the event loop stays live: a microsecond
+# a character, up to 1 ms.
+_LONG: Final = 1024
+
+_T = TypeVar("_T")
+_Result = TypeVar("_Result", GenerationResult, ScoreResult)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model of the server.
+    """One model of the server. All methods are for the event loop's thread.
 
     Attributes:
-        name: What requests call it.
-        bundle: Where it came from.
-        limits: What requests may ask for.
-        tokenizer: Its tokens.
-        tasks: Makes tasks for the engine.
-        grammars: Tries and compiles constraints.
-        engine: Runs them.
-        kv_cache_bytes: What its KV cache takes.
+        name: Name in requests.
+        bundle: Its bundle.
+        limits: Limits of its requests.
+        tokenizer: Its tokenizer.
+        tasks: Makes tasks of requests.
+        grammars: Compiles constraints.
+        engine: Runs tasks.
+        kv_cache_bytes: Memory of its KV cache.
     """
 
     name: str
@@ -47,18 +66,169 @@ class Model:
     kv_cache_bytes: int
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
-        """Start what runs requests; for the event loop's thread.
+        """Start the threads that run requests.
 
         Args:
-            on_broken: Called on that thread if the engine fails for good.
+            on_broken: Called if the engine fails for good.
         """
         self.engine.start(on_broken)
         self.grammars.start()
 
     async def stop(self, why: str) -> None:
-        """End what it runs; requests end with `DrainingError` and this reason."""
+        """End the threads; requests end with `DrainingError` and this reason."""
         await self.engine.stop(why)
         self.grammars.close()
+
+    async def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: GenerationParams,
+        arrival: Arrival,
+        on_result: Callable[[GenerationResult], None] = lambda _: None,
+    ) -> list[GenerationResult]:
+        """Generate from each prompt, and return when all have ended.
+
+        Args:
+            prompts: At least one.
+            params: Options of all of them.
+            arrival: Time, caller and deadline.
+            on_result: Called as each prompt ends.
+
+        Raises:
+            ServerError: A field is bad, or one prompt failed; the others are dropped.
+        """
+        tasks = await self._generation_tasks(prompts, params, arrival)
+        with self.engine.submit(tasks) as streams:
+            return await _gather([_result(each, GenerationResult, on_result) for each in streams])
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: Prompt, params: GenerationParams, arrival: Arrival
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Generate from a prompt, in a context with its events; leaving it drops the request.
+
+        Raises:
+            ServerError: A field is bad, or there is no room.
+        """
+        tasks = await self._generation_tasks([prompt], params, arrival, stream=True)
+        with self.engine.submit(tasks) as [events]:
+            yield events
+
+    async def score(
+        self,
+        prompt: Prompt,
+        continuations: Sequence[Prompt],
+        arrival: Arrival,
+        *,
+        priority: int = 0,
+        on_result: Callable[[ScoreResult], None] = lambda _: None,
+    ) -> ScoreResult:
+        """Return the log-likelihoods of continuations of a prompt.
+
+        Raises:
+            ServerError: A field is bad, or the request failed.
+        """
+        task = await _offload(
+            lambda: self.tasks.score(prompt, continuations, arrival, priority=priority),
+            heavy=_size([prompt, *continuations]) > _LONG,
+        )
+        with self.engine.submit([task]) as [events]:
+            return await _result(events, ScoreResult, on_result)
+
+    async def tokenize(self, text: str) -> list[Token]:
+        """Return the tokens of a text."""
+        return await _offload(lambda: self.tokenizer.tokenize(text), heavy=len(text) > _LONG)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids.
+
+        Raises:
+            InvalidRequestError: Names the ids that exceed the vocabulary.
+        """
+        return await _offload(lambda: self._detokenize(ids), heavy=len(ids) > _LONG)
+
+    def _detokenize(self, ids: Sequence[int]) -> str:
+        size = self.limits.vocabulary_size
+        rule = f"must be below the vocabulary size of {size}"
+        bad = (i for i, token_id in enumerate(ids) if token_id >= size)
+        violations = [FieldViolation(f"tokens.ids[{i}]", rule) for i in islice(bad, MAX_VIOLATIONS)]
+        if violations:
+            raise InvalidRequestError(violations)
+        return self.tokenizer.decode(ids)
+
+    async def _generation_tasks(
+        self,
+        prompts: Sequence[Prompt],
+        params: GenerationParams,
+        arrival: Arrival,
+        *,
+        stream: bool = False,
+    ) -> list[Task]:
+        """Return a task per prompt; a new constraint is compiled once all else is valid."""
+        heavy = _size(prompts, params) > _LONG
+        resolved = await _offload(lambda: self.tasks.resolve(prompts, params), heavy=heavy)
+        if params.constraint is not None and not await self._precompile(params, arrival):
+            params = replace(params, constraint=None)  # Time is up: nothing will be generated.
+        return await _offload(
+            lambda: self.tasks.generations(resolved, params, arrival, stream=stream),
+            heavy=heavy or params.constraint is not None,
+        )
+
+    async def _precompile(self, params: GenerationParams, arrival: Arrival) -> bool:
+        """Compile a new constraint; return False if the time of a partial result is up.
+
+        Errors of the constraint itself are raised when its task is made.
+        """
+        assert params.constraint is not None
+        partial = params.stopping.return_partial_on_time_limit
+        deadline = arrival.until(params.stopping)
+        try:
+            await self.grammars.precompile(
+                params.constraint, arrival.caller, deadline, allow_partial=partial
+            )
+        except TimeLimitError:
+            if not partial:
+                raise
+            return False
+        return True
+
+
+async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
+    """Call a function, in another thread if it may take long."""
+    return await asyncio.to_thread(function) if heavy else function()
+
+
+async def _result(
+    events: AsyncIterator[Event], kind: type[_Result], on_result: Callable[[_Result], None]
+) -> _Result:
+    """Return the result of a request, once it has ended."""
+    content = [event async for event in events][-1].content
+    if isinstance(content, ServerError):
+        raise content
+    assert isinstance(content, kind)
+    on_result(content)
+    return content
+
+
+async def _gather(results: Sequence[Coroutine[None, None, _T]]) -> list[_T]:
+    """Return all results in order; the first failure cancels the others."""
+    if len(results) == 1:
+        return [await results[0]]
+    tasks = [asyncio.ensure_future(each) for each in results]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _size(prompts: Sequence[Prompt], params: GenerationParams | None = None) -> int:
+    """Return the number of characters and token ids to process."""
+    size = sum(len(prompt.input or ()) for prompt in prompts)
+    if params is not None:
+        size += sum(map(len, getattr(params.decoding, "bad_words", ())))
+        size += sum(map(len, params.constraint.source)) if params.constraint else 0
+    return size
 
 
 def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:

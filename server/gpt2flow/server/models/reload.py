@@ -97,8 +97,8 @@ def _paths(config: ServerConfig) -> list[Path]:
 
 def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
     """Names the settings that differ and do not belong to models."""
-    names = [each.name for each in dataclasses.fields(ServerConfig)]
-    return [n for n in names if n not in _OF_MODELS and getattr(old, n) != getattr(new, n)]
+    names = [name for name in ServerConfig.model_fields if name not in _OF_MODELS]
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
 def _stamp(file: Path, bundles: Iterable[Path]) -> _Stamp:

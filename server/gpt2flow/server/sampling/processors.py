@@ -84,41 +84,77 @@ def make_processors(
     ending_ids: Sequence[int] = (),
     min_new_tokens: int = 0,
 ) -> list[Processor]:
-    """Return what changes the scores before temperature, in the order of transformers.
+    """Return the processors that a request needs, in the order of transformers.
 
     Args:
-        params: The options; those at their defaults cost nothing.
+        params: The options; those at their defaults add no processor.
         bad_words: Token sequences that are never produced.
         ending_ids: Tokens that end a sequence.
-        min_new_tokens: They are held back until so many tokens exist.
+        min_new_tokens: Number of new tokens before which none of these is produced.
     """
     processors: list[Processor] = []
     if isinstance(params, SamplingParams) and params.logit_bias:
-        ids = np.array([token_id for token_id, _ in params.logit_bias], np.intp)
-        biases = np.array([bias for _, bias in params.logit_bias], np.float32)
-        processors.append(lambda scores, _tokens, _n: bias_tokens(scores, ids, biases))
-    if (penalty := params.repetition_penalty) != 1:
-        processors.append(lambda scores, tokens, _n: penalise_repetition(scores, tokens, penalty))
+        processors.append(_biasing(params.logit_bias))
+    if params.repetition_penalty != 1:
+        processors.append(_penalising_repetition(params.repetition_penalty))
     if isinstance(params, SamplingParams) and (params.presence_penalty or params.frequency_penalty):
-        presence, frequency = params.presence_penalty, params.frequency_penalty
-        processors.append(
-            lambda scores, tokens, n: penalise_occurrence(scores, tokens[n:], presence, frequency)
-        )
-    if size := params.no_repeat_ngram_size:
-        processors.append(
-            lambda scores, tokens, _n: forbid(scores, repeated_ngram_ends(tokens, size))
-        )
+        processors.append(_penalising_occurrence(params.presence_penalty, params.frequency_penalty))
+    if params.no_repeat_ngram_size:
+        processors.append(_forbidding_repeated_ngrams(params.no_repeat_ngram_size))
     if bad_words:
-        words = [np.array(word, np.intp) for word in bad_words]
-        processors.append(lambda scores, tokens, _n: forbid(scores, bad_word_ends(tokens, words)))
+        processors.append(_forbidding_words(bad_words))
     if min_new_tokens and ending_ids:
-        ends = np.array(ending_ids, np.intp)
-        processors.append(
-            lambda scores, tokens, n: (
-                forbid(scores, ends) if len(tokens) - n < min_new_tokens else scores
-            )
-        )
+        processors.append(_forbidding_early_ends(ending_ids, min_new_tokens))
     return processors
+
+
+def _biasing(biases: Sequence[tuple[int, float]]) -> Processor:
+    ids = np.array([token_id for token_id, _ in biases], np.intp)
+    values = np.array([bias for _, bias in biases], np.float32)
+
+    def bias(scores: Floats, _tokens: Ids, _prompt_length: int) -> Floats:
+        return bias_tokens(scores, ids, values)
+
+    return bias
+
+
+def _penalising_repetition(penalty: float) -> Processor:
+    def penalise(scores: Floats, tokens: Ids, _prompt_length: int) -> Floats:
+        return penalise_repetition(scores, tokens, penalty)
+
+    return penalise
+
+
+def _penalising_occurrence(presence: float, frequency: float) -> Processor:
+    def penalise(scores: Floats, tokens: Ids, prompt_length: int) -> Floats:
+        return penalise_occurrence(scores, tokens[prompt_length:], presence, frequency)
+
+    return penalise
+
+
+def _forbidding_repeated_ngrams(size: int) -> Processor:
+    def forbid_ends(scores: Floats, tokens: Ids, _prompt_length: int) -> Floats:
+        return forbid(scores, repeated_ngram_ends(tokens, size))
+
+    return forbid_ends
+
+
+def _forbidding_words(words: Sequence[Sequence[int]]) -> Processor:
+    arrays = [np.array(word, np.intp) for word in words]
+
+    def forbid_ends(scores: Floats, tokens: Ids, _prompt_length: int) -> Floats:
+        return forbid(scores, bad_word_ends(tokens, arrays))
+
+    return forbid_ends
+
+
+def _forbidding_early_ends(ending_ids: Sequence[int], min_new_tokens: int) -> Processor:
+    ids = np.array(ending_ids, np.intp)
+
+    def forbid_ends(scores: Floats, tokens: Ids, prompt_length: int) -> Floats:
+        return forbid(scores, ids) if len(tokens) - prompt_length < min_new_tokens else scores
+
+    return forbid_ends
 
 
 def process(

@@ -1,5 +1,7 @@
 """Messages to domain: what a request asks for."""
 
+from collections.abc import Iterable
+
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.generation.factory import Prompt
 from gpt2flow.server.params import (
@@ -26,6 +28,11 @@ def read_prompt(field: str, message: pb.Prompt) -> Prompt:
     if message.WhichOneof("input") == "tokens":
         return Prompt(field, message.tokens.ids)
     return Prompt(field, message.text)
+
+
+def read_prompts(field: str, messages: Iterable[pb.Prompt]) -> list[Prompt]:
+    """Return the prompts of a repeated field."""
+    return [read_prompt(f"{field}[{i}]", each) for i, each in enumerate(messages)]
 
 
 def read_options(message: pb.GenerationOptions) -> GenerationParams:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -10,6 +11,7 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.engine.results import (
     CandidateResult,
     Delta,
+    Event,
     GenerationResult,
     PositionLogprobs,
     ScoreResult,
@@ -18,7 +20,10 @@ from gpt2flow.server.engine.results import (
     Usage,
 )
 from gpt2flow.server.engine.sequence import FinishReason
+from gpt2flow.server.errors import ServerError
+from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.model import Model
+from gpt2flow.server.params import BeamSearchParams, GenerationParams
 from gpt2flow.server.tokenizer import Token, Tokenizer
 
 _FINISH_REASON = {
@@ -27,41 +32,41 @@ _FINISH_REASON = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.CONSTRAINT: pb.FINISH_REASON_CONSTRAINT,
     FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
-    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
 }
 
 
-def write_delta(delta: Delta, tokenizer: Tokenizer) -> pb.CandidateDelta:
-    """Return the message of a piece of a stream."""
-    return pb.CandidateDelta(
-        index=delta.index,
-        text=delta.text,
-        token_ids=delta.token_ids,
-        logprobs=_positions(delta.logprobs, tokenizer),
+def write_results(
+    results: Iterable[GenerationResult], model: Model, params: GenerationParams
+) -> pb.GenerateResponse:
+    """Return the response to prompts with the same options."""
+    token_ids = params.output.token_ids
+    return pb.GenerateResponse(
+        results=[_result(each, model.tokenizer, token_ids=token_ids) for each in results],
+        model=model.name,
+        fingerprint=model.bundle.fingerprint,
     )
 
 
-def write_result(
-    result: GenerationResult, tokenizer: Tokenizer, *, token_ids: bool, streamed: bool = False
-) -> pb.GenerationResult:
-    """Return the message of a result.
+def write_event(event: Event, model: Model, params: GenerationParams) -> pb.GenerateStreamResponse:
+    """Return the message of an event of a stream.
 
-    Args:
-        result: What came of a prompt.
-        tokenizer: Tells the bytes of tokens.
-        token_ids: Whether produced ids were asked for.
-        streamed: Whether text, ids and log-probabilities were sent already.
+    Raises:
+        ServerError: The event is an error.
     """
-    return pb.GenerationResult(
-        candidates=[
-            _candidate(i, candidate, tokenizer, token_ids=token_ids, streamed=streamed)
-            for i, candidate in enumerate(result.candidates)
-        ],
-        prompt_logprobs=_positions(result.prompt_logprobs, tokenizer),
-        usage=_usage(result.usage),
-        timing=_timing(result.timing),
-        seed=result.seed,
+    content = event.content
+    if isinstance(content, Delta):
+        return pb.GenerateStreamResponse(delta=_delta(content, model.tokenizer))
+    if isinstance(content, ServerError):
+        raise content
+    assert isinstance(content, GenerationResult)
+    result = _result(
+        content,
+        model.tokenizer,
+        token_ids=params.output.token_ids,
+        streamed=not isinstance(params.decoding, BeamSearchParams),
     )
+    end = pb.StreamEnd(result=result, model=model.name, fingerprint=model.bundle.fingerprint)
+    return pb.GenerateStreamResponse(end=end)
 
 
 def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
@@ -93,29 +98,60 @@ def write_model(model: Model) -> pb.Model:
         profile=manifest.recipe.profile,
         parameters=manifest.source.parameters,
         vocabulary_size=manifest.shape.vocabulary_size,
-        limits=pb.ModelLimits(
-            context_length=limits.context_length,
-            max_sequences=limits.max_sequences,
-            max_queued=limits.max_queued,
-            max_beams=limits.max_beams,
-            max_candidates=limits.max_candidates,
-            max_top_logprobs=limits.max_top_logprobs,
-            default_max_new_tokens=limits.default_max_new_tokens,
-            max_message_bytes=limits.requests.message_bytes,
-            max_prompts=limits.requests.prompts,
-            max_continuations=limits.requests.continuations,
-            max_stop_strings=limits.requests.stop_strings,
-            max_stop_string_bytes=limits.requests.stop_string_bytes,
-            max_stop_token_ids=limits.requests.stop_token_ids,
-            max_bad_words=limits.requests.bad_words,
-            max_bad_word_bytes=limits.requests.bad_word_bytes,
-            max_logit_biases=limits.requests.logit_biases,
-            max_choices=limits.requests.choices,
-            max_constraint_bytes=limits.requests.constraint_bytes,
-            max_grammar_ms=round(limits.requests.grammar_seconds * 1000),
-        ),
+        limits=_limits(limits),
         quality=_struct(manifest.quality.model_dump(mode="json") if manifest.quality else {}),
         recipe=_struct(manifest.recipe.model_dump(mode="json")),
+    )
+
+
+def _limits(limits: Limits) -> pb.ModelLimits:
+    """Return the message of limits: the settings, with those of the KV cache over them."""
+    requests = {f"max_{name}": value for name, value in limits.requests}
+    grammar_seconds = requests.pop("max_grammar_seconds")
+    return pb.ModelLimits(
+        **requests
+        | {
+            "context_length": limits.context_length,
+            "max_sequences": limits.max_sequences,
+            "max_queued": limits.max_queued,
+            "max_beams": limits.max_beams,
+            "max_candidates": limits.max_candidates,
+            "max_top_logprobs": limits.max_top_logprobs,
+            "default_max_new_tokens": limits.default_max_new_tokens,
+            "max_grammar_ms": round(grammar_seconds * 1000),
+        }
+    )
+
+
+def _delta(delta: Delta, tokenizer: Tokenizer) -> pb.CandidateDelta:
+    return pb.CandidateDelta(
+        index=delta.index,
+        text=delta.text,
+        token_ids=delta.token_ids,
+        logprobs=_positions(delta.logprobs, tokenizer),
+    )
+
+
+def _result(
+    result: GenerationResult, tokenizer: Tokenizer, *, token_ids: bool, streamed: bool = False
+) -> pb.GenerationResult:
+    """Return the message of a result.
+
+    Args:
+        result: The result of one prompt.
+        tokenizer: Gives the bytes of tokens.
+        token_ids: Whether the client requested them.
+        streamed: Whether text, ids and log-probabilities were sent already.
+    """
+    return pb.GenerationResult(
+        candidates=[
+            _candidate(i, candidate, tokenizer, token_ids=token_ids, streamed=streamed)
+            for i, candidate in enumerate(result.candidates)
+        ],
+        prompt_logprobs=_positions(result.prompt_logprobs, tokenizer),
+        usage=_usage(result.usage),
+        timing=_timing(result.timing),
+        seed=result.seed,
     )
 
 
@@ -156,14 +192,7 @@ def _token(token: TokenLogprob, tokenizer: Tokenizer) -> pb.TokenLogprob:
 
 
 def _usage(usage: Usage) -> pb.Usage:
-    return pb.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        cached_tokens=usage.cached_tokens,
-        completion_tokens=usage.completion_tokens,
-        forced_tokens=usage.forced_tokens,
-        drafted_tokens=usage.drafted_tokens,
-        accepted_tokens=usage.accepted_tokens,
-    )
+    return pb.Usage(**asdict(usage))
 
 
 def _timing(timing: Timing) -> pb.Timing:

@@ -48,11 +48,12 @@ class Call:
         """How long it took."""
         return self.ended - self.started
 
-    def deliver(self, event: Event) -> None:
-        """Note that an event goes to the client now: a piece of a stream, or a result."""
+    def add_event(self, event: Event) -> None:
+        """Record an event that goes to the client now: a chunk of a stream, or its end."""
         content = event.content
+        if isinstance(content, GenerationResult | ScoreResult):
+            self.add_result(content)
         if not isinstance(content, Delta):
-            self.note(event)
             return
         now = time.monotonic()
         last = self._last.get(content.index)
@@ -60,10 +61,9 @@ class Call:
             self.inter_token_latency[self.model].observe(now - last)
         self._last[content.index] = now
 
-    def note(self, event: Event) -> None:
-        """Note what a prompt came to."""
-        if isinstance(event.content, GenerationResult | ScoreResult):
-            self.results.append(event.content)
+    def add_result(self, result: GenerationResult | ScoreResult) -> None:
+        """Record the result of one prompt."""
+        self.results.append(result)
 
     def finish_reasons(self) -> Counter[str]:
         """Return how many candidates ended for which reason."""

@@ -1,1 +1,1 @@
-"""The corpus of the agent's flows: turns, made up from a seed."""
+"""Synthetic corpus: turns of the agent's flows, generated from a seed."""

@@ -1,4 +1,4 @@
-"""The corpus of the agent's flows: turns, made up from a seed."""
+"""Synthetic corpus: loading of its sources and writing of its files."""
 
 import random
 from collections.abc import Iterator
@@ -7,58 +7,58 @@ from pathlib import Path
 
 import gpt2flow.agent.flows
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.training.corpus.lexicon import FOLDER as LEXICON
-from gpt2flow.training.corpus.lexicon import load_lexicon
-from gpt2flow.training.corpus.mentions import MentionMaker
-from gpt2flow.training.corpus.messages import MessageMaker
-from gpt2flow.training.corpus.turns import TurnMaker
+from gpt2flow.training.corpus.lexicon import LEXICONS, load_lexicon
+from gpt2flow.training.corpus.mentions import MentionGenerator
+from gpt2flow.training.corpus.messages import MessageGenerator
+from gpt2flow.training.corpus.turns import TurnGenerator
 from gpt2flow.training.corpus.utterances import LANGUAGES, Language, load_utterances
 from gpt2flow.training.errors import OutputError
 
 FLOWS = Path(gpt2flow.agent.flows.__file__).parent
 
 
-def load_turn_maker(flows: Path = FLOWS, lexicon: Path = LEXICON) -> TurnMaker:
-    """Load flows, utterances and words.
+def load_turn_generator(flows: Path = FLOWS, lexicons: Path = LEXICONS) -> TurnGenerator:
+    """Load flows, utterances and lexicons.
 
     Args:
-        flows: a folder of flows with their utterance files.
-        lexicon: a folder with a lexicon per language.
+        flows: Directory of flows with their utterance files.
+        lexicons: Directory with one lexicon per language.
 
     Raises:
-        FlowError: a flow is not valid.
-        CorpusError: an utterance file or lexicon is not valid.
+        FlowError: A flow is invalid.
+        CorpusError: An utterance file or lexicon is invalid.
     """
     book = load_flows(flows)
 
-    def maker(language: Language) -> MessageMaker:
-        said = load_utterances(flows, book, language)
-        words = load_lexicon(language, lexicon)
-        mentions = MentionMaker(language, words, said.spans, said.values)
-        return MessageMaker(book, language, said, mentions)
+    def message_generator(language: Language) -> MessageGenerator:
+        utterances = load_utterances(flows, book, language)
+        lexicon = load_lexicon(language, lexicons)
+        mentions = MentionGenerator(language, lexicon, utterances.spans, utterances.values)
+        return MessageGenerator(book, language, utterances, mentions)
 
-    return TurnMaker(book, {language: maker(language) for language in LANGUAGES})
+    return TurnGenerator(book, {language: message_generator(language) for language in LANGUAGES})
 
 
 def make_flow_corpus(
     out: Path, documents: int, seed: int, *, valid_documents: int = 2000, flows: Path = FLOWS
 ) -> None:
-    """Write `train.txt` and `valid.txt`, one document a line.
+    """Write `train.txt` and `valid.txt`, one document per line.
 
     The same arguments give the same bytes.
 
     Args:
-        out: the directory, made if it is missing.
-        documents: how many go into `train.txt`.
-        seed: of all that is random.
-        valid_documents: how many go into `valid.txt`.
-        flows: the folder of flows.
+        out: Directory to write to, made if missing.
+        documents: Number of documents in `train.txt`.
+        seed: Seed of the generator.
+        valid_documents: Number of documents in `valid.txt`.
+        flows: Directory of flows with their utterance files.
 
     Raises:
-        FlowError, CorpusError: as `load_turn_maker`.
+        FlowError: A flow is invalid.
+        CorpusError: An utterance file or lexicon is invalid.
         OutputError: `out` cannot be written.
     """
-    turns = load_turn_maker(flows)
+    turns = load_turn_generator(flows)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, count in (("train", documents), ("valid", valid_documents)):

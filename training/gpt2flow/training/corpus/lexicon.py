@@ -1,4 +1,4 @@
-"""The words that slot values are made of."""
+"""Lexicons: the vocabulary of slot values, per language."""
 
 from pathlib import Path
 
@@ -8,14 +8,15 @@ from gpt2flow.files.documents import read_yaml
 from gpt2flow.training.corpus.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
-FOLDER = Path(__file__).parent / "lexicon"
+LEXICONS = Path(__file__).parent / "lexicon"
 
 
 class Lexicon(BaseModel):
-    """The words of one language. Lists are templates where they have brackets.
+    """Words of one language from which slot values are generated.
 
-    `address_patterns` have blanks for number, street, city, postcode and unit;
-    `order_mentions` one for number.
+    The entries of `times`, `last_order`, `order_mentions` and `address_patterns` are templates.
+    `address_patterns` have placeholders for number, street, city, postcode and unit;
+    `order_mentions` have one for number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,10 +35,14 @@ class Lexicon(BaseModel):
     number_words: dict[str, int] = Field(min_length=1)
 
 
-def load_lexicon(language: Language, folder: Path = FOLDER) -> Lexicon:
-    """Load the words of one language.
+def load_lexicon(language: Language, directory: Path = LEXICONS) -> Lexicon:
+    """Load the lexicon of one language.
+
+    Args:
+        language: Language of the words.
+        directory: Directory of the lexicons, one `<language>.yaml` each.
 
     Raises:
-        CorpusError: the file is missing or says something invalid.
+        CorpusError: The file is missing or invalid.
     """
-    return read_yaml(folder / f"{language}.yaml", Lexicon, CorpusError)
+    return read_yaml(directory / f"{language}.yaml", Lexicon, CorpusError)

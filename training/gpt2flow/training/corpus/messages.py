@@ -1,4 +1,4 @@
-"""Composes a customer's message from wishes, and says what each wish's slots are."""
+"""Customer messages, composed of intents whose slot values are recorded."""
 
 import random
 import re
@@ -6,47 +6,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Arguments, Choice
+from gpt2flow.agent.flows.prompt import Arguments, Choice, normalise
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.agent.flows.text import normalise
-from gpt2flow.training.corpus.mentions import MentionMaker, refer_back
-from gpt2flow.training.corpus.noise import Segment, roughen
-from gpt2flow.training.corpus.templates import Blank, Template
+from gpt2flow.training.corpus.mentions import MentionGenerator, refer_back
+from gpt2flow.training.corpus.noise import Segment, add_noise
+from gpt2flow.training.corpus.templates import Template
 from gpt2flow.training.corpus.utterances import Language, Utterances
 
-# Slots of which one sentence may name several: "two lamps and a kettle".
-LISTED = ("product", "order")
+# Slots that one sentence may list several values of: "two lamps and a kettle".
+LISTABLE_SLOTS = ("product", "order")
 _LIST_JOINERS = {
     "en": (" and ", " and ", ", ", " plus ", " & ", " and also ", ", and "),
     "zh": ("和", "还有", "、", ",", "跟", ",还有", "以及"),
 }
 _ARTICLES = ("a ", "a ", "the ", "some ", "")
 _VOWEL = re.compile(r"[aeiou]", re.IGNORECASE)
-_UNCOUNTED = re.compile(r"(s|tea|coffee|rice|milk|water|paper|juice|oil)$", re.IGNORECASE)
+_UNCOUNTABLE = re.compile(r"(s|tea|coffee|rice|milk|water|paper|juice|oil)$", re.IGNORECASE)
 _END_MARKS = re.compile(r"[.!?。,;\s]+$")
 _FULL_STOPS = ".!?。,;~…:"
 _PLAIN_JOINERS = (", ", ". ", "; ", " - ")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Something that the customer wants, with what the message says about it."""
+class Intent:
+    """Action that the customer requests, with the slot values in the message."""
 
     action: str
     arguments: Arguments
 
     @property
     def choice(self) -> Choice:
-        """The action that fulfils it."""
+        """Choice of the action that fulfils the intent."""
         return Choice(self.action, self.arguments)
 
 
 @dataclass(slots=True)
-class _Draft:
-    """A wish while its message is written.
+class _PendingIntent:
+    """Intent of a message that is still being written.
 
-    `mentions` are segments of the message and the value that each stands for,
-    or None where the value is what is written.
+    Attributes:
+        action: Requested action.
+        fixed: Slot values that the wording implies.
+        mentions: Segment and value of each mentioned slot. The value is None if it is the final
+            text of the segment.
     """
 
     action: str
@@ -54,170 +56,200 @@ class _Draft:
     mentions: dict[str, tuple[Segment, str | int | None]] = field(default_factory=dict)
 
 
-class MessageMaker:
-    """Writes messages in one language."""
+class MessageGenerator:
+    """Generator of messages in one language."""
 
     def __init__(
-        self, book: FlowBook, language: Language, said: Utterances, mentions: MentionMaker
+        self, book: FlowBook, language: Language, utterances: Utterances, mentions: MentionGenerator
     ) -> None:
+        """Bind flows, utterances and mentions of one language.
+
+        Args:
+            book: Flows whose actions customers request.
+            language: Language of the messages.
+            utterances: Utterances in that language.
+            mentions: Generator of slot values in that language.
+        """
         self._book = book
         self._language = language
-        self._blank = " " if language == "en" else ""
+        self._space = " " if language == "en" else ""
         self._mentions = mentions
-        self.said = said
+        self.utterances = utterances
 
-    def message(
+    def generate(
         self,
-        wishes: Sequence[tuple[str, Template]],
+        requests: Sequence[tuple[str, Template]],
         rng: random.Random,
         *,
         in_order: bool = True,
-    ) -> tuple[str, list[Wish]]:
+    ) -> tuple[str, list[Intent]]:
         """Write one message.
 
         Args:
-            wishes: each an action and one way to ask for it, as they are written.
-            rng: drawn from.
-            in_order: whether that is the order in which they shall be done, so
-                that "then" may stand between them.
+            requests: Action and template of each request, in the order of the text.
+            rng: Random generator.
+            in_order: The text follows the order of execution, so that "then" may join requests.
 
         Returns:
-            The message as the agent's `normalise` leaves it, and the wishes with
-            their arguments; more than were given where a sentence lists several
-            products or orders.
+            The message, normalized as by the agent, and its intents. There are more intents than
+            requests if a sentence lists several products or orders.
         """
-        drafts: list[_Draft] = []
-        segments = self._opener(rng)
-        for number, (action, template) in enumerate(wishes):
+        pending: list[_PendingIntent] = []
+        segments = self._sample_opener(rng)
+        for number, (action, template) in enumerate(requests):
             if number:
-                _join(segments, self._joiner(rng) if in_order else rng.choice(_PLAIN_JOINERS))
-            segments += self._say(action, template, drafts, rng)
-        segments += self._closer(segments, rng)
-        roughen(segments, self._language, rng)
+                _join(
+                    segments, self._sample_joiner(rng) if in_order else rng.choice(_PLAIN_JOINERS)
+                )
+            segments += self._write_request(action, template, pending, rng)
+        segments += self._sample_closer(segments, rng)
+        add_noise(segments, self._language, rng)
         text = normalise("".join(segment.text for segment in segments))
-        return text, [self._wish(draft, text) for draft in drafts]
+        return text, [self._resolve_intent(intent, text) for intent in pending]
 
-    def _wish(self, draft: _Draft, message: str) -> Wish:
-        # The agent can only choose a number that the message spells.
+    def _resolve_intent(self, intent: _PendingIntent, message: str) -> Intent:
+        # The agent's grammar admits only numbers that the message contains.
         values = {
             slot: value
-            for slot, value in draft.fixed.items()
+            for slot, value in intent.fixed.items()
             if isinstance(value, str) or str(value) in candidates(SlotKind.INTEGER, message)
         }
-        for slot, (segment, value) in draft.mentions.items():
+        for slot, (segment, value) in intent.mentions.items():
             values[slot] = normalise(segment.text) if value is None else value
-        slots = self._book.actions[draft.action].slots
-        return Wish(draft.action, {slot: values[slot] for slot in slots if slot in values})
+        slots = self._book.actions[intent.action].slots
+        return Intent(intent.action, {slot: values[slot] for slot in slots if slot in values})
 
-    def _joiner(self, rng: random.Random) -> str:
-        return rng.choice(self.said.joiners).text(rng)
+    def _sample_joiner(self, rng: random.Random) -> str:
+        return rng.choice(self.utterances.joiners).text(rng)
 
-    def _opener(self, rng: random.Random) -> list[Segment]:
+    def _sample_opener(self, rng: random.Random) -> list[Segment]:
         segments: list[Segment] = []
-        for _ in range(rng.choices((0, 1, 2), (74, 22, 4))[0] if self.said.openers else 0):
-            text = rng.choice(self.said.openers).text(rng)
-            segments.append(Segment(text if text[-1:].isspace() else text + self._blank))
+        for _ in range(rng.choices((0, 1, 2), (74, 22, 4))[0] if self.utterances.openers else 0):
+            text = rng.choice(self.utterances.openers).text(rng)
+            segments.append(Segment(text if text[-1:].isspace() else text + self._space))
         return segments
 
-    def _closer(self, segments: list[Segment], rng: random.Random) -> list[Segment]:
-        if not self.said.closers or rng.random() > 0.2:
+    def _sample_closer(self, segments: list[Segment], rng: random.Random) -> list[Segment]:
+        if not self.utterances.closers or rng.random() > 0.2:
             return []
-        text = rng.choice(self.said.closers).text(rng)
+        text = rng.choice(self.utterances.closers).text(rng)
         if segments[-1].text[-1:] in _FULL_STOPS:
-            return [Segment(self._blank + text)]
+            return [Segment(self._space + text)]
         marks = (" ", ", ", ". ", " - ") if self._language == "en" else (",", " ", "。", "")
         return [Segment(rng.choice(marks) + text)]
 
-    def _say(
-        self, action: str, template: Template, drafts: list[_Draft], rng: random.Random
+    def _write_request(
+        self, action: str, template: Template, pending: list[_PendingIntent], rng: random.Random
     ) -> list[Segment]:
-        """Write one wish; appends it, and those listed beside it, to `drafts`."""
-        draft = _Draft(action, {slot: self._fixed(slot, v) for slot, v in template.fixed.items()})
-        drafts.append(draft)
+        """Write one request and append its intents to `pending`.
+
+        A request that lists several products or orders has one intent per item.
+        """
+        fixed = {
+            slot: self._parse_fixed_value(slot, value) for slot, value in template.fixed.items()
+        }
+        intent = _PendingIntent(action, fixed)
+        pending.append(intent)
         segments: list[Segment] = []
         for part in template.expand(rng):
             if isinstance(part, str):
                 segments.append(Segment(part))
                 continue
-            if self._refers_back(part, drafts, segments, rng):
+            if self._maybe_refer_back(part.slot, pending, segments, rng):
                 continue
-            self._mention(part, draft, segments, rng)
-            if part.slot in LISTED and self._may_list(template, draft, rng):
-                segments += self._list_more(part, draft, drafts, rng)
+            self._append_mention(part.slot, intent, segments, rng)
+            if part.slot in LISTABLE_SLOTS and self._may_list(template, intent, rng):
+                segments += self._list_more(part.slot, intent, pending, rng)
         return segments
 
-    def _refers_back(
-        self, blank: Blank, drafts: list[_Draft], segments: list[Segment], rng: random.Random
+    def _maybe_refer_back(
+        self,
+        slot: str,
+        pending: list[_PendingIntent],
+        segments: list[Segment],
+        rng: random.Random,
     ) -> bool:
-        """Now and then, points at what an earlier wish has named."""
-        *earlier, draft = drafts
-        named = [d.mentions[blank.slot] for d in earlier if blank.slot in d.mentions]
-        is_other_wish = draft.action not in {d.action for d in earlier}
-        if not (named and blank.slot in LISTED and is_other_wish and rng.random() < 0.25):
+        """Refer back to a value of an earlier intent, in some cases.
+
+        Returns:
+            Whether a reference was written.
+        """
+        *earlier, intent = pending
+        mentioned = [other.mentions[slot] for other in earlier if slot in other.mentions]
+        is_other_action = intent.action not in {other.action for other in earlier}
+        if not (mentioned and slot in LISTABLE_SLOTS and is_other_action and rng.random() < 0.25):
             return False
-        refer_back(blank.slot, self._language, segments, rng)
-        draft.mentions.setdefault(blank.slot, named[-1])
+        refer_back(slot, self._language, segments, rng)
+        intent.mentions.setdefault(slot, mentioned[-1])
         return True
 
-    def _fixed(self, slot: str, value: str) -> str | int:
+    def _parse_fixed_value(self, slot: str, value: str) -> str | int:
         return int(value) if self._book.slots[slot].kind is SlotKind.INTEGER else value
 
-    def _mention(
-        self, blank: Blank, draft: _Draft, segments: list[Segment], rng: random.Random
+    def _append_mention(
+        self, name: str, intent: _PendingIntent, segments: list[Segment], rng: random.Random
     ) -> None:
-        slot = self._book.slots[blank.slot]
-        mention = self._mentions.mention(blank.slot, slot, rng)
+        """Append a random value of a slot and record it in `intent`."""
+        slot = self._book.slots[name]
+        mention = self._mentions.generate(name, slot, rng)
         text = mention.text
-        if self._language == "en" and blank.slot == "product":
-            text = _pluralise(text) if _quantity(draft) > 1 and rng.random() < 0.85 else text
+        if self._language == "en" and name == "product":
+            text = _pluralize(text) if _quantity(intent) > 1 and rng.random() < 0.85 else text
             _fix_article(segments, text)
         if slot.kind is SlotKind.ENUM:
             segments.append(Segment(text))
         else:
-            segments.append(Segment(text, blank.slot, exact=slot.kind is not SlotKind.SPAN))
-        draft.mentions.setdefault(blank.slot, (segments[-1], mention.value))
+            segments.append(Segment(text, name, exact=slot.kind is not SlotKind.SPAN))
+        intent.mentions.setdefault(name, (segments[-1], mention.value))
 
-    def _may_list(self, template: Template, draft: _Draft, rng: random.Random) -> bool:
-        """Whether a list may follow: nothing else of the wish may come after it."""
-        ready = template.slots <= set(draft.mentions) and not template.fixed
-        return ready and rng.random() < 0.15
+    def _may_list(self, template: Template, intent: _PendingIntent, rng: random.Random) -> bool:
+        """Sample whether a list follows, which must end the request."""
+        is_complete = template.slots <= set(intent.mentions) and not template.fixed
+        return is_complete and rng.random() < 0.15
 
     def _list_more(
-        self, blank: Blank, draft: _Draft, drafts: list[_Draft], rng: random.Random
+        self,
+        slot: str,
+        intent: _PendingIntent,
+        pending: list[_PendingIntent],
+        rng: random.Random,
     ) -> list[Segment]:
+        """Write one or two more values, each with its own intent."""
         segments: list[Segment] = []
         for _ in range(rng.choice((1, 1, 1, 2))):
-            listed = _Draft(draft.action, {})
-            drafts.append(listed)
+            listed = _PendingIntent(intent.action, {})
+            pending.append(listed)
             segments.append(Segment(rng.choice(_LIST_JOINERS[self._language])))
-            if blank.slot == "product":
-                self._count(listed, segments, rng)
-            self._mention(blank, listed, segments, rng)
+            if slot == "product":
+                self._append_quantity(listed, segments, rng)
+            self._append_mention(slot, listed, segments, rng)
         return segments
 
-    def _count(self, draft: _Draft, segments: list[Segment], rng: random.Random) -> None:
-        """Write how many, or an article."""
-        countable = "quantity" in self._book.actions[draft.action].slots
+    def _append_quantity(
+        self, intent: _PendingIntent, segments: list[Segment], rng: random.Random
+    ) -> None:
+        """Write a quantity or an article."""
+        countable = "quantity" in self._book.actions[intent.action].slots
         if countable and rng.random() < 0.5:
-            self._mention(Blank("quantity"), draft, segments, rng)
+            self._append_mention("quantity", intent, segments, rng)
             segments.append(Segment(" " if self._language == "en" else rng.choice("个个件台条")))
         elif self._language == "en":
             segments.append(Segment(rng.choice(_ARTICLES)))
 
 
-def _quantity(draft: _Draft) -> int:
-    value = draft.mentions["quantity"][1] if "quantity" in draft.mentions else 1
+def _quantity(intent: _PendingIntent) -> int:
+    value = intent.mentions["quantity"][1] if "quantity" in intent.mentions else 1
     return value if isinstance(value, int) else 1
 
 
-def _pluralise(text: str) -> str:
-    if _UNCOUNTED.search(text):
+def _pluralize(text: str) -> str:
+    if _UNCOUNTABLE.search(text):
         return text
     return text + ("es" if text.endswith(("x", "ch", "sh")) else "s")
 
 
 def _fix_article(segments: list[Segment], text: str) -> None:
-    """Write "an umbrella" and "some cables" where the template says "a {product}"."""
+    """Turn a trailing "a" into "an" or "some", as `text` requires."""
     before = segments[-1].text if segments and segments[-1].slot is None else ""
     if before == "a " or before.endswith(" a "):
         if text.endswith("s"):
@@ -227,7 +259,7 @@ def _fix_article(segments: list[Segment], text: str) -> None:
 
 
 def _join(segments: list[Segment], joiner: str) -> None:
-    """Add what stands between two wishes, instead of the mark that ends the first."""
+    """Append a joiner in place of the last segment's final punctuation."""
     last = segments[-1]
     if last.text[-1:] in _FULL_STOPS and joiner[:1] == ".":
         joiner = joiner[1:]

@@ -1,30 +1,30 @@
-"""Samples turns: a situation, a message, and the actions that answer it."""
+"""Random turns: a state, a message, and the actions that answer it."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Choice, Result, Situation, document
+from gpt2flow.agent.flows.prompt import Arguments, Choice, PromptState, Result, document
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.training.corpus.messages import LISTED, MessageMaker, Wish
-from gpt2flow.training.corpus.templates import Blank, Template
+from gpt2flow.training.corpus.messages import LISTABLE_SLOTS, Intent, MessageGenerator
+from gpt2flow.training.corpus.templates import Placeholder, Template
 from gpt2flow.training.corpus.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
 Facts = frozenset[str]
 Steps = list[tuple[Choice, Result]]
 
-_ATTEMPTS = 50
-# Their actions answer a message that wishes for nothing else.
+_MAX_ATTEMPTS = 50
+# Flow whose actions answer a message alone, never beside those of another flow.
 _SMALL_TALK = "conversation"
 _CLARIFY = "clarify"
-# An answer to no question is no wish: a bare "1042", a bare "tomorrow at nine".
-_UNCLEAR_ALONE = ("order", "time")
+# Slots whose bare value, such as "1042" or "tomorrow at nine", is no request without a question.
+_AMBIGUOUS_SLOTS = ("order", "time")
 
 
 def reachable(book: FlowBook, start: Facts) -> list[Facts]:
-    """Return every state that the actions of customers lead to from `start`."""
+    """Return every state that customers' actions reach from `start`, inclusive."""
     states = [start]
     for facts in states:
         for action in book.legal(facts):
@@ -35,7 +35,7 @@ def reachable(book: FlowBook, start: Facts) -> list[Facts]:
 
 
 def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
-    """Say whether the agent's grammar lets `choice` be written for `message`."""
+    """Return whether the agent's grammar for `message` admits `choice`."""
     for name, value in choice.arguments.items():
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:
@@ -49,125 +49,140 @@ def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
     return True
 
 
-class TurnMaker:
-    """Samples turns of all flows in all languages."""
+class TurnGenerator:
+    """Generator of random turns of all flows in all languages."""
 
-    def __init__(self, book: FlowBook, messages: Mapping[Language, MessageMaker]) -> None:
+    def __init__(self, book: FlowBook, messages: Mapping[Language, MessageGenerator]) -> None:
+        """Enumerate the states, events and questions of the flows.
+
+        Args:
+            book: Flows of the turns.
+            messages: Message generator of each language.
+        """
         self._book = book
         self._legal = cache(book.legal)
         self._messages = messages
-        # The first fact is what holds of a customer nobody knows yet.
+        # By convention the first declared fact is the state of an unidentified customer.
         self._states = reachable(book, frozenset([next(iter(book.shared.facts))]))
-        self._spoken = [name for name, action in book.actions.items() if action.event is None]
+        self._user_actions = [name for name, action in book.actions.items() if action.event is None]
         self._events = sorted({a.event for a in book.actions.values() if a.event is not None})
-        self._asked = [
+        self._questions = [
             (name, slot)
-            for name in self._spoken
+            for name in self._user_actions
             for slot in book.actions[name].required
-            if all(maker.said.answers.get(slot) for maker in messages.values())
+            if all(generator.utterances.answers.get(slot) for generator in messages.values())
         ]
 
     def documents(self, rng: random.Random) -> Iterator[str]:
-        """Yield turns without end."""
+        """Yield random turns, without end."""
         while True:
             kind = rng.random()
             if self._events and kind < 0.03:
-                yield self._event(rng)
+                yield self._sample_event_turn(rng)
                 continue
-            maker = self._messages[rng.choice(list(self._messages))]
-            if self._asked and kind < 0.16:
-                yield self._answer(maker, rng)
+            generator = self._messages[rng.choice(list(self._messages))]
+            if self._questions and kind < 0.16:
+                yield self._sample_answer_turn(generator, rng)
             elif kind < 0.175:
-                yield self._unclear(maker, rng)
+                yield self._sample_ambiguous_turn(generator, rng)
             else:
-                yield from self._request(maker, rng)
+                yield from self._sample_request_turns(generator, rng)
 
-    def _request(self, maker: MessageMaker, rng: random.Random) -> Iterator[str]:
-        """A message with one wish or more, perhaps the same one in two states."""
-        target = rng.choice(self._spoken)
+    def _sample_request_turns(
+        self, generator: MessageGenerator, rng: random.Random
+    ) -> Iterator[str]:
+        """Yield a turn of requests, sometimes again in another state."""
+        target = rng.choice(self._user_actions)
         legal = [facts for facts in self._states if target in self._legal(facts)]
         facts = rng.choice(legal if legal and rng.random() < 0.8 else self._states)
-        wished = self._companions(target, facts, rng)
-        message, wishes = self._write(maker, wished, facts, rng)
-        yield self._turn(Situation(facts, self._stale_question(facts, rng)), message, wishes, rng)
+        actions = self._add_requests(target, facts, rng)
+        message, intents = self._write_message(generator, actions, facts, rng)
+        state = PromptState(facts, self._sample_stale_question(facts, rng))
+        yield self._finish_turn(state, message, intents, rng)
         if rng.random() < 0.15:
-            yield self._turn(Situation(rng.choice(self._states)), message, wishes, rng)
+            yield self._finish_turn(PromptState(rng.choice(self._states)), message, intents, rng)
 
-    def _stale_question(self, facts: Facts, rng: random.Random) -> tuple[str, str] | None:
-        """Now and then, a question that the customer's message does not answer."""
+    def _sample_stale_question(self, facts: Facts, rng: random.Random) -> tuple[str, str] | None:
+        """Return an earlier question that the message ignores, usually None."""
         if rng.random() < 0.94:
             return None
-        possible = [asked for asked in self._asked if asked[0] in self._legal(facts)]
+        legal = self._legal(facts)
+        possible = [(action, slot) for action, slot in self._questions if action in legal]
         return rng.choice(possible) if possible else None
 
-    def _companions(self, target: str, facts: Facts, rng: random.Random) -> list[str]:
-        """The target with what else one message may wish for, in order."""
-        wished = [target]
+    def _add_requests(self, target: str, facts: Facts, rng: random.Random) -> list[str]:
+        """Return the target action with further actions for one message, in order."""
+        actions = [target]
         if self._is_small_talk(target):
-            return wished
+            return actions
         for _ in range(rng.choices((0, 1, 2), (62, 29, 9))[0]):
-            after = self._hoped(wished, facts)
+            after = self._state_after(actions, facts)
             enabled = set(self._legal(after)) - set(self._legal(facts))
-            pools = (enabled, self._related(target), set(self._spoken))
-            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._spoken)
+            pools = (enabled, self._related_actions(target), set(self._user_actions))
+            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._user_actions)
             action = rng.choice(sorted(pool))
-            at = len(wished) if action in enabled else rng.randint(0, len(wished))
-            longer = [*wished[:at], action, *wished[at:]]
-            if self._is_sensible(longer, facts):
-                wished = longer
-        return wished
+            at = len(actions) if action in enabled else rng.randint(0, len(actions))
+            longer = [*actions[:at], action, *actions[at:]]
+            if self._is_coherent(longer, facts):
+                actions = longer
+        return actions
 
-    def _related(self, action: str) -> set[str]:
-        """The other actions that may be about the same product or order."""
-        slots = set(LISTED) & set(self._book.actions[action].slots)
-        others = set(self._spoken) - {action}
+    def _related_actions(self, action: str) -> set[str]:
+        """Return the other actions with a product or order in common."""
+        slots = set(LISTABLE_SLOTS) & set(self._book.actions[action].slots)
+        others = set(self._user_actions) - {action}
         return {other for other in others if slots & set(self._book.actions[other].slots)}
 
-    def _hoped(self, wished: Sequence[str], facts: Facts) -> Facts:
-        """The state if all that is wished for succeeds."""
-        for action in wished:
+    def _state_after(self, actions: Sequence[str], facts: Facts) -> Facts:
+        """Return the state after all requested actions succeed."""
+        for action in actions:
             facts = self._book.apply(self._book.resolve(action, facts), facts)
         return facts
 
-    def _is_sensible(self, wished: Sequence[str], facts: Facts) -> bool:
-        """Whether no wish repeats, prevents or comes too early for another."""
-        legal, at_last = self._legal(facts), self._legal(self._hoped(wished, facts))
-        for i, action in enumerate(wished):
-            before = self._legal(self._hoped(wished[:i], facts))
-            repeats = action in wished[:i] and not self._is_listed(action)
-            prevented = action in legal and action not in before
-            early = action not in before and action in at_last
-            if repeats or prevented or early or self._is_small_talk(action):
+    def _is_coherent(self, actions: Sequence[str], facts: Facts) -> bool:
+        """Return whether no action repeats, precludes or precedes its enabler."""
+        legal, finally_legal = self._legal(facts), self._legal(self._state_after(actions, facts))
+        for i, action in enumerate(actions):
+            before = self._legal(self._state_after(actions[:i], facts))
+            repeats = action in actions[:i] and not self._is_listable(action)
+            is_precluded = action in legal and action not in before
+            is_early = action not in before and action in finally_legal
+            if repeats or is_precluded or is_early or self._is_small_talk(action):
                 return False
         return True
 
-    def _is_listed(self, action: str) -> bool:
-        return any(slot in LISTED for slot in self._book.actions[action].slots)
+    def _is_listable(self, action: str) -> bool:
+        return any(slot in LISTABLE_SLOTS for slot in self._book.actions[action].slots)
 
-    def _answer(self, maker: MessageMaker, rng: random.Random) -> str:
-        """A message that gives the slot that was asked for, perhaps with a wish."""
-        action, slot = rng.choice(self._asked)
+    def _sample_answer_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
+        """Return a turn that answers a question, perhaps with a further request."""
+        action, slot = rng.choice(self._questions)
         facts = rng.choice([f for f in self._states if action in self._legal(f)])
-        wished = [(action, rng.choice(self._answers(maker, action, slot)))]
+        requests = [(action, rng.choice(self._answer_templates(generator, action, slot)))]
         if rng.random() < 0.12:
-            more = rng.choice(self._spoken)
-            if self._is_sensible([action, more], facts):
-                wished.append((more, rng.choice(maker.said.actions[more])))
-        message, wishes = self._readable(maker, wished, rng)
-        return self._turn(Situation(facts, (action, slot)), message, wishes, rng)
+            more = rng.choice(self._user_actions)
+            if self._is_coherent([action, more], facts):
+                requests.append((more, rng.choice(generator.utterances.actions[more])))
+        message, intents = self._write_derivable(generator, requests, rng)
+        return self._finish_turn(PromptState(facts, (action, slot)), message, intents, rng)
 
-    def _answers(self, maker: MessageMaker, action: str, slot: str) -> list[Template]:
+    def _answer_templates(
+        self, generator: MessageGenerator, action: str, slot: str
+    ) -> list[Template]:
+        answers = generator.utterances.answers[slot]
         slots = set(self._book.actions[action].slots)
-        return [t for t in maker.said.answers[slot] if slot in t.slots and t.slots <= slots]
+        return [answer for answer in answers if slot in answer.slots and answer.slots <= slots]
 
-    def _unclear(self, maker: MessageMaker, rng: random.Random) -> str:
-        """A bare value that nobody asked for."""
-        action, slot = rng.choice([asked for asked in self._asked if asked[1] in _UNCLEAR_ALONE])
-        message, _ = self._readable(maker, [(action, Template([Blank(slot)]))], rng)
-        return self._turn(Situation(rng.choice(self._states)), message, [Wish(_CLARIFY, {})], rng)
+    def _sample_ambiguous_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
+        """Return a turn with a bare value that answers no question."""
+        action, slot = rng.choice([q for q in self._questions if q[1] in _AMBIGUOUS_SLOTS])
+        requests = [(action, Template([Placeholder(slot)]))]
+        message, _ = self._write_derivable(generator, requests, rng)
+        state = PromptState(rng.choice(self._states))
+        return self._finish_turn(state, message, [Intent(_CLARIFY, {})], rng)
 
-    def _event(self, rng: random.Random) -> str:
-        """An event, and all actions that answer it."""
+    def _sample_event_turn(self, rng: random.Random) -> str:
+        """Return a turn with an event and all actions that answer it."""
         event = rng.choice(self._events)
         answers = [a for a in self._book.actions.values() if a.event == event]
         facts = frozenset(rng.choice(answers).when)
@@ -175,76 +190,94 @@ class TurnMaker:
         start, steps = facts, Steps()
         while legal := self._book.legal(facts, event):
             given = {s: order for s in self._book.actions[legal[0]].slots if s == "order"}
-            facts = self._take(Choice(legal[0], dict(given)), facts, steps, rng)
+            facts = self._append_step(Choice(legal[0], dict(given)), facts, steps, rng)
             if steps[-1][1] != "ok":
                 break
-        return document(self._book.shared, Situation(start), order, steps, event)
+        return document(self._book.shared, PromptState(start), order, steps, event)
 
-    def _write(
-        self, maker: MessageMaker, wished: Sequence[str], facts: Facts, rng: random.Random
-    ) -> tuple[str, list[Wish]]:
-        """Write a message with these wishes; returns them in the order to be done."""
-        told = [(action, rng.choice(maker.said.actions[action])) for action in wished]
-        # "Ship it to 5 Oak Road, a kettle please": only one order can be meant.
-        backwards = rng.random() < 0.15 and not self._is_sensible(wished[::-1], facts)
+    def _write_message(
+        self, generator: MessageGenerator, actions: Sequence[str], facts: Facts, rng: random.Random
+    ) -> tuple[str, list[Intent]]:
+        """Write a message that requests actions.
+
+        Returns:
+            The message, and its intents in order of execution.
+        """
+        requests = [
+            (action, rng.choice(generator.utterances.actions[action])) for action in actions
+        ]
+        # Reversed text such as "Ship it to 5 Oak Road, a kettle please" is unambiguous if only one
+        # order of execution makes sense.
+        backwards = rng.random() < 0.15 and not self._is_coherent(actions[::-1], facts)
         if backwards:
-            told.reverse()
-        message, wishes = self._readable(maker, told, rng, in_order=not backwards)
-        return message, sorted(wishes, key=lambda wish: wished.index(wish.action))
+            requests.reverse()
+        message, intents = self._write_derivable(generator, requests, rng, in_order=not backwards)
+        return message, sorted(intents, key=lambda intent: actions.index(intent.action))
 
-    def _readable(
+    def _write_derivable(
         self,
-        maker: MessageMaker,
-        told: Sequence[tuple[str, Template]],
+        generator: MessageGenerator,
+        requests: Sequence[tuple[str, Template]],
         rng: random.Random,
         *,
         in_order: bool = True,
-    ) -> tuple[str, list[Wish]]:
-        """Write a message from which every argument can be read."""
-        for _ in range(_ATTEMPTS):
-            message, wishes = maker.message(told, rng, in_order=in_order)
-            if message and all(is_derivable(self._book, w.choice, message) for w in wishes):
-                return message, wishes
-        raise CorpusError(f"what {told} says of its slots cannot be read from {message!r}")
+    ) -> tuple[str, list[Intent]]:
+        """Write a message from which every argument can be derived.
 
-    def _turn(
-        self, situation: Situation, message: str, wishes: Sequence[Wish], rng: random.Random
+        Raises:
+            CorpusError: No attempt gives such a message.
+        """
+        for _ in range(_MAX_ATTEMPTS):
+            message, intents = generator.generate(requests, rng, in_order=in_order)
+            if message and all(
+                is_derivable(self._book, intent.choice, message) for intent in intents
+            ):
+                return message, intents
+        raise CorpusError(
+            f"no message of {_MAX_ATTEMPTS} lets the agent derive the arguments of {requests}; "
+            f"the last is {message!r}"
+        )
+
+    def _finish_turn(
+        self, state: PromptState, message: str, intents: Sequence[Intent], rng: random.Random
     ) -> str:
-        steps = self._steps(situation.facts, wishes, rng)
-        return document(self._book.shared, situation, message, steps)
+        steps = self._answer_intents(state.facts, intents, rng)
+        return document(self._book.shared, state, message, steps)
 
-    def _steps(self, facts: Facts, wishes: Sequence[Wish], rng: random.Random) -> Steps:
-        """The actions that answer the wishes, in order, and what they come to."""
+    def _answer_intents(self, facts: Facts, intents: Sequence[Intent], rng: random.Random) -> Steps:
+        """Return the actions that answer the intents, in order, with random results."""
         steps: Steps = []
-        hoped = facts
-        unasked: set[str] = set()
-        for wish in wishes:
-            action = self._book.resolve(wish.action, facts)
-            if action in unasked:
-                continue  # "cancel my order, log me in": one login serves both
-            choice = wish.choice
-            if action != wish.action:
-                if wish.action in self._legal(hoped):
-                    continue  # it needed something that has just failed
+        expected = facts
+        fallbacks: set[str] = set()
+        for intent in intents:
+            action = self._book.resolve(intent.action, facts)
+            if action in fallbacks:
+                continue  # one login serves "cancel my order, log me in"
+            choice = intent.choice
+            if action != intent.action:
+                if intent.action in self._legal(expected):
+                    continue  # an action that it depends on has failed
                 done = any(action == taken.action for taken, _ in steps)
-                if done or (self._is_small_talk(action) and len(wishes) > 1):
+                if done or (self._is_small_talk(action) and len(intents) > 1):
                     continue
-                choice = self._instead(action, wishes)
-                unasked.add(action)
-            facts = self._take(choice, facts, steps, rng)
-            hoped = self._book.apply(action, hoped)
-        if not steps:  # small talk after all
-            facts = self._take(self._instead(action, wishes), facts, steps, rng)
+                choice = self._fallback_choice(action, intents)
+                fallbacks.add(action)
+            facts = self._append_step(choice, facts, steps, rng)
+            expected = self._book.apply(action, expected)
+        if not steps:  # every fallback was small talk, skipped beside other intents
+            facts = self._append_step(self._fallback_choice(action, intents), facts, steps, rng)
         return steps
 
-    def _instead(self, action: str, wishes: Sequence[Wish]) -> Choice:
-        """An action that nobody asked for, with what the message says of its slots."""
-        said = {slot: value for wish in reversed(wishes) for slot, value in wish.arguments.items()}
+    def _fallback_choice(self, action: str, intents: Sequence[Intent]) -> Choice:
+        """Return a choice of a fallback action, with values from all intents."""
+        values: Arguments = {}
+        for intent in reversed(intents):
+            values |= intent.arguments
         slots = self._book.actions[action].slots
-        return Choice(action, {slot: said[slot] for slot in slots if slot in said})
+        return Choice(action, {slot: values[slot] for slot in slots if slot in values})
 
-    def _take(self, choice: Choice, facts: Facts, steps: Steps, rng: random.Random) -> Facts:
-        """Append an action with a result; returns the facts after it."""
+    def _append_step(self, choice: Choice, facts: Facts, steps: Steps, rng: random.Random) -> Facts:
+        """Append an action with a random result; return the resulting facts."""
         action = self._book.actions[choice.action]
         refusable = any(outcome.result == "refused" for outcome in action.outcomes.values())
         result: Result = "ok"

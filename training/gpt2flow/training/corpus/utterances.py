@@ -1,4 +1,4 @@
-"""The utterance files beside the flows: what customers say, per language."""
+"""Utterance files of the flows: customer phrasings of actions and slot values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +18,17 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
 class _UtteranceFile(BaseModel):
-    """An `utterances.<language>.yaml` as it is written.
+    """Schema of `utterances.<language>.yaml`.
 
-    `values` words the values of enum slots; `spans` lists values of span slots
-    that the lexicon knows nothing of; `answers` reply to the question for a slot.
+    Attributes:
+        phrases: Templates that others include as `<name>`, by name.
+        actions: Templates of requests, by action.
+        values: Templates of the values of enum slots, by slot and value.
+        answers: Templates of answers to the question for a slot, by slot.
+        spans: Templates of the values of span slots that the lexicon lacks, by slot.
+        openers: Templates before the first request of a message.
+        closers: Templates after the last request of a message.
+        joiners: Templates between two requests.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,7 +45,7 @@ class _UtteranceFile(BaseModel):
 
 @dataclass
 class Utterances:
-    """Everything that is said in one language, over all flows."""
+    """Parsed utterances of all flows in one language, grouped as in files."""
 
     actions: dict[str, list[Template]] = field(default_factory=dict)
     values: dict[str, dict[str, list[Template]]] = field(default_factory=dict)
@@ -49,34 +56,34 @@ class Utterances:
     joiners: list[Template] = field(default_factory=list)
 
 
-def load_utterances(folder: Path, book: FlowBook, language: Language) -> Utterances:
-    """Load `*/utterances.<language>.yaml` of a folder of flows.
+def load_utterances(directory: Path, book: FlowBook, language: Language) -> Utterances:
+    """Load every `*/utterances.<language>.yaml` of a directory of flows.
 
     Args:
-        folder: where the flows are.
-        book: the flows themselves.
-        language: which files.
+        directory: Directory of the flows.
+        book: Flows loaded from it.
+        language: Language of the files to load.
 
     Raises:
-        CorpusError: a file says something invalid, or an action that a message
-            can lead to has no utterances; names the file and the field.
+        CorpusError: A file is invalid, or utterances are missing for an action of customers or a
+            slot value. The message names the file and the field.
     """
-    said = Utterances()
-    for path in sorted(folder.glob(f"*/utterances.{language}.yaml")):
-        _add_file(said, path, book)
+    utterances = Utterances()
+    for path in sorted(directory.glob(f"*/utterances.{language}.yaml")):
+        _add_file(utterances, path, book)
     for name, action in book.actions.items():
-        if action.event is None and not said.actions.get(name):
-            raise CorpusError(f"{folder}: no {language} utterances for action {name}")
-    if not said.joiners:
-        raise CorpusError(f"{folder}: no {language} joiners in any utterance file")
-    for slot in {slot for name in said.actions for slot in book.actions[name].slots}:
+        if action.event is None and not utterances.actions.get(name):
+            raise CorpusError(f"{directory}: no {language} utterances for action {name}")
+    if not utterances.joiners:
+        raise CorpusError(f"{directory}: no {language} joiners in any utterance file")
+    for slot in {slot for name in utterances.actions for slot in book.actions[name].slots}:
         for value in book.slots[slot].values:
-            if not said.values.get(slot, {}).get(value):
-                raise CorpusError(f"{folder}: no {language} phrases for {slot} {value}")
-    return said
+            if not utterances.values.get(slot, {}).get(value):
+                raise CorpusError(f"{directory}: no {language} phrases for {slot} {value}")
+    return utterances
 
 
-def _add_file(said: Utterances, path: Path, book: FlowBook) -> None:
+def _add_file(utterances: Utterances, path: Path, book: FlowBook) -> None:
     content = read_yaml(path, _UtteranceFile, CorpusError)
     parser = TemplateParser(str(path), content.phrases)
 
@@ -88,31 +95,36 @@ def _add_file(said: Utterances, path: Path, book: FlowBook) -> None:
 
     for name, sources in content.actions.items():
         if name not in book.actions:
-            raise CorpusError(f"{path}: no action {name}")
+            raise CorpusError(f"{path}: unknown action {name}")
         slots = set(book.actions[name].slots)
-        said.actions.setdefault(name, []).extend(parse(sources, slots))
+        utterances.actions.setdefault(name, []).extend(parse(sources, slots))
     for slot, sources in content.answers.items():
-        said.answers.setdefault(slot, []).extend(parse(sources, set(book.slots)))
+        utterances.answers.setdefault(slot, []).extend(parse(sources, set(book.slots)))
     for slot, by_value in content.values.items():
         for value, sources in by_value.items():
             _check_value(path, slot, value, book)
-            said.values.setdefault(slot, {}).setdefault(value, []).extend(parse(sources, set()))
+            utterances.values.setdefault(slot, {}).setdefault(value, []).extend(
+                parse(sources, set())
+            )
     for slot, sources in content.spans.items():
-        said.spans.setdefault(slot, []).extend(parse(sources, set()))
-    said.openers += parse(content.openers, set())
-    said.closers += parse(content.closers, set())
-    said.joiners += parse(content.joiners, set())
+        utterances.spans.setdefault(slot, []).extend(parse(sources, set()))
+    utterances.openers += parse(content.openers, set())
+    utterances.closers += parse(content.closers, set())
+    utterances.joiners += parse(content.joiners, set())
 
 
 def _check_slots(
     path: Path, source: str, template: Template, allowed: set[str], book: FlowBook
 ) -> None:
-    if wrong := (template.slots | set(template.fixed)) - allowed:
-        raise CorpusError(f"{path}: template {source!r}: no slot {sorted(wrong)} here")
+    if disallowed := (template.slots | set(template.fixed)) - allowed:
+        raise CorpusError(
+            f"{path}: template {source!r}: slot {sorted(disallowed)} is not allowed here; "
+            f"allowed: {sorted(allowed)}"
+        )
     for slot, value in template.fixed.items():
         if book.slots[slot].kind is SlotKind.INTEGER:
             if not value.isdecimal():
-                raise CorpusError(f"{path}: template {source!r}: {slot}={value} is no number")
+                raise CorpusError(f"{path}: template {source!r}: {slot}={value} is not a number")
         else:
             _check_value(path, slot, value, book)
 

@@ -1,1 +1,1 @@
-"""The GPT-2 and its training loop."""
+"""GPT-2 model, training loop, evaluation and hyper-parameter search."""

@@ -1,4 +1,8 @@
-"""Which tokens are trained on in which step: a plan that depends on the seed alone."""
+"""Batches of a training run, planned ahead.
+
+The plan depends on corpus, settings and seed alone, so that a resumed run continues with the same
+batches.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,35 +13,35 @@ import numpy.typing as npt
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.text.encoding import EncodedCorpus
 
-# Pieces of the corpus, as [start, stop) of its tokens.
+# Spans [start, stop) of the corpus, in tokens, that are concatenated into one row of a batch.
 Row = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's tokens.
+    """Tokens of one step.
 
     Attributes:
-        ids: int64 [rows, tokens], padded at the end.
-        trained: whether the loss counts a token, bool [rows, tokens]; never the
-            first of a row.
+        ids: Token ids, int64 [rows, tokens], padded at the end with `<|endoftext|>`.
+        loss_mask: Tokens that count in the loss, bool [rows, tokens]; never the first of a row,
+            which has no context, nor padding.
     """
 
     ids: npt.NDArray[np.int64]
-    trained: npt.NDArray[np.bool_]
+    loss_mask: npt.NDArray[np.bool_]
 
 
 class BatchPlan:
-    """All batches of a run, by step.
+    """All batches of a run, indexed by step.
 
-    A document is a row of its own, or part of a packed row that fills the
-    context; one longer than the context is cut into packed rows.
+    A document has a row of its own, or shares a packed row that fills the context. A document
+    longer than the context is split across packed rows.
     """
 
     def __init__(self, corpus: EncodedCorpus, config: TrainingConfig) -> None:
         self._corpus = corpus
         self._config = config
-        epochs = (self._epoch(number) for number in range(config.epochs))
+        epochs = (self._plan_epoch(number) for number in range(config.epochs))
         self._batches = [batch for epoch in epochs for batch in epoch]
 
     def __len__(self) -> int:
@@ -48,46 +52,52 @@ class BatchPlan:
         rng = np.random.default_rng([self._config.seed, 1, step])
         return _collate(self._corpus, self._batches[step], self._config, rng)
 
-    def _epoch(self, number: int) -> list[list[Row]]:
+    def _plan_epoch(self, number: int) -> list[list[Row]]:
         rng = np.random.default_rng([self._config.seed, 0, number])
-        rows = _rows(self._corpus, self._config, rng)
-        batches = _batches(rows, self._config)
+        rows = _lay_out_rows(self._corpus, self._config, rng)
+        batches = _group_rows(rows, self._config)
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def evaluation_batches(corpus: EncodedCorpus, config: TrainingConfig) -> Iterator[Batch]:
-    """Yield every document as a row of its own; every token that matters is marked."""
+    """Yield batches of one document per row.
+
+    Target tokens alone count in the loss. Documents longer than the context are split across
+    packed rows.
+    """
     rng = np.random.default_rng(0)
     config = config.changed(packed_share=0.0, context_share=0.0)
-    rows = _rows(corpus, config, rng)
-    return (_collate(corpus, batch, config, rng) for batch in _batches(rows, config))
+    rows = _lay_out_rows(corpus, config, rng)
+    return (_collate(corpus, batch, config, rng) for batch in _group_rows(rows, config))
 
 
-def _length(row: Row) -> int:
+def _row_length(row: Row) -> int:
     return sum(stop - start for start, stop in row)
 
 
-def _rows(corpus: EncodedCorpus, config: TrainingConfig, rng: np.random.Generator) -> list[Row]:
-    """Lay all documents out in rows, in random order."""
+def _lay_out_rows(
+    corpus: EncodedCorpus, config: TrainingConfig, rng: np.random.Generator
+) -> list[Row]:
+    """Lay out all documents in rows, in random order."""
     order = rng.permutation(len(corpus))
     starts, stops = corpus.starts[order], corpus.starts[order + 1]
-    drawn = rng.random(len(order)) < config.packed_share
-    packed = (stops - starts > config.context_length) | drawn
-    pieces = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True)]
-    rows = [[piece] for piece, is_packed in zip(pieces, packed, strict=True) if not is_packed]
+    sampled = rng.random(len(order)) < config.packed_share
+    packed = (stops - starts > config.context_length) | sampled
+    spans = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True)]
+    rows = [[span] for span, is_packed in zip(spans, packed, strict=True) if not is_packed]
     rows += _pack(
-        (piece for piece, is_packed in zip(pieces, packed, strict=True) if is_packed),
+        (span for span, is_packed in zip(spans, packed, strict=True) if is_packed),
         config.context_length,
     )
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def _pack(pieces: Iterable[tuple[int, int]], context_length: int) -> Iterator[Row]:
-    """Yield rows of `context_length` tokens; only the last may be shorter."""
+def _pack(spans: Iterable[tuple[int, int]], context_length: int) -> Iterator[Row]:
+    """Yield rows of exactly `context_length` tokens, except a shorter last one."""
     row: Row = []
     room = context_length
-    for piece_start, stop in pieces:
-        start = piece_start
+    for span_start, stop in spans:
+        start = span_start
         while start < stop:
             end = min(stop, start + room)
             row.append((start, end))
@@ -100,11 +110,14 @@ def _pack(pieces: Iterable[tuple[int, int]], context_length: int) -> Iterator[Ro
         yield row
 
 
-def _batches(rows: Iterable[Row], config: TrainingConfig) -> list[list[Row]]:
-    """Group rows of about one length into batches of `batch_tokens` with padding."""
+def _group_rows(rows: Iterable[Row], config: TrainingConfig) -> list[list[Row]]:
+    """Group rows by padded length into batches of at most `batch_tokens` tokens.
+
+    A row longer than `batch_tokens` has a batch of its own.
+    """
     groups: dict[int, list[Row]] = {}
     for row in rows:
-        groups.setdefault(_padded(_length(row), config.context_length), []).append(row)
+        groups.setdefault(_padded_length(_row_length(row), config.context_length), []).append(row)
     batches: list[list[Row]] = []
     for length, group in sorted(groups.items()):
         count = max(1, config.batch_tokens // length)
@@ -112,11 +125,10 @@ def _batches(rows: Iterable[Row], config: TrainingConfig) -> list[list[Row]]:
     return batches
 
 
-def _padded(length: int, context_length: int) -> int:
-    """The length that a row is padded to: one of some twenty.
+def _padded_length(length: int, context_length: int) -> int:
+    """Return the padded length of a row, one of about twenty.
 
-    The matrix products of each new shape are compiled, which takes longer than
-    a step.
+    The matrix products of each new shape are compiled, which takes longer than a step.
     """
     step = max(8, 1 << max(0, (length - 1).bit_length() - 3))
     return min(-(-length // step) * step, context_length)
@@ -125,14 +137,14 @@ def _padded(length: int, context_length: int) -> int:
 def _collate(
     corpus: EncodedCorpus, rows: Sequence[Row], config: TrainingConfig, rng: np.random.Generator
 ) -> Batch:
-    """Pad rows to one length and draws which context tokens are trained."""
-    shape = len(rows), _padded(max(map(_length, rows)), config.context_length)
+    """Pad rows to one length and sample context tokens for the loss."""
+    shape = len(rows), _padded_length(max(map(_row_length, rows)), config.context_length)
     ids = np.full(shape, corpus.end_id, dtype=np.int64)
-    trained = np.zeros(shape, dtype=np.bool_)
+    loss_mask = np.zeros(shape, dtype=np.bool_)
     for i, row in enumerate(rows):
-        length = _length(row)
+        length = _row_length(row)
         ids[i, :length] = np.concatenate([corpus.ids[a:b] for a, b in row])
-        matters = np.concatenate([corpus.matters[a:b] for a, b in row])
-        trained[i, :length] = matters | (rng.random(length) < config.context_share)
-    trained[:, 0] = False
-    return Batch(ids, trained)
+        targets = np.concatenate([corpus.target_mask[a:b] for a, b in row])
+        loss_mask[i, :length] = targets | (rng.random(length) < config.context_share)
+    loss_mask[:, 0] = False
+    return Batch(ids, loss_mask)

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, found again after a kill."""
+"""Checkpoints of a training run, written atomically to survive a kill."""
 
 import json
 import os
@@ -23,7 +23,14 @@ _TRAINER = "trainer"
 
 @dataclass
 class TrainerState:
-    """What training needs beside the weights to go on as if nothing had happened."""
+    """Progress of a run, stored in each checkpoint.
+
+    Attributes:
+        step: Number of finished steps.
+        seconds: Time spent in them, evaluations excluded.
+        tokens: Number of tokens processed, padding included.
+        history: Step and figures of each evaluation, in order.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -32,7 +39,7 @@ class TrainerState:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The latest evaluation."""
+        """Latest evaluation, None before the first."""
         if not self.history:
             return None
         return Evaluation.model_validate({k: v for k, v in self.history[-1].items() if k != "step"})
@@ -40,71 +47,74 @@ class TrainerState:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a directory to write into, which becomes `path` when all is written.
+    """Yield a directory to fill, which becomes `path` when the block ends.
 
-    A `path` that is there already is replaced.
+    An existing `path` is replaced.
     """
-    draft = path.with_name(f".{path.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    yield draft
-    for file in draft.rglob("*"):
+    staging = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    yield staging
+    for file in staging.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
     shutil.rmtree(path, ignore_errors=True)
-    draft.replace(path)
+    staging.replace(path)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8", newline="\n") as file:
+    """Write a text file; readers see the old text or the new."""
+    staging = path.with_name(f".{path.name}.draft")
+    with staging.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    staging.replace(path)
 
 
 def save_model(directory: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer) -> None:
-    """Write model and vocabulary as transformers loads them."""
+    """Write model and tokenizer in the Hugging Face format."""
     model.save_pretrained(directory, safe_serialization=True)
     save_vocabulary(tokenizer, directory, model.config.n_positions)
 
 
 def save_checkpoint(
-    folder: Path,
+    directory: Path,
     tokenizer: Tokenizer,
     model: GPT2LMHeadModel,
     optimizer: torch.optim.Optimizer,
     state: TrainerState,
 ) -> None:
-    """Write `folder/step-N`, then deletes the older ones."""
-    path = folder / f"{_PREFIX}{state.step:07d}"
-    with atomic_directory(path) as draft:
-        save_model(draft, model, tokenizer)
-        trainer = draft / _TRAINER
+    """Write checkpoint `step-N` to a directory and delete the older ones."""
+    path = directory / f"{_PREFIX}{state.step:07d}"
+    with atomic_directory(path) as staging:
+        save_model(staging, model, tokenizer)
+        trainer = staging / _TRAINER
         trainer.mkdir()
         torch.save(optimizer.state_dict(), trainer / "optimizer.pt")
         torch.save(torch.get_rng_state(), trainer / "rng.pt")
         (trainer / "state.json").write_text(json.dumps(vars(state)), encoding="utf-8")
-    for older in folder.glob(f"{_PREFIX}*"):
+    for older in directory.glob(f"{_PREFIX}*"):
         if older != path:
             shutil.rmtree(older)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a folder."""
-    return max(folder.glob(f"{_PREFIX}*"), default=None)
+def latest_checkpoint(directory: Path) -> Path | None:
+    """Return the newest checkpoint in a directory, None if there is none."""
+    return max(directory.glob(f"{_PREFIX}*"), default=None)
 
 
 def load_checkpoint(
     path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer
 ) -> TrainerState:
-    """Put model, optimizer and torch's random generator back to where they were.
+    """Restore model, optimizer and torch's random generator, all in place.
+
+    Returns:
+        The progress of the run when the checkpoint was written.
 
     Raises:
-        OutputError: the checkpoint cannot be read.
+        OutputError: The checkpoint cannot be read.
     """
     try:
         weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
@@ -113,5 +123,5 @@ def load_checkpoint(
         torch.set_rng_state(torch.load(path / _TRAINER / "rng.pt"))
         state = json.loads((path / _TRAINER / "state.json").read_text(encoding="utf-8"))
     except (OSError, RuntimeError, ValueError) as error:
-        raise OutputError(f"{path}: cannot resume from it: {error}") from error
+        raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return TrainerState(**state)

@@ -1,4 +1,4 @@
-"""How well a model predicts held-back documents."""
+"""Evaluation of a model on the validation set."""
 
 import math
 
@@ -16,15 +16,17 @@ from gpt2flow.training.text.encoding import EncodedCorpus
 
 
 class Evaluation(BaseModel):
-    """Figures on held-back documents.
+    """Figures of a model on the validation set.
+
+    Predictions are teacher-forced: each token is predicted from the reference text before it.
 
     Attributes:
-        loss: mean negative log-likelihood of a token that matters, in nats.
-        perplexity: its exponential.
-        first_actions: share of the agent's turns whose first action is
-            predicted to the letter, given the right text before each token; None
-            if there are no such turns.
-        turns: share whose actions all are.
+        loss: Mean negative log-likelihood per target token, in nats.
+        perplexity: Exponential of the loss.
+        first_actions: Share of the agent's turns whose first action is predicted exactly. None
+            without such turns.
+        turns: Share of the agent's turns whose actions are all predicted exactly. None without
+            such turns.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +38,7 @@ class Evaluation(BaseModel):
 
 
 def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConfig) -> Evaluation:
-    """Evaluate a model; its mode (training or not) is kept."""
+    """Evaluate a model on a corpus; its training mode is restored."""
     was_training = model.training
     model.eval()
     bf16 = use_bf16(config)
@@ -44,10 +46,10 @@ def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConf
     turns: list[tuple[bool, bool]] = []
     for batch in evaluation_batches(corpus, config):
         with torch.inference_mode():
-            logits, right = predict(model, batch, bf16=bf16)
-            loss += float(functional.cross_entropy(logits, right, reduction="sum"))
-        tokens += len(right)
-        turns += _turns(batch, (logits.argmax(-1) == right).numpy())
+            logits, targets = predict(model, batch, bf16=bf16)
+            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
+        tokens += len(targets)
+        turns += _score_turns(batch, (logits.argmax(-1) == targets).numpy())
     model.train(was_training)
     mean = loss / max(1, tokens)
     figures = Evaluation(loss=mean, perplexity=math.exp(min(mean, 700.0)))
@@ -57,17 +59,22 @@ def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConf
     return figures.model_copy(update={"first_actions": float(first), "turns": float(whole)})
 
 
-def _turns(batch: Batch, is_right: npt.NDArray[np.bool_]) -> list[tuple[bool, bool]]:
-    """For each agent's turn, whether its first action and all its actions are right."""
-    right = np.ones(batch.trained.shape, dtype=np.bool_)
-    right[batch.trained] = is_right
-    found = []
-    for trained, row in zip(batch.trained, right, strict=True):
-        # Ordinary text matters from its first predicted token on.
-        if trained[1]:
+def _score_turns(batch: Batch, is_correct: npt.NDArray[np.bool_]) -> list[tuple[bool, bool]]:
+    """Return the correctness of first action and whole turn, per agent's turn.
+
+    Args:
+        batch: Batch of one document per row, with the loss on target tokens alone.
+        is_correct: Correct predictions of the masked tokens in row order, bool [targets].
+    """
+    correct = np.ones(batch.loss_mask.shape, dtype=np.bool_)
+    correct[batch.loss_mask] = is_correct
+    scores = []
+    for mask, row in zip(batch.loss_mask, correct, strict=True):
+        # In ordinary text the second token is a target; a turn starts with its context.
+        if mask[1]:
             continue
-        first = int(trained.argmax())
-        after = int((~trained[first:]).argmax())
+        first = int(mask.argmax())
+        after = int((~mask[first:]).argmax())
         end = first + after if after else len(row)
-        found.append((bool(row[first:end].all()), bool(row.all())))
-    return found
+        scores.append((bool(row[first:end].all()), bool(row.all())))
+    return scores

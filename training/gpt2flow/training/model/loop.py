@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Training loop."""
 
 import math
 import time
@@ -25,15 +25,20 @@ from gpt2flow.training.model.model import new_model, predict, use_bf16
 from gpt2flow.training.text.encoding import EncodedCorpus
 
 _BETAS = (0.9, 0.98)
-# The learning rate ends at this share of its peak.
+# Final learning rate as a share of its peak.
 _FINAL_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a step came to, for whoever watches.
+class StepReport:
+    """Report of one step to the progress callback.
 
-    `evaluation` is the latest one, None before the first.
+    Attributes:
+        step: Number of finished steps.
+        steps: Total number of steps of the run.
+        loss: Mean loss of the step's batch before the update, in nats per token.
+        tokens_per_second: Throughput of the step, padding included.
+        evaluation: Latest evaluation, None before the first.
     """
 
     step: int
@@ -43,7 +48,7 @@ class Progress:
     evaluation: Evaluation | None
 
 
-Watch = Callable[[Progress], None]
+ProgressCallback = Callable[[StepReport], None]
 
 
 def fit(
@@ -52,38 +57,38 @@ def fit(
     config: TrainingConfig,
     *,
     steps: int | None = None,
-    saves: tuple[Path, Tokenizer] | None = None,
-    watch: Watch = lambda _: None,
+    save_to: tuple[Path, Tokenizer] | None = None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> tuple[GPT2LMHeadModel, TrainerState]:
     """Train a model.
 
     Seeds torch's global generator.
 
     Args:
-        train: read `config.epochs` times.
-        valid: held back; evaluated every `config.save_every` steps and at the end.
-        config: all settings.
-        steps: stop after so many; the learning rate falls as if no more had been
-            planned.
-        saves: a folder for checkpoints, and the vocabulary that goes into them.
-            Training resumes from the newest checkpoint there.
-        watch: called after each step.
+        train: Training set, read `config.epochs` times.
+        valid: Validation set, evaluated every `config.save_every` steps and at the end.
+        config: Settings of the run.
+        steps: Maximum number of steps; the learning-rate schedule is compressed to it. None
+            trains for all epochs.
+        save_to: Directory of the checkpoints, and the tokenizer to store in each. Training
+            resumes from the newest checkpoint there. None saves nothing.
+        on_progress: Callback after each step.
 
     Returns:
-        The model, and how the run went.
+        The model, and the progress of the run.
 
     Raises:
-        TrainingError: the loss is no longer a number.
-        OutputError: a checkpoint cannot be read.
+        TrainingError: The loss is no longer finite.
+        OutputError: A checkpoint cannot be read.
     """
     torch.manual_seed(config.seed)
     model = new_model(config, train.end_id)
     model.train()
-    optimizer = _optimizer(model, config)
+    optimizer = _make_optimizer(model, config)
     plan = BatchPlan(train, config)
     total = min(len(plan), steps or len(plan))
     state = TrainerState()
-    if saves and (path := latest_checkpoint(saves[0])):
+    if save_to and (path := latest_checkpoint(save_to[0])):
         state = load_checkpoint(path, model, optimizer)
     while state.step < total:
         began = time.perf_counter()
@@ -103,19 +108,23 @@ def fit(
         if state.step == total or state.step % config.save_every == 0:
             figures = evaluate(model, valid, config)
             state.history.append({"step": state.step, **figures.model_dump()})
-            if saves:
-                save_checkpoint(*saves, model, optimizer, state)
-        watch(Progress(state.step, total, loss, batch.ids.size / seconds, state.evaluation))
+            if save_to:
+                save_checkpoint(*save_to, model, optimizer, state)
+        speed = batch.ids.size / seconds
+        on_progress(StepReport(state.step, total, loss, speed, state.evaluation))
     return model, state
 
 
 def planned_steps(train: EncodedCorpus, config: TrainingConfig) -> int:
-    """Return how many steps a whole run takes."""
+    """Return the number of steps of a full run."""
     return len(BatchPlan(train, config))
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """Return the rate of a step: a straight rise, then half a cosine down."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay.
+
+    The rate decays from `config.learning_rate` to 5% of it.
+    """
     warmup = round(config.warmup_share * steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -130,10 +139,10 @@ def _update(
     batch: Batch,
     config: TrainingConfig,
 ) -> float:
-    """Take one step; returns the loss before it."""
-    logits, right = predict(model, batch, bf16=use_bf16(config))
-    # A batch of nothing but context may have no token that is trained.
-    loss = functional.cross_entropy(logits, right, reduction="sum") / max(1, len(right))
+    """Take one optimizer step and return the loss before it."""
+    logits, targets = predict(model, batch, bf16=use_bf16(config))
+    # The loss mask of a batch of context alone may be empty.
+    loss = functional.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
     optimizer.step()
@@ -141,8 +150,8 @@ def _update(
     return float(loss.detach())
 
 
-def _optimizer(model: GPT2LMHeadModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW that lets matrices decay, and not biases, norms and positions."""
+def _make_optimizer(model: GPT2LMHeadModel, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW without weight decay on biases, layer norms and position embeddings."""
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""The GPT-2 that is trained, and the loss of a batch."""
+"""GPT-2 model: construction, CPU attention and forward pass."""
 
 import torch
 from torch.nn import functional
@@ -14,7 +14,7 @@ _HEAD_ROWS = 256
 
 
 def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
-    """Return a model with random weights, drawn from torch's global generator."""
+    """Return a model with random weights from torch's global generator."""
     register_attention()
     return GPT2LMHeadModel(
         GPT2Config(
@@ -34,11 +34,10 @@ def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
 
 
 def register_attention() -> None:
-    """Teach transformers an attention of plain matrix products.
+    """Register an attention of plain matrix products with transformers.
 
-    Rows are short and causal, without a mask for the padding at their ends. For
-    these torch's fused attention is slower on a CPU: its backward pass took four
-    times as long in bf16 at 128 tokens.
+    Rows are short and causal, and padding at their ends needs no mask. For such rows torch's fused
+    attention is slower on a CPU: in bf16 at 128 tokens, its backward pass took four times as long.
     """
     AttentionInterface.register(_ATTENTION, _causal_attention)
     AttentionMaskInterface.register(_ATTENTION, lambda *_, **__: None)
@@ -53,12 +52,15 @@ def _causal_attention(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend to what came before; tensors are [rows, heads, tokens, head_size]."""
+    """Return causal attention; `query`, `key`, `value` are [rows, heads, tokens, head_size].
+
+    The output is [rows, tokens, heads, head_size]; no attention weights are returned.
+    """
     rows, heads, tokens, size = query.shape
     flat = (rows * heads, tokens, size)
-    ahead = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu_(1)
+    causal_mask = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu_(1)
     scores = torch.baddbmm(
-        ahead, query.reshape(flat), key.reshape(flat).transpose(1, 2), alpha=size**-0.5
+        causal_mask, query.reshape(flat), key.reshape(flat).transpose(1, 2), alpha=size**-0.5
     )
     weights = functional.dropout(scores.softmax(-1), dropout, module.training)
     mixed = torch.bmm(weights, value.reshape(flat)).view(rows, heads, tokens, size)
@@ -68,30 +70,30 @@ def _causal_attention(
 def predict(
     model: GPT2LMHeadModel, batch: Batch, *, bf16: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a batch.
+    """Run the forward pass of a batch.
 
     Args:
-        model: of `new_model`.
-        batch: of at least one trained token.
-        bf16: whether matrix products are done in bfloat16.
+        model: Model of `new_model`.
+        batch: Rows of tokens with their loss mask.
+        bf16: Compute matrix products in bfloat16.
 
     Returns:
-        For the trained tokens in row order: logits, float32 [trained,
-        vocabulary], and the ids that are right, int64 [trained].
+        Logits, float32 [targets, vocabulary], and target ids, int64 [targets], of the tokens in
+        the loss mask in row order.
     """
-    ids, trained = torch.from_numpy(batch.ids), torch.from_numpy(batch.trained)
+    ids, loss_mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.loss_mask)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         hidden = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state
-        # The head costs a third of a step, so it only reads what is trained,
-        # filled up to one of few shapes, since each new one is compiled.
-        wanted = hidden[trained[:, 1:]]
-        fill = -len(wanted) % _HEAD_ROWS
-        logits = model.lm_head(functional.pad(wanted, (0, 0, 0, fill)))[: len(wanted)]
-    return logits.float(), ids[trained]
+        # The head costs a third of a step, so it runs on the tokens in the loss mask alone. They
+        # are padded to one of few shapes, since each new shape is compiled.
+        inputs = hidden[loss_mask[:, 1:]]
+        padding = -len(inputs) % _HEAD_ROWS
+        logits = model.lm_head(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs)]
+    return logits.float(), ids[loss_mask]
 
 
 def use_bf16(config: TrainingConfig) -> bool:
-    """Say whether to compute in bfloat16 on this processor."""
+    """Return whether to compute matrix products in bfloat16 on this processor."""
     if config.precision == "auto":
         features = torch.cpu.get_capabilities()
         return bool(features.get("amx_bf16") or features.get("avx512_bf16"))

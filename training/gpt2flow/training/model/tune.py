@@ -1,4 +1,4 @@
-"""Random search for hyper-parameters, on a short budget."""
+"""Random search for hyper-parameters with short trials."""
 
 import json
 import random
@@ -8,10 +8,10 @@ from typing import Any
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.errors import TrainingError
 from gpt2flow.training.model.checkpoints import write_atomically
-from gpt2flow.training.model.loop import Watch, fit, planned_steps
+from gpt2flow.training.model.loop import ProgressCallback, fit, planned_steps
 from gpt2flow.training.text.encoding import EncodedCorpus
 
-# Of the steps of the whole run, those that a trial takes.
+# Steps of a trial as a share of those of the full run.
 _TRIAL_SHARE = 0.05
 _HEAD_SIZE = 32
 
@@ -23,45 +23,49 @@ def tune(
     trials: int,
     *,
     results: Path,
-    watch: Watch = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> TrainingConfig:
     """Search learning rate, weight decay, dropout, and depth against width.
 
-    All trials have about the same number of weights and take the same number of
-    steps, so that the run that follows costs what `config` would have cost.
+    All trials have about the same number of weights and the same number of steps. The full run
+    thus costs about as much with the best settings as with `config`.
 
     Args:
-        train: what trials train on.
-        valid: what they are judged on.
-        config: the settings of the first trial, which the others vary.
-        trials: how many.
-        results: a JSON file, written after each trial; trials that it holds
-            already are not run again.
-        watch: called after each step of a trial.
+        train: Training set.
+        valid: Validation set, whose loss ranks the trials.
+        config: Settings of the first trial; the others vary them.
+        trials: Number of trials.
+        results: JSON file of finished trials, rewritten after each one. Trials in it are not
+            run again.
+        on_progress: Callback after each step of a trial.
 
     Returns:
-        The settings with the lowest loss on `valid`.
+        The settings with the lowest validation loss.
     """
     steps = max(1, round(planned_steps(train, config) * _TRIAL_SHARE))
-    done = _read(results)
+    done = _read_trials(results)
     for number in range(trials):
-        changes = draw_trial(config, number)
+        changes = sample_trial(config, number)
         key = {"changes": changes, "steps": steps}
         if any(trial.items() >= key.items() for trial in done):
             continue
-        done.append({**key, "loss": _loss(train, valid, config.changed(**changes), steps, watch)})
+        loss = _run_trial(train, valid, config.changed(**changes), steps, on_progress)
+        done.append({**key, "loss": loss})
         write_atomically(results, json.dumps(done, indent=2) + "\n")
     best = min(done[:trials], key=lambda trial: float(trial["loss"]))
     return config.changed(**best["changes"])
 
 
-def draw_trial(config: TrainingConfig, number: int) -> dict[str, Any]:
-    """Return the settings that a trial changes; trial 0 changes none."""
+def sample_trial(config: TrainingConfig, number: int) -> dict[str, Any]:
+    """Return the settings that a trial changes.
+
+    They depend on `config` and `number` alone. Trial 0 changes none.
+    """
     if number == 0:
         return {}
     rng = random.Random(f"{config.seed} {number}")
     layers = max(1, round(config.layers * 2 ** rng.uniform(-1, 0.6)))
-    # The weights of the layers are in proportion to layers × width².
+    # Keeps the number of weights, which is proportional to layers × width².
     width = config.width * (config.layers / layers) ** 0.5
     heads = max(1, round(width / _HEAD_SIZE))
     return {
@@ -74,19 +78,23 @@ def draw_trial(config: TrainingConfig, number: int) -> dict[str, Any]:
     }
 
 
-def _loss(
-    train: EncodedCorpus, valid: EncodedCorpus, config: TrainingConfig, steps: int, watch: Watch
+def _run_trial(
+    train: EncodedCorpus,
+    valid: EncodedCorpus,
+    config: TrainingConfig,
+    steps: int,
+    on_progress: ProgressCallback,
 ) -> float:
-    """The loss on `valid` after some steps; infinite if training broke down."""
+    """Train for `steps` steps and return the validation loss, infinite on divergence."""
     try:
-        _, state = fit(train, valid, config, steps=steps, watch=watch)
+        _, state = fit(train, valid, config, steps=steps, on_progress=on_progress)
     except TrainingError:
         return float("inf")
-    assert state.evaluation is not None  # fit ends with one
+    assert state.evaluation is not None  # `fit` evaluates after its last step
     return state.evaluation.loss
 
 
-def _read(results: Path) -> list[dict[str, Any]]:
+def _read_trials(results: Path) -> list[dict[str, Any]]:
     if not results.exists():
         return []
     done: list[dict[str, Any]] = json.loads(results.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""Text as tokens: cleaning, vocabulary, encoding."""
+"""Text processing: cleaning, document splitting, vocabulary, encoding."""

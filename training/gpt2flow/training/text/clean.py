@@ -1,9 +1,8 @@
-"""Cleans arbitrary text for training.
+"""Cleaning of arbitrary text for training.
 
-Noise that no model of this size should spend weights on gets one form: odd
-encodings, invisible characters, addresses and numbers of real people. Turns of
-the agent's flows are left as they are, since their slots are the very e-mail
-addresses and phone numbers that are noise elsewhere.
+Text that a small model should not spend weights on is normalized: broken encodings, invisible
+characters, URLs, e-mail addresses and phone numbers. Turns of the agent's flows are exempt,
+since e-mail addresses and phone numbers are the values of their slots.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ _EMAIL = re.compile(r"[\w.%+-]*\w@\w[\w-]*(?:\.[\w-]*\w)+", re.ASCII)
 _PHONE = re.compile(
     r"""
     (?<![\dA-Za-z_.,+-])
-    (?!\d{4}([-/.])\d\d?\1\d)          # a date
+    (?!\d{4}([-/.])\d\d?\1\d)          # not a date
     (?: \+\d (?:[ .()-]{0,2}\d){6,14}   # international, or
       | \(?\d (?:[ .()-]{0,2}\d){9,13}  # ten digits: shorter ones are years, prices, orders
     )
@@ -30,28 +29,29 @@ _PHONE = re.compile(
     """,
     re.VERBOSE,
 )
+# Unicode categories of control, format, surrogate, private-use and unassigned characters.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
-# Shorter lines ("Yes.", "Thank you!") repeat in good text too.
-_BOILERPLATE_LENGTH = 40
+# Shorter lines ("Yes.", "Thank you!") repeat in ordinary text too.
+_MIN_BOILERPLATE_LENGTH = 40
 
 
 def is_flow_document(document: str) -> bool:
-    """Say whether a document is a turn of the agent's flows."""
+    """Return whether a document is a turn of the agent's flows."""
     return document.startswith(STATE)
 
 
 def clean_text(text: str) -> str:
-    """Return ordinary text with its noise in one form.
+    """Return ordinary text in normalized form.
 
-    Repairs wrong encodings, normalises to NFC with full-width Latin letters and
-    digits narrowed, drops control and format characters, replaces URLs, e-mail
-    addresses and phone numbers, and squeezes white space; line breaks stay.
-    Idempotent.
+    Repairs mis-decoded characters and normalizes to NFC, with half-width Latin letters and digits.
+    Drops control and format characters. Replaces URLs, e-mail addresses and phone numbers with
+    `<url>`, `<email>` and `<phone>`. Collapses white space but keeps line breaks. Idempotent.
     """
-    # A repair can uncover another (text that was mis-decoded twice, a number
-    # that a control character had split), so clean until nothing changes.
+    # One repair can expose another, as in text that was mis-decoded twice or a number that a
+    # control character splits; so repeat until a fixed point.
     while (cleaned := _clean_once(text)) != text:
         text = cleaned
     return text
@@ -69,35 +69,32 @@ def _clean_once(text: str) -> str:
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-
-
 def split_documents(text: str) -> Iterator[str]:
-    """Yield the documents of a text, which `<|endoftext|>` ends."""
+    """Yield the documents of a text, each terminated by `<|endoftext|>`."""
     return (d for part in text.split(END) if (d := part.strip("\n")).strip())
 
 
 def clean_documents(documents: Iterable[str]) -> Iterator[str]:
-    """Yield cleaned documents without repeats.
+    """Yield cleaned documents without duplicates.
 
-    A document that came before is dropped, and so is a long line that came
-    before: headers, footers, licence texts. Turns of the agent's flows pass
-    unchanged, repeats and all: how often a turn occurs is the generator's to say.
+    Drops repeated documents, and repeated lines of at least 40 characters such as headers,
+    footers and licence texts. Turns of the agent's flows pass unchanged, duplicates included,
+    since the generator decides their frequencies.
     """
     seen: set[bytes] = set()
 
     def is_new(text: str) -> bool:
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        known = digest in seen
+        is_repeat = digest in seen
         seen.add(digest)
-        return not known
+        return not is_repeat
 
     for document in documents:
         if is_flow_document(document):
             yield document
             continue
         lines = clean_text(document).split("\n")
-        kept = (line for line in lines if len(line) < _BOILERPLATE_LENGTH or is_new(line))
+        kept = (line for line in lines if len(line) < _MIN_BOILERPLATE_LENGTH or is_new(line))
         cleaned = _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip()
-        if cleaned and (len(cleaned) >= _BOILERPLATE_LENGTH or is_new(cleaned)):
+        if cleaned and (len(cleaned) >= _MIN_BOILERPLATE_LENGTH or is_new(cleaned)):
             yield cleaned

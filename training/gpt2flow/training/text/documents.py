@@ -1,4 +1,4 @@
-"""Reads a corpus: cleaned documents to train on, and others held back."""
+"""Corpus reading: cleaned documents, split into training and validation sets."""
 
 import hashlib
 import random
@@ -13,14 +13,14 @@ from gpt2flow.training.text.clean import clean_documents, split_documents
 
 @dataclass(frozen=True)
 class Texts:
-    """Cleaned documents."""
+    """Cleaned documents of the training and validation sets."""
 
     train: list[str]
     valid: list[str]
 
     @property
     def sha256(self) -> str:
-        """The hash of all documents in order."""
+        """Hexadecimal SHA-256 of all documents in order."""
         digest = hashlib.sha256()
         for document in [*self.train, *self.valid]:
             digest.update(f"{document}{END}".encode())
@@ -30,35 +30,40 @@ class Texts:
 def read_texts(
     corpus: Sequence[Path], valid: Sequence[Path], valid_share: float, seed: int
 ) -> Texts:
-    """Read and cleans text files.
+    """Read and clean text files.
 
     Args:
-        corpus: files to train on.
-        valid: files to hold back; none: some documents of the corpus are.
-        valid_share: how many of them; of a single document, its end.
-        seed: of the choice.
+        corpus: Files of the training set.
+        valid: Files of the validation set. If empty, documents of the corpus are sampled.
+        valid_share: Share of the corpus to sample, at least one document. A single document is
+            cut, and its end becomes the validation set.
+        seed: Seed of the sampling.
 
     Raises:
-        CorpusError: a file is missing or no UTF-8 text, or no text is left.
+        CorpusError: A file is missing or not UTF-8 text, no text is left after cleaning, or a
+            single document is too short to be cut.
     """
-    documents = _read(corpus)
+    documents = _read_cleaned(corpus)
     if valid:
-        return Texts(documents, _read(valid))
+        return Texts(documents, _read_cleaned(valid))
     if len(documents) == 1:
-        at = round(len(documents[0]) * (1 - valid_share))
-        texts = Texts([documents[0][:at]], [documents[0][at:]])
+        cut = round(len(documents[0]) * (1 - valid_share))
+        texts = Texts([documents[0][:cut]], [documents[0][cut:]])
         if not (texts.train[0] and texts.valid[0]):
-            raise CorpusError("the corpus is too small: nothing of it can be held back")
+            raise CorpusError(
+                "the corpus is too small: its only document cannot be cut into training and "
+                "validation set; add text or pass validation files"
+            )
         return texts
     count = max(1, round(len(documents) * valid_share))
-    chosen = set(random.Random(seed).sample(range(len(documents)), count))
+    sampled = set(random.Random(seed).sample(range(len(documents)), count))
     return Texts(
-        [document for i, document in enumerate(documents) if i not in chosen],
-        [documents[i] for i in sorted(chosen)],
+        [document for i, document in enumerate(documents) if i not in sampled],
+        [documents[i] for i in sorted(sampled)],
     )
 
 
-def _read(paths: Sequence[Path]) -> list[str]:
+def _read_cleaned(paths: Sequence[Path]) -> list[str]:
     documents = list(clean_documents(d for path in paths for d in _read_file(path)))
     if not documents:
         raise CorpusError(f"no text is left after cleaning {', '.join(map(str, paths))}")
@@ -71,4 +76,4 @@ def _read_file(path: Path) -> list[str]:
     except OSError as error:
         raise CorpusError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: no UTF-8 text, at byte {error.start}") from error
+        raise CorpusError(f"{path}: not UTF-8 text, at byte {error.start}") from error

@@ -1,4 +1,4 @@
-"""Documents as token ids, and which of them the model learns to predict."""
+"""Encoded documents: token ids and the mask of target tokens."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,19 +18,18 @@ _CHUNK = 1000
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """All documents, one after the other, each ended by `<|endoftext|>`.
+    """Concatenated documents, each terminated by `<|endoftext|>`.
 
     Attributes:
-        ids: token ids, int32 [tokens].
-        matters: whether a token belongs to an action or to ordinary text, and
-            not to what an agent's turn only reads, bool [tokens].
-        starts: where each document starts, and where the last one ends,
-            int64 [documents + 1].
-        end_id: the id of `<|endoftext|>`.
+        ids: Token ids, int32 [tokens].
+        target_mask: Tokens that the model has to generate, bool [tokens]: in a turn of the
+            agent's flows those of the actions, in ordinary text all.
+        starts: Offset of each document in `ids`, and the end of the last, int64 [documents + 1].
+        end_id: Token id of `<|endoftext|>`.
     """
 
     ids: npt.NDArray[np.int32]
-    matters: npt.NDArray[np.bool_]
+    target_mask: npt.NDArray[np.bool_]
     starts: npt.NDArray[np.int64]
     end_id: int
 
@@ -39,29 +38,29 @@ class EncodedCorpus:
 
 
 def encode(documents: Iterable[str], tokenizer: Tokenizer) -> EncodedCorpus:
-    """Encode cleaned documents."""
+    """Encode cleaned documents with a tokenizer of `train_vocabulary`."""
     end, act, result = (tokenizer.token_to_id(t) for t in (END, ACT, RESULT))
     ids: list[npt.NDArray[np.int32]] = []
-    matters: list[npt.NDArray[np.bool_]] = []
+    masks: list[npt.NDArray[np.bool_]] = []
     for chunk in _chunks(documents):
         for document, encoding in zip(chunk, tokenizer.encode_batch(chunk), strict=True):
             row = np.array([*encoding.ids, end], dtype=np.int32)
             ids.append(row)
             is_flow = is_flow_document(document)
-            matters.append(_in_action(row, act, (result, end)) if is_flow else row >= 0)
+            masks.append(_mask_actions(row, act, (result, end)) if is_flow else row >= 0)
     starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     empty = np.zeros(0, np.int32)
     return EncodedCorpus(
-        np.concatenate([empty, *ids]), np.concatenate([empty < 0, *matters]), starts, end
+        np.concatenate([empty, *ids]), np.concatenate([empty < 0, *masks]), starts, end
     )
 
 
-def _in_action(
+def _mask_actions(
     row: npt.NDArray[np.int32], act: int, closing: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Mark what stands between `<|act|>` and the token that closes it, inclusive."""
+    """Mark the tokens from each `<|act|>`, exclusive, to its closing token, inclusive."""
     closes = np.isin(row, closing)
-    # Counted before each token, so that `<|act|>` itself stays out.
+    # Both counts exclude the token itself, so that `<|act|>` is not marked and its closer is.
     opened = np.cumsum(row == act) - (row == act)
     closed: npt.NDArray[np.int64] = np.cumsum(closes) - closes
     inside: npt.NDArray[np.bool_] = opened > closed

@@ -1,4 +1,4 @@
-"""The byte-level BPE vocabulary: learned from a corpus, saved for transformers."""
+"""Byte-level BPE vocabulary: trained on a corpus, saved for transformers."""
 
 import json
 from collections.abc import Iterable
@@ -9,34 +9,34 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from gpt2flow.agent.flows.prompt import END, SPECIAL_TOKENS
 from gpt2flow.training.errors import ConfigError, CorpusError
 
-# What may become one token. Digits and Chinese characters stand alone, and a
-# word does not take the blank before it along: a slot's value then has the same
-# tokens in the message and in the action, and copying it is easy to learn. A key
-# of compact JSON takes its punctuation along, since no other may follow.
-_PIECES = r'"?[{,]"\w+":"?|[\p{Han}\d]|(?:[^\P{L}\p{Han}]|_)+| |[^\S ]+|[^\s\p{L}\d_]+'
-# All bytes, so that any text has a spelling.
+# Pre-tokens, which no token crosses. Digits and Chinese characters are tokens of their own, and
+# words exclude the preceding space. A slot's value thus has the same tokens in the message and
+# in the action, so that copying it is easy to learn. A key of compact JSON includes its
+# punctuation, which is always the same.
+_PRETOKENS = r'"?[{,]"\w+":"?|[\p{Han}\d]|(?:[^\P{L}\p{Han}]|_)+| |[^\S ]+|[^\s\p{L}\d_]+'
+# All 256 bytes, so that any text can be encoded.
 _ALPHABET = pre_tokenizers.ByteLevel.alphabet()
-SMALLEST_VOCABULARY = len(_ALPHABET) + len(SPECIAL_TOKENS)
+MIN_VOCABULARY_SIZE = len(_ALPHABET) + len(SPECIAL_TOKENS)
 
 
 def train_vocabulary(documents: Iterable[str], size: int) -> Tokenizer:
-    """Learn a byte-level BPE vocabulary.
+    """Train a byte-level BPE vocabulary.
 
     Args:
-        documents: the corpus; special tokens in it are not learned from.
-        size: the number of entries, special tokens and the 256 bytes included.
-            `<|endoftext|>` has id 0.
+        documents: Cleaned documents. BPE merges special tokens in them like ordinary text.
+        size: Number of entries, special tokens and the 256 bytes included. `<|endoftext|>` has
+            id 0.
 
     Raises:
-        ConfigError: `size` has no room for the bytes and special tokens.
-        CorpusError: the corpus does not hold `size` entries.
+        ConfigError: `size` is below the number of bytes and special tokens.
+        CorpusError: The corpus yields fewer than `size` entries.
     """
-    if size < SMALLEST_VOCABULARY:
-        raise ConfigError(f"vocabulary_size {size}: at least {SMALLEST_VOCABULARY} are needed")
+    if size < MIN_VOCABULARY_SIZE:
+        raise ConfigError(f"vocabulary_size {size} is below the minimum {MIN_VOCABULARY_SIZE}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(_PRETOKENS), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -51,18 +51,18 @@ def train_vocabulary(documents: Iterable[str], size: int) -> Tokenizer:
     if tokenizer.get_vocab_size() != size:
         raise CorpusError(
             f"the corpus is too small for vocabulary_size {size}: "
-            f"it holds {tokenizer.get_vocab_size()} entries"
+            f"it yields {tokenizer.get_vocab_size()} entries"
         )
     return tokenizer
 
 
 def save_vocabulary(tokenizer: Tokenizer, directory: Path, context_length: int) -> None:
-    """Write the files from which transformers loads the tokenizer.
+    """Write the tokenizer files that transformers loads.
 
     Args:
-        tokenizer: of `train_vocabulary`.
-        directory: exists already.
-        context_length: tokens that the model reads at most.
+        tokenizer: Tokenizer of `train_vocabulary`.
+        directory: Existing directory to write to.
+        context_length: Longest sequence of the model, in tokens.
     """
     tokenizer.save(str(directory / "tokenizer.json"))
     names = {"bos_token": END, "eos_token": END, "unk_token": END}

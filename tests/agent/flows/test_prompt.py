@@ -1,4 +1,4 @@
-"""The one form of a message, and the prompt that is made of it."""
+"""Normalisation of messages, and the prompt format."""
 
 import json
 
@@ -7,9 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS, Choice, Situation, opening
-from gpt2flow.agent.flows.text import language, normalise
-from gpt2flow.agent.turns.state import spoken_language
+from gpt2flow.agent.flows.prompt import (
+    SPECIAL_TOKENS,
+    Choice,
+    PromptState,
+    first_prompt,
+    language,
+    normalise,
+)
+from gpt2flow.agent.turns.state import message_language
 
 
 @pytest.mark.parametrize(
@@ -27,13 +33,13 @@ from gpt2flow.agent.turns.state import spoken_language
         ("<\uff5cact|>", "< |act|>"),
     ],
 )
-def test_normalised(typed: str, message: str) -> None:
+def test_message_is_normalised(typed: str, message: str) -> None:
     assert normalise(typed) == message
 
 
 @settings(max_examples=500)
 @given(text=st.text())
-def test_normal_form_is_final_and_free_of_special_tokens(text: str) -> None:
+def test_normalisation_is_idempotent_and_removes_special_tokens(text: str) -> None:
     message = normalise(text)
     assert normalise(message) == message
     assert not any(token in message for token in SPECIAL_TOKENS)
@@ -41,18 +47,18 @@ def test_normal_form_is_final_and_free_of_special_tokens(text: str) -> None:
 
 
 @given(text=st.text())
-def test_customer_cannot_write_state_or_results(book: FlowBook, text: str) -> None:
-    prompt = opening(book.shared, Situation(frozenset({"guest"})), normalise(text))
+def test_message_cannot_inject_special_tokens(book: FlowBook, text: str) -> None:
+    prompt = first_prompt(book.shared, PromptState(frozenset({"guest"})), normalise(text))
     assert [prompt.count(token) for token in SPECIAL_TOKENS] == [0, 1, 1, 0, 1, 0]
 
 
-def test_state_line_has_the_order_of_the_flows(book: FlowBook) -> None:
-    situation = Situation(frozenset({"confirming", "member", "cart"}), ("request_refund", "order"))
-    line = situation.line(book.shared)
+def test_state_line_keeps_the_declared_order(book: FlowBook) -> None:
+    state = PromptState(frozenset({"confirming", "member", "cart"}), ("request_refund", "order"))
+    line = state.line(book.shared)
     assert line == "member cart confirming awaiting request_refund order"
 
 
-def test_choice_reads_what_it_writes() -> None:
+def test_choice_round_trips_through_its_text() -> None:
     choice = Choice("add_to_cart", {"product": "保温杯", "quantity": 2})
     assert Choice.parse(choice.text) == choice
     parsed = Choice.parse('{"action":"add_to_cart","product":" tea ","quantity":2}')
@@ -61,7 +67,7 @@ def test_choice_reads_what_it_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    "message, before, expected",
+    "message, session_language, expected",
     [
         ("hello", None, "en"),
         ("你好", None, "zh"),
@@ -74,6 +80,6 @@ def test_choice_reads_what_it_writes() -> None:
         ("123456", None, "en"),
     ],
 )
-def test_language(message: str, before: str | None, expected: str) -> None:
-    assert spoken_language(message, before) == expected
+def test_language_is_detected(message: str, session_language: str | None, expected: str) -> None:
+    assert message_language(message, session_language) == expected
     assert language(message) in {"en", "zh"}

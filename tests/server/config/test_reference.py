@@ -1,0 +1,87 @@
+"""Every setting has one name in each place, and the page that lists them is up to date."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import typer
+from tests.support.project import PROJECT
+from typer.testing import CliRunner
+
+from gpt2flow.cli.commands import serve as command
+from gpt2flow.server import ServerConfig
+from gpt2flow.server.config.reference import page, settings
+
+
+def test_the_page_of_all_settings_is_up_to_date() -> None:
+    """`make docs` writes it."""
+    assert (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8") == page()
+
+
+def test_no_two_settings_share_an_option() -> None:
+    options = Counter(each.option for each in settings())
+    assert max(options.values()) == 1
+    assert {"--threads", "--max-message-size", "--tls-key", "--max-stop-strings"} <= set(options)
+
+
+def test_every_setting_describes_itself() -> None:
+    for each in settings():
+        assert each.meaning.endswith("."), each.key
+        assert each.kind in {bool, int, float, str, Path}, each.key
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
+    """The settings that servers were started with; none of them runs."""
+    configs: list[ServerConfig] = []
+    monkeypatch.setattr("gpt2flow.server.app.serve", lambda config, *_: configs.append(config))
+    return configs
+
+
+def run(*arguments: str, **variables: str) -> None:
+    app = typer.Typer()
+    command.add_commands(app)
+    runner = CliRunner(env={f"GPT2FLOW_SERVER_{key}": value for key, value in variables.items()})
+    result = runner.invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_what_the_file_switches_on_an_option_switches_off(
+    tmp_path: Path, started: list[ServerConfig]
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('[security]\ninsecure = true\n[[models]]\nname = "m"\npath = "p"\n')
+    run("--config", str(file))
+    run("--config", str(file), "--no-insecure", "--no-speculation")
+    assert [each.security.insecure for each in started] == [True, False]
+    assert [each.engine.speculation for each in started] == [True, False]
+
+
+def test_an_option_overrides_its_variable_which_overrides_the_file(
+    tmp_path: Path, started: list[ServerConfig]
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(
+        "[engine]\nthreads = 1\nmax_queued = 1\nprefill_chunk = 1\n"
+        '[[models]]\nname = "m"\npath = "p"\n'
+    )
+    run("--threads", "3", THREADS="2", MAX_QUEUED="2", CONFIG=str(file))
+    [config] = started
+    engine = config.model_configs["m"].engine
+    assert (engine.threads, engine.max_queued, engine.prefill_chunk) == (3, 2, 1)
+
+
+def test_variables_alone_start_a_server(started: list[ServerConfig]) -> None:
+    run(
+        MODEL="shop=bundles/shop",
+        ADDRESS="127.0.0.1:0",
+        KV_CACHE_MEMORY="512MB",
+        METRICS_ADDRESS="127.0.0.1:9464",
+        SPECULATION="false",
+    )
+    [config] = started
+    assert config.models == {"shop": Path("bundles/shop")}
+    assert (config.host, config.port) == ("127.0.0.1", 0)
+    assert config.engine.kv_cache_memory == 512_000_000
+    assert config.telemetry.metrics_address == ("127.0.0.1", 9464)
+    assert not config.engine.speculation
