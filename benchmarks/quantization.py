@@ -115,7 +115,6 @@ def measure_variant(
         texts.evaluation,
         oracle,
         graph,
-        source.architecture,
         recipe.small_batch_rows,
         on_tokens=lambda *_: None,
     ).whole

@@ -47,9 +47,9 @@ def test_every_line_has_a_result(agent: Agent) -> None:
     [
         ("{", "line 1: Invalid JSON"),
         ("[]", "line 1: Input should be an object"),
-        ('{"session": "s"}', "line 1: text: Field required"),
-        ('{"session": "s", "text": 1}', "line 1: text: Input should be a valid string"),
-        ('{"session": "s", "text": "hello", "x": 1}', "line 1: x: Extra inputs"),
+        ('{"session": "s"}', "line 1: field text: Field required"),
+        ('{"session": "s", "text": 1}', "line 1: field text: Input should be a valid string"),
+        ('{"session": "s", "text": "hello", "x": 1}', "line 1: field x: Extra inputs"),
         ('{"session": "s", "text": ""}', "line 1: the message is empty"),
         ('{"session": "", "text": "hello"}', "line 1: the session id"),
     ],

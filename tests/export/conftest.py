@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.served_graph import ServedGraph
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -14,7 +15,6 @@ from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.recipe import RECIPES, Profile
-from gpt2flow.export.verification.served_model import ServedModel
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 DOCUMENTS = (
@@ -33,7 +33,7 @@ CALIBRATION = (
 SPECIAL_TOKENS = ("<|endoftext|>", "<|user|>", "<|act|>")
 
 MakeModel = Callable[..., GPT2LMHeadModel]
-MakeServed = Callable[..., ServedModel]
+MakeServed = Callable[..., ServedGraph]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,11 +93,11 @@ def serve(tmp_path: Path) -> MakeServed:
 
     def open_served(
         model: GPT2LMHeadModel, profile: Profile = Profile.FP32, slots: int = 1
-    ) -> ServedModel:
+    ) -> ServedGraph:
         architecture = Architecture.from_config(model.config.to_dict())
         path = tmp_path / "model.onnx"
         write_serving_graph(path, architecture, weights_of(model), RECIPES[profile])
-        return ServedModel(path, architecture, slots)
+        return ServedGraph(path, architecture, slots)
 
     return open_served
 

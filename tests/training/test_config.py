@@ -28,7 +28,7 @@ def test_the_shipped_recipe_is_valid_and_has_four_to_seven_million_parameters() 
         ("width: 100\nheads: 3", "width 100 is not a multiple of heads 3"),
         ("batch_tokens: 64", "batch_tokens 64 is below context_length 512"),
         ("depth: 3", "field depth: Extra inputs are not permitted"),
-        ("- a", "field (all)"),
+        ("- a", "Input should be a valid dictionary"),
         ("a: [", "while parsing"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     process.wait()
     assert not (killed / "config.json").exists()
     # A kill can also hit while a checkpoint is written.
-    (killed / "checkpoints" / ".step-9999999.draft").mkdir()
+    (killed / "checkpoints" / ".step-9999999.abcd1234.partial").mkdir()
 
     facts = train([corpus], killed, config, resume=True)
     assert facts["evaluations"] == expected["evaluations"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.errors import AgentError, InputError
 from gpt2flow.agent.report import TurnReport
+from gpt2flow.files.documents import first_violation
 
 
 class _InputLine(BaseModel):
@@ -64,13 +65,7 @@ def handle_lines(agent: Agent, lines: Iterable[str]) -> Iterator[LineResult]:
             line = _InputLine.model_validate_json(text)
             yield LineResult(number, report=agent.handle(line.session, line.text, line.id))
         except ValidationError as error:
-            yield LineResult(number, 2, f"line {number}: {_describe(error)}")
+            yield LineResult(number, 2, f"line {number}: {first_violation(error)}")
         except AgentError as error:
             code: Literal[1, 2] = 2 if isinstance(error, InputError) else 1
             yield LineResult(number, code, f"line {number}: {error}")
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"{field}: {first['msg']}" if field else first["msg"]

@@ -38,7 +38,7 @@ def find_bundle(setup: Setup) -> Path:
 def _digest_exporter() -> str:
     """Return a digest of the exporter's sources."""
     digest = hashlib.sha256()
-    for path in sorted(Path(gpt2flow.export.__file__).parent.glob("*.py")):
+    for path in sorted(Path(gpt2flow.export.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

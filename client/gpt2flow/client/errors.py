@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import grpc
 from google.protobuf.message import DecodeError
 
-from gpt2flow.client.rpc_status import parse_details
-
 
 @dataclass(frozen=True)
 class Violation:
@@ -133,12 +131,28 @@ def _typed_error(call: grpc.Call, address: str) -> ClientError:
 
 
 def _status_details(call: grpc.Call) -> tuple[tuple[Violation, ...], float | None]:
+    """Return the violations and the retry delay of a call's google.rpc.Status, if it has one."""
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
-                violations, retry_after = parse_details(value)
+                return _parse_details(value)
             except DecodeError:
                 # A proxy may have added or changed the details; the status code suffices.
                 break
-            return tuple(Violation(*v) for v in violations), retry_after
     return (), None
+
+
+def _parse_details(status: bytes) -> tuple[tuple[Violation, ...], float | None]:
+    # Only errors need these messages, so that importing the client stays fast.
+    from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # noqa: PLC0415
+    from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
+    violations: list[Violation] = []
+    delay = None
+    for detail in Status.FromString(status).details:
+        bad_request, retry = BadRequest(), RetryInfo()
+        if detail.Unpack(bad_request):
+            violations += [Violation(v.field, v.description) for v in bad_request.field_violations]
+        elif detail.Unpack(retry):
+            delay = retry.retry_delay.ToNanoseconds() / 1e9
+    return tuple(violations), delay

@@ -20,7 +20,7 @@ from gpt2flow.export.quantization.plan import ProgressCallback, make_plan
 from gpt2flow.export.recipe import RECIPES, KvCache, Method, Profile, ProfileRecipe
 from gpt2flow.export.verification.quality import enforce_quality_gate, measure, measure_reference
 from gpt2flow.export.verification.reference import ReferenceModel, export_reference
-from gpt2flow.files.directories import TargetError, atomic_directory
+from gpt2flow.files.atomic import TargetError, atomic_directory
 from gpt2flow.server.bundle.manifest import (
     MANIFEST_NAME,
     MODEL_NAME,
@@ -195,7 +195,6 @@ class _Export:
                 text,
                 oracle,
                 served,
-                architecture,
                 self.recipe.small_batch_rows,
                 on_tokens=report_verification,
             )

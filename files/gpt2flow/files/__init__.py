@@ -1,1 +1,1 @@
-"""File access shared by several programs: atomic directories, strict documents."""
+"""Access to files that several programs share: atomic writes, strict documents."""

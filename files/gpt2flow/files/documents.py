@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+# The input of these is the whole document, or says no more than the message.
+_WITHOUT_VALUE: Final = {"missing", "extra_forbidden", "json_invalid", "model_type"}
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -45,25 +48,29 @@ def read_object(path: Path, error: type[Exception]) -> dict[str, Any]:
     return content
 
 
-def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model:
+def read_yaml(
+    path: Path, model: type[_Model], error: type[Exception], *, typed: bool = False
+) -> _Model:
     """Read a YAML file and validate it.
 
     Args:
         path: Path of the file.
         model: Pydantic model of the content.
         error: Class of the error to raise.
+        typed: Whether YAML decides the types of scalars. Otherwise they are text, so that `yes`,
+            `no` and `on` are words, and pydantic parses numbers.
 
     Raises:
         error: The file is unreadable or invalid; the message names the file and the field.
     """
     import yaml  # noqa: PLC0415 - not needed by export
 
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    # libyaml is ten times as fast as the loaders in Python; PyYAML may have been built without.
+    name = "SafeLoader" if typed else "BaseLoader"
+    loader = getattr(yaml, f"C{name}", getattr(yaml, name))
     try:
         text = path.read_text(encoding="utf-8")
-        # The base loader keeps scalars as text, since `yes`, `no` and `on` are words in these
-        # files. Pydantic parses the numbers.
-        data: Any = yaml.load(text, Loader=loader)  # noqa: S506 - builds no objects
+        data: Any = yaml.load(text, Loader=loader)  # noqa: S506 - neither builds objects
         return model.model_validate(data)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
         raise error(f"{path}: {' '.join(str(cause).split())}") from cause
@@ -74,5 +81,8 @@ def read_yaml(path: Path, model: type[_Model], error: type[Exception]) -> _Model
 def first_violation(error: ValidationError) -> str:
     """Return a one-line message about the first invalid field, with its value."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "(all)"
-    return f"field {name}: {first['msg']}, not {first['input']!r:.80}"
+    name = ".".join(str(part) for part in first["loc"])
+    message = f"field {name}: {first['msg']}" if name else first["msg"]
+    if first["type"] in _WITHOUT_VALUE:
+        return message
+    return f"{message}, not {first['input']!r:.80}"

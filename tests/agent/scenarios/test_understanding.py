@@ -171,8 +171,8 @@ def test_summary_of_no_examples_has_no_division_by_zero() -> None:
 @pytest.mark.parametrize(
     "line, error",
     [
-        ("{", "line 2: : Invalid JSON"),
-        ('{"id": "x"}', "line 2: lang: Field required"),
+        ("{", "line 2: Invalid JSON"),
+        ('{"id": "x"}', "line 2: field lang: Field required"),
     ],
 )
 def test_invalid_line_is_named(tmp_path: Path, line: str, error: str) -> None:

@@ -125,6 +125,23 @@ def test_repeated_message_resumes_at_the_failed_step(
     assert executed(path) == ["add_to_cart"] * 2
 
 
+def test_a_failed_message_can_be_repeated_after_an_upgrade(
+    path: Path, model: UnavailableModel, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, expected = "a kettle and a lamp", ["add_to_cart", "add_to_cart"]
+    monkeypatch.setattr("gpt2flow.agent.turns.durable._VERSION", "before")
+    model.answers = 1
+    with open_agent(path, model, clock) as agent, pytest.raises(ModelError):
+        agent.handle("ann", text, "1")
+    monkeypatch.undo()
+    model.answers = 10
+    with open_agent(path, model, clock) as agent:
+        report = agent.handle("ann", text, "1")
+    assert [action.action for action in report.actions] == expected
+    # The action of before the upgrade was not carried out twice.
+    assert executed(path) == expected
+
+
 def test_event_is_retried_after_a_restart(
     path: Path, model: UnavailableModel, clock: "Clock", monkeypatch: pytest.MonkeyPatch
 ) -> None:

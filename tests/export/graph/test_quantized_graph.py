@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from tests.export.conftest import weights_of
+from tests.support.served_graph import ServedGraph
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
@@ -32,7 +33,6 @@ from gpt2flow.export.recipe import (
     Storage,
     fit_storage,
 )
-from gpt2flow.export.verification.served_model import ServedModel
 
 FP32, INT8, INT4 = (RECIPES[Profile(name)] for name in ("fp32", "int8", "int4"))
 TOKENS = np.random.default_rng(3).integers(0, 113, 30)
@@ -56,8 +56,8 @@ class Graph:
             self.path, self.architecture, weights_of(model), recipe, **options
         )
 
-    def open(self, slots: int = 1) -> ServedModel:
-        return ServedModel(self.path, self.architecture, slots)
+    def open(self, slots: int = 1) -> ServedGraph:
+        return ServedGraph(self.path, self.architecture, slots)
 
 
 @pytest.fixture(params=list(SHAPES.values()), ids=list(SHAPES))
@@ -193,8 +193,8 @@ def test_rows_decode_together_on_an_int8_cache_as_alone(cached: Graph) -> None:
         single = cached.open()
         for served, place in ((together, slot), (single, 0)):
             served.prefill(place, TOKENS[:length])
-        alone.append(single.decode(TOKENS[length : length + 1], np.array([length])))
-    logits = together.decode(TOKENS[[9, 4, 20]], np.array([9, 4, 20]))
+        alone.append(single.step(TOKENS[length : length + 1], np.array([length])))
+    logits = together.step(TOKENS[[9, 4, 20]], np.array([9, 4, 20]))
     np.testing.assert_allclose(logits, np.concatenate(alone), atol=1e-4)
 
 
@@ -264,15 +264,12 @@ def test_a_single_layout_graph_has_its_layers_once(make_model: Any, tmp_path: Pa
     assert not [name for name in facts.storage if name.startswith((SMALL_BATCH, LARGE_BATCH))]
 
 
-def run_in_chunks(served: ServedModel, size: int) -> FloatArray:
+def run_in_chunks(served: ServedGraph, size: int) -> FloatArray:
     """Return the logits after each token, running `size` tokens at once."""
     starts = range(0, len(TOKENS), size)
     chunks: list[TokenArray] = [TOKENS[start : start + size] for start in starts]
     return np.concatenate(
-        [
-            served.run(slice(0, 1), chunk[np.newaxis], np.array([start]))
-            for start, chunk in zip(starts, chunks, strict=True)
-        ]
+        [served.extend(0, chunk, past=start) for start, chunk in zip(starts, chunks, strict=True)]
     )
 
 

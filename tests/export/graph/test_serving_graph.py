@@ -58,7 +58,7 @@ def test_chunks_of_a_prompt_equal_the_whole(model: Any, serve: Any) -> None:
     tokens = random_tokens(40)
     served = serve(model)
     logits = [
-        served.run(slice(0, 1), tokens[np.newaxis, start:end], np.array([start]))
+        served.extend(0, tokens[start:end], past=start)
         for start, end in [(0, 7), (7, 8), (8, 39), (39, 40)]
     ]
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_rows_of_different_lengths_decode_together_as_alone(model: Any, serve: A
     for step in range(6):
         lengths = prompts + step
         tokens = np.array([row[length] for row, length in zip(rows, lengths, strict=True)])
-        logits = served.decode(tokens, lengths)
+        logits = served.step(tokens, lengths)
         expected = [
             oracle(model, row[: length + 1])[-1] for row, length in zip(rows, lengths, strict=True)
         ]
@@ -87,10 +87,10 @@ def test_the_whole_context_can_be_used_and_no_more(make_model: Any, serve: Any) 
     tokens = random_tokens(64)
     served = serve(model)
     served.prefill(0, tokens[:63])
-    last = served.decode(tokens[63:], np.array([63]))
+    last = served.step(tokens[63:], np.array([63]))
     np.testing.assert_allclose(last, oracle(model, tokens)[-1:], atol=TOLERANCE, rtol=0)
-    with pytest.raises(ValueError, match="65 tokens do not fit into a slot of 64"):
-        served.decode(tokens[:1], np.array([64]))
+    with pytest.raises(ValueError, match="65 positions exceed the slot's capacity 64"):
+        served.step(tokens[:1], np.array([64]))
 
 
 def test_cache_content_beyond_a_row_has_no_effect(make_model: Any, serve: Any) -> None:
@@ -101,7 +101,7 @@ def test_cache_content_beyond_a_row_has_no_effect(make_model: Any, serve: Any) -
         buffer.fill(np.nan)
     for slot in range(2):
         served.prefill(slot, tokens[: 10 - slot])
-    logits = served.decode(tokens[[10, 9]], np.array([10, 9]))
+    logits = served.step(tokens[[10, 9]], np.array([10, 9]))
     expected = np.stack([oracle(model, tokens[:11])[-1], oracle(model, tokens[:10])[-1]])
     np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
 
@@ -193,7 +193,7 @@ def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> No
     while len(tokens) < len(expected):
         logits[:, 0] = -np.inf
         tokens.append(int(logits[0].argmax()))
-        logits = served.decode(np.array(tokens[-1:]), np.array([len(tokens) - 1]))
+        logits = served.step(np.array(tokens[-1:]), np.array([len(tokens) - 1]))
     np.testing.assert_array_equal(tokens, expected)
 
 
@@ -252,7 +252,7 @@ def test_any_shape_equals_pytorch(
     served = serve(model)
     logits = [served.prefill(0, tokens[:prompt])]
     logits += [
-        served.decode(tokens[at : at + 1], np.array([at])) for at in range(prompt, len(tokens))
+        served.step(tokens[at : at + 1], np.array([at])) for at in range(prompt, len(tokens))
     ]
     np.testing.assert_allclose(
         np.concatenate(logits), oracle(model, tokens), atol=TOLERANCE, rtol=0

@@ -28,6 +28,6 @@ def test_logits_equal_pytorch(model: Any, serve: Any, profile: Profile, share: f
         expected = model(torch.from_numpy(tokens[np.newaxis])).logits[0].numpy()
     served = serve(model, profile)
     logits = [served.prefill(0, tokens[:17])]
-    logits += [served.decode(tokens[at : at + 1], np.array([at])) for at in range(17, 20)]
+    logits += [served.step(tokens[at : at + 1], np.array([at])) for at in range(17, 20)]
     difference = np.abs(np.concatenate(logits) - expected).max()
     assert difference < share * np.ptp(expected)

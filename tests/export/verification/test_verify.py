@@ -1,6 +1,7 @@
 """Metrics match their definitions, and cover prefill and decode."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,19 +63,25 @@ class Recorder:
     decoded: int = 0
     largest_batch: int = 0
 
-    def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
+    def run_chunk(
+        self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+    ) -> tuple[FloatArray, None]:
         assert slot < self.slots
-        self.history[slot] = [int(token) for token in tokens]
+        assert past == 0
+        assert list(rows) == list(range(len(tokens)))
+        self.history[slot] = list(tokens)
         self.prefilled += len(tokens)
-        return Oracle().logits(tokens)
+        return Oracle().logits(np.array(tokens)), None
 
-    def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray | None]:
         for slot, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
             assert len(self.history[slot]) == length
-            self.history[slot].append(int(token))
+            self.history[slot].append(token)
         self.decoded += len(tokens)
         self.largest_batch = max(self.largest_batch, len(tokens))
-        return np.stack([logits_after(self.history[slot]) for slot in range(len(tokens))])
+        return np.stack([logits_after(self.history[slot]) for slot in range(len(tokens))]), None
 
 
 def test_every_token_but_the_first_is_predicted_once() -> None:
@@ -112,14 +119,18 @@ def test_decoded_tokens_are_counted_by_batch_size(small_batch_rows: int) -> None
 @pytest.mark.parametrize("bad", [Phase.PREFILL, Phase.DECODE_SMALL_BATCH, Phase.DECODE_LARGE_BATCH])
 def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
     class FaultyModel(Recorder):
-        def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-            logits = super().prefill(slot, tokens)
-            return logits[:, ::-1] if bad is Phase.PREFILL else logits
+        def run_chunk(
+            self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+        ) -> tuple[FloatArray, None]:
+            logits, _ = super().run_chunk(slot, tokens, past, rows)
+            return (logits[:, ::-1] if bad is Phase.PREFILL else logits), None
 
-        def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-            logits = super().decode(tokens, lengths)
+        def decode(
+            self, tokens: Sequence[int], lengths: Sequence[int]
+        ) -> tuple[FloatArray, FloatArray | None]:
+            logits, _ = super().decode(tokens, lengths)
             phase = Phase.DECODE_SMALL_BATCH if len(tokens) <= 3 else Phase.DECODE_LARGE_BATCH
-            return logits[:, ::-1] if bad is phase else logits
+            return (logits[:, ::-1] if bad is phase else logits), None
 
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]
     comparison = compare(windows, Oracle(), FaultyModel(SLOTS), 3)

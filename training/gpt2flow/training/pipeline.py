@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.agent.flows.prompt import END
+from gpt2flow.files.atomic import write_atomically
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.corpus.corpus import make_flow_corpus
 from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
-from gpt2flow.training.model.checkpoints import TrainerState, save_model, write_atomically
+from gpt2flow.training.model.checkpoints import TrainerState, save_model
 from gpt2flow.training.model.loop import fit
 from gpt2flow.training.model.tune import tune
 from gpt2flow.training.progress import show_progress

@@ -4,18 +4,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows.schema import Action, Flow, Shared, Slot
-
-_FileModel = TypeVar("_FileModel", bound=BaseModel)
-# libyaml is ten times as fast as the pure Python loader, which takes 0.2 s for the
-# built-in flows. PyYAML may have been built without it.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from gpt2flow.files.documents import read_yaml
 
 
 def holds(conditions: Iterable[str], facts: Collection[str]) -> bool:
@@ -54,10 +46,6 @@ class FlowBook:
     def flow_of(self) -> dict[str, Flow]:
         """Flow of each action, by the name of the action."""
         return {name: flow for flow in self.flows.values() for name in flow.actions}
-
-    def policy(self, action: str) -> dict[str, int | str]:
-        """Return the policies of the flow that `action` belongs to."""
-        return self.flow_of[action].policies
 
     def legal(self, facts: Collection[str], event: str | None = None) -> list[str]:
         """Return the names of the actions that are legal in a state.
@@ -103,28 +91,15 @@ def load_flows(folder: Path | None = None) -> FlowBook:
         FlowError: A file is missing, is not YAML, or has an invalid field.
     """
     folder = folder or Path(__file__).parent
-    shared = _load_file(folder / "shared.yaml", Shared)
+    shared = read_yaml(folder / "shared.yaml", Shared, FlowError, typed=True)
     paths = sorted(folder.glob("*/flow.yaml"))
     if not paths:
         raise FlowError(f"{folder}: no flow found, expected */flow.yaml")
-    flows = [_load_file(path, Flow) for path in paths]
+    flows = [read_yaml(path, Flow, FlowError, typed=True) for path in paths]
     book = FlowBook(shared, {flow.flow: flow for flow in flows})
     for path, flow in zip(paths, flows, strict=True):
         _check_references(path, flow, book)
     return book
-
-
-def _load_file(path: Path, model: type[_FileModel]) -> _FileModel:
-    try:
-        text = path.read_text(encoding="utf-8")
-        data: Any = yaml.load(text, _Loader)  # noqa: S506 - either loader is a safe one
-        return model.model_validate(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FlowError(f"{path}: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise FlowError(f"{path}: field {field or '(all)'}: {first['msg']}") from error
 
 
 def _check_references(path: Path, flow: Flow, book: FlowBook) -> None:

@@ -8,6 +8,13 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 
+from gpt2flow.agent.flows.numbers import (
+    CHINESE_DIGITS,
+    CHINESE_TENS,
+    QUANTITY_WORDS,
+    parse_chinese_number,
+)
+
 LAST_ORDER = "last"
 
 
@@ -33,36 +40,10 @@ _ORDER = re.compile(
 )
 _INTEGER = re.compile(r"(?<![\d.,:-])(\d{1,3})(?![\d:])(?![.,]\d)")
 
-_ENGLISH_NUMBERS = {
-    "half a dozen": 6,
-    "a couple": 2,
-    "a dozen": 12,
-    "a pair": 2,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-    "ten": 10,
-    "eleven": 11,
-    "twelve": 12,
-    "fifteen": 15,
-    "twenty": 20,
-    "couple": 2,
-    "dozen": 12,
-    "pair": 2,
-}
 _ENGLISH_NUMBER = re.compile(
-    r"\b(" + "|".join(sorted(_ENGLISH_NUMBERS, key=len, reverse=True)) + r")\b", re.IGNORECASE
+    r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
-_CHINESE_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2, "俩": 2, "仨": 3}
-_CHINESE_NUMBER = re.compile(
-    r"半打|一打|[一二三四五六七八九]?十[一二三四五六七八九]?|[一二三四五六七八九两俩仨]"
-)
+_CHINESE_NUMBER = re.compile(rf"半打|一打|{CHINESE_TENS}|[{CHINESE_DIGITS[1:]}两俩仨]")
 
 
 def _find_contacts(text: str) -> list[str]:
@@ -79,19 +60,10 @@ def _find_orders(text: str) -> list[str]:
     return [f"SO-{m.group(1)}" for m in _ORDER.finditer(text)] + [LAST_ORDER]
 
 
-def _parse_chinese_number(text: str) -> int:
-    if text in ("半打", "一打"):
-        return 6 if text == "半打" else 12
-    if "十" in text:
-        tens, ones = text.split("十")
-        return (_CHINESE_DIGITS[tens] if tens else 1) * 10 + (_CHINESE_DIGITS[ones] if ones else 0)
-    return _CHINESE_DIGITS[text]
-
-
 def _find_integers(text: str) -> list[str]:
     found = [int(m.group(1)) for m in _INTEGER.finditer(text)]
-    found += [_ENGLISH_NUMBERS[m.group().lower()] for m in _ENGLISH_NUMBER.finditer(text)]
-    found += [_parse_chinese_number(m.group()) for m in _CHINESE_NUMBER.finditer(text)]
+    found += [QUANTITY_WORDS[m.group().lower()] for m in _ENGLISH_NUMBER.finditer(text)]
+    found += [parse_chinese_number(m.group()) for m in _CHINESE_NUMBER.finditer(text)]
     return [str(n) for n in found]
 
 

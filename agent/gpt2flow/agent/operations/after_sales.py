@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.operations.lookup import find_own_order, status_at, unknown_order
+from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
 from gpt2flow.agent.operations.wording import claim_name, format_datetime, format_money, status_name
 from gpt2flow.agent.report import Timer
@@ -19,22 +19,25 @@ def answer_question(context: Context, arguments: Arguments) -> Outcome:
     return "answered", {"answer": answer.format_map(context.flow.policies)}
 
 
-def request_refund(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def request_refund(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Open a refund claim within the time limit.
 
     A person has to approve a refund above the `approval_over` policy.
     """
-    return _open_claim(context, arguments, CaseKind.REFUND)
+    return _open_claim(context, arguments, order, CaseKind.REFUND)
 
 
-def request_return(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def request_return(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Open a return claim within the time limit."""
-    return _open_claim(context, arguments, CaseKind.RETURN)
+    return _open_claim(context, arguments, order, CaseKind.RETURN)
 
 
-def request_exchange(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def request_exchange(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Open an exchange claim within the time limit."""
-    return _open_claim(context, arguments, CaseKind.EXCHANGE)
+    return _open_claim(context, arguments, order, CaseKind.EXCHANGE)
 
 
 def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
@@ -69,11 +72,7 @@ def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
     return "scheduled", fields | {"contact": context.member.contact, "case": case.number}
 
 
-def _open_claim(context: Context, arguments: Arguments, kind: CaseKind) -> Outcome:
-    number = str(arguments["order"])
-    order = find_own_order(context, number)
-    if order is None:
-        return unknown_order(context, number)
+def _open_claim(context: Context, arguments: Arguments, order: Order, kind: CaseKind) -> Outcome:
     word = claim_name(kind, context.language)
     status = status_at(context.db, order, context.now)
     fields: dict[str, str | int] = {

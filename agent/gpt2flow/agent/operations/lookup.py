@@ -1,6 +1,7 @@
 """Lookup of the products and orders that a customer refers to."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -8,8 +9,9 @@ from decimal import Decimal
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import LAST_ORDER
-from gpt2flow.agent.operations.context import Context, Outcome
+from gpt2flow.agent.operations.context import Context, Operation, Outcome
 from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
 from gpt2flow.agent.shop.matching import match_product
@@ -83,7 +85,7 @@ def load_orders(context: Context) -> list[Order]:
     return list(context.db.scalars(query))
 
 
-def find_own_order(context: Context, number: str) -> Order | None:
+def _find_own_order(context: Context, number: str) -> Order | None:
     """Return the customer's order of a number, and put it into focus.
 
     Another customer's order is treated like an unknown number, so that its existence
@@ -103,7 +105,21 @@ def find_own_order(context: Context, number: str) -> Order | None:
     return order
 
 
-def unknown_order(context: Context, number: str) -> Outcome:
+def on_own_order(operation: Callable[[Context, Arguments, Order], Outcome]) -> Operation:
+    """Give an operation the customer's order that its argument names."""
+
+    @functools.wraps(operation)
+    def run(context: Context, arguments: Arguments) -> Outcome:
+        number = str(arguments["order"])
+        order = _find_own_order(context, number)
+        if order is None:
+            return _unknown_order(context, number)
+        return operation(context, arguments, order)
+
+    return run
+
+
+def _unknown_order(context: Context, number: str) -> Outcome:
     """Return the outcome for an order that the customer does not have."""
     orders = [order.number for order in load_orders(context)]
     if not orders:

@@ -8,12 +8,11 @@ from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import (
     bill_fields,
-    find_own_order,
     load_cart,
     look_up_product,
+    on_own_order,
     status_at,
     total_price,
-    unknown_order,
     unknown_product,
 )
 from gpt2flow.agent.operations.wording import format_money, status_name
@@ -147,12 +146,10 @@ def decline_order(context: Context, arguments: Arguments) -> Outcome:
     return "declined", {}
 
 
-def cancel_order(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def cancel_order(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Cancel an order before its collection and release its stock."""
-    number = str(arguments["order"])
-    order = find_own_order(context, number)
-    if order is None:
-        return unknown_order(context, number)
+    del arguments
     status = status_at(context.db, order, context.now)
     fields: dict[str, str | int] = {
         "order": order.number,

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.operations.lookup import find_own_order, status_at, unknown_order
+from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.order import CHANGEABLE
 from gpt2flow.agent.operations.wording import format_date, status_name
 from gpt2flow.agent.shop import (
@@ -54,12 +54,10 @@ def send_delivery_details(context: Context, arguments: Arguments) -> Outcome:
     return "details_sent", _parcel_fields(context, order, shipment) | {"address": order.address}
 
 
-def track_order(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def track_order(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Report the status of an order and its parcel."""
-    number = str(arguments["order"])
-    order = find_own_order(context, number)
-    if order is None:
-        return unknown_order(context, number)
+    del arguments
     status = status_at(context.db, order, context.now)
     fields: dict[str, str | int] = {
         "order": order.number,
@@ -71,30 +69,25 @@ def track_order(context: Context, arguments: Arguments) -> Outcome:
     return "tracked", fields | _parcel_fields(context, order, shipment)
 
 
-def change_address(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def change_address(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Change the address of an order before its collection."""
-    number, address = str(arguments["order"]), str(arguments["address"])
-    order = find_own_order(context, number)
-    if order is None:
-        return unknown_order(context, number)
     status = status_at(context.db, order, context.now)
     if status not in CHANGEABLE:
         word = status_name(status, context.language)
         return "too_late", {"order": order.number, "status": word}
-    order.address = address
-    return "changed", {"order": order.number, "address": address}
+    order.address = str(arguments["address"])
+    return "changed", {"order": order.number, "address": order.address}
 
 
-def confirm_delivery(context: Context, arguments: Arguments) -> Outcome:
+@on_own_order
+def confirm_delivery(context: Context, arguments: Arguments, order: Order) -> Outcome:
     """Mark an order as delivered.
 
     The customer's report takes precedence over the courier's plan. For an order that
     has not been sent, a case goes to a person instead.
     """
-    number = str(arguments["order"])
-    order = find_own_order(context, number)
-    if order is None:
-        return unknown_order(context, number)
+    del arguments
     status = status_at(context.db, order, context.now)
     if status in (OrderStatus.SUBMITTED, OrderStatus.CANCELLED):
         context.db.add(_new_case(context, order, CaseKind.DELIVERY_REPORT, context.message))

@@ -7,13 +7,15 @@ This module parses times of day and Chinese dates itself, because dateparser ign
 import re
 from datetime import date, datetime, time, timedelta
 
-_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2}
-_CHINESE_NUMBER = re.compile(
-    r"(?<!周|期|拜)(?:[一二三四五六七八九]?十[一二三四五六七八九]?|[零一二三四五六七八九两])"
+from gpt2flow.agent.flows.numbers import (
+    CHINESE_DIGITS,
+    CHINESE_TENS,
+    CLOCK_WORDS,
+    parse_chinese_number,
 )
-_NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve"
-_ENGLISH_NUMBERS = {word: str(i) for i, word in enumerate(_NUMBER_WORDS.split(), start=1)}
-_ENGLISH_NUMBER = re.compile(rf"\b({'|'.join(_ENGLISH_NUMBERS)})\b")
+
+_CHINESE_NUMBER = re.compile(rf"(?<!周|期|拜)(?:{CHINESE_TENS}|[{CHINESE_DIGITS}两])")
+_ENGLISH_NUMBER = re.compile(rf"\b({'|'.join(CLOCK_WORDS)})\b")
 
 # Default hour of each part of the day.
 _HOURS = {
@@ -102,15 +104,8 @@ def parse_time(phrase: str, now: datetime) -> datetime | None:
 
 
 def _replace_number_words(text: str) -> str:
-    text = _CHINESE_NUMBER.sub(lambda m: str(_parse_chinese_number(m.group())), text)
-    return _ENGLISH_NUMBER.sub(lambda m: _ENGLISH_NUMBERS[m.group()], text)
-
-
-def _parse_chinese_number(text: str) -> int:
-    if "十" not in text:
-        return _DIGITS[text]
-    tens, ones = text.split("十")
-    return (_DIGITS[tens] if tens else 1) * 10 + (_DIGITS[ones] if ones else 0)
+    text = _CHINESE_NUMBER.sub(lambda m: str(parse_chinese_number(m.group())), text)
+    return _ENGLISH_NUMBER.sub(lambda m: str(CLOCK_WORDS[m.group()]), text)
 
 
 def _parse_offset(text: str) -> timedelta | None:

@@ -1,13 +1,13 @@
 """Schema of scenario files, documented in `docs/scenarios.md`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop.orders import OrderStatus
+from gpt2flow.files.documents import read_yaml
 
 Value = str | int | float | bool | None
 
@@ -88,7 +88,8 @@ class Scenario(_StrictModel):
     expect: Expectation = Expectation()
 
 
-_Scenarios = TypeAdapter(list[Scenario])
+class _Scenarios(RootModel[list[Scenario]]):
+    """Content of a scenario file."""
 
 
 def load_scenarios(path: Path) -> list[Scenario]:
@@ -97,12 +98,4 @@ def load_scenarios(path: Path) -> list[Scenario]:
     Raises:
         InputError: The file cannot be read, or has an invalid field.
     """
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Scenarios.validate_python(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"scenarios {path}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"scenarios {path}: {field or 'file'}: {first['msg']}") from error
+    return read_yaml(path, _Scenarios, InputError, typed=True).root

@@ -21,6 +21,7 @@ from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.matching import same_product, strip_article
 from gpt2flow.agent.turns.model import Model, ModelAnswer, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
+from gpt2flow.files.documents import first_violation
 
 _PRODUCT = "product"
 
@@ -110,9 +111,7 @@ def _parse_example(path: Path, number: int, line: str) -> Example:
     try:
         return Example.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: line {number}: {field}: {first['msg']}") from error
+        raise InputError(f"{path}: line {number}: {first_violation(error)}") from error
 
 
 def judge(book: FlowBook, model: Model, examples: Iterable[Example]) -> Iterator[Verdict]:

@@ -115,7 +115,7 @@ class Workflows:
         """Handle a message once per id.
 
         A repeated id returns the report of the first call. A failed turn resumes at
-        the step that failed.
+        the step that failed, or starts again under a later version.
 
         Args:
             session: Id of the conversation.
@@ -125,8 +125,14 @@ class Workflows:
         workflow_id = _workflow_id(session, message_id)
         status = DBOS.get_workflow_status(workflow_id)
         if status is not None and status.status in _FAILED:
-            step = _failed_step(workflow_id)
-            handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(workflow_id, start_step=step)
+            # The results of another version's steps may not fit: such a turn starts again, and
+            # finds the records of the actions that were carried out.
+            same_version = status.app_version == _VERSION
+            handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(
+                workflow_id,
+                start_step=_failed_step(workflow_id) if same_version else 1,
+                application_version=_VERSION,
+            )
             return handle.get_result(polling_interval_sec=_POLL_SECONDS)
         with SetWorkflowID(workflow_id):
             return self._message_workflow(session, message_id, text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
+from gpt2flow.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from gpt2flow.server.config.reference import Setting
@@ -145,11 +146,8 @@ def _models(given: list[str]) -> dict[str, Path]:
 
 
 def _announce(path: Path, port: int) -> None:
-    """Write the port to a file that appears whole."""
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(f"{port}\n", encoding="ascii")
-        draft.replace(path)
+        write_atomically(path, f"{port}\n")
     except OSError as error:
         raise CommandError(f"--ready-file {path}: {error.strerror}", Exit.BAD_INPUT) from error
 

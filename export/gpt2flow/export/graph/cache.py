@@ -11,7 +11,6 @@ from gpt2flow.export.graph.head_padding import padded_head_size
 from gpt2flow.export.graph.model_writer import make_value_info
 
 PARTS: Final = ("key", "value")
-INT8_MAX: Final = 127
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.errors import EvaluationTextError
-from gpt2flow.export.graph.cache import INT8_MAX, CacheScales
+from gpt2flow.export.graph.cache import CacheScales
+from gpt2flow.export.quantization.rounding import INT8_MAX
 from gpt2flow.export.verification.evaluation_text import (
     TOKEN_BUDGET,
     EvaluationText,

@@ -22,7 +22,7 @@ _BLOCK_QUANTIZERS: Final[dict[int, Callable[..., Any]]] = {
     4: quantize_matmul_4bits,
     8: quantize_matmul_8bits,
 }
-_INT8_MAX: Final = 127
+INT8_MAX: Final = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def quantize_columns(weight: FloatArray) -> ColumnMatrix:
     """
     # Any scale represents a column of zeros.
     largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
+    scales = np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
     return ColumnMatrix(np.rint(weight / scales).astype(np.int8), scales)
 
 

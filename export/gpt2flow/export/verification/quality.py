@@ -1,16 +1,16 @@
 """Quality of a bundle, and the gate of its profile."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.errors import QualityGateError
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.verification.evaluation_text import EvaluationText
 from gpt2flow.export.verification.reference import ReferenceModel
-from gpt2flow.export.verification.served_model import ServedModel
 from gpt2flow.export.verification.verify import SLOTS, Comparison, Phase, PhaseComparison, compare
 from gpt2flow.server.bundle.manifest import PartQuality, Quality
+from gpt2flow.server.bundle.model_runner import ModelRunner
 
 # Further decimals are noise of the machine; bundles of the same input must be identical.
 _DECIMALS = 6
@@ -22,7 +22,6 @@ def measure(
     text: EvaluationText,
     reference: ReferenceModel,
     model: Path,
-    architecture: Architecture,
     small_batch_rows: int | None,
     *,
     on_tokens: Callable[[int, int], None],
@@ -33,7 +32,6 @@ def measure(
         text: Text to predict.
         reference: Reference model.
         model: Path of the serving graph.
-        architecture: Architecture of both.
         small_batch_rows: Largest number of rows in the graph's small-batch layout; None for a
             single layout.
         on_tokens: Progress callback, called with the predictions done and in total.
@@ -42,7 +40,7 @@ def measure(
     on_tokens(0, total)
     # A cache of whole contexts may be larger than the model.
     capacity = max(map(len, text.windows))
-    served = ServedModel(model, architecture, SLOTS, capacity)
+    served = ModelRunner(model, slots=SLOTS, capacity=capacity, threads=os.cpu_count() or 1)
     return compare(
         text.windows,
         reference,

@@ -29,21 +29,17 @@ class SupportsLogits(Protocol):
 
 
 class SupportsDecoding(Protocol):
-    """Model that decodes in slots of one KV cache."""
+    """Interface of the server's `ModelRunner`, which documents it."""
 
-    def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
-        """Overwrite a slot; return the logits after each token, [tokens, vocabulary]."""
+    def run_chunk(
+        self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Run several tokens of one slot."""
 
-    def decode(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Append a token to each of the first slots.
-
-        Args:
-            tokens: int64 [rows], the new token of each slot.
-            lengths: int64 [rows], the number of tokens that each slot holds already.
-
-        Returns:
-            The logits after each new token, float32 [rows, vocabulary].
-        """
+    def decode(
+        self, tokens: Sequence[int], lengths: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Run one token of each of the first slots."""
 
 
 @dataclass(slots=True)
@@ -201,15 +197,15 @@ def _compare_batch(
     """
     expected = [reference.logits(window[:-1]) for window in windows]
     lengths = np.array([len(window) // 2 for window in windows])
-    for slot, (window, length) in enumerate(zip(windows, lengths, strict=True)):
-        logits = served.prefill(slot, window[:length])
+    for slot, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
+        logits, _ = served.run_chunk(slot, window[:length].tolist(), 0, range(length))
         prefill = comparison.by_phase[Phase.PREFILL]
         prefill.add(expected[slot][:length], logits, window[1 : length + 1])
-        yield int(length)
+        yield length
     ends = np.array([len(window) - 1 for window in windows])
     while (rows := int((lengths < ends).sum())) > 0:
         at = [(slot, lengths[slot]) for slot in range(rows)]
-        logits = served.decode(np.array([windows[s][p] for s, p in at]), lengths[:rows])
+        logits, _ = served.decode([int(windows[s][p]) for s, p in at], lengths[:rows].tolist())
         comparison.decoding(rows).add(
             np.stack([expected[s][p] for s, p in at]),
             logits,

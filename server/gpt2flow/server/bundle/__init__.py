@@ -1,1 +1,1 @@
-"""The contract with export: what a bundle holds, and the only module that imports onnxruntime."""
+"""Contract with export: the manifest, and the runner of the serving graph."""

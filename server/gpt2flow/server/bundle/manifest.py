@@ -1,4 +1,4 @@
-"""The manifest of a bundle, and the check that a bundle is what it says."""
+"""Manifest of a bundle, and the verification of a bundle against it."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from gpt2flow.files.documents import first_violation
 from gpt2flow.server.errors import BundleError
 
 FORMAT_VERSION: Final = 1
@@ -18,13 +19,13 @@ TOKENIZER_NAME = "tokenizer.json"
 
 
 class _Part(BaseModel):
-    """Base of the manifest's parts: immutable, and no unknown field."""
+    """Base class of the manifest's parts: frozen, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(_Part):
-    """The checkpoint that the bundle was made from."""
+    """Checkpoint that the bundle was made from."""
 
     checkpoint_sha256: str
     parameters: int = Field(gt=0)
@@ -32,28 +33,29 @@ class Source(_Part):
 
 
 class OperatorRecipe(_Part):
-    """How the weights of one node are stored; without a block size, each output has a scale."""
+    """Storage of one node's weights; without block size, a scale per output."""
 
     bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
 
 
 class Recipe(_Part):
-    """How the weights and the cache are stored.
+    """Storage of the weights and of the KV cache.
 
     Attributes:
-        profile: The kind of bundle.
-        kv_cache: The numbers that keys and values are kept in.
-        default_bits: Of the weights of most matrices.
-        block_size: How many of them share a scale.
-        accuracy_level: That of `MatMulNBits`.
-        method: How weights were rounded.
-        narrow_rows: Up to so many rows, the graph uses matrices in blocks; for more, the same
-            in columns. None where the one kind serves all.
-        second_copy_bytes: What the second kind takes.
-        kept: Matrices that have more bits than the others, because they are sensitive.
-        calibration: The text that method and cache were calibrated with.
-        operators: How the weights of each node are stored.
+        profile: Name of the quantization profile.
+        kv_cache: Dtype of the KV cache.
+        default_bits: Bits per weight of most matrices.
+        block_size: Number of weights that share a scale; None is one scale per output.
+        accuracy_level: Attribute `accuracy_level` of `MatMulNBits`.
+        method: Rounding method of the weights.
+        narrow_rows: Most rows of the small-batch path, which uses matrices in blocks; more rows
+            take the large-batch path, which uses the same matrices in columns. None if there is
+            one path.
+        second_copy_bytes: Size of the weights of the large-batch path (dual weight layout).
+        kept: Names of sensitive matrices, which have more bits than the others.
+        calibration: Name of the text that calibrated the method and the cache.
+        operators: Storage of the weights by node.
     """
 
     profile: str
@@ -70,7 +72,7 @@ class Recipe(_Part):
 
 
 class ModelShape(_Part):
-    """The numbers that size buffers and bound requests."""
+    """Dimensions of the model, which size buffers and bound requests."""
 
     layers: int = Field(gt=0)
     heads: int = Field(gt=0)
@@ -83,7 +85,7 @@ class ModelShape(_Part):
 
 
 class PartQuality(_Part):
-    """Measured on those predictions that came about in one way."""
+    """Quality of the predictions of one path through the graph."""
 
     tokens: int = Field(gt=0)
     perplexity_ratio: float
@@ -92,20 +94,20 @@ class PartQuality(_Part):
 
 
 class Quality(_Part):
-    """Measured against the fp32 reference on the evaluation text.
+    """Quality of the bundle against the fp32 reference, on the evaluation text.
 
     Attributes:
-        text: The name of the text and its hash.
-        tokens: How many of it were predicted.
+        text: Name and hash of the text.
+        tokens: Number of tokens that were predicted.
         perplexity_fp32: Perplexity of the reference.
-        perplexity: Perplexity of the bundle, prefilled and decoded as the server does it.
-        perplexity_ratio: The one through the other.
+        perplexity: Perplexity of the bundle, prefilled and decoded as in the server.
+        perplexity_ratio: Perplexity of the bundle divided by that of the reference.
         argmax_agreement: Share of predictions whose most likely token is the same.
         mean_kl: Mean Kullback-Leibler divergence of the bundle from the reference, in nats.
-        parts: The same for prefill, and for decoding of few and of many rows together, which
-            graphs have operators of their own for.
-        gate: Largest ratio that was allowed.
-        forced: The bundle was written although it missed the gate.
+        parts: Quality of prefill, and of decoding small and large batches, which use different
+            operators of the graph.
+        gate: Largest allowed ratio of the quality gate; None without a gate.
+        forced: Whether the bundle was written although it failed the gate.
     """
 
     text: str
@@ -121,7 +123,7 @@ class Quality(_Part):
 
 
 class Manifest(_Part):
-    """What `manifest.json` holds."""
+    """Content of `manifest.json`."""
 
     format_version: Literal[1] = FORMAT_VERSION
     created_by: dict[str, str]
@@ -149,7 +151,7 @@ class Manifest(_Part):
         """Parse the bytes of a `manifest.json`.
 
         Raises:
-            BundleError: Not JSON, of another format version, or a bad field.
+            BundleError: It is not JSON, has another format version, or a field is bad.
         """
         try:
             fields = json.loads(data)
@@ -164,22 +166,20 @@ class Manifest(_Part):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BundleError(f"{MANIFEST_NAME}: {where}: {first['msg']}") from error
+            raise BundleError(f"{MANIFEST_NAME}: {first_violation(error)}") from error
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of `manifest.json`: the same for the same content."""
+        """Return the bytes of `manifest.json`; they are deterministic."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=2)
         return text.encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files match its manifest.
+    """Bundle whose files match its manifest.
 
     Attributes:
-        directory: Where it lies.
+        directory: Directory of the bundle.
         manifest: Its manifest.
         fingerprint: SHA-256 of the bytes of `manifest.json`, in hexadecimal.
     """
@@ -196,16 +196,15 @@ def file_sha256(path: Path) -> str:
 
 
 def load_bundle(directory: Path, fingerprint: str | None = None) -> Bundle:
-    """Read the manifest of a bundle and verifies the hash of every file.
+    """Read a bundle's manifest, and verify the hash of every file.
 
     Args:
-        directory: Where it lies.
-        fingerprint: The one that it must have; None admits any.
+        directory: Directory of the bundle.
+        fingerprint: Required fingerprint; None accepts any.
 
     Raises:
-        BundleError: The directory or a file is missing, the manifest is not
-            readable or has another fingerprint, or a file does not match; the
-            message names the file.
+        BundleError: The directory or a file is missing, the manifest is unreadable or has
+            another fingerprint, or a file does not match its hash. The message names the file.
     """
     if not directory.is_dir():
         raise BundleError(f"{directory} is not a directory")

@@ -1,4 +1,4 @@
-"""Runs the serving graph on slots of a KV cache. The only room that knows onnxruntime."""
+"""Runner of a serving graph on slots of a KV cache; the server's only user of onnxruntime."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,41 +17,41 @@ Ids = npt.NDArray[np.intp]
 _ERRORS_ONLY: Final = 3
 _PAST: Final = "past_key_values."
 _PRESENT: Final = "present."
-# Picking a token's part of the head costs so many times what it costs within the whole.
-_SOME: Final = 32
+# One token's logit costs this many times as much alone as within the whole head.
+_RESTRICTED_COST: Final = 32
 _ALL_IDS: Final = np.empty(0, np.int64)
 
 
 class RunnerError(Exception):
-    """The graph cannot be loaded, or is not a serving graph; says why."""
+    """The graph cannot be loaded, or is not a serving graph."""
 
 
 class ModelRunner:
     """One model, its KV cache, and the bindings between them.
 
-    The cache is one array [slots, heads, capacity, head_size] per layer for
-    keys and one for values. The graph reads and writes it in place: past and
-    present are bound to the same memory. Not thread-safe: one thread runs it.
+    The cache has an array [slots, heads, capacity, head_size] per layer for keys, and one for
+    values. The graph updates it in place: past and present are bound to the same memory. Not
+    thread-safe: one thread runs it.
 
     Attributes:
-        slots: How many slots the cache has.
-        slot_bytes: What each of them takes.
-        vocabulary_size: How many logits a row has.
-        max_logit_ids: Most tokens for which restricted logits are cheaper; 0 where the graph
+        slots: Number of slots of the cache.
+        slot_bytes: Memory of a slot.
+        vocabulary_size: Number of logits per row.
+        max_logit_ids: Most token ids for which restricted logits are cheaper; 0 where the graph
             has none.
     """
 
     def __init__(
         self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
     ) -> None:
-        """Load the graph and reserves the cache; pages are committed when first written.
+        """Load the graph and reserve the cache, whose pages are committed when written.
 
         Args:
-            model: The graph.
-            slots: Slots of the cache, or fewer if the memory holds no more.
-            capacity: Positions of a slot.
-            threads: Threads that one run uses.
-            memory: Bytes that the cache may take; None sets no limit.
+            model: Path of the graph.
+            slots: Most slots of the cache.
+            capacity: Positions per slot.
+            threads: Threads per run.
+            memory: Most bytes of the cache, to which slots are reduced; None is no limit.
 
         Raises:
             RunnerError: onnxruntime cannot load it.
@@ -74,15 +74,16 @@ class ModelRunner:
         if self.slots == 0:
             raise ConfigError(
                 f"kv_cache_memory is {memory} bytes, must be at least {self.slot_bytes}: "
-                f"what one sequence of {capacity} positions takes in {model}"
+                f"the size of one sequence of {capacity} positions in {model}"
             )
+        self._capacity = capacity
         self._cache = {
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
         self.vocabulary_size = _vocabulary_size(self._session)
-        self._chooses = any(node.name == "logits_ids" for node in self._session.get_inputs())
-        self._sums_up = any(node.name == "logsumexp" for node in self._session.get_outputs())
-        self.max_logit_ids = self.vocabulary_size // _SOME if self._chooses else 0
+        self._restricts = any(node.name == "logits_ids" for node in self._session.get_inputs())
+        self._has_logsumexp = any(node.name == "logsumexp" for node in self._session.get_outputs())
+        self.max_logit_ids = self.vocabulary_size // _RESTRICTED_COST if self._restricts else 0
         self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
         self._slot_bindings: dict[int, ort.IOBinding] = {}
         self._steps: dict[int, _DecodeStep] = {}
@@ -98,17 +99,21 @@ class ModelRunner:
         """Run several tokens of one sequence.
 
         Args:
-            slot: Where its keys and values are, and where the new ones go.
-            tokens: Those after the first `past` ones.
-            past: How many positions of the slot are filled.
-            rows: Indices into `tokens`: after which of them logits are wanted.
-            ids: Of which tokens, `max_logit_ids` at most and one at least; None is all.
+            slot: Slot of its keys and values, to which the new ones are appended.
+            tokens: Token ids after the first `past` ones.
+            past: Number of filled positions of the slot.
+            rows: Indices into `tokens`: positions whose logits are returned.
+            ids: Token ids to restrict the logits to, one to `max_logit_ids`; None is all.
 
         Returns:
             Logits [rows, ids or vocabulary], and the log-sum-exp of each row's logits [rows];
             None for the latter where the logits are restricted or the graph has no such output.
+
+        Raises:
+            ValueError: The slot has no room for the tokens.
         """
         count = len(tokens)
+        self._check_room(past + count)
         if slot not in self._slot_bindings:
             self._slot_bindings[slot] = self._bind_cache(slot, slot + 1)
         binding = self._slot_bindings[slot]
@@ -127,16 +132,19 @@ class ModelRunner:
     ) -> tuple[Floats, Floats | None]:
         """Run one token of each of the first slots.
 
-        A row that does nothing takes part all the same: its token is run at the
-        position after its last, which it overwrites when it goes on.
+        Slots in between that are idle take part: their token is written to the position after
+        the last, which is overwritten later.
 
         Args:
-            tokens: The next token of each slot, from slot 0 on.
-            lengths: How many positions of each slot are filled.
+            tokens: Next token of each slot, from slot 0 on.
+            lengths: Number of filled positions of each slot.
             ids: As in `run_chunk`.
 
         Returns:
             As `run_chunk`, with a row for each slot; valid until the next call.
+
+        Raises:
+            ValueError: A slot has no room for a token.
         """
         count = len(tokens)
         if count not in self._steps:
@@ -145,7 +153,9 @@ class ModelRunner:
         step.tokens[:, 0] = tokens
         step.positions[:, 0] = lengths
         step.seqlens[:] = lengths
-        step.total[...] = max(lengths) + 1
+        total = max(lengths) + 1
+        self._check_room(total)
+        step.total[...] = total
         self._bind_ids(step.binding, ids)
         logits = self._logits[:count] if ids is None else np.empty((count, len(ids)), np.float32)
         return logits, self._run(step.binding, logits, step.logsumexp, ids)
@@ -162,13 +172,18 @@ class ModelRunner:
     ) -> Floats | None:
         """Run the graph with these arrays as its outputs; return the log-sum-exp."""
         binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
-        if self._sums_up:
+        if self._has_logsumexp:
             binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
         self._session.run_with_iobinding(binding)
-        return logsumexp if self._sums_up and ids is None else None
+        return logsumexp if self._has_logsumexp and ids is None else None
+
+    def _check_room(self, positions: int) -> None:
+        # The graph would return a larger buffer, and leave the cache as it was.
+        if positions > self._capacity:
+            raise ValueError(f"{positions} positions exceed the slot's capacity {self._capacity}")
 
     def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
-        if self._chooses:
+        if self._restricts:
             binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
 
     def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
@@ -182,7 +197,7 @@ class ModelRunner:
 
 
 class _DecodeStep:
-    """The binding of a decode step over so many rows; its arrays are written, never bound anew."""
+    """Binding of a decode step over `rows` slots, and the arrays that it is bound to."""
 
     def __init__(self, binding: ort.IOBinding, rows: int) -> None:
         self.binding = binding
@@ -213,7 +228,7 @@ def _open(model: Path, threads: int) -> ort.InferenceSession:
 
 
 def _vocabulary_size(session: ort.InferenceSession) -> int:
-    """Return how many logits a row has; graphs of older exports tell by their output's shape."""
+    """Return the number of logits per row; older graphs have it in the shape of their output."""
     facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
 

@@ -1,10 +1,7 @@
 """Checkpoints of a training run, written atomically to survive a kill."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
+from gpt2flow.files.atomic import TargetError, atomic_directory
 from gpt2flow.training.errors import OutputError
 from gpt2flow.training.model.evaluation import Evaluation
 from gpt2flow.training.text.vocabulary import save_vocabulary
@@ -45,34 +43,6 @@ class TrainerState:
         return Evaluation.model_validate({k: v for k, v in self.history[-1].items() if k != "step"})
 
 
-@contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a directory to fill, which becomes `path` when the block ends.
-
-    An existing `path` is replaced.
-    """
-    staging = path.with_name(f".{path.name}.draft")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    yield staging
-    for file in staging.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    shutil.rmtree(path, ignore_errors=True)
-    staging.replace(path)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; readers see the old text or the new."""
-    staging = path.with_name(f".{path.name}.draft")
-    with staging.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
-
-
 def save_model(directory: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer) -> None:
     """Write model and tokenizer in the Hugging Face format."""
     model.save_pretrained(directory, safe_serialization=True)
@@ -88,13 +58,18 @@ def save_checkpoint(
 ) -> None:
     """Write checkpoint `step-N` to a directory and delete the older ones."""
     path = directory / f"{_PREFIX}{state.step:07d}"
-    with atomic_directory(path) as staging:
-        save_model(staging, model, tokenizer)
-        trainer = staging / _TRAINER
-        trainer.mkdir()
-        torch.save(optimizer.state_dict(), trainer / "optimizer.pt")
-        torch.save(torch.get_rng_state(), trainer / "rng.pt")
-        (trainer / "state.json").write_text(json.dumps(vars(state)), encoding="utf-8")
+    # A resumed run may write the checkpoint that it started from once more.
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        with atomic_directory(path) as staging:
+            save_model(staging, model, tokenizer)
+            trainer = staging / _TRAINER
+            trainer.mkdir()
+            torch.save(optimizer.state_dict(), trainer / "optimizer.pt")
+            torch.save(torch.get_rng_state(), trainer / "rng.pt")
+            (trainer / "state.json").write_text(json.dumps(vars(state)), encoding="utf-8")
+    except TargetError as error:
+        raise OutputError(str(error)) from error
     for older in directory.glob(f"{_PREFIX}*"):
         if older != path:
             shutil.rmtree(older)

@@ -5,9 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from gpt2flow.files.atomic import write_atomically
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.errors import TrainingError
-from gpt2flow.training.model.checkpoints import write_atomically
 from gpt2flow.training.model.loop import ProgressCallback, fit, planned_steps
 from gpt2flow.training.text.encoding import EncodedCorpus
 

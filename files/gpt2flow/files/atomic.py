@@ -1,4 +1,4 @@
-"""Atomic creation of directories."""
+"""Directories and files that appear whole or not at all."""
 
 import errno
 import fcntl
@@ -178,3 +178,13 @@ def _remove_unless_locked(directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
         finally:
             os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file; readers see the old text or the new."""
+    staging = path.with_name(f".{path.name}.draft")
+    with staging.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)

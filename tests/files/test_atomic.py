@@ -12,12 +12,12 @@ from typing import IO
 
 import pytest
 
-from gpt2flow.files.directories import TargetError, atomic_directory
+from gpt2flow.files.atomic import TargetError, atomic_directory
 
 WRITER = """
 import sys
 from pathlib import Path
-from gpt2flow.files.directories import atomic_directory
+from gpt2flow.files.atomic import atomic_directory
 
 with atomic_directory(Path(sys.argv[1])) as directory:
     (directory / "file").write_text("half")
