@@ -1,12 +1,12 @@
-"""How all tests use Hypothesis.
+"""Hypothesis profiles of all tests.
 
-The examples are the same in every run, so that a change fails by what it changed alone;
-`pytest --hypothesis-profile=search` looks for others.
+The default profile draws the same examples in every run, so that only a change to the code can
+make a test fail. `pytest --hypothesis-profile=search` draws others.
 """
 
 from hypothesis import HealthCheck, settings
 
-# How long an example takes says something of the machine, nothing of the code.
+# No deadline: the time of an example depends on the machine, not on the code.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")

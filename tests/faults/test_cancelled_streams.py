@@ -1,4 +1,4 @@
-"""Streams that are given up at any point leave no slot, task, connection or memory behind."""
+"""Cancelled streams leave no slot, task, connection or memory behind."""
 
 import asyncio
 import random
@@ -14,17 +14,17 @@ from tests.support.server_process import ServerProcess
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
-WARM_UP, STREAMS, AT_ONCE = 500, 1000, 32
+WARM_UP, STREAMS, CONCURRENT = 500, 1000, 32
 TOKENS = 40
 
 
-class Quitter:
-    """Opens streams and gives each up at a random point, in one of several ways."""
+class Canceller:
+    """Client that ends streams at random points and in several ways."""
 
     def __init__(self, address: str, seed: int) -> None:
         self._address = address
         self._random = random.Random(seed)
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._limit = asyncio.Semaphore(CONCURRENT)
         self.ended: Counter[str] = Counter()
 
     async def run(self, streams: int) -> None:
@@ -34,8 +34,8 @@ class Quitter:
                 group.create_task(self._one(channel))
 
     async def _one(self, channel: grpc.aio.Channel) -> None:
-        ways = (self._cancel, self._late, self._leave, self._after_the_end)
-        async with self._at_once:
+        ways = (self._cancel, self._exceed_deadline, self._disconnect, self._cancel_after_end)
+        async with self._limit:
             way = self._random.choice(ways)
             try:
                 await way(channel)
@@ -57,7 +57,7 @@ class Quitter:
                 return
 
     async def _cancel(self, channel: grpc.aio.Channel) -> None:
-        """Before the first message, between two, or after the last."""
+        """Cancel before the first message, between two, or after the last."""
         stub: Any = InferenceServiceStub(channel)
         call = stub.GenerateStream(self._request())
         await asyncio.sleep(self._random.choice([0, 0.001, 0.005]))
@@ -65,15 +65,15 @@ class Quitter:
         call.cancel()
         await call.read()
 
-    async def _late(self, channel: grpc.aio.Channel) -> None:
+    async def _exceed_deadline(self, channel: grpc.aio.Channel) -> None:
         stub: Any = InferenceServiceStub(channel)
         call = stub.GenerateStream(self._request(), timeout=self._random.uniform(0.001, 0.2))
         await self._read(call, 1000)
         await call.code()
 
-    async def _leave(self, _channel: grpc.aio.Channel) -> None:
-        """Close the whole connection."""
-        # Else this connection would be shared with those that stay.
+    async def _disconnect(self, _channel: grpc.aio.Channel) -> None:
+        """Close the connection of a stream."""
+        # Without a pool of its own it would share the connection of other streams.
         options = [("grpc.use_local_subchannel_pool", 1)]
         channel = grpc.aio.insecure_channel(self._address, options=options)
         stub: Any = InferenceServiceStub(channel)
@@ -81,7 +81,7 @@ class Quitter:
         await self._read(call, self._random.choice([0, 1, 5]))
         await channel.close()
 
-    async def _after_the_end(self, channel: grpc.aio.Channel) -> None:
+    async def _cancel_after_end(self, channel: grpc.aio.Channel) -> None:
         stub: Any = InferenceServiceStub(channel)
         call = stub.GenerateStream(self._request())
         await self._read(call, 1000)
@@ -91,14 +91,14 @@ class Quitter:
 
 def test_cancelled_streams_leave_nothing_behind(server: ServerProcess) -> None:
     answer = canary(server.address)
-    asyncio.run(Quitter(server.address, 1).run(WARM_UP))
+    asyncio.run(Canceller(server.address, 1).run(WARM_UP))
     eventually(lambda: canary(server.address) == answer)
     before = server.footprint()
-    quitter = Quitter(server.address, 2)
-    asyncio.run(quitter.run(STREAMS))
-    assert quitter.ended["CANCELLED"] > STREAMS // 10, quitter.ended
-    assert quitter.ended["OK"] > STREAMS // 10, quitter.ended
-    assert set(quitter.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}, quitter.ended
+    canceller = Canceller(server.address, 2)
+    asyncio.run(canceller.run(STREAMS))
+    assert canceller.ended["CANCELLED"] > STREAMS // 10, canceller.ended
+    assert canceller.ended["OK"] > STREAMS // 10, canceller.ended
+    assert set(canceller.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}, canceller.ended
     assert_nothing_left(server, before)
     assert canary(server.address) == answer
     after = server.footprint()
@@ -111,10 +111,10 @@ async def test_cancelled_streams_leave_no_task_behind(bundle: Path) -> None:
         address = f"127.0.0.1:{running.port}"
         await running.stub.GetModel(pb.GetModelRequest())
         before = len(asyncio.all_tasks())
-        await Quitter(address, 3).run(100)
-        await running.all_free()
+        await Canceller(address, 3).run(100)
+        await running.wait_all_free()
         async with asyncio.timeout(30):
-            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nobody tells
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - no event to await
                 await asyncio.sleep(0.01)
         assert not running.model.engine._live
         request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3).options)

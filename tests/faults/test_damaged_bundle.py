@@ -1,4 +1,4 @@
-"""A bundle that is damaged when it is read again leaves the old model serving."""
+"""Reload of a damaged bundle: the old model keeps serving."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 STREAMS, TOKENS = 24, 60
 
 
-def flip(bundle: Path) -> str:
+def flip_bit(bundle: Path) -> str:
     weights = bundle / "model.onnx.data"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
@@ -25,31 +25,36 @@ def flip(bundle: Path) -> str:
     return weights.name
 
 
-def cut_short(bundle: Path) -> str:
+def truncate_graph(bundle: Path) -> str:
     graph = bundle / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     return graph.name
 
 
-def lose(bundle: Path) -> str:
+def delete_tokenizer(bundle: Path) -> str:
     (bundle / "tokenizer.json").unlink()
     return "tokenizer.json"
 
 
-def break_off(bundle: Path) -> str:
+def truncate_manifest(bundle: Path) -> str:
     manifest = bundle / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:100])
     return manifest.name
 
 
-DAMAGES: tuple[Callable[[Path], str], ...] = (flip, cut_short, lose, break_off)
+DAMAGES: tuple[Callable[[Path], str], ...] = (
+    flip_bit,
+    truncate_graph,
+    delete_tokenizer,
+    truncate_manifest,
+)
 
 
 def replace_by_damaged(served: Path, bundle: Path, damage: Callable[[Path], str]) -> str:
-    """Put a damaged copy of a bundle in the place of what is served; returns the bad file."""
+    """Replace the served bundle by a damaged copy; return the damaged file."""
     damaged = served.with_name("damaged")
     shutil.copytree(bundle, damaged)
-    # Another manifest, or nothing would be read again.
+    # Only a changed manifest makes the server read the bundle again.
     manifest = json.loads((damaged / "manifest.json").read_text())
     (damaged / "manifest.json").write_text(json.dumps(manifest, indent=3))
     name = damage(damaged)
@@ -59,16 +64,16 @@ def replace_by_damaged(served: Path, bundle: Path, damage: Callable[[Path], str]
 
 
 def failures(server: ServerProcess) -> list[str]:
-    """Return what the log says of reloads that failed."""
+    """Return the log lines of failed reloads."""
     lines = server.log.read_text().splitlines()
     return [line for line in lines if json.loads(line)["event"] == "reload_failed"]
 
 
-async def streamed(call: Any) -> list[int]:
+async def token_ids(call: Any) -> list[int]:
     return [token async for message in call for token in message.delta.token_ids]
 
 
-async def test_a_damaged_bundle_leaves_the_old_model(bundle: Path, tmp_path: Path) -> None:
+async def test_a_damaged_bundle_keeps_the_old_model(bundle: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     shutil.copytree(bundle, served)
     with server_process(served, tmp_path) as server:
@@ -77,7 +82,7 @@ async def test_a_damaged_bundle_leaves_the_old_model(bundle: Path, tmp_path: Pat
             async with grpc.aio.insecure_channel(server.address) as channel:
                 stub: Any = InferenceServiceStub(channel)
                 calls = [stub.GenerateStream(greedy(TOKENS)) for _ in range(STREAMS)]
-                streams = [asyncio.create_task(streamed(call)) for call in calls]
+                streams = [asyncio.create_task(token_ids(call)) for call in calls]
                 name = replace_by_damaged(served, bundle, damage)
                 server.process.send_signal(signal.SIGHUP)
                 assert await asyncio.gather(*streams) == [expected] * STREAMS

@@ -1,4 +1,4 @@
-"""SIGTERM under load loses no request that was accepted."""
+"""Drain after SIGTERM under load: no accepted request is lost."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ PROMPTS = [pb.Prompt(tokens=pb.TokenIds(ids=[40 + i, 88, 120, 7 + i])) for i in 
 
 
 async def tokens_of(call: Any) -> list[int] | grpc.StatusCode | str:
-    """Return the tokens of a whole stream, or what ended it."""
+    """Return the token ids of a stream, or its error."""
     tokens: list[int] = []
     try:
         async for message in call:

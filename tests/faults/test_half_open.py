@@ -1,4 +1,4 @@
-"""Connections that are open and dead: the server finds them out by itself, and so do clients."""
+"""Half-open connections: both server and client detect a silent peer."""
 
 import asyncio
 import contextlib
@@ -37,13 +37,13 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
 STREAMS = 100
-# Far more than the settings below allow, and far less than what gRPC would take by itself: a
-# minute for a ping, two for a handshake, and for ever for a silent connection.
-IN_TIME = 30.0
+# Far more seconds than the settings below allow, and far fewer than the defaults of gRPC: a minute
+# for a ping, two for a handshake, and no limit for a silent connection.
+DETECTION_SECONDS = 30.0
 CONNECTIONS = "[connections]\nkeepalive_seconds = 1.0\nkeepalive_timeout_seconds = 1.0\n"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-# The first bytes of a header block of 16,384.
+# First bytes of a header block of 16,384 bytes.
 HEADERS = b"\x00\x40\x00\x01\x00\x00\x00\x00\x01" + bytes(20)
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256))
 
@@ -72,8 +72,8 @@ def tls_server(
         yield process
 
 
-def long() -> pb.GenerateStreamRequest:
-    """Ask for a stream that takes all slots."""
+def long_request() -> pb.GenerateStreamRequest:
+    """Return a request for a stream that needs all slots."""
     request = greedy(80)
     request.options.sampling.MergeFrom(pb.SamplingParams(temperature=1, n=SLOTS, seed=1))
     request.options.output.MergeFrom(pb.OutputOptions(logprobs=True, top_logprobs=20))
@@ -81,59 +81,59 @@ def long() -> pb.GenerateStreamRequest:
 
 
 def rpcs(server: ServerProcess) -> Counter[tuple[str, str]]:
-    """Return how often each RPC has ended in each way."""
+    """Return the number of ended RPCs per name and status code."""
     lines = (json.loads(line) for line in server.log.read_text().splitlines())
     return Counter((line["rpc"], line["code"]) for line in lines if line["event"] == "rpc")
 
 
 @asynccontextmanager
 async def direct(port: int) -> AsyncIterator[Any]:
-    """A stub with a connection of its own."""
+    """Open a stub with a connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield InferenceServiceStub(channel)
 
 
-# --- What the server does about silent clients ---------------------------------------------
+# --- Silent clients, detected by the server ------------------------------------------------
 
 
-async def test_streams_of_a_client_that_falls_silent_end(server: ServerProcess) -> None:
-    """Those that run and those that wait."""
-    before, answer, told = server.footprint(), canary(server.address), rpcs(server)
+async def test_streams_of_a_silent_client_are_cancelled(server: ServerProcess) -> None:
+    """Running and waiting streams are cancelled."""
+    before, answer, rpcs_before = server.footprint(), canary(server.address), rpcs(server)
     async with direct(server.port) as holding:
-        with silent_proxy(server.port) as line:
-            async with direct(line.port) as stub:
+        with silent_proxy(server.port) as proxy:
+            async with direct(proxy.port) as stub:
                 async with all_slots_held(server, holding) as arrived:
-                    calls = [stub.GenerateStream(long()) for _ in range(STREAMS)]
+                    calls = [stub.GenerateStream(long_request()) for _ in range(STREAMS)]
                     await arrived(STREAMS)
-                    # In the middle of one message or another, as soon as there are any.
-                    line.cut(after=50_000)
-                assert await asyncio.to_thread(line.hung_up.acquire, timeout=IN_TIME)
+                    # Cut in the middle of a message, once there are messages.
+                    proxy.cut(after=50_000)
+                assert await asyncio.to_thread(proxy.hung_up.acquire, timeout=DETECTION_SECONDS)
                 await asyncio.to_thread(eventually, lambda: server.metric("slots_free") == SLOTS)
-                ended = rpcs(server) - told
-                # A few were done before; all of them would take many times the keepalive's.
+                ended = rpcs(server) - rpcs_before
+                # All of them would take many times the keepalive timeout, so that few can finish.
                 assert ended["GenerateStream", "CANCELLED"] > STREAMS // 2, ended
-                # The client knows nothing of it.
+                # The client has not noticed.
                 assert not any(call.done() for call in calls)
     await asyncio.to_thread(assert_nothing_left, server, before)
     assert canary(server.address) == answer
 
 
-def test_an_idle_connection_that_falls_silent_is_closed(server: ServerProcess) -> None:
+def test_a_silent_idle_connection_is_closed(server: ServerProcess) -> None:
     before = server.footprint()
     with (
-        silent_proxy(server.port) as line,
-        grpc.insecure_channel(f"127.0.0.1:{line.port}") as channel,
+        silent_proxy(server.port) as proxy,
+        grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as channel,
     ):
         stub: Any = InferenceServiceStub(channel)
         stub.ListModels(pb.ListModelsRequest(), timeout=60)
-        line.cut()
-        assert line.hung_up.acquire(timeout=IN_TIME)
+        proxy.cut()
+        assert proxy.hung_up.acquire(timeout=DETECTION_SECONDS)
         assert_nothing_left(server, before)
 
 
-def gone(connection: socket.socket, seconds: float) -> bool:
-    """Return whether the server hangs up within so many seconds, whatever it says before."""
+def is_closed(connection: socket.socket, seconds: float) -> bool:
+    """Return whether the server closes the connection in time."""
     connection.settimeout(seconds)
     try:
         while connection.recv(65536):
@@ -146,108 +146,108 @@ def gone(connection: socket.socket, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", PREFACE[:9], PREFACE, PREFACE + SETTINGS[:5], PREFACE + SETTINGS]
+    "sent", [b"", PREFACE[:9], PREFACE, PREFACE + SETTINGS[:5], PREFACE + SETTINGS]
 )
-def test_a_connection_that_stops_short_is_closed(server: ServerProcess, said: bytes) -> None:
+def test_an_incomplete_preface_is_closed(server: ServerProcess, sent: bytes) -> None:
     before = server.footprint()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(said)
-        assert gone(connection, IN_TIME)
+        connection.sendall(sent)
+        assert is_closed(connection, DETECTION_SECONDS)
         assert_nothing_left(server, before)
 
 
-@pytest.mark.parametrize("said", [b"", HELLO[:3], HELLO[:100], HELLO])
-def test_a_tls_handshake_that_never_ends_is_closed(tls_server: ServerProcess, said: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", HELLO[:3], HELLO[:100], HELLO])
+def test_an_incomplete_tls_handshake_is_closed(tls_server: ServerProcess, sent: bytes) -> None:
     before = tls_server.footprint()
     with socket.create_connection(("127.0.0.1", tls_server.port)) as connection:
-        connection.sendall(said)
-        assert gone(connection, IN_TIME)
+        connection.sendall(sent)
+        assert is_closed(connection, DETECTION_SECONDS)
         eventually(lambda: tls_server.footprint().descriptors <= before.descriptors)
 
 
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
-def test_a_handshake_byte_by_byte_is_closed(
+def test_a_handshake_sent_byte_by_byte_is_closed(
     server: ServerProcess, tls_server: ServerProcess, *, tls: bool
 ) -> None:
-    """Bytes that keep coming are no excuse: it is the whole handshake that has to be in time."""
+    """The timeout covers the whole handshake, not the pauses between bytes."""
     reached = tls_server if tls else server
     before = reached.footprint()
     with socket.create_connection(("127.0.0.1", reached.port)) as connection:
         for byte in (HELLO if tls else PREFACE + SETTINGS) * 2:
             connection.sendall(bytes([byte]))
-            if gone(connection, 0.2):
+            if is_closed(connection, 0.2):
                 break
         else:
-            raise AssertionError("it is open still")
+            raise AssertionError("the server has not closed the connection")
         eventually(lambda: reached.footprint().descriptors <= before.descriptors)
 
 
-def test_a_connection_byte_by_byte_is_nobodys_loss(server: ServerProcess) -> None:
-    """It is alive as long as bytes come; when they stop in the middle of a message, it is not."""
+def test_connections_fed_byte_by_byte_disturb_no_other(server: ServerProcess) -> None:
+    """They stay open as long as bytes arrive, and are closed afterwards."""
     before, answer = server.footprint(), canary(server.address)
     with contextlib.ExitStack() as stack:
-        open_ones = [
+        connections = [
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             for _ in range(50)
         ]
-        for each in open_ones:
+        for each in connections:
             each.sendall(PREFACE + SETTINGS)
         for byte in HEADERS:
-            for each in open_ones:
+            for each in connections:
                 each.sendall(bytes([byte]))
         assert_all_slots_free(server.address)
         assert canary(server.address) == answer
-        assert all(gone(each, IN_TIME) for each in open_ones)
+        assert all(is_closed(each, DETECTION_SECONDS) for each in connections)
         assert_nothing_left(server, before)
 
 
-# --- What a client does about a silent server ----------------------------------------------
+# --- Silent servers, detected by the client ------------------------------------------------
 
-SPEAKING = Options(
+OPTIONS = Options(
     Sampling(seed=1), max_new_tokens=80, ignore_eos=True, logprobs=True, top_logprobs=20
 )
-QUICK = Keepalive(seconds=0.5, timeout=0.5)
+SHORT_KEEPALIVE = Keepalive(seconds=0.5, timeout=0.5)
 
 
-def reads(client: Any) -> Any:
-    return client.stream("Where is my order?", SPEAKING)
+def stream(client: Any) -> Any:
+    return client.stream("Where is my order?", OPTIONS)
 
 
-def waits(client: Any) -> Any:
-    return client.generate("Where is my order?", SPEAKING)
+def generate(client: Any) -> Any:
+    return client.generate("Where is my order?", OPTIONS)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-@pytest.mark.parametrize("question", [reads, waits])
+@pytest.mark.parametrize("call", [stream, generate])
 @pytest.mark.parametrize(
     "settings,error",
     [
         ({"timeout": 1.0}, DeadlineExceededError),
-        # Long before the deadline, or it would be the other error.
-        ({"timeout": 600.0, "retry": None, "keepalive": QUICK}, UnavailableError),
+        # Keepalive must fire long before this deadline.
+        ({"timeout": 600.0, "retry": None, "keepalive": SHORT_KEEPALIVE}, UnavailableError),
     ],
     ids=["deadline", "keepalive"],
 )
-def test_a_client_is_told_of_a_silent_server(
+def test_a_client_reports_a_silent_server(
     server: ServerProcess,
     kind: type[Any],
-    question: Callable[[Any], Any],
+    call: Callable[[Any], Any],
     settings: dict[str, Any],
     error: type[ClientError],
 ) -> None:
     before = server.footprint()
-    with silent_proxy(server.port) as line:
-        # In the middle of the answer, which is larger; the handshake is smaller.
-        line.cut(after=2000)
+    with silent_proxy(server.port) as proxy:
+        # Cut in the middle of the answer: the handshake is smaller, the answer larger.
+        proxy.cut(after=2000)
         with pytest.raises(error):
-            ask(kind, f"127.0.0.1:{line.port}", question, **settings)
-        assert line.hung_up.acquire(timeout=IN_TIME)
+            ask(kind, f"127.0.0.1:{proxy.port}", call, **settings)
+        assert proxy.hung_up.acquire(timeout=DETECTION_SECONDS)
     assert_nothing_left(server, before)
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_a_connection_may_take_its_time(server: ServerProcess, kind: type[Any]) -> None:
-    """Between continents, the first answer takes longer than the pause between two attempts."""
-    with silent_proxy(server.port, delay=0.2) as line:
-        model = ask(kind, f"127.0.0.1:{line.port}", lambda c: c.model(), retry=None)
+def test_a_client_waits_for_a_slow_connection(server: ServerProcess, kind: type[Any]) -> None:
+    """The round trip is longer than the pause between two connection attempts."""
+    with silent_proxy(server.port, delay=0.2) as proxy:
+        model = ask(kind, f"127.0.0.1:{proxy.port}", lambda c: c.model(), retry=None)
     assert model.name == "m"

@@ -1,4 +1,4 @@
-"""A log that nobody can write to or reads from is lost; requests are not."""
+"""Log on a full disk or closed pipe: no request is lost."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tests.support.fault_client import assert_serving, canary, eventually, gener
 from tests.support.server_process import server_process
 
 REQUESTS = 50
-# Pools keep as many threads as were busy at once; never one a line.
+# Pools keep as many threads as were busy at once, but never one per line.
 POOLED = 8
 
 
@@ -31,7 +31,7 @@ def closed_pipe() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("log", [full_disk, closed_pipe])
-def test_a_log_that_cannot_be_written(
+def test_a_log_that_cannot_be_written_loses_no_request(
     log: Callable[[], AbstractContextManager[int]], bundle: Path, tmp_path: Path
 ) -> None:
     with log() as descriptor, server_process(bundle, tmp_path, stderr=descriptor) as server:
@@ -40,9 +40,8 @@ def test_a_log_that_cannot_be_written(
         for _ in range(REQUESTS):
             with pytest.raises(grpc.RpcError):
                 generate(server.address, greedy(0))
-            # Not one is lost.
             assert canary(server.address) == answer
-        # That a client has closed its connection is noticed a moment later.
+        # The server sees closed connections a moment later.
         eventually(lambda: server.footprint().descriptors <= before.descriptors)
         assert server.footprint().threads <= before.threads + POOLED
         assert_serving(server.address)

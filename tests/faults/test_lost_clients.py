@@ -1,4 +1,4 @@
-"""Clients that die, freeze, say nothing or talk nonsense cost nobody else anything."""
+"""Clients that die, freeze, stay silent or send garbage disturb no others."""
 
 import contextlib
 import signal
@@ -20,7 +20,7 @@ from tests.support.server_process import ServerProcess, server_process
 
 CLIENTS, STREAMS = 3, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-NOISE = (
+GARBAGE = (
     b"",
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
@@ -43,7 +43,7 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @contextlib.contextmanager
 def clients(server: ServerProcess) -> Iterator[list["subprocess.Popen[str]"]]:
-    """Start processes that stream, and returns when all their streams run."""
+    """Run client processes that stream; enter when all their streams have started."""
     command = [sys.executable, "-m", "tests.support.streaming_client", server.address, str(STREAMS)]
     processes = [
         subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
@@ -69,8 +69,8 @@ def test_killed_clients_leave_nothing_behind(server: ServerProcess) -> None:
     assert canary(server.address) == answer
 
 
-def test_frozen_clients_are_found_out(server: ServerProcess) -> None:
-    """Their connections stay open, but nobody reads them or answers a ping."""
+def test_frozen_clients_are_disconnected(server: ServerProcess) -> None:
+    """Their connections stay open, but are not read and answer no ping."""
     before, answer = server.footprint(), canary(server.address)
     with clients(server) as processes:
         for each in processes:
@@ -81,13 +81,13 @@ def test_frozen_clients_are_found_out(server: ServerProcess) -> None:
         assert_nothing_left(server, before)
 
 
-def test_connections_of_noise_are_closed(server: ServerProcess) -> None:
+def test_connections_that_send_garbage_are_closed(server: ServerProcess) -> None:
     before, answer = server.footprint(), canary(server.address)
     with contextlib.ExitStack() as stack:
         for number in range(100):
             each = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             each.settimeout(60)
-            with contextlib.suppress(OSError):  # The server may hang up at any time.
-                each.sendall(NOISE[number % len(NOISE)])
+            with contextlib.suppress(OSError):  # The server may close the connection at any time.
+                each.sendall(GARBAGE[number % len(GARBAGE)])
         assert canary(server.address) == answer
         assert_nothing_left(server, before)

@@ -1,4 +1,4 @@
-"""Many more streams than slots: all end, in the order of arrival among equals."""
+"""Many more streams than slots: all finish, by priority, then by arrival."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ PRIORITIES = (0, 5, 10)
 
 
 async def first_tokens(server: ServerProcess, priorities: list[int]) -> list[int]:
-    """Send streams in order and returns their numbers in the order of their first tokens."""
+    """Send streams in order; return their numbers in order of first token."""
     order: list[int] = []
 
     async def run(number: int, call: Any) -> None:
@@ -32,24 +32,24 @@ async def first_tokens(server: ServerProcess, priorities: list[int]) -> list[int
         stub: Any = InferenceServiceStub(channel)
         async with all_slots_held(server, stub) as arrived:
             for number, priority in enumerate(priorities):
-                # Prompts of one length that share nothing: no reason to run one before another.
+                # Prompts of equal length without a common prefix, so that none is preferred.
                 prompt = pb.Prompt(tokens=pb.TokenIds(ids=[number + 10, 88, 120, 7]))
                 call = stub.GenerateStream(greedy(TOKENS, prompt, priority))
                 group.create_task(run(number, call))
-                # gRPC lets calls that come together overtake each other on their way in.
+                # gRPC does not keep the order of concurrent calls.
                 await arrived(number + 1)
             assert not order
     return order
 
 
-def test_streams_beyond_the_slots_start_in_the_order_of_arrival(server: ServerProcess) -> None:
+def test_waiting_streams_start_by_priority_then_arrival(server: ServerProcess) -> None:
     before, answer = server.footprint(), canary(server.address)
     drawn = random.Random(3)
     priorities = [drawn.choice(PRIORITIES) for _ in range(STREAMS)]
     order = asyncio.run(first_tokens(server, priorities))
     assert sorted(order) == list(range(STREAMS))
     due = sorted(order, key=lambda number: (-priorities[number], number))
-    # Those that hold slots at the same time may overtake each other, and nobody else.
+    # Only streams that hold slots at the same time may overtake each other.
     places = {number: place for place, number in enumerate(order)}
     assert max(abs(places[number] - place) for place, number in enumerate(due)) < SLOTS
     assert_nothing_left(server, before)

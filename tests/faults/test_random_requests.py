@@ -1,7 +1,7 @@
-"""Whatever is asked, the server answers with a status of the contract and stays healthy.
+"""Random requests: answers keep to the contract, and the server stays healthy.
 
-GPT2FLOW_FAULT_REQUESTS sets how many requests are sent; other than the usual
-number, they are other ones in each run.
+The environment variable GPT2FLOW_FAULT_REQUESTS sets the number of requests. The default number
+gives the same requests in every run, any other number gives new ones.
 """
 
 import os
@@ -20,15 +20,15 @@ from tests.support.fault_client import assert_nothing_left, canary
 from tests.support.random_messages import SERVICE, requests
 from tests.support.server_process import ServerProcess
 
-USUAL, AT_ONCE = 2000, 20
-REQUESTS = int(os.environ.get("GPT2FLOW_FAULT_REQUESTS", USUAL))
+DEFAULT, BATCH = 2000, 20
+REQUESTS = int(os.environ.get("GPT2FLOW_FAULT_REQUESTS", DEFAULT))
 _SECONDS = 120.0
-# What the usual requests bring; a random run may bring fewer.
-EVERY_KIND = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"}
+# Status codes of the default requests; other runs may give fewer.
+ALL_CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"}
 
 
 class Sender:
-    """Sends bytes to any RPC, several at once, and counts the answers."""
+    """Concurrent client that sends raw requests and counts the status codes."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.channel = grpc.insecure_channel(server.address)
@@ -38,7 +38,7 @@ class Sender:
 
     def send(self, request: tuple[str, bytes]) -> None:
         self.answers[self._status(*request)] += 1
-        self.undecodable += decoded(*request) is None
+        self.undecodable += decode_request(*request) is None
 
     def _status(self, rpc: str, wire: bytes) -> str:
         path = f"/{SERVICE.full_name}/{rpc}"
@@ -61,32 +61,33 @@ class Sender:
 
 
 def check_error(rpc: str, wire: bytes, error: Any) -> None:
-    code, said = error.code(), f"{rpc}({wire!r}): {error.code()}: {error.details()}"
+    """Check the status code and the details of an error."""
+    code, context = error.code(), f"{rpc}({wire!r}): {error.code()}: {error.details()}"
     status = rpc_status.from_call(error)
-    message = decoded(rpc, wire)
+    message = decode_request(rpc, wire)
     if code == grpc.StatusCode.INVALID_ARGUMENT:
-        assert status is not None, said
+        assert status is not None, context
         detail = BadRequest()
-        assert status.details[0].Unpack(detail), said
-        assert detail.field_violations, said
+        assert status.details[0].Unpack(detail), context
+        assert detail.field_violations, context
         for violation in detail.field_violations:
-            assert violation.description, said
-            assert (message is None) == (not violation.field), said
+            assert violation.description, context
+            assert (message is None) == (not violation.field), context
             if message is not None:
-                assert is_field(message, violation.field), said
+                assert is_field(message, violation.field), context
     elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        assert status is not None, said
-        assert status.details[0].Unpack(RetryInfo()), said
+        assert status is not None, context
+        assert status.details[0].Unpack(RetryInfo()), context
     elif code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        assert message is not None, said
+        assert message is not None, context
         options: Any = message
-        assert options.options.stopping.time_limit_ms, said
+        assert options.options.stopping.time_limit_ms, context
     else:
-        assert code == grpc.StatusCode.NOT_FOUND, said
+        assert code == grpc.StatusCode.NOT_FOUND, context
 
 
-def decoded(rpc: str, wire: bytes) -> Message | None:
-    """Return the message that the bytes are, if they are one."""
+def decode_request(rpc: str, wire: bytes) -> Message | None:
+    """Parse the request of an RPC; return None for invalid bytes."""
     kind: type[Message] = GetMessageClass(SERVICE.methods_by_name[rpc].input_type)
     try:
         return kind.FromString(wire)
@@ -95,7 +96,10 @@ def decoded(rpc: str, wire: bytes) -> Message | None:
 
 
 def is_field(message: Message, path: str) -> bool:
-    """Whether a path such as `options.stopping.stop_strings[3]` is one of the message's type."""
+    """Return whether a path is a field of the message's type.
+
+    An example of a path is `options.stopping.stop_strings[3]`.
+    """
     descriptor: Any = message.DESCRIPTOR
     for name in path.split("."):
         field = descriptor.fields_by_name.get(name.partition("[")[0])
@@ -106,28 +110,28 @@ def is_field(message: Message, path: str) -> bool:
 
 
 @settings(
-    max_examples=REQUESTS // AT_ONCE,
-    derandomize=REQUESTS == USUAL,
+    max_examples=REQUESTS // BATCH,
+    derandomize=REQUESTS == DEFAULT,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(requests(), min_size=AT_ONCE, max_size=AT_ONCE))
+@given(st.lists(requests(), min_size=BATCH, max_size=BATCH))
 def send_all(sender: Sender, batch: list[tuple[str, bytes]]) -> None:
     for _ in sender.threads.map(sender.send, batch):
         pass
 
 
-def test_random_requests_leave_the_server_as_it_was(server: ServerProcess) -> None:
+def test_random_requests_leave_nothing_behind(server: ServerProcess) -> None:
     answer, before = canary(server.address), server.footprint()
     sender = Sender(server)
     send_all(sender)
     sender.close()
     assert sender.answers.total() >= REQUESTS
-    assert set(sender.answers) == EVERY_KIND or REQUESTS < USUAL
-    # Of each sort there are enough to say something.
-    sorts = (sender.undecodable, sender.answers["OK"], sender.answers["INVALID_ARGUMENT"])
-    assert min(sorts) >= REQUESTS // 20 or REQUESTS < USUAL, (sorts, sender.answers)
+    assert set(sender.answers) == ALL_CODES or REQUESTS < DEFAULT
+    # Each class of requests is large enough to be meaningful.
+    counts = (sender.undecodable, sender.answers["OK"], sender.answers["INVALID_ARGUMENT"])
+    assert min(counts) >= REQUESTS // 20 or REQUESTS < DEFAULT, (counts, sender.answers)
     assert "internal_error" not in server.log.read_text()
     assert_nothing_left(server, before)
     assert canary(server.address) == answer

@@ -1,4 +1,4 @@
-"""A model that is unloaded gives back what loading it took, each time."""
+"""Repeated reloads: an unloaded model releases all of its resources."""
 
 import json
 import shutil
@@ -9,19 +9,19 @@ from tests.support.fault_client import assert_serving, canary, eventually
 from tests.support.project import SHIPPED_BUNDLE
 from tests.support.server_process import ServerProcess, server_process
 
-WARM_UP, TIMES = 3, 10
-# Ten models that stay would take some 200 MB.
-_MOST = 25 * 2**20
+WARM_UP, RELOADS = 3, 10
+# Bytes; ten leaked models would take about 200 MB.
+_MAX_GROWTH = 25 * 2**20
 
 
 def unloaded(server: ServerProcess) -> int:
-    """Return how many models have been unloaded so far."""
+    """Return the number of models unloaded so far."""
     events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
     return events.count("unloaded")
 
 
 def replace(server: ServerProcess, bundle: Path, run: int) -> None:
-    """Has the server load a bundle that is new to it, and unload the one before."""
+    """Make the server load a changed bundle and unload the previous one."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["training"]["run"] = str(run)
     draft = bundle / "manifest.draft"
@@ -32,7 +32,7 @@ def replace(server: ServerProcess, bundle: Path, run: int) -> None:
     eventually(lambda: unloaded(server) > before)
 
 
-def test_models_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
+def test_repeated_reloads_leak_nothing(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(SHIPPED_BUNDLE, bundle)
     with server_process(bundle, tmp_path) as server:
@@ -41,11 +41,11 @@ def test_models_that_come_and_go_leave_no_memory_behind(tmp_path: Path) -> None:
             replace(server, bundle, run)
             assert canary(server.address) == answer
         before = server.footprint()
-        for run in range(WARM_UP, WARM_UP + TIMES):
+        for run in range(WARM_UP, WARM_UP + RELOADS):
             replace(server, bundle, run)
             assert canary(server.address) == answer
-            # Freed memory is given back a moment after the model has gone.
-            eventually(lambda: server.footprint().rss < before.rss + _MOST)
+            # Memory is released a moment after the model is unloaded.
+            eventually(lambda: server.footprint().rss < before.rss + _MAX_GROWTH)
         eventually(lambda: server.footprint().threads <= before.threads)
         eventually(lambda: server.footprint().descriptors <= before.descriptors)
         assert_serving(server.address)

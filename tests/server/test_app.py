@@ -1,4 +1,4 @@
-"""The server as a process: ready line, drain on SIGTERM, one clear error when it cannot start."""
+"""Server process: ready line, drain on SIGTERM, clear errors at start."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.server.conftest import CONTEXT
+from tests.support.engine_bench import CONTEXT
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -28,7 +28,7 @@ from gpt2flow.server import (
     serve,
 )
 
-# Two layers of keys and values, 32 float32 a position.
+# Keys and values of two layers, with 32 float32 values per position.
 SLOT_BYTES = CONTEXT * 2 * 2 * 32 * 4
 
 SCRIPT = """
@@ -71,11 +71,12 @@ def generate(port: int, count: int) -> pb.GenerateResponse:
 
 
 def cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str]) -> None:
+def test_the_server_logs_ready_and_stops_cleanly(process: subprocess.Popen[str]) -> None:
     port = wait_for_port(process)
     assert generate(port, 5).results[0].usage.completion_tokens == 5
     process.send_signal(signal.SIGTERM)
@@ -89,7 +90,7 @@ def test_it_says_when_it_is_ready_and_ends_cleanly(process: subprocess.Popen[str
         generate(port, 1)
 
 
-def test_it_serves_on_when_nobody_takes_its_log(process: subprocess.Popen[str]) -> None:
+def test_a_closed_log_pipe_does_not_prevent_a_clean_stop(process: subprocess.Popen[str]) -> None:
     port = wait_for_port(process)
     assert process.stderr is not None
     process.stderr.close()
@@ -99,7 +100,7 @@ def test_it_serves_on_when_nobody_takes_its_log(process: subprocess.Popen[str]) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_idle_is_idle(process: subprocess.Popen[str]) -> None:
+def test_an_idle_server_uses_no_cpu(process: subprocess.Popen[str]) -> None:
     generate(wait_for_port(process), 80)
     time.sleep(0.2)
     before = cpu_seconds(process.pid)
@@ -107,7 +108,7 @@ def test_idle_is_idle(process: subprocess.Popen[str]) -> None:
     assert cpu_seconds(process.pid) - before <= 0.05
 
 
-def test_a_changed_byte_stops_the_start(
+def test_a_changed_byte_fails_the_start(
     bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
@@ -119,7 +120,7 @@ def test_a_changed_byte_stops_the_start(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
+def test_a_missing_bundle_fails_the_start(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere is not a directory"):
         serve(ServerConfig(models={"m": tmp_path / "nowhere"}, port=0))
 
@@ -128,7 +129,7 @@ def test_a_missing_bundle_stops_the_start(tmp_path: Path) -> None:
     "memory,most,slots",
     [(None, 3, 3), (SLOT_BYTES, 3, 1), (SLOT_BYTES * 3 - 1, 16, 2), (SLOT_BYTES * 5, 3, 3)],
 )
-async def test_memory_and_sequences_limit_the_slots(
+async def test_memory_and_max_sequences_limit_the_slots(
     bundle: Path, memory: int | None, most: int, slots: int
 ) -> None:
     engine = EngineConfig(threads=1, max_sequences=most, kv_cache_memory=memory)
@@ -141,7 +142,7 @@ async def test_memory_and_sequences_limit_the_slots(
     await server.stop()
 
 
-def test_memory_for_no_sequence_stops_the_start(bundle: Path) -> None:
+def test_memory_for_less_than_one_slot_fails_the_start(bundle: Path) -> None:
     engine = EngineConfig(threads=1, kv_cache_memory=SLOT_BYTES - 1)
     message = f"kv_cache_memory is {SLOT_BYTES - 1} bytes, must be at least {SLOT_BYTES}: "
     with pytest.raises(ConfigError, match=message):
@@ -149,7 +150,7 @@ def test_memory_for_no_sequence_stops_the_start(bundle: Path) -> None:
 
 
 def rewrite(directory: Path, name: str, data: bytes) -> None:
-    """Replace a file and makes the manifest agree."""
+    """Replace a file and update its hash in the manifest."""
     from gpt2flow.server.bundle.manifest import file_sha256
 
     (directory / name).write_bytes(data)
@@ -162,7 +163,7 @@ def rewrite(directory: Path, name: str, data: bytes) -> None:
     "name,data",
     [("model.onnx", b"nothing"), ("tokenizer.json", b"{}"), ("tokenizer.json", b"\xff")],
 )
-def test_a_file_that_is_not_what_it_should_be(
+def test_an_invalid_file_with_a_valid_hash_fails_the_start(
     bundle: Path, tmp_path: Path, name: str, data: bytes
 ) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
@@ -176,7 +177,7 @@ def test_a_file_that_is_not_what_it_should_be(
 @pytest.mark.parametrize(
     "host,reason", [("127.0.0.1", "Address already in use"), ("no.such.host.invalid", "known")]
 )
-def test_a_port_that_cannot_be_had_stops_the_start(
+def test_an_unavailable_address_fails_the_start(
     bundle: Path, host: str, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:

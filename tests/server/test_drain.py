@@ -1,4 +1,4 @@
-"""The end of a server process: what runs may end, what comes is refused, nobody is cut off."""
+"""Signals to a server process: drain, forced stop and reload."""
 
 import json
 import signal
@@ -13,12 +13,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from tests.support.bundles import copy_of, put_in_place
+from tests.support.bundles import copy_bundle, swap_bundle
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
-# Steps are slow, so that there is time to act in.
+# Slow decode steps keep requests in flight.
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -44,7 +44,7 @@ REQUEST = pb.GenerateStreamRequest(
 
 
 class Process:
-    """A server in a process of its own, and a client of it."""
+    """Server process on a slowed model, and a client of it."""
 
     def __init__(self, bundle: Path, drain_seconds: float) -> None:
         self.popen = subprocess.Popen(
@@ -60,14 +60,14 @@ class Process:
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     def streams(self, count: int) -> list[Any]:
-        """Start streams, and returns them when each of them runs."""
+        """Start streams and return them when each has its first message."""
         calls = [iter(self.stub.GenerateStream(REQUEST)) for _ in range(count)]
         for call in calls:
             next(call)
         return calls
 
     def end(self, signals: int = 1) -> list[dict[str, Any]]:
-        """End it, and returns its log when it has."""
+        """Send SIGTERM `signals` times, wait for the end and return the log."""
         for _ in range(signals):
             self.popen.send_signal(signal.SIGTERM)
         _, errors = self.popen.communicate(timeout=60)
@@ -84,7 +84,7 @@ def start(bundle: Path, tmp_path: Path) -> Iterator[Callable[[float], Process]]:
 
     def start(drain_seconds: float) -> Process:
         place = tmp_path / "bundle"
-        processes.append(Process(copy_of(bundle, place), drain_seconds))
+        processes.append(Process(copy_bundle(bundle, place), drain_seconds))
         return processes[-1]
 
     yield start
@@ -95,6 +95,7 @@ def start(bundle: Path, tmp_path: Path) -> Iterator[Callable[[float], Process]]:
 
 
 def code_of(call: Any) -> grpc.StatusCode:
+    """Return the status code of a stream that the shutdown must end."""
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     assert isinstance(caught.value, grpc.Call)
@@ -118,7 +119,7 @@ def test_no_accepted_request_is_lost(start: Callable[[float], Process]) -> None:
     assert [event for event in events if event != "rpc"] == ["ready", "draining", "stopped"]
 
 
-def test_what_takes_too_long_is_told(start: Callable[[float], Process]) -> None:
+def test_streams_that_outlive_the_drain_time_are_ended(start: Callable[[float], Process]) -> None:
     process = start(0.1)
     calls = process.streams(3)
     process.popen.send_signal(signal.SIGTERM)
@@ -126,7 +127,7 @@ def test_what_takes_too_long_is_told(start: Callable[[float], Process]) -> None:
     process.end(0)
 
 
-def test_a_second_signal_ends_the_wait(start: Callable[[float], Process]) -> None:
+def test_a_second_signal_ends_the_drain(start: Callable[[float], Process]) -> None:
     process = start(600)
     calls = process.streams(3)
     watch = process.health.Watch(health_pb2.HealthCheckRequest())
@@ -138,13 +139,13 @@ def test_a_second_signal_ends_the_wait(start: Callable[[float], Process]) -> Non
     process.end(0)
 
 
-def test_hangup_reads_the_bundles_again(
+def test_sighup_reloads_the_bundles(
     start: Callable[[float], Process], bundle: Path, tmp_path: Path
 ) -> None:
     process = start(60)
     before = process.stub.GetModel(pb.GetModelRequest()).model.fingerprint
     [call] = process.streams(1)
-    put_in_place(copy_of(bundle, tmp_path / "new", run="2"), tmp_path / "bundle")
+    swap_bundle(copy_bundle(bundle, tmp_path / "new", run="2"), tmp_path / "bundle")
     process.popen.send_signal(signal.SIGHUP)
     changed = threading.Event()
     while process.stub.GetModel(pb.GetModelRequest()).model.fingerprint == before:

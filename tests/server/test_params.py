@@ -1,4 +1,4 @@
-"""Every bad field of a request is named."""
+"""Validation of parameters: every bad field is named."""
 
 import math
 from typing import Any
@@ -30,6 +30,7 @@ LIMITS = Limits(
 
 
 def bad_fields(**options: Any) -> list[str]:
+    """Return the fields that validation reports, in order."""
     try:
         validate(GenerationParams(**options), LIMITS)
     except InvalidRequestError as error:
@@ -57,7 +58,9 @@ def test_defaults_are_valid() -> None:
         ("bad_words", [("x",) * 257], [("x", "y")]),
     ],
 )
-def test_ranges_of_sampling(name: str, bad: list[Any], good: list[Any]) -> None:
+def test_sampling_parameters_out_of_range_are_named(
+    name: str, bad: list[Any], good: list[Any]
+) -> None:
     for value in bad:
         fields = bad_fields(decoding=SamplingParams(**{name: value}))
         assert fields == [f"options.sampling.{name}"], value
@@ -66,7 +69,7 @@ def test_ranges_of_sampling(name: str, bad: list[Any], good: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("bad,good", [(-101, -100), (101, 100)])
-def test_the_range_of_priorities(bad: int, good: int) -> None:
+def test_a_priority_out_of_range_is_named(bad: int, good: int) -> None:
     assert bad_fields(priority=bad) == ["options.priority"]
     assert bad_fields(priority=good) == []
 
@@ -80,7 +83,9 @@ def test_the_range_of_priorities(bad: int, good: int) -> None:
         ("repetition_penalty", [0, math.nan], [1.5]),
     ],
 )
-def test_ranges_of_beam_search(name: str, bad: list[Any], good: list[Any]) -> None:
+def test_beam_search_parameters_out_of_range_are_named(
+    name: str, bad: list[Any], good: list[Any]
+) -> None:
     for value in bad:
         decoding = BeamSearchParams(**{"num_beams": 2, name: value})
         assert bad_fields(decoding=decoding) == [f"options.beam_search.{name}"], value
@@ -101,7 +106,7 @@ def test_ranges_of_beam_search(name: str, bad: list[Any], good: list[Any]) -> No
         ({"time_limit_seconds": 0}, "time_limit_ms"),
     ],
 )
-def test_ranges_of_stopping(options: dict[str, Any], field: str) -> None:
+def test_stopping_criteria_out_of_range_are_named(options: dict[str, Any], field: str) -> None:
     assert bad_fields(stopping=StoppingParams(**options)) == [f"options.stopping.{field}"]
 
 
@@ -113,7 +118,7 @@ def test_ranges_of_stopping(options: dict[str, Any], field: str) -> None:
         (("a", ""), "values[1]"),
     ],
 )
-def test_choices_are_distinct_texts(values: tuple[str, ...], field: str) -> None:
+def test_choices_must_be_distinct_and_not_empty(values: tuple[str, ...], field: str) -> None:
     constraint = ConstraintParams(ConstraintKind.CHOICES, values)
     assert bad_fields(constraint=constraint) == [f"options.constraint.choices.{field}"]
 
@@ -123,7 +128,7 @@ def test_a_huge_grammar_is_refused() -> None:
     assert bad_fields(constraint=constraint) == ["options.constraint.regex"]
 
 
-def test_alternatives_need_logprobs() -> None:
+def test_top_logprobs_need_logprobs() -> None:
     field = ["options.output.top_logprobs"]
     assert bad_fields(output=OutputParams(top_logprobs=1)) == field
     assert bad_fields(output=OutputParams(top_logprobs=6, logprobs=True)) == field
@@ -134,7 +139,7 @@ def test_greedy_decoding_has_one_candidate() -> None:
     assert bad_fields(decoding=SamplingParams(temperature=0, n=2)) == ["options.sampling.n"]
 
 
-def test_entries_of_lists_are_named_by_their_place() -> None:
+def test_bad_list_entries_are_named_by_index() -> None:
     decoding = SamplingParams(logit_bias=((1, 0.0), (50, 200.0)), bad_words=("a", ""))
     assert bad_fields(decoding=decoding) == [
         "options.sampling.logit_bias[1].token_id",
@@ -143,7 +148,7 @@ def test_entries_of_lists_are_named_by_their_place() -> None:
     ]
 
 
-def test_all_bad_fields_are_named_at_once() -> None:
+def test_all_bad_fields_are_named_together() -> None:
     fields = bad_fields(
         decoding=SamplingParams(top_p=2, min_p=-1),
         stopping=StoppingParams(max_new_tokens=0),
@@ -159,19 +164,19 @@ def test_all_bad_fields_are_named_at_once() -> None:
     ]
 
 
-def test_width_is_the_number_of_slots() -> None:
+def test_candidates_and_beams_need_a_slot_each() -> None:
     assert GenerationParams(decoding=SamplingParams(n=3)).slots_needed == 3
     assert GenerationParams(decoding=BeamSearchParams(num_beams=4)).slots_needed == 4
 
 
-def test_max_new_tokens_fill_the_context_at_most() -> None:
+def test_max_new_tokens_is_limited_by_the_context() -> None:
     assert resolve_max_new_tokens(90, StoppingParams(max_new_tokens=10), LIMITS) == 10
     with pytest.raises(InvalidRequestError, match=r"90 tokens.*\(11\).*100") as caught:
         resolve_max_new_tokens(90, StoppingParams(max_new_tokens=11), LIMITS)
     assert caught.value.violations[0].field == "options.stopping.max_new_tokens"
 
 
-def test_max_new_tokens_default_to_what_the_context_leaves() -> None:
+def test_max_new_tokens_defaults_to_the_rest_of_the_context() -> None:
     assert resolve_max_new_tokens(10, StoppingParams(), LIMITS) == 16
     assert resolve_max_new_tokens(95, StoppingParams(), LIMITS) == 5
     assert resolve_max_new_tokens(10, StoppingParams(ceiling=7), LIMITS) == 7

@@ -1,4 +1,4 @@
-"""Text to tokens and back, byte for byte."""
+"""Tokenizer and text stream: byte-exact text to tokens and back."""
 
 import itertools
 import threading
@@ -26,13 +26,15 @@ def test_decode_undoes_encode(tokenizer: Tokenizer, text: str) -> None:
 
 
 @given(st.lists(st.integers(2, 300), max_size=30))
-def test_decode_is_that_of_the_library(tokenizer: Tokenizer, bundle: Path, ids: list[int]) -> None:
+def test_decode_equals_that_of_the_library(
+    tokenizer: Tokenizer, bundle: Path, ids: list[int]
+) -> None:
     library = HfTokenizer.from_file(str(bundle / "tokenizer.json"))
     assert tokenizer.decode(ids) == library.decode(ids, skip_special_tokens=False)
 
 
 @given(texts)
-def test_tokens_tell_their_bytes(tokenizer: Tokenizer, text: str) -> None:
+def test_tokens_hold_their_bytes_and_offsets(tokenizer: Tokenizer, text: str) -> None:
     data = text.encode()
     tokens = tokenizer.tokenize(text)
     assert b"".join(token.piece for token in tokens) == data
@@ -40,7 +42,7 @@ def test_tokens_tell_their_bytes(tokenizer: Tokenizer, text: str) -> None:
 
 
 @given(texts)
-def test_a_text_has_at_least_the_tokens_that_its_size_says(tokenizer: Tokenizer, text: str) -> None:
+def test_least_tokens_is_a_lower_bound(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.least_tokens(text) <= len(tokenizer.encode(text))
     longest = max(len(tokenizer.piece(i)) for i in range(tokenizer.vocabulary_size))
     assert tokenizer.least_tokens("é" * longest) == 2
@@ -56,9 +58,7 @@ def test_a_text_has_at_least_the_tokens_that_its_size_says(tokenizer: Tokenizer,
         {"added": AddedToken("<|gap|>", lstrip=True)},
     ],
 )
-def test_the_size_says_nothing_where_text_may_be_left_out(
-    bundle: Path, changes: dict[str, Any]
-) -> None:
+def test_least_tokens_is_zero_if_text_may_be_dropped(bundle: Path, changes: dict[str, Any]) -> None:
     library = HfTokenizer.from_file(str(bundle / "tokenizer.json"))
     if "added" in changes:
         library.add_tokens([changes["added"]])
@@ -76,11 +76,11 @@ def test_other_threads_run_while_a_text_is_tokenised(tokenizer: Tokenizer) -> No
     while thread.is_alive():
         time.sleep(0)
         turns += 1
-    # With the interpreter held it would be a few: before it begins, and after it ends.
+    # If encoding held the GIL, there would be a few turns only: before and after it.
     assert turns > 100
 
 
-def test_special_tokens_are_recognised_and_written_out(tokenizer: Tokenizer) -> None:
+def test_special_tokens_are_encoded_and_decoded(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("<|user|>") == [1]
     assert tokenizer.decode([1]) == "<|user|>"
 
@@ -89,7 +89,7 @@ def test_an_unused_id_has_no_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.piece(10**6) == b""
 
 
-def test_offsets_survive_a_normaliser(tokenizer: Tokenizer) -> None:
+def test_offsets_refer_to_the_text_before_normalisation(tokenizer: Tokenizer) -> None:
     library = HfTokenizer.from_buffer(tokenizer.json)
     library.normalizer = normalizers.Lowercase()
     tokens = Tokenizer(library.to_str().encode()).tokenize("éWhere")
@@ -99,7 +99,7 @@ def test_offsets_survive_a_normaliser(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("json", ["", "{}", "[1]"])
-def test_what_is_no_tokenizer_is_refused(json: str) -> None:
+def test_an_invalid_tokenizer_file_is_refused(json: str) -> None:
     with pytest.raises(ValueError, match="not a tokenizer"):
         Tokenizer(json.encode())
 
@@ -112,6 +112,11 @@ def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
 
 
 def stream_all(pieces: list[bytes], stops: tuple[str, ...]) -> tuple[list[str], str]:
+    """Push pieces until a stop string ends the stream.
+
+    Returns:
+        The text of each piece and of the end, and the stop string or "".
+    """
     stream = TextStream(stops)
     texts = []
     for piece in pieces:
@@ -130,14 +135,14 @@ cuts = st.lists(st.integers(0, 60), max_size=12)
 
 
 @given(texts, cuts)
-def test_a_stream_gives_the_text_in_whole_characters(text: str, cuts: list[int]) -> None:
+def test_a_stream_returns_whole_characters(text: str, cuts: list[int]) -> None:
     pieces, _ = stream_all(split(text.encode(), cuts), ())
     assert "".join(pieces) == text
     assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
 
 
 @given(st.binary(max_size=20), cuts)
-def test_a_stream_of_any_bytes_is_decoded_like_the_whole(data: bytes, cuts: list[int]) -> None:
+def test_a_stream_decodes_invalid_bytes_as_the_whole_text(data: bytes, cuts: list[int]) -> None:
     pieces, _ = stream_all(split(data, cuts), ())
     assert "".join(pieces) == data.decode("utf-8", errors="replace")
 
@@ -147,8 +152,8 @@ def test_a_stream_of_any_bytes_is_decoded_like_the_whole(data: bytes, cuts: list
     st.lists(st.text("abé", min_size=1, max_size=4), min_size=1, max_size=3),
     st.data(),
 )
-def test_stop_strings_never_leak(text: str, stops: list[str], data: st.DataObject) -> None:
-    # One character at a time: the stop string that is complete first ends the text.
+def test_stop_strings_are_never_returned(text: str, stops: list[str], data: st.DataObject) -> None:
+    # Character by character, the first complete stop string ends the text.
     expected, stopped = text, ""
     for end in range(1, len(text) + 1):
         ends = [stop for stop in stops if text[:end].endswith(stop)]
@@ -163,21 +168,19 @@ def test_stop_strings_never_leak(text: str, stops: list[str], data: st.DataObjec
 
 
 @given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=4), cuts)
-def test_however_the_text_is_cut_a_stop_string_ends_it_at_the_same_place(
-    text: str, stop: str, cuts: list[int]
-) -> None:
+def test_chunking_does_not_move_the_stop(text: str, stop: str, cuts: list[int]) -> None:
     pieces, _ = stream_all(split(text.encode(), cuts), (stop,))
     assert "".join(pieces) == text.partition(stop)[0]
 
 
-def test_text_is_held_back_only_while_it_may_be_a_stop_string() -> None:
+def test_text_is_delayed_only_while_it_may_start_a_stop_string() -> None:
     stream = TextStream(("END",))
     assert stream.push(b"so E") == "so "
     assert stream.push(b"N") == ""
     assert stream.push(b"ough") == "ENough"
 
 
-def test_stop_strings_can_be_ignored_for_a_while() -> None:
+def test_stop_strings_can_be_ignored_per_push() -> None:
     stream = TextStream(("x",))
     assert stream.push(b"axb", check_stops=False) == "axb"
     assert stream.finish() == ""
@@ -185,7 +188,7 @@ def test_stop_strings_can_be_ignored_for_a_while() -> None:
     assert stream.stop_string == "x"
 
 
-def test_a_fork_goes_its_own_way() -> None:
+def test_a_fork_continues_independently() -> None:
     stream = TextStream(("END",))
     stream.push(b"E" + "é".encode()[:1])
     twin = stream.fork()

@@ -1,12 +1,12 @@
-"""Bundles that tests replace and damage."""
+"""Copies of a bundle that tests replace and damage."""
 
 import json
 import shutil
 from pathlib import Path
 
 
-def copy_of(bundle: Path, place: Path, **training: str) -> Path:
-    """Copy a bundle; facts about its training give it another fingerprint."""
+def copy_bundle(bundle: Path, place: Path, **training: str) -> Path:
+    """Copy a bundle; extra training facts in its manifest change its fingerprint."""
     shutil.copytree(bundle, place)
     manifest = json.loads((place / "manifest.json").read_text())
     manifest["training"] |= training
@@ -14,8 +14,8 @@ def copy_of(bundle: Path, place: Path, **training: str) -> Path:
     return place
 
 
-def damaged_copy_of(bundle: Path, place: Path) -> Path:
-    """Copy a bundle, with one byte of its weights changed."""
+def copy_damaged_bundle(bundle: Path, place: Path) -> Path:
+    """Copy a bundle and flip one bit of its weights."""
     shutil.copytree(bundle, place)
     data = bytearray((place / "model.onnx.data").read_bytes())
     data[1000] ^= 1
@@ -23,8 +23,11 @@ def damaged_copy_of(bundle: Path, place: Path) -> Path:
     return place
 
 
-def put_in_place(bundle: Path, place: Path) -> None:
-    """Replace a bundle by another one, as an operator should: no file is written into."""
+def swap_bundle(bundle: Path, place: Path) -> None:
+    """Replace a bundle by renaming, as an operator should.
+
+    The server may have the old files mapped, so that none of them may be written to.
+    """
     place.rename(place.with_name(f"{place.name}.old"))
     bundle.rename(place)
     shutil.rmtree(place.with_name(f"{place.name}.old"))

@@ -1,4 +1,4 @@
-"""Certificates for tests: authorities and what they sign, in memory and in files."""
+"""Certificate authorities and certificates for tests, in memory and in files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,52 +22,58 @@ _DAY = timedelta(days=1)
 
 
 @dataclass
-class Certified:
-    """A certificate and its key."""
+class KeyedCertificate:
+    """Certificate and its private key."""
 
     certificate: x509.Certificate
     private: ec.EllipticCurvePrivateKey
 
     @property
     def chain(self) -> bytes:
+        """Certificate as PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def key(self, passphrase: bytes | None = None) -> bytes:
-        how: KeySerializationEncryption = NoEncryption()
+        """Return the private key as PEM, encrypted if there is a passphrase."""
+        encryption: KeySerializationEncryption = NoEncryption()
         if passphrase is not None:
-            how = BestAvailableEncryption(passphrase)
-        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
+            encryption = BestAvailableEncryption(passphrase)
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
-class Authority(Certified):
-    """A CA of its own."""
+class Authority(KeyedCertificate):
+    """Self-signed certificate authority."""
 
     def __init__(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        # Two of the same name would be taken for one.
+        # TLS libraries identify authorities by name, so that each needs a name of its own.
         name = f"test CA {x509.random_serial_number():x}"
         super().__init__(_certificate(name[:60], key, [], None), key)
 
     def issue(
         self, common_name: str | None, *names: str, addresses: Sequence[str] = ()
-    ) -> Certified:
+    ) -> KeyedCertificate:
         """Sign a certificate for DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ip_address(address)) for address in addresses]
-        return Certified(_certificate(common_name, key, alternatives, self), key)
+        return KeyedCertificate(_certificate(common_name, key, alternatives, self), key)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Files of a certificate and its private key, in PEM."""
+    """PEM files of a certificate and its private key."""
 
     certificate: Path
     key: Path
 
 
 class AuthorityFiles:
-    """An authority whose certificates are files of a folder; `ca` is that of its own."""
+    """Authority that writes certificates and keys to a folder.
+
+    Attributes:
+        ca: File of its own certificate.
+    """
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -76,7 +82,10 @@ class AuthorityFiles:
         self.ca.write_bytes(self._authority.chain)
 
     def pair(self, name: str) -> Pair:
-        """Sign a certificate for a name, which is a DNS name of it too, and for 127.0.0.1."""
+        """Sign a certificate for 127.0.0.1 and a name.
+
+        The name is the common name and a DNS name of the certificate.
+        """
         issued = self._authority.issue(name, name, addresses=["127.0.0.1"])
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.certificate.write_bytes(issued.chain)

@@ -1,4 +1,4 @@
-"""An engine in its thread, over a model that counts."""
+"""Threaded engine on a fake model that counts, for predictable output."""
 
 import asyncio
 import itertools
@@ -23,7 +23,12 @@ VOCABULARY = 20
 
 
 class CountingRunner:
-    """A model that says the token after the last one, slowly."""
+    """Fake model that always predicts the last token plus one.
+
+    Attributes:
+        seconds: Duration of a run.
+        runs: Number of runs so far.
+    """
 
     vocabulary_size = VOCABULARY
     max_logit_ids = 0
@@ -57,8 +62,8 @@ class CountingRunner:
         return np.eye(VOCABULARY, dtype=np.float32)[following], None
 
 
-class Desk:
-    """An engine in its thread, over a model that counts."""
+class CountingEngine:
+    """Async engine on a `CountingRunner`, and a factory of its tasks."""
 
     def __init__(
         self, tokenizer: Any, grammars: Any, *, slots: int, queued: int, seconds: float
@@ -96,6 +101,7 @@ class Desk:
         priority: int = 0,
         caller: str = "",
     ) -> Task:
+        """Make a task of `n` candidates with `count` tokens each."""
         params = GenerationParams(
             decoding=SamplingParams(temperature=1 if n > 1 else 0, n=n),
             stopping=StoppingParams(max_new_tokens=count, ignore_eos=True),
@@ -107,13 +113,15 @@ class Desk:
         return task
 
     async def run(self, task: Task) -> list[Event]:
+        """Submit a task and return all of its events."""
         with self.engine.submit([task]) as [events]:
             return [event async for event in events]
 
-    async def all_free(self) -> None:
+    async def wait_all_free(self) -> None:
+        """Return when all slots are free; fail after 5 s."""
         async with asyncio.timeout(5):
-            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - nobody tells
+            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - no event to await
                 await asyncio.sleep(0.001)
 
 
-OpenDesk = Callable[..., Desk]
+OpenEngine = Callable[..., CountingEngine]

@@ -1,4 +1,4 @@
-"""What fault tests ask of a server from outside."""
+"""Client of the fault tests: requests to a server and external checks."""
 
 import time
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from gpt2flow.server.grammar.compilation import WORKERS
 PROMPT = pb.Prompt(text="Where is my order?")
 _SECONDS = 120.0
 _POOLED = 8
-# Of the server itself, and of gRPC: what an idle one has.
+# Most asyncio tasks of an idle server: its own and those of gRPC.
 _OWN_TASKS = 20
-# To the processes that try grammars, which start when they are needed.
+# Descriptors of the pipes to the grammar workers, which start on demand.
 _PIPES = 2 * WORKERS
 
 
 def greedy(
     max_new_tokens: int, prompt: pb.Prompt = PROMPT, priority: int = 0
 ) -> pb.GenerateStreamRequest:
-    """Ask for exactly so many tokens, the likeliest ones."""
+    """Return a request for exactly `max_new_tokens` tokens, decoded greedily."""
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(temperature=0),
         stopping=pb.StoppingCriteria(max_new_tokens=max_new_tokens, ignore_eos=True),
@@ -35,7 +35,7 @@ def greedy(
 
 
 def generate(address: str, request: pb.GenerateStreamRequest) -> list[int]:
-    """Return the tokens of a stream that must end well."""
+    """Return the token ids of a stream that must succeed."""
     with grpc.insecure_channel(address) as channel:
         stub: Any = InferenceServiceStub(channel)
         messages = list(stub.GenerateStream(request, timeout=_SECONDS))
@@ -44,14 +44,14 @@ def generate(address: str, request: pb.GenerateStreamRequest) -> list[int]:
 
 
 def canary(address: str) -> list[int]:
-    """Return a greedy answer: the same as long as nothing has been broken."""
+    """Return a fixed greedy answer; a healthy server always gives the same."""
     tokens = generate(address, greedy(24))
     assert len(tokens) == 24
     return tokens
 
 
 def assert_serving(address: str) -> None:
-    """Health is SERVING for the server and its model."""
+    """Check that the health of the server and its model is SERVING."""
     with grpc.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", "m"):
@@ -60,7 +60,7 @@ def assert_serving(address: str) -> None:
 
 
 def assert_all_slots_free(address: str) -> None:
-    """One request that needs all slots at the same time is carried out: nobody holds any."""
+    """Check that one request can use all slots at once."""
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(n=SLOTS, seed=1),
         stopping=pb.StoppingCriteria(max_new_tokens=3, ignore_eos=True),
@@ -73,21 +73,21 @@ def assert_all_slots_free(address: str) -> None:
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something holds."""
+    """Poll until a condition holds; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it does not come about"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds} s"
         time.sleep(0.05)
 
 
 def assert_nothing_left(server: ServerProcess, before: Footprint) -> None:
-    """No request, slot, task, connection or thread is held by what is over."""
+    """Check that ended requests hold no request, slot, task, connection or thread."""
     assert_serving(server.address)
     assert_all_slots_free(server.address)
     eventually(lambda: server.metric("slots_free") == SLOTS)
     assert server.metric("requests_running") == server.metric("requests_waiting") == 0
-    # That a client has closed its connections is noticed a moment later.
+    # The server sees closed connections a moment later.
     eventually(lambda: server.footprint().descriptors <= before.descriptors + _PIPES)
     eventually(lambda: server.metric("tasks") <= _OWN_TASKS)
-    # Pools keep as many threads as were busy at once; never one a request.
+    # Pools keep as many threads as were busy at once, but never one per request.
     assert server.footprint().threads <= before.threads + _POOLED

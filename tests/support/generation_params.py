@@ -1,11 +1,11 @@
-"""What tests of the engine ask for, and how."""
+"""Parameters, prompts and Hypothesis strategies of the engine's tests."""
 
 import json
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from tests.server.conftest import EOS, Bench
+from tests.support.engine_bench import EOS, EngineBench
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.server.engine.sequence import FinishReason
@@ -23,6 +23,7 @@ PROMPT = [40, 88, 120, 7, 301]
 
 
 def greedy(max_new_tokens: int = 12, **stopping: Any) -> GenerationParams:
+    """Return greedy parameters with the given stopping criteria."""
     return GenerationParams(
         decoding=GREEDY, stopping=StoppingParams(max_new_tokens=max_new_tokens, **stopping)
     )
@@ -41,22 +42,26 @@ SCHEMA = json.dumps(
 )
 
 
-def unstopped(bench: Bench, count: int = 12) -> list[int]:
+def greedy_tokens(bench: EngineBench, count: int = 12) -> list[int]:
+    """Decode `PROMPT` greedily to exactly `count` tokens."""
     [tokens] = bench.tokens(PROMPT, greedy(count, ignore_eos=True))
     return tokens
 
 
-def finish(bench: Bench, params: GenerationParams) -> tuple[FinishReason, list[int], str]:
+def run_single(bench: EngineBench, params: GenerationParams) -> tuple[FinishReason, list[int], str]:
+    """Return finish reason, token ids and text of a single candidate."""
     [candidate] = bench.run(PROMPT, params).candidates
     return candidate.finish_reason, list(candidate.token_ids), candidate.text
 
 
 def eos_params(**options: Any) -> GenerationParams:
+    """Return parameters that make the end of text the likeliest token."""
     decoding = SamplingParams(temperature=0, logit_bias=((EOS, 100.0),))
     return GenerationParams(decoding=decoding, stopping=StoppingParams(max_new_tokens=4, **options))
 
 
 def reference_logprobs(model: GPT2LMHeadModel, tokens: list[int]) -> torch.Tensor:
+    """Return the log-probabilities [tokens, vocabulary] that transformers computes."""
     with torch.no_grad():
         logprobs: torch.Tensor = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     return logprobs

@@ -1,4 +1,4 @@
-"""Keeps all slots taken, so that what is sent meanwhile has to wait."""
+"""All slots of a server held, so that other requests must wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,8 +10,8 @@ from tests.support.server_process import SLOTS, ServerProcess
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
-# They run one after another, and the server has all of them: no slot is free in between,
-# however slow this process is. Together they run for many seconds.
+# Requests that need all slots run one after another. All of them are queued at once, so that no
+# slot is free in between, however slow this process is. Together they run for many seconds.
 _HOLDERS, _TOKENS = 200, 80
 
 
@@ -22,7 +22,7 @@ async def all_slots_held(
     """Hold all slots at the highest priority until the context is left.
 
     Returns:
-        A context with a function that waits until so many other requests wait.
+        A context manager that yields a function: it returns when `others` other requests wait.
     """
     request = pb.GenerateRequest(prompts=[pb.Prompt(text="a")], options=greedy(_TOKENS).options)
     request.options.priority = 100
@@ -30,9 +30,11 @@ async def all_slots_held(
 
     async def wait(others: int) -> None:
         while True:
-            # Counted before the server counts: it may know of fewer by then, never of more.
+            # Counted before the server is asked, so that its number can only be lower.
             unfinished = sum(1 for holder in holders if not holder.done())
-            assert unfinished, "the slots were not held for long enough"
+            assert unfinished, (
+                f"all {_HOLDERS} holders ended while the test waited for {others} requests"
+            )
             waiting = await asyncio.to_thread(server.metric, "requests_waiting")
             if waiting >= others + unfinished - 1:
                 return

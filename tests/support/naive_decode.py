@@ -1,4 +1,4 @@
-"""What the engine must give, found the slow way: no cache, no batches, no schedule."""
+"""Oracles of the engine, without cache, batches and scheduling."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tests.server.conftest import EOS, Bench
+from tests.support.engine_bench import EOS, EngineBench
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.kv_cache import CacheCopy
@@ -17,19 +17,21 @@ from gpt2flow.server.sampling.sampler import Sampler, make_rng
 
 
 @dataclass
-class Naive:
-    """Decodes one candidate by running the whole sequence again for every token."""
+class NaiveDecoder:
+    """Decoder that runs the whole sequence again for every token."""
 
-    bench: Bench
+    bench: EngineBench
     runner: ModelRunner
 
     def logits(self, tokens: Sequence[int]) -> Floats:
+        """Return the logits [vocabulary] after the last token."""
         last = len(tokens) - 1
         logits, _ = self.runner.run_chunk(0, tokens, 0, [last])
         values: Floats = logits[0]
         return values
 
     def decode(self, prompt: Sequence[int], params: GenerationParams, index: int = 0) -> list[int]:
+        """Return the token ids of candidate `index`."""
         task = self.bench.task(prompt, params)
         generation = task._generation  # type: ignore[attr-defined]
         assert isinstance(params.decoding, SamplingParams)
@@ -51,6 +53,7 @@ class Naive:
                 return tokens[len(prompt) :]
 
     def ends(self, produced: list[int], generation: Any, constraint: Constraint | None) -> bool:
+        """Advance the constraint and return whether the last token ends the candidate."""
         stopping, token = generation.params.stopping, produced[-1]
         if token in stopping.stop_token_ids:
             return True
@@ -67,8 +70,8 @@ class Naive:
         return len(produced) >= int(generation.max_new_tokens)
 
 
-class Rerunner:
-    """A runner without a cache: whatever is asked for, the whole sequence is run again, alone."""
+class UncachedRunner:
+    """Runner without a cache, which reruns whole sequences one by one."""
 
     def __init__(self, runner: ModelRunner) -> None:
         self.vocabulary_size = runner.vocabulary_size
@@ -105,13 +108,13 @@ class Rerunner:
             ]
 
 
-def assert_remembered_is_true(bench: Bench, fresh: ModelRunner) -> None:
-    """What slots remember is what the model writes when it runs these tokens alone."""
+def assert_cache_matches_model(bench: EngineBench, fresh_runner: ModelRunner) -> None:
+    """Check that cached positions equal those of an uncached run."""
     bench.runner.copy(bench.cache.take_copies())
     for slot, tokens in enumerate(bench.cache._tokens):
         if not tokens:
             continue
-        fresh.run_chunk(0, tokens, 0, [0])
+        fresh_runner.run_chunk(0, tokens, 0, [0])
         for name, array in bench.runner._cache.items():
-            expected = fresh._cache[name][0, :, : len(tokens)]
+            expected = fresh_runner._cache[name][0, :, : len(tokens)]
             np.testing.assert_allclose(array[slot, :, : len(tokens)], expected, atol=1e-3)

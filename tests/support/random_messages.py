@@ -1,4 +1,4 @@
-"""Hypothesis strategies for requests: valid ones, any fields at all, and broken bytes."""
+"""Hypothesis strategies of requests: valid, with arbitrary fields, and corrupt."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 _F = FieldDescriptor
 
-# --- Any message: each field absent, ordinary, or at the edge of its type -----------------
+# --- Arbitrary messages: each field absent, ordinary, or at the edge of its type ----------
 
 _TEXTS = st.one_of(
     st.sampled_from(
@@ -41,10 +41,10 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def any_message(descriptor: Descriptor) -> st.SearchStrategy[Message]:
-    """Return messages of a type, whatever their fields say."""
+    """Return messages of a type with arbitrary values in any fields."""
     fields = {field.name: _field(field) for field in descriptor.fields}
     kind: type[Message] = GetMessageClass(descriptor)
-    # A field of a `oneof` that comes later replaces an earlier one.
+    # Of the fields of a `oneof`, the last one set remains.
     return st.fixed_dictionaries({}, optional=fields).map(lambda given: kind(**given))
 
 
@@ -65,7 +65,7 @@ def _repeat(given: tuple[Any, int]) -> list[Any]:
     return [value] * times
 
 
-# --- Valid requests, in which one part or another may be replaced by any other -------------
+# --- Valid requests, and such with some fields overwritten ---------------------------------
 
 _PROMPTS = st.one_of(
     st.text(min_size=1, max_size=20).map(lambda text: pb.Prompt(text=text)),
@@ -142,13 +142,13 @@ _GOOD: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 
 def valid(rpc: str) -> st.SearchStrategy[Message]:
-    """Return requests that a server should carry out."""
+    """Return requests that a server must accept."""
     kind: type[Message] = GetMessageClass(SERVICE.methods_by_name[rpc].input_type)
     return st.fixed_dictionaries(_GOOD[rpc]).map(lambda given: kind(**given))
 
 
 def partly_valid(rpc: str) -> st.SearchStrategy[Message]:
-    """Return valid requests with what any other one says put over it."""
+    """Return valid requests with an arbitrary message merged into them."""
     descriptor = SERVICE.methods_by_name[rpc].input_type
 
     def merged(pair: tuple[Message, Message]) -> Message:
@@ -160,12 +160,12 @@ def partly_valid(rpc: str) -> st.SearchStrategy[Message]:
     return st.tuples(valid(rpc), any_message(descriptor)).map(merged)
 
 
-# --- Bytes ---------------------------------------------------------------------------------
+# --- Corrupt bytes -------------------------------------------------------------------------
 
 
 @st.composite
 def broken(draw: st.DrawFn, rpc: str) -> bytes:
-    """Return a valid request of which some bytes are lost, changed, doubled or added."""
+    """Return a valid request with some bytes flipped, removed, repeated or inserted."""
     wire = bytearray(draw(valid(rpc)).SerializeToString())
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(wire)))
@@ -178,7 +178,7 @@ def broken(draw: st.DrawFn, rpc: str) -> bytes:
             wire[at:at] = draw(st.binary(min_size=1, max_size=9))
         elif kind == "repeat":
             wire[at:at] = wire[: draw(st.integers(1, 40))] * draw(st.integers(1, 20))
-        else:  # A length or a number that never ends.
+        else:  # A varint, of a length or a number, that never ends.
             wire[at:at] = b"\xff" * draw(st.integers(1, 12))
     return bytes(wire)
 

@@ -1,4 +1,4 @@
-"""A real server on a real port, and what tests ask of it."""
+"""In-process server on a real port, its client, and request helpers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
-from tests.server.conftest import SLOTS
+from tests.support.engine_bench import SLOTS
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -23,13 +23,14 @@ GREEDY = pb.SamplingParams(temperature=0)
 
 
 def greedy(max_new_tokens: int, **fields: Any) -> pb.GenerationOptions:
+    """Return options of exactly `max_new_tokens` tokens, decoded greedily."""
     stopping = pb.StoppingCriteria(max_new_tokens=max_new_tokens, ignore_eos=True)
     return pb.GenerationOptions(sampling=GREEDY, stopping=stopping, **fields)
 
 
 @dataclass
-class Running:
-    """A server, and a client of it."""
+class RunningServer:
+    """Started server with a channel and a stub connected to it."""
 
     server: Server
     port: int
@@ -38,19 +39,23 @@ class Running:
 
     @property
     def model(self) -> Model:
+        """First model of the registry, which is the default one."""
         return self.server.registry.models[0]
 
-    async def all_free(self) -> None:
+    async def wait_all_free(self) -> None:
+        """Return when the first model's slots are free; fail after 5 s."""
         cache = self.model.engine._engine._cache
         async with asyncio.timeout(5):
-            while cache.free_slots < self.model.limits.max_sequences:  # noqa: ASYNC110 - nobody tells
+            while cache.free_slots < self.model.limits.max_sequences:  # noqa: ASYNC110 - no event to await
                 await asyncio.sleep(0.001)
 
     async def stream(self, request: pb.GenerateStreamRequest) -> list[pb.GenerateStreamResponse]:
+        """Return all messages of a stream that must succeed."""
         return [message async for message in self.stub.GenerateStream(request)]
 
 
 def config(bundle: Path, **options: Any) -> ServerConfig:
+    """Return the settings of a server with the bundle under two names."""
     engine = EngineConfig(threads=1, max_sequences=SLOTS, max_queued=2, prefill_chunk=8)
     return ServerConfig(
         models={"first": bundle, "second": bundle}, port=0, engine=engine, **options
@@ -58,7 +63,7 @@ def config(bundle: Path, **options: Any) -> ServerConfig:
 
 
 async def failure(call: Any) -> tuple[grpc.StatusCode, str, Any]:
-    """Return code, text and the first rich detail of a call that must fail."""
+    """Return status code, message and first detail of a failing call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     error = caught.value
@@ -75,20 +80,21 @@ async def failure(call: Any) -> tuple[grpc.StatusCode, str, Any]:
 
 
 def bad_fields(detail: BadRequest) -> list[str]:
+    """Return the field names of all violations, in order."""
     return [violation.field for violation in detail.field_violations]
 
 
 @asynccontextmanager
 async def serving_as(
     config: ServerConfig, connect: Callable[[str], Any] = grpc.aio.insecure_channel
-) -> AsyncIterator[Running]:
-    """Run a server, which must have all its slots back in the end."""
+) -> AsyncIterator[RunningServer]:
+    """Run a server whose slots must all be free in the end."""
     server = Server(config)
     port = await server.start()
     async with connect(f"localhost:{port}") as channel:
-        running = Running(server, port, channel, InferenceServiceStub(channel))
+        running = RunningServer(server, port, channel, InferenceServiceStub(channel))
         yield running
-        await running.all_free()
+        await running.wait_all_free()
     await server.stop()
 
 
@@ -96,6 +102,6 @@ def serving(
     bundle: Path,
     connect: Callable[[str], Any] = grpc.aio.insecure_channel,
     **options: Any,
-) -> AbstractAsyncContextManager[Running]:
-    """As `serving_as`, with the bundle under two names."""
+) -> AbstractAsyncContextManager[RunningServer]:
+    """Run a server of the bundle under two names, as `serving_as` does."""
     return serving_as(config(bundle, **options), connect)

@@ -1,4 +1,4 @@
-"""Runs a schedule the way the engine does, with tokens that mean nothing."""
+"""Scheduler driven as the engine drives it, without a model."""
 
 import itertools
 from collections.abc import Iterable
@@ -10,8 +10,12 @@ from gpt2flow.server.engine.sequence import Request, Sequence
 IDS = itertools.count()
 
 
-class Driver:
-    """A scheduler, a cache and a clock."""
+class ScheduleDriver:
+    """Scheduler with a cache, and a clock that tests set.
+
+    Attributes:
+        now: Time of the clock, in seconds.
+    """
 
     def __init__(self, slots: int = 4, chunk: int = 4) -> None:
         self.cache = SlotCache(slots, 1000)
@@ -20,27 +24,29 @@ class Driver:
 
     @property
     def running(self) -> list[Request]:
+        """Requests that hold slots, in order of admission."""
         return self.scheduler._running
 
     @property
     def waiting(self) -> list[Request]:
+        """Requests that wait for slots."""
         return list(self.scheduler._waiting)
 
     def add(
         self,
         prompt: int,
         *,
-        width: int = 1,
+        slots_needed: int = 1,
         priority: int = 0,
         caller: str = "",
         tokens: Iterable[int] = (),
     ) -> Request:
-        """Add a request with a prompt of so many tokens, or of these."""
+        """Queue a request whose prompt has `prompt` tokens, or is `tokens`."""
         number = next(IDS)
         request = Request(
             number,
             list(tokens) or [number] * prompt,
-            width,
+            slots_needed,
             arrival=self.now,
             caller=caller,
             priority=priority,
@@ -49,6 +55,7 @@ class Driver:
         return request
 
     def admit(self) -> list[Request]:
+        """Admit requests, give each its first sequence and return them."""
         admitted = self.scheduler.admit(self.now)
         for request in admitted:
             if not request.sequences:
@@ -60,7 +67,7 @@ class Driver:
         return admitted
 
     def step(self) -> tuple[str, list[int]]:
-        """Run the next batch; returns its kind and the requests in it."""
+        """Run the next batch; return its kind and its request ids."""
         self.admit()
         batch = self.scheduler.schedule()
         assert batch is not None
@@ -77,6 +84,6 @@ class Driver:
         return "decode", [request.id for request, _ in batch.parts]
 
     def chunks(self, count: int) -> list[int]:
-        """Run so many batches; returns whose the chunks among them were."""
+        """Run `count` batches; return the request ids of the chunks among them."""
         runs = [self.step() for _ in range(count)]
         return [ids[0] for kind, ids in runs if kind != "decode"]

@@ -1,4 +1,4 @@
-"""What tests ask a server's telemetry."""
+"""Metrics endpoint of a running server, scraped and parsed."""
 
 import asyncio
 import urllib.request
@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.running_server import Running
+from tests.support.running_server import RunningServer
 
 LOOPBACK = ("127.0.0.1", 0)
 
 
 @dataclass
 class Scrape:
-    """What the endpoint said."""
+    """Parsed answer of the metrics endpoint.
+
+    Attributes:
+        samples: Labels and value of each series, per sample name.
+    """
 
     samples: dict[str, list[tuple[Mapping[str, str], float]]]
 
     def get(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's series with these labels; 0 without any."""
+        """Return the sum of all series with these labels, or 0."""
         return sum(
             value
             for found, value in self.samples.get(f"gpt2flow_{name}", [])
@@ -27,18 +31,21 @@ class Scrape:
         )
 
     def labels(self, name: str, label: str) -> set[str]:
+        """Return all values of a label of a metric."""
         return {found[label] for found, _ in self.samples.get(f"gpt2flow_{name}", [])}
 
 
 def fetch(port: int) -> str:
-    # No proxy of the environment stands before this machine itself.
+    """Return the text of the metrics endpoint."""
+    # A proxy of the environment must not see requests to this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
         text: str = response.read().decode()
     return text
 
 
-async def scrape(running: Running) -> Scrape:
+async def scrape(running: RunningServer) -> Scrape:
+    """Fetch and parse the metrics of a server."""
     port = running.server.metrics_port
     assert port is not None
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
@@ -48,8 +55,11 @@ async def scrape(running: Running) -> Scrape:
     return Scrape(samples)
 
 
-async def until_counted(running: Running, count: int, **labels: str) -> Scrape:
-    """Scrape until so many RPCs have ended: a client hears of an end before it is counted."""
+async def until_counted(running: RunningServer, count: int, **labels: str) -> Scrape:
+    """Scrape until `count` RPCs are counted.
+
+    The server counts an RPC only after its client has the answer.
+    """
     async with asyncio.timeout(10):
         while True:
             found = await scrape(running)
@@ -59,6 +69,6 @@ async def until_counted(running: Running, count: int, **labels: str) -> Scrape:
 
 
 def sums(usages: list[Any]) -> dict[str, int]:
-    """Return the tokens of several usages together, by kind."""
+    """Return the total tokens of several usages, per kind."""
     kinds = ("prompt", "cached", "completion", "forced", "drafted", "accepted")
     return {kind: sum(getattr(usage, f"{kind}_tokens") for usage in usages) for kind in kinds}

@@ -1,4 +1,4 @@
-"""A server process as the system sees it: memory, descriptors, threads, log, end."""
+"""Server process seen from outside: memory, descriptors, threads, log, metrics."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SLOTS = 16
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process holds: resident bytes, threads, open descriptors."""
+    """Resident bytes, threads and open descriptors of a process."""
 
     rss: int
     threads: int
@@ -29,7 +29,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """`gpt2flow serve` on a free port of 127.0.0.1."""
+    """Process of `gpt2flow serve` on a free port of 127.0.0.1."""
 
     process: "subprocess.Popen[bytes]"
     port: int
@@ -44,6 +44,7 @@ class ServerProcess:
         return self.process.poll() is None
 
     def footprint(self) -> Footprint:
+        """Return the footprint of the process, read from /proc."""
         folder = Path(f"/proc/{self.process.pid}")
         fields = dict(
             line.split(":", 1) for line in (folder / "status").read_text().splitlines() if line
@@ -55,7 +56,7 @@ class ServerProcess:
         )
 
     def metric(self, name: str) -> float:
-        """Return a metric, as anybody may ask for it."""
+        """Return a metric from the metrics endpoint."""
         port = next(
             ready["metrics_port"]
             for line in self.log.read_text().splitlines()
@@ -68,6 +69,7 @@ class ServerProcess:
         return float(found[1])
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
 
@@ -75,7 +77,7 @@ class ServerProcess:
 def server_process(
     bundle: Path, folder: Path, *options: str, stderr: IO[bytes] | int | None = None
 ) -> Iterator[ServerProcess]:
-    """Serve a bundle; the log is a file in `folder`, unless standard error goes elsewhere."""
+    """Serve a bundle; log to `folder` unless `stderr` is given."""
     ready, log = folder / "port", folder / "server.log"
     ready.unlink(missing_ok=True)
     arguments = ["--model", f"m={bundle}", "--address", "127.0.0.1:0", "--ready-file", str(ready)]

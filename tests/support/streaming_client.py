@@ -1,4 +1,7 @@
-"""A client process that streams until killed: `python -m tests.support.streaming_client`."""
+"""Client process that streams until killed.
+
+Usage: python -m tests.support.streaming_client ADDRESS COUNT
+"""
 
 import asyncio
 import sys
@@ -12,8 +15,9 @@ from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
 
 async def main(address: str, count: int) -> None:
+    """Run `count` streams; print a line when all have started."""
     request = greedy(80)
-    # Messages so large that a connection which nobody reads from is soon full.
+    # Large messages soon fill the buffers of a connection that the client does not read.
     request.options.output.MergeFrom(pb.OutputOptions(logprobs=True, top_logprobs=20))
     async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
         started = asyncio.Barrier(count + 1)
@@ -27,6 +31,7 @@ async def main(address: str, count: int) -> None:
 async def stream(
     channel: grpc.aio.Channel, request: pb.GenerateStreamRequest, started: asyncio.Barrier
 ) -> None:
+    """Stream again and again, forever."""
     stub: Any = InferenceServiceStub(channel)
     await stub.GenerateStream(request).read()
     await started.wait()

@@ -1,4 +1,4 @@
-"""A server's certificates, and clients that trust them."""
+"""TLS files of a server, and clients that trust them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.support.certificates import Authority, Certified
+from tests.support.certificates import Authority, KeyedCertificate
 
 from gpt2flow.server import SecurityConfig
 
 
 @dataclass
-class Site:
-    """A server's files, in a directory, and what clients need to trust it."""
+class TlsSite:
+    """Directory of a server's certificate and key, signed by an authority."""
 
     directory: Path
     authority: Authority
-    server: Certified
+    server: KeyedCertificate
 
     def __post_init__(self) -> None:
         self.chain = self.directory / "server.pem"
@@ -27,19 +27,23 @@ class Site:
         self.key.write_bytes(self.server.key())
 
     def security(self, client_ca: bytes | None = None, **more: Any) -> SecurityConfig:
-        """Return the settings, with or without certificates of clients."""
+        """Return the settings; with `client_ca`, clients must show a certificate."""
         if client_ca is not None:
             self.client_ca.write_bytes(client_ca)
             more["tls_client_ca"] = self.client_ca
         return SecurityConfig(tls_certificate=self.chain, tls_key=self.key, **more)
 
-    def connecting(self, client: Certified | None = None) -> Any:
-        """Return how to connect, with the certificate of a client or without."""
-        return connecting(self.authority, client)
+    def connector(self, client: KeyedCertificate | None = None) -> Any:
+        """Return a function that opens a channel to the server."""
+        return connector(self.authority, client)
 
 
-def connecting(authority: Authority, client: Certified | None = None) -> Any:
-    """Return how to connect with trust in an authority, always by a connection of its own."""
+def connector(authority: Authority, client: KeyedCertificate | None = None) -> Any:
+    """Return a function that opens a channel to an address.
+
+    The channel trusts the authority, shows the client's certificate if there is one, and shares
+    no connection with other channels.
+    """
     pair = (None, None) if client is None else (client.key(), client.chain)
     credentials = grpc.ssl_channel_credentials(authority.chain, *pair)
     options = [("grpc.use_local_subchannel_pool", 1)]

@@ -1,6 +1,6 @@
-"""Server of model bundles over gRPC.
+"""Inference server for model bundles over gRPC.
 
-`serve` runs a server until a signal ends it; `Server` is the same inside an event loop.
+`serve` runs a server until a signal ends it; `Server` runs inside an event loop.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # onnxruntime and gRPC load when they are needed, not with the settings.
+    # The settings import without onnxruntime and gRPC.
     if name in {"Server", "serve"}:
         from gpt2flow.server import app  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""Wires the server together: models, services, port, signals, drain."""
+"""Server process: models, services, port, signals, drain."""
 
 import asyncio
 import contextlib
@@ -29,16 +29,16 @@ from gpt2flow.server.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from gpt2flow.server.telemetry.tracing import Tracing
 
-# What was answered last must leave the process before its connections close.
+# Time for the last responses to leave the process before its connections close.
 _FLUSH_SECONDS = 1.0
 
 
 class Server:
-    """A gRPC server and its models.
+    """Inference server: a gRPC server and its models.
 
     Attributes:
-        registry: The models.
-        metrics: What it counts.
+        registry: Registry of its models.
+        metrics: Metrics of its RPCs and models.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -50,21 +50,22 @@ class Server:
 
     @property
     def metrics_port(self) -> int | None:
-        """Where the metrics can be asked for over HTTP; None is nowhere."""
+        """Port of the metrics endpoint; None without one."""
         return None if self._endpoint is None else self._endpoint.port
 
     @property
     def kv_caches(self) -> dict[str, dict[str, int]]:
-        """By model, how many sequences its KV cache holds, and the bytes that these take."""
+        """Slots and bytes of the KV cache, by model."""
         return {
             model.name: {"slots": model.limits.max_sequences, "bytes": model.kv_cache_bytes}
             for model in self.registry.models
         }
 
     async def start(self) -> int:
-        """Open the port, loads the models, and runs each of them once.
+        """Open the port, load the models, and warm them up.
 
-        Until the models are loaded, health says NOT_SERVING and requests end with UNAVAILABLE.
+        Until the models are loaded, health checks return NOT_SERVING, and requests end with
+        UNAVAILABLE.
 
         Returns:
             The port that was bound.
@@ -72,7 +73,7 @@ class Server:
         Raises:
             BundleError: A bundle cannot be served.
             ConfigError: The memory for the KV cache does not hold one sequence, or a file of
-                certificates or tokens is not usable.
+                certificates or tokens is unusable.
             StartupError: A port cannot be bound.
         """
         security = make_security(self._config.security)
@@ -88,7 +89,7 @@ class Server:
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
-        add_services(self.registry, self._server)
+        self._health = add_services(self.registry, self._server)
         await self._server.start()
         try:
             await self.registry.apply(self._config.model_configs)
@@ -98,19 +99,25 @@ class Server:
         return port
 
     async def stop(self) -> None:
-        """Refuse new requests, lets running ones end within the drain time, and closes."""
+        """Drain, then close."""
         await self.drain()
         await self.close()
 
     async def drain(self) -> None:
-        """Refuse new requests, and lets running ones end within the drain time."""
+        """Refuse new requests, and wait up to the drain time for others.
+
+        Every health watcher is sent NOT_SERVING before any stream can end.
+        """
         self.registry.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._health.notified()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):
                 await self.registry.finished()
 
     async def close(self) -> None:
-        """End requests that still run with UNAVAILABLE, and closes."""
+        """End unfinished requests with UNAVAILABLE, and close the port."""
         await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
         if self._endpoint is not None:
@@ -123,7 +130,7 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
     if endpoint is None:
         return None
     try:
-        from gpt2flow.server.telemetry.tracing import Tracing  # noqa: PLC0415 - another extra's
+        from gpt2flow.server.telemetry.tracing import Tracing  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
         raise StartupError(
             f"traces need the package {error.name!r}: pip install 'gpt2flow[telemetry]'"
@@ -135,22 +142,22 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     connections = config.connections
     timeout_ms = int(connections.keepalive_timeout_seconds * 1000)
     options = [
-        # A second server on the same port is an error, not a silent partner.
+        # A second server on the same port is an error.
         ("grpc.so_reuseport", 0),
-        # Clients may send keepalive pings as often as they like, with calls and without; else
-        # gRPC would send those away that do so more often than every five minutes.
+        # Clients may send keepalive pings at any rate, with calls and without. By default, gRPC
+        # closes connections with more than one ping in five minutes.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),
-        # The server's own pings find connections whose client is gone without a word.
+        # Keepalive pings of the server detect connections whose client has vanished.
         ("grpc.keepalive_time_ms", int(connections.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", timeout_ms),
-        # Else it is a minute for a client that still takes what is sent, and answers nothing.
+        # The default is a minute for a client that acknowledges data but not pings.
         ("grpc.http2.ping_timeout_ms", timeout_ms),
-        # A connection that says nothing of HTTP/2 is none.
+        # Time limit for a client to complete the HTTP/2 handshake.
         ("grpc.server_handshake_timeout_ms", timeout_ms),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_receive_message_length", config.engine.requests.message_bytes),
-        # An answer may be longer than a question: what is asked for bounds it.
+        # Limits on the request bound the size of the response.
         ("grpc.max_send_message_length", -1),
     ]
     if connections.max_age_seconds is not None:
@@ -161,9 +168,9 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
 def _bind(
     server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
 ) -> int:
-    """Open the port and returns it."""
+    """Open the port, and return it."""
     try:
-        # gRPC would say why it cannot bind on standard error only, and at length.
+        # gRPC reports the reason of a failed bind on standard error only.
         family, kind, _, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -183,20 +190,21 @@ def serve(
     on_ready: Callable[[int], None] | None = None,
     source: ConfigSource | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drains; a second one ends it at once.
+    """Serve until SIGTERM or SIGINT, then drain.
 
-    SIGHUP has the settings and the bundles read again, and so has a change of the settings' file.
+    A second signal ends the drain. SIGHUP reloads the settings and the bundles, as does a change
+    of the settings file.
 
     Args:
-        config: What is served, and where.
-        on_ready: Told the port that was bound, when requests are accepted.
-        source: Where the settings came from; without it, they stay as they are.
+        config: Settings of the server.
+        on_ready: Called with the bound port once requests are accepted.
+        source: Source of the settings, for reloads; None disables them.
 
     Raises:
         BundleError: A bundle cannot be served.
         ConfigError: The memory for the KV cache does not hold one sequence, or a file of
-            certificates or tokens is not usable.
-        StartupError: The port cannot be bound.
+            certificates or tokens is unusable.
+        StartupError: A port cannot be bound.
     """
     with logging_to_stderr(config.telemetry):
         asyncio.run(_serve(config, on_ready, source))
@@ -213,17 +221,17 @@ async def _serve(
         read=source.read if source else lambda: config,
         file=source.file if source else None,
     )
-    ended, hurried = asyncio.Event(), asyncio.Event()
+    drain, abort = asyncio.Event(), asyncio.Event()
 
-    def end() -> None:
-        (hurried if ended.is_set() else ended).set()
+    def on_signal() -> None:
+        (abort if drain.is_set() else drain).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+        loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, reloader.trigger)
     starting = asyncio.create_task(server.start())
-    if await _unless(ended, starting):
+    if await _run_unless(drain, starting):
         port = starting.result()
         log.info(
             "ready",
@@ -240,16 +248,16 @@ async def _serve(
                 await server.close()
                 raise
         watching = asyncio.create_task(reloader.run())
-        await ended.wait()
+        await drain.wait()
         watching.cancel()
         log.info("draining", seconds=config.drain_seconds)
-        await _unless(hurried, asyncio.create_task(server.drain()))
+        await _run_unless(abort, asyncio.create_task(server.drain()))
         await server.close()
     log.info("stopped")
 
 
-async def _unless(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
-    """Wait for a task, or for the event, which cancels it; returns whether the task ended."""
+async def _run_unless(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
+    """Run a task unless an event cancels it; return whether it ended."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     ended = task.done()

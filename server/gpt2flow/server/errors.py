@@ -1,16 +1,16 @@
-"""The errors of the server: one base class, a code each. Knows no gRPC."""
+"""Errors of the server: one base class, and a code per class."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 
-# So many bad fields are named at once. A request can hold millions.
+# Most violations that one error names: a request can hold millions of bad fields.
 MAX_VIOLATIONS = 64
 
 
 class ErrorCode(Enum):
-    """What went wrong, in terms a client can act on."""
+    """Kind of an error, in terms that a client can act on."""
 
     INVALID_REQUEST = "invalid_request"
     MODEL_NOT_FOUND = "model_not_found"
@@ -28,7 +28,7 @@ class ErrorCode(Enum):
 
 
 class ServerError(Exception):
-    """Base of every error that the server raises on purpose.
+    """Base class of every error that the server raises on purpose.
 
     The message is one line and safe to show to the caller.
     """
@@ -38,14 +38,23 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One bad field of a request: its path as in the message, and why."""
+    """Bad field of a request.
+
+    Attributes:
+        field: Path of the field in the message; empty for the message as a whole.
+        description: Rule that it violates.
+    """
 
     field: str
     description: str
 
 
 class InvalidRequestError(ServerError):
-    """The request has bad fields; `violations` names them, at most `MAX_VIOLATIONS`."""
+    """Error of a request with bad fields.
+
+    Attributes:
+        violations: The bad fields, at most `MAX_VIOLATIONS`.
+    """
 
     code = ErrorCode.INVALID_REQUEST
 
@@ -64,24 +73,28 @@ class InvalidRequestError(ServerError):
 
 
 class Violations:
-    """Collects what several checks find, so that the bad fields are named at once.
+    """Collection of violations from several checks.
 
-    Used as a context around each check, and asked at the end.
+    As a context around a check, it collects the violations that the check raises.
     """
 
     def __init__(self) -> None:
         self._found: list[FieldViolation] = []
 
     def add(self, field: str, description: str) -> None:
-        """Note a bad field."""
+        """Add a violation."""
         self._found.append(FieldViolation(field, description))
 
     def extend(self, found: Iterable[FieldViolation]) -> None:
-        """Note bad fields."""
+        """Add several violations."""
         self._found += found
 
     def raise_if_any(self) -> None:
-        """Raise InvalidRequestError when anything was found."""
+        """Raise all violations at once.
+
+        Raises:
+            InvalidRequestError: There is at least one violation.
+        """
         if self._found:
             raise InvalidRequestError(self._found)
 
@@ -101,7 +114,7 @@ class Violations:
 
 
 class ModelNotFoundError(ServerError):
-    """No model of this name is loaded."""
+    """Error of a request for a model that is not loaded."""
 
     code = ErrorCode.MODEL_NOT_FOUND
 
@@ -110,13 +123,17 @@ class ModelNotFoundError(ServerError):
 
 
 class LoadingError(ServerError):
-    """The model is not loaded yet; the same request may succeed later."""
+    """Refusal while the model is loading; a retry may succeed."""
 
     code = ErrorCode.LOADING
 
 
 class OverloadedError(ServerError):
-    """The queue is full; the same request may succeed later."""
+    """Refusal while a queue or quota is full; a retry may succeed.
+
+    Attributes:
+        retry_after_seconds: Delay after which to retry.
+    """
 
     code = ErrorCode.OVERLOADED
 
@@ -126,19 +143,19 @@ class OverloadedError(ServerError):
 
 
 class TimeLimitError(ServerError):
-    """The request's deadline or time limit passed before it ended."""
+    """Error of a request that exceeds its time, or is bound to."""
 
     code = ErrorCode.TIME_LIMIT
 
 
 class DrainingError(ServerError):
-    """The server ends and admits nothing new."""
+    """Refusal while the server or the model is shutting down."""
 
     code = ErrorCode.DRAINING
 
 
 class BrokenModelError(ServerError):
-    """A defect has stopped the model; it serves again once it is loaded again."""
+    """Error of a model that an internal error has stopped; reload it."""
 
     code = ErrorCode.BROKEN
 
@@ -147,13 +164,17 @@ class BrokenModelError(ServerError):
 
 
 class UnauthenticatedError(ServerError):
-    """The request does not say who sends it, or says so wrongly."""
+    """Error of a request with missing or invalid credentials."""
 
     code = ErrorCode.UNAUTHENTICATED
 
 
 class PermissionDeniedError(ServerError):
-    """Who sends the request is known, and may not do this; `violations` names what fields ask."""
+    """Error of a request that its caller is not permitted to make.
+
+    Attributes:
+        violations: Fields that exceed the permissions of the caller, if any.
+    """
 
     code = ErrorCode.PERMISSION_DENIED
 
@@ -163,7 +184,11 @@ class PermissionDeniedError(ServerError):
 
 
 class ConfigError(ServerError):
-    """A setting of the server is unusable; `field` names it where it is a single one."""
+    """Error of an unusable setting of the server.
+
+    Attributes:
+        field: Name of the setting; None if several contradict each other.
+    """
 
     code = ErrorCode.INVALID_CONFIG
 
@@ -173,22 +198,25 @@ class ConfigError(ServerError):
 
 
 class BundleError(ServerError):
-    """A bundle is missing, damaged or of another format."""
+    """Error of a bundle that is missing, damaged or of another format."""
 
     code = ErrorCode.INVALID_BUNDLE
 
 
 class StartupError(ServerError):
-    """The server cannot start, for a reason outside of it."""
+    """Error at start with an external cause, such as a used port."""
 
     code = ErrorCode.STARTUP_FAILED
 
 
 class EngineError(ServerError):
-    """A defect ended the request; the cause stands in the log."""
+    """Internal error that ended the request; the log holds its cause."""
 
     code = ErrorCode.INTERNAL
 
 
 class GrammarError(ValueError):
-    """A grammar does not compile, or grew too complex while it ran; says why in one line."""
+    """Error of a grammar that does not compile, or exceeds its limits.
+
+    The message is one line.
+    """

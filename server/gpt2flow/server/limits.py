@@ -1,4 +1,4 @@
-"""Limits of a model: what its requests may ask for."""
+"""Limits of the requests to a model."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from gpt2flow.server.config.settings import RequestLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a request to a model may ask for at most."""
+    """Limits of one request, from the model, its engine and the settings."""
 
     context_length: int
     vocabulary_size: int
@@ -19,10 +19,10 @@ class Limits:
 
     @property
     def max_beams(self) -> int:
-        """Beams of one request: all of them run at the same time."""
+        """Most beams per request; all of them run at the same time."""
         return min(self.max_sequences, self.requests.beams)
 
     @property
     def max_candidates(self) -> int:
-        """Candidates of one request: all of them run at the same time."""
+        """Most candidates per request; all of them run at the same time."""
         return min(self.max_sequences, self.requests.candidates)

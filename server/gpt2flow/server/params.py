@@ -1,7 +1,7 @@
-"""What a request asks for, and the check that it may.
+"""Options of a request, and their validation.
 
-The fields carry the names of the protocol's messages, so that a violation can
-say exactly which field of the request is bad.
+Fields have the names of the protocol's messages, so that a violation names the field of the
+request.
 """
 
 import math
@@ -37,12 +37,12 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken, with no random number drawn."""
+        """True for greedy decoding: the likeliest token, without random numbers."""
         return self.temperature == 0
 
 
 class EarlyStopping(Enum):
-    """When beam search may stop; the values are those of transformers."""
+    """Stopping rule of beam search; the values are those of transformers."""
 
     HEURISTIC = False
     FIRST = True
@@ -53,7 +53,7 @@ class EarlyStopping(Enum):
 class BeamSearchParams:
     """Beam search with the semantics of transformers' generation.
 
-    `early_stopping` is a number where the client sent one that this version does not know.
+    `early_stopping` is a number if the client sent a value that this version does not define.
     """
 
     num_beams: int
@@ -66,9 +66,9 @@ class BeamSearchParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingParams:
-    """When generation ends.
+    """Conditions that end generation.
 
-    `ceiling` is no field of the message: it is what the caller may have at most.
+    `ceiling` is not a field of the message: it is the most new tokens that the caller may have.
     """
 
     max_new_tokens: int | None = None
@@ -82,7 +82,7 @@ class StoppingParams:
 
 
 class ConstraintKind(Enum):
-    """The languages that a constraint is written in; the values are the protocol's fields."""
+    """Language of a constraint; the values are the protocol's fields."""
 
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
@@ -92,11 +92,11 @@ class ConstraintKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ConstraintParams:
-    """What the output must look like.
+    """Constraint on the form of the output.
 
     Attributes:
-        kind: The language of the source.
-        source: One text; for `CHOICES` the list of them.
+        kind: Language of the source.
+        source: One text; for `CHOICES`, all choices.
     """
 
     kind: ConstraintKind
@@ -105,7 +105,7 @@ class ConstraintParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputParams:
-    """What the answer holds beside text."""
+    """Contents of the response besides the text."""
 
     logprobs: bool = False
     top_logprobs: int = 0
@@ -116,7 +116,7 @@ class OutputParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationParams:
-    """What generation does with one prompt."""
+    """Options of generating from one prompt."""
 
     decoding: SamplingParams | BeamSearchParams = field(default_factory=SamplingParams)
     stopping: StoppingParams = field(default_factory=StoppingParams)
@@ -126,7 +126,7 @@ class GenerationParams:
 
     @property
     def slots_needed(self) -> int:
-        """How many rows of the cache the request needs at the same time."""
+        """Number of cache slots that it needs at the same time."""
         if isinstance(self.decoding, BeamSearchParams):
             return self.decoding.num_beams
         return self.decoding.n
@@ -136,7 +136,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
     """Check the options of a request.
 
     Raises:
-        InvalidRequestError: Names every field that is out of its range.
+        InvalidRequestError: Fields are out of range; it names all of them.
     """
     found = chain(
         _decoding(params.decoding, limits),
@@ -153,23 +153,30 @@ def validate(params: GenerationParams, limits: Limits) -> None:
 def resolve_max_new_tokens(
     prompt_tokens: int, stopping: StoppingParams, limits: Limits, *, at_least: bool = False
 ) -> int:
-    """Return how many tokens a candidate may get after a prompt of this length, or at least this.
+    """Return the most new tokens of a candidate.
+
+    Args:
+        prompt_tokens: Length of the prompt.
+        stopping: Options of the request.
+        limits: Limits of the model.
+        at_least: Whether `prompt_tokens` is a lower bound, for the error.
 
     Raises:
         InvalidRequestError: The context cannot hold prompt and new tokens.
     """
     room = limits.context_length - prompt_tokens
-    wanted = stopping.max_new_tokens
-    if wanted is None:
+    max_new_tokens = stopping.max_new_tokens
+    if max_new_tokens is None:
         default = limits.default_max_new_tokens
-        wanted = min(default, stopping.ceiling or default, max(room, 1))
-    if wanted > room:
+        max_new_tokens = min(default, stopping.ceiling or default, max(room, 1))
+    if max_new_tokens > room:
         raise InvalidRequestError.of(
             "options.stopping.max_new_tokens",
             f"prompt ({'at least ' * at_least}{prompt_tokens} tokens) and max_new_tokens "
-            f"({wanted}) together exceed the model's context of {limits.context_length} tokens",
+            f"({max_new_tokens}) together exceed the model's context of {limits.context_length} "
+            "tokens",
         )
-    return wanted
+    return max_new_tokens
 
 
 def _decoding(
@@ -180,7 +187,7 @@ def _decoding(
     return _sampling(decoding, limits)
 
 
-# A comparison with NaN is false: the checks are written so that it fails them.
+# Comparisons with NaN are false, so a check must state what holds for good values.
 def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
     most = limits.requests
     checks = {
@@ -252,7 +259,7 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
 
 
 def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
-    """Return what is wrong with a constraint before its source is read."""
+    """Yield the violations of a constraint that show without parsing its source."""
     if p is None:
         return
     name = f"options.constraint.{p.kind.value}"
@@ -273,18 +280,18 @@ def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterato
 
 def _output(p: OutputParams, limits: Limits) -> Iterator[FieldViolation]:
     most = limits.max_top_logprobs
-    asked = p.logprobs or p.prompt_logprobs
+    requested = p.logprobs or p.prompt_logprobs
     checks = {
         "top_logprobs": (
-            p.top_logprobs <= most if asked else p.top_logprobs == 0,
-            f"must be at most {most}" if asked else "needs logprobs or prompt_logprobs",
+            p.top_logprobs <= most if requested else p.top_logprobs == 0,
+            f"must be at most {most}" if requested else "needs logprobs or prompt_logprobs",
         )
     }
     yield from _violations("options.output", checks)
 
 
 def _priority(priority: int) -> Iterator[FieldViolation]:
-    # No wider: waiting must be able to make up for it.
+    # The range is bounded so that aging can make up for any difference.
     checks = {
         "priority": (
             -MAX_PRIORITY <= priority <= MAX_PRIORITY,
@@ -295,7 +302,7 @@ def _priority(priority: int) -> Iterator[FieldViolation]:
 
 
 def at_most(name: str, count: int, limit: int, unit: str = "entries") -> Iterator[FieldViolation]:
-    """Return what is wrong with the size of a field, if anything is."""
+    """Yield a violation if a field has more than `limit` entries."""
     if count > limit:
         yield FieldViolation(name, f"has {count} {unit}, must have at most {limit}")
 

@@ -1,4 +1,4 @@
-"""Text to tokens and back: byte-exact, incremental, aware of stop strings."""
+"""Byte-level tokenizer, and incremental detokenization with stop strings."""
 
 import codecs
 import json
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as HfTokenizer
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and the bytes [start, end) of the UTF-8 text that it stands for."""
+    """Token and the bytes [start, end) of UTF-8 that it represents."""
 
     id: int
     piece: bytes
@@ -22,18 +22,18 @@ class Token:
 
 
 class Tokenizer:
-    """A byte-level BPE: every token is a run of bytes, and so is every text.
+    """Byte-level BPE tokenizer: every token is a sequence of bytes.
 
     Attributes:
-        json: The file's content, for libraries that read it themselves.
-        special_ids: The ids of tokens that stand for no text.
+        json: Content of the file, for libraries that parse it themselves.
+        special_ids: Ids of special tokens, which represent no text.
     """
 
     def __init__(self, content: bytes) -> None:
-        """Read the content of a `tokenizer.json`.
+        """Parse the content of a `tokenizer.json`.
 
         Raises:
-            ValueError: It is not a byte-level tokenizer, or cannot be read.
+            ValueError: The content is invalid, or not a byte-level tokenizer.
         """
         try:
             self._tokenizer = HfTokenizer.from_buffer(content)
@@ -56,47 +56,53 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the highest id."""
+        """Highest token id plus one."""
         return len(self._pieces)
 
     @property
     def pieces(self) -> Sequence[bytes]:
-        """The bytes of every token, by id; none for an id that the vocabulary leaves unused."""
+        """Bytes of every token by id; empty for unused ids."""
         return self._pieces
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; special tokens written out in it are recognised."""
-        # A batch of one: for a single text, the library holds on to the interpreter.
+        """Return the ids of a text; special tokens in it are recognised."""
+        # A batch of one: only for batches does the library release the interpreter lock.
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
 
     def encode_short(self, text: str) -> list[int]:
-        """Do as `encode`; a short text is done before it could get the interpreter back."""
+        """Encode a short text without releasing the interpreter lock.
+
+        For a short text, regaining the lock would take longer than encoding.
+        """
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def least_tokens(self, text: str) -> int:
-        """Return how many tokens a text has at least, by its size; 0 where that says nothing."""
+        """Return a lower bound of a text's tokens, from its size.
+
+        It is 0 if the tokenizer may change or drop bytes.
+        """
         if self._longest is None:
             return 0
         return -(-len(text.encode()) // self._longest)
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes of one token; none for an id that the vocabulary leaves unused."""
+        """Return the bytes of one token; empty for unused ids."""
         return self._pieces[token_id] if token_id < len(self._pieces) else b""
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Return the text of tokens; bytes that are no UTF-8 appear as U+FFFD."""
+        """Return the text of tokens; invalid UTF-8 becomes U+FFFD."""
         return b"".join(map(self.piece, token_ids)).decode("utf-8", errors="replace")
 
     def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens of a text with their places."""
+        """Return the tokens of a text with their byte ranges."""
         [encoding] = self._tokenizer.encode_batch([text], add_special_tokens=False)
         pieces = [self.piece(token_id) for token_id in encoding.ids]
         if b"".join(pieces) == text.encode():
             return list(_consecutive(encoding.ids, pieces))
-        # A normaliser changed the text; what is left are the library's offsets, in characters.
+        # A normalizer changed the text: only the library's offsets are left, in characters.
         starts = [0]
         for character in text:
             starts.append(starts[-1] + len(character.encode()))
@@ -108,7 +114,7 @@ class Tokenizer:
         ]
 
     def _keeps_all_bytes(self, added: Mapping[int, AddedToken]) -> bool:
-        """Return whether each byte of a text is in a token: nothing is changed or left out."""
+        """Return whether encoding neither changes nor drops a byte of a text."""
         return (
             self._tokenizer.normalizer is None
             and not any(token.lstrip or token.rstrip for token in added.values())
@@ -119,10 +125,12 @@ class Tokenizer:
 
 
 class TextStream:
-    """Grows the text of one sequence and says how much of it is settled.
+    """Incremental detokenizer of one sequence, which finds stop strings.
 
-    Bytes that do not yet make a character are held back, and so is text that
-    may turn out to be the start of a stop string.
+    It holds incomplete characters back, and text that may be the start of a stop string.
+
+    Attributes:
+        stop_string: Stop string that ended the text; empty before.
     """
 
     __slots__ = ("_decoder", "_held", "_stop_strings", "stop_string")
@@ -134,10 +142,14 @@ class TextStream:
         self.stop_string = ""
 
     def push(self, piece: bytes, *, check_stops: bool = True) -> str:
-        """Append bytes; returns the text that is settled by them.
+        """Append bytes, and return the text that they complete.
 
-        When a stop string is complete, `stop_string` names it, and the text up
-        to it is all that there ever will be.
+        A complete stop string sets `stop_string`; the returned text, which ends before it, is
+        then the last.
+
+        Args:
+            piece: Bytes of a token.
+            check_stops: Whether a stop string may end the text.
         """
         text = self._decoder.decode(piece)
         if not self._stop_strings:
@@ -152,13 +164,13 @@ class TextStream:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """Return what was held back, when the sequence ends without a stop string."""
+        """Return the remaining text, at the end of the sequence."""
         if self.stop_string:
             return ""
         return self._held + self._decoder.decode(b"", final=True)
 
     def fork(self) -> "TextStream":
-        """Return a stream in the same state that goes its own way."""
+        """Return an independent stream in the same state."""
         twin = TextStream(self._stop_strings)
         twin._decoder.setstate(self._decoder.getstate())
         twin._held = self._held
@@ -167,7 +179,7 @@ class TextStream:
 
 
 def _first_stop(text: str, stop_strings: Sequence[str]) -> tuple[int, str] | None:
-    """Find where the first stop string starts; of those that start there, the longest."""
+    """Find the first stop string; of several at one position, the longest."""
     found = [(at, -len(stop), stop) for stop in stop_strings if (at := text.find(stop)) >= 0]
     if not found:
         return None
@@ -176,7 +188,7 @@ def _first_stop(text: str, stop_strings: Sequence[str]) -> tuple[int, str] | Non
 
 
 def _longest_start(text: str, stop_strings: Sequence[str]) -> int:
-    """Return how many characters at the end of the text may be the start of a stop string."""
+    """Return the length of the longest suffix that starts a stop string."""
     return max(
         next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
         for stop in stop_strings
@@ -206,7 +218,7 @@ def _pieces(tokenizer: HfTokenizer, added: Mapping[int, AddedToken]) -> list[byt
 
 
 def _splits_only(pre_tokenizer: Mapping[str, Any]) -> bool:
-    """Return whether a text is made bytes and split, with nothing taken away from it."""
+    """Return whether a pre-tokenizer splits a text without dropping anything."""
     match pre_tokenizer:
         case {"type": "ByteLevel"}:
             return True
@@ -219,9 +231,9 @@ def _splits_only(pre_tokenizer: Mapping[str, Any]) -> bool:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's code of bytes as printable characters.
+    """Return the byte of each character in GPT-2's encoding of bytes.
 
-    Printable ones stand for themselves, the others, in order, for the characters from U+0100 on.
+    Printable bytes are encoded as themselves; the others, in order, from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]

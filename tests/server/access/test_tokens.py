@@ -1,4 +1,4 @@
-"""Files of tokens: each mistake is named with its entry and field; no value is a token."""
+"""Token files: callers, expiry, and errors that never show a token."""
 
 import tomllib
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ FIELDS = (
 )
 
 
-def test_a_made_token_is_one_that_its_entry_knows(tmp_path: Path) -> None:
+def test_a_made_token_is_valid_for_its_entry(tmp_path: Path) -> None:
     token, entry = make_token("shop-agent")
     assert len(token) >= 43
     assert token not in entry
@@ -32,7 +32,9 @@ def test_a_made_token_is_one_that_its_entry_knows(tmp_path: Path) -> None:
         read_tokens(path).caller_of(token[:-1])
 
 
-def test_an_entry_ends_when_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_expires_at_the_time_of_its_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token, entry = make_token("a")
     path = tmp_path / "tokens.toml"
     path.write_text(entry + "expires = 2030-01-01T00:00:00+01:00\n")
@@ -48,13 +50,13 @@ def test_an_entry_ends_when_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", 'a"', "a\n", "x" * 65, "ü"])
-def test_names_that_no_entry_may_have(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must be 1 to 64 of the characters"):
         make_token(name)
 
 
 @pytest.mark.parametrize(
-    "content,says",
+    "content,expected",
     [
         ("", "has no [[token]] entry"),
         ("token = []", "has no [[token]] entry"),
@@ -83,19 +85,19 @@ def test_names_that_no_entry_may_have(name: str) -> None:
         (f"[[token]]\nname = 'a b'\nsha256 = '{DIGEST}'", "entry 1 ('a b'): name: must be 1 to 64"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, content: str, says: str) -> None:
+def test_an_error_names_entry_and_field(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "tokens.toml"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
         read_tokens(path)
     message = str(caught.value)
     assert message.startswith(f"--tokens {path}: ")
-    assert says in message
+    assert expected in message
     assert "\n" not in message
     assert "g2f_secret" not in message
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     with pytest.raises(ConfigError, match=r"tokens\.toml: No such file or directory"):
         read_tokens(path)
@@ -104,6 +106,6 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         read_tokens(path)
 
 
-def test_the_entry_is_toml() -> None:
+def test_a_made_entry_is_valid_toml() -> None:
     _, entry = make_token("a@b.c")
     assert tomllib.loads(entry)["token"][0]["name"] == "a@b.c"

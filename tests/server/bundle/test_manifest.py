@@ -1,4 +1,4 @@
-"""A bundle is served only if it is what its manifest says."""
+"""Loading of bundles: files must match the manifest."""
 
 import hashlib
 import json
@@ -28,18 +28,18 @@ def test_an_exported_bundle_loads(bundle: Path) -> None:
     assert loaded.manifest.recipe.profile == "fp32"
 
 
-def test_fingerprint_is_the_hash_of_the_manifest(bundle: Path) -> None:
+def test_the_fingerprint_is_the_hash_of_the_manifest(bundle: Path) -> None:
     data = (bundle / "manifest.json").read_bytes()
     assert load_bundle(bundle).fingerprint == hashlib.sha256(data).hexdigest()
 
 
-def test_bytes_of_a_manifest_survive_reading(bundle: Path) -> None:
+def test_reading_and_writing_keeps_the_bytes_of_a_manifest(bundle: Path) -> None:
     data = (bundle / "manifest.json").read_bytes()
     assert Manifest.from_bytes(data).to_bytes() == data
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json", "config.json"])
-def test_one_changed_byte_is_refused_naming_the_file(copy: Path, name: str) -> None:
+def test_a_changed_byte_is_refused_with_the_file_name(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
@@ -64,13 +64,13 @@ def test_a_directory_without_manifest_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"format_version": 1}'])
-def test_what_is_no_manifest_is_refused(copy: Path, text: str) -> None:
+def test_an_invalid_manifest_is_refused(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match=r"manifest\.json"):
         load_bundle(copy)
 
 
-def test_another_format_version_is_refused_with_both_numbers(copy: Path) -> None:
+def test_another_format_version_is_refused_with_both_versions(copy: Path) -> None:
     edit_manifest(copy, format_version=2)
     with pytest.raises(BundleError, match=r"format version 2; .* reads 1"):
         load_bundle(copy)
@@ -84,7 +84,7 @@ def test_a_bad_field_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "manifest.json", ""])
-def test_files_outside_of_the_bundle_are_refused(copy: Path, name: str) -> None:
+def test_files_outside_the_bundle_are_refused(copy: Path, name: str) -> None:
     files = json.loads((copy / "manifest.json").read_text())["files"]
     edit_manifest(copy, files=files | {name: "0" * 64})
     with pytest.raises(BundleError, match="not the name of a file of the bundle"):

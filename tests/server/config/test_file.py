@@ -1,4 +1,4 @@
-"""A file of settings is read, checked, and gives way to the command line."""
+"""Settings file: reading, validation, and precedence of the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from gpt2flow.server import (
     TelemetryConfig,
 )
 
-WHOLE = """
+ALL_SETTINGS = """
 host = "::1"
 port = 8001
 drain_seconds = 5
@@ -55,8 +55,8 @@ def read(tmp_path: Path, text: str, **given: Any) -> ServerConfig:
     return ConfigSource(file=file, given=given).read()
 
 
-def test_everything_is_read(tmp_path: Path) -> None:
-    config = read(tmp_path, WHOLE.format("a" * 64))
+def test_all_settings_are_read(tmp_path: Path) -> None:
+    config = read(tmp_path, ALL_SETTINGS.format("a" * 64))
     engine = EngineConfig(threads=2, kv_cache_memory=512_000_000, speculation=False)
     assert config == ServerConfig(
         models={
@@ -82,18 +82,18 @@ def test_everything_is_read(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
+def test_missing_settings_have_their_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, '[[models]]\nname = "m"\npath = "p"\n')
     assert config == ServerConfig(models={"m": ModelConfig(path=tmp_path / "p")})
 
 
-def test_the_command_line_goes_first(tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     given = {"port": 9, "engine.threads": 7, "engine.max_sequences": 3, "host": None}
-    config = read(tmp_path, WHOLE.format("a" * 64), **given)
+    config = read(tmp_path, ALL_SETTINGS.format("a" * 64), **given)
     assert (config.host, config.port) == ("::1", 9)
     engines = [config.engine, *(model.engine for model in config.model_configs.values())]
     assert {(engine.threads, engine.max_sequences) for engine in engines} == {(7, 3)}
-    config = read(tmp_path, WHOLE.format("a" * 64), models={"m": Path("p")})
+    config = read(tmp_path, ALL_SETTINGS.format("a" * 64), models={"m": Path("p")})
     assert config.model_configs == {"m": ModelConfig(path=Path("p"), engine=config.engine)}
 
 
@@ -101,7 +101,7 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
 
 
 @pytest.mark.parametrize(
-    "text,says",
+    "text,expected",
     [
         ("port = ", "is not TOML: "),
         ("\0", "is not TOML: "),
@@ -128,27 +128,27 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         (f'{MODEL}fingerprint = "A"', "models[0].fingerprint is 'A', must be 64 lower-case"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_an_error_names_file_and_setting(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     message = str(caught.value)
     assert message.startswith(str(tmp_path / "server.toml"))
-    assert says in message
+    assert expected in message
     assert "\n" not in message
 
 
-def test_a_model_keeps_the_limits_that_its_own_table_leaves_out(tmp_path: Path) -> None:
+def test_a_model_inherits_limits_missing_from_its_own_table(tmp_path: Path) -> None:
     limits = "[engine.requests]\nprompts = 3\nchoices = 5\n"
     config = read(tmp_path, f"{limits}{MODEL}[models.requests]\nprompts = 9\n")
     requests = config.model_configs["m"].engine.requests
     assert (requests.prompts, requests.choices) == (9, 5)
 
 
-def test_a_mistake_of_the_command_line_does_not_name_the_file(tmp_path: Path) -> None:
+def test_an_error_of_the_command_line_does_not_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^threads is 0"):
         read(tmp_path, MODEL, **{"engine.threads": 0})
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
         ConfigSource(file=tmp_path / "nowhere.toml").read()

@@ -1,4 +1,4 @@
-"""Every setting has one name in each place, and the page that lists them is up to date."""
+"""Names of settings as options, variables and keys, and their reference page."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,8 +13,8 @@ from gpt2flow.server import ServerConfig
 from gpt2flow.server.config.reference import page, settings
 
 
-def test_the_page_of_all_settings_is_up_to_date() -> None:
-    """`make docs` writes it."""
+def test_the_reference_page_is_up_to_date() -> None:
+    """Run `make docs` to update it."""
     assert (PROJECT / "docs" / "settings.md").read_text(encoding="utf-8") == page()
 
 
@@ -24,7 +24,7 @@ def test_no_two_settings_share_an_option() -> None:
     assert {"--threads", "--max-message-size", "--tls-key", "--max-stop-strings"} <= set(options)
 
 
-def test_every_setting_describes_itself() -> None:
+def test_every_setting_has_a_description_and_type() -> None:
     for each in settings():
         assert each.meaning.endswith("."), each.key
         assert each.kind in {bool, int, float, str, Path}, each.key
@@ -32,7 +32,7 @@ def test_every_setting_describes_itself() -> None:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
-    """The settings that servers were started with; none of them runs."""
+    """Settings of each started server; no server runs."""
     configs: list[ServerConfig] = []
     monkeypatch.setattr("gpt2flow.server.app.serve", lambda config, *_: configs.append(config))
     return configs
@@ -46,7 +46,7 @@ def run(*arguments: str, **variables: str) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_what_the_file_switches_on_an_option_switches_off(
+def test_an_option_switches_off_what_the_file_switches_on(
     tmp_path: Path, started: list[ServerConfig]
 ) -> None:
     file = tmp_path / "server.toml"
@@ -71,7 +71,7 @@ def test_an_option_overrides_its_variable_which_overrides_the_file(
     assert (engine.threads, engine.max_queued, engine.prefill_chunk) == (3, 2, 1)
 
 
-def test_variables_alone_start_a_server(started: list[ServerConfig]) -> None:
+def test_environment_variables_alone_start_a_server(started: list[ServerConfig]) -> None:
     run(
         MODEL="shop=bundles/shop",
         ADDRESS="127.0.0.1:0",

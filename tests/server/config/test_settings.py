@@ -1,4 +1,4 @@
-"""Settings are checked when they are made."""
+"""Validation of settings at construction."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ MODELS = {"m": Path("somewhere")}
         ({"max_top_logprobs": -1}, "max_top_logprobs is -1"),
     ],
 )
-def test_engine_settings_out_of_range(options: dict[str, Any], message: str) -> None:
+def test_engine_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EngineConfig(**options)
 
@@ -40,7 +40,7 @@ def test_engine_settings_out_of_range(options: dict[str, Any], message: str) -> 
         ({"drain_seconds": float("nan")}, "drain_seconds is nan"),
     ],
 )
-def test_server_settings_out_of_range(options: dict[str, Any], message: str) -> None:
+def test_server_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ServerConfig(**{"models": MODELS} | options)
 
@@ -53,14 +53,14 @@ def test_server_settings_out_of_range(options: dict[str, Any], message: str) -> 
         ("[::1]:80", ("::1", 80)),
     ],
 )
-def test_addresses(address: str, expected: tuple[str, int]) -> None:
+def test_addresses_are_parsed_and_written_back(address: str, expected: tuple[str, int]) -> None:
     host, port = parse_address(address)
     assert (host, port) == expected
     assert ServerConfig(models=MODELS, host=host, port=port).address == address
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:port", "host:-1", "host:²"])
-def test_what_is_no_address(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="not of the form host:port"):
         parse_address(address)
 
@@ -78,14 +78,14 @@ def test_what_is_no_address(address: str) -> None:
         ("7B", 7),
     ],
 )
-def test_amounts_of_memory(text: str, expected: int) -> None:
+def test_memory_sizes_are_parsed(text: str, expected: int) -> None:
     assert parse_bytes("memory", text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "MB", "-1", "1TB", "1e9", "0x10", "1.MB", "1,5GB", "²", "1 M B"]
 )
-def test_what_is_no_amount_of_memory(text: str) -> None:
+def test_an_invalid_memory_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_bytes("memory", text)
     assert str(caught.value) == (
@@ -94,12 +94,12 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
-def test_plain_text_on_this_machine(host: str) -> None:
+def test_plain_text_is_allowed_on_loopback(host: str) -> None:
     assert ServerConfig(models=MODELS, host=host).host == host
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example.com", "shop"])  # noqa: S104
-def test_plain_text_beyond_this_machine_must_be_said(host: str) -> None:
+def test_plain_text_beyond_loopback_must_be_explicit(host: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ServerConfig(models=MODELS, host=host, security=SecurityConfig(tokens=Path("tokens")))
     assert str(caught.value) == (
@@ -111,6 +111,6 @@ def test_plain_text_beyond_this_machine_must_be_said(host: str) -> None:
         assert ServerConfig(models=MODELS, host=host, security=security).host == host
 
 
-def test_plain_text_and_tls_contradict_each_other() -> None:
+def test_plain_text_and_tls_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="--insecure is plain text, --tls-certificate is TLS"):
         SecurityConfig(tls_certificate=Path("c"), tls_key=Path("k"), insecure=True)

@@ -1,4 +1,4 @@
-"""The engine gives what a naive decode gives, whatever else it runs."""
+"""Engine output, compared with naive decoding and transformers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import CONTEXT, EOS, Bench
+from tests.support.engine_bench import CONTEXT, EOS, EngineBench
 from tests.support.generation_params import (
     GREEDY,
     PROMPT,
@@ -18,7 +18,7 @@ from tests.support.generation_params import (
     prompts,
     reference_logprobs,
 )
-from tests.support.naive_decode import Naive
+from tests.support.naive_decode import NaiveDecoder
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -36,15 +36,16 @@ from gpt2flow.server.params import (
 
 @settings(max_examples=80)
 @given(prompt=prompts, params=generations)
-def test_alone_it_equals_the_naive_decode(
-    make_bench: Callable[[], Bench],
-    fresh: ModelRunner,
+def test_a_request_alone_equals_naive_decoding(
+    make_bench: Callable[[], EngineBench],
+    fresh_runner: ModelRunner,
     prompt: list[int],
     params: GenerationParams,
 ) -> None:
     bench = make_bench()
     expected = [
-        Naive(bench, fresh).decode(prompt, params, index) for index in range(params.slots_needed)
+        NaiveDecoder(bench, fresh_runner).decode(prompt, params, index)
+        for index in range(params.slots_needed)
     ]
     assert bench.tokens(prompt, params) == expected
     bench.assert_all_free()
@@ -52,7 +53,7 @@ def test_alone_it_equals_the_naive_decode(
 
 @dataclass(frozen=True)
 class Client:
-    """A request that comes at a step, and may be dropped at a later one."""
+    """Request with its steps of arrival and of cancellation."""
 
     prompt: list[int]
     params: GenerationParams
@@ -71,8 +72,8 @@ clients = st.builds(
 
 @settings(max_examples=60)
 @given(mix=st.lists(clients, min_size=2, max_size=8))
-def test_in_any_mix_it_gives_what_it_gives_alone(
-    make_bench: Callable[[], Bench], mix: list[Client]
+def test_a_request_in_any_mix_equals_the_request_alone(
+    make_bench: Callable[[], EngineBench], mix: list[Client]
 ) -> None:
     expected = [make_bench().tokens(client.prompt, client.params) for client in mix]
     bench = make_bench()
@@ -96,7 +97,9 @@ def test_in_any_mix_it_gives_what_it_gives_alone(
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 17, 60])
-def test_greedy_equals_transformers(bench: Bench, reference: GPT2LMHeadModel, length: int) -> None:
+def test_greedy_decoding_equals_transformers(
+    bench: EngineBench, reference: GPT2LMHeadModel, length: int
+) -> None:
     prompt = np.random.default_rng(length).integers(1, 300, length).tolist()
     with torch.no_grad():
         output = reference.generate(
@@ -105,8 +108,8 @@ def test_greedy_equals_transformers(bench: Bench, reference: GPT2LMHeadModel, le
     assert bench.tokens(prompt, greedy(30)) == [output[0, length:].tolist()]
 
 
-def test_the_context_can_be_filled_to_the_last_token(
-    bench: Bench, reference: GPT2LMHeadModel
+def test_the_context_can_be_filled_to_the_last_position(
+    bench: EngineBench, reference: GPT2LMHeadModel
 ) -> None:
     params = greedy(CONTEXT - len(PROMPT), ignore_eos=True)
     with torch.no_grad():
@@ -149,8 +152,8 @@ def test_the_context_can_be_filled_to_the_last_token(
     ],
     ids=["greedy", "sampled", "constrained", "partly forced, forked", "all forced", "beams"],
 )
-def test_logprobs_are_those_of_the_model(
-    bench: Bench, reference: GPT2LMHeadModel, params: GenerationParams
+def test_logprobs_equal_those_of_transformers(
+    bench: EngineBench, reference: GPT2LMHeadModel, params: GenerationParams
 ) -> None:
     params = replace(params, output=OutputParams(logprobs=True, top_logprobs=3))
     for candidate in bench.run(PROMPT, params).candidates:
@@ -171,7 +174,7 @@ def test_logprobs_are_those_of_the_model(
     "decoding", [GREEDY, SamplingParams(n=2, seed=3), BeamSearchParams(num_beams=2)]
 )
 def test_prompt_logprobs_cover_the_prompt(
-    bench: Bench, reference: GPT2LMHeadModel, decoding: SamplingParams | BeamSearchParams
+    bench: EngineBench, reference: GPT2LMHeadModel, decoding: SamplingParams | BeamSearchParams
 ) -> None:
     prompt = PROMPT * 4
     params = GenerationParams(
@@ -189,7 +192,7 @@ def test_prompt_logprobs_cover_the_prompt(
         assert positions[at].top[0].token_id == int(expected[at - 1].argmax())
 
 
-def test_a_seed_gives_the_same_tokens_and_is_told(bench: Bench) -> None:
+def test_the_reported_seed_reproduces_the_tokens(bench: EngineBench) -> None:
     drawn = bench.run(PROMPT, GenerationParams(decoding=SamplingParams()))
     again = bench.run(PROMPT, GenerationParams(decoding=SamplingParams(seed=drawn.seed)))
     other = bench.run(PROMPT, GenerationParams(decoding=SamplingParams(seed=drawn.seed + 1)))
@@ -197,12 +200,12 @@ def test_a_seed_gives_the_same_tokens_and_is_told(bench: Bench) -> None:
     assert other.candidates[0].token_ids != drawn.candidates[0].token_ids
 
 
-def test_candidates_of_one_prompt_differ(bench: Bench) -> None:
+def test_candidates_of_one_prompt_differ(bench: EngineBench) -> None:
     result = bench.run(PROMPT, GenerationParams(decoding=SamplingParams(n=4, seed=1)))
     assert len({candidate.token_ids for candidate in result.candidates}) == 4
 
 
-def test_usage_counts_tokens(bench: Bench) -> None:
+def test_usage_counts_tokens(bench: EngineBench) -> None:
     params = GenerationParams(
         decoding=SamplingParams(n=2, seed=1),
         stopping=StoppingParams(max_new_tokens=7, ignore_eos=True),

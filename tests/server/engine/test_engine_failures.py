@@ -1,4 +1,4 @@
-"""Whatever breaks inside an engine, nobody waits for ever, and health tells the truth."""
+"""Failures inside an engine: every request ends, and health reports the state."""
 
 import asyncio
 import threading
@@ -11,9 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from structlog.testing import capture_logs
-from tests.server.conftest import SLOTS
-from tests.support.counting_engine import Desk
-from tests.support.running_server import PROMPT, Running, config, failure, greedy, serving_as
+from tests.support.counting_engine import CountingEngine
+from tests.support.engine_bench import SLOTS
+from tests.support.running_server import PROMPT, RunningServer, config, failure, greedy, serving_as
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import BrokenModelError
@@ -22,7 +22,7 @@ from gpt2flow.server.models.reload import Reloader
 SHORT = pb.GenerateRequest(prompts=[PROMPT], options=greedy(5))
 LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(70))
 ON_SECOND = pb.GenerateStreamRequest(model="second", prompt=PROMPT, options=greedy(70))
-# A prompt that no other request of these tests has.
+# Prompt that marks the request whose handling fails.
 MARKED = [7, 7, 7]
 BAD = pb.GenerateRequest(
     prompts=[pb.Prompt(tokens=pb.TokenIds(ids=MARKED))], options=greedy(5, priority=1)
@@ -30,12 +30,12 @@ BAD = pb.GenerateRequest(
 
 
 class Panic(BaseException):
-    """What a library in Rust raises is no Exception either."""
+    """Exception of the kind that a panic in a Rust extension raises."""
 
 
 @pytest.fixture
-async def running(bundle: Path) -> AsyncIterator[Running]:
-    """One model whose decode steps take a while."""
+async def running(bundle: Path) -> AsyncIterator[RunningServer]:
+    """Server whose first model takes at least 5 ms per decode step."""
     async with serving_as(config(bundle)) as running:
         runner: Any = running.model.engine._engine._runner
         decode = runner.decode
@@ -48,50 +48,50 @@ async def running(bundle: Path) -> AsyncIterator[Running]:
         yield running
 
 
-def engine(running: Running) -> Any:
+def engine(running: RunningServer) -> Any:
     return running.model.engine._engine
 
 
-def breaks(thing: Any, method: str, *, when: Callable[..., bool], error: BaseException) -> None:
-    """Make a method of an object raise once, when its arguments are so."""
-    works = getattr(thing, method)
+def fail_once(target: Any, method: str, *, when: Callable[..., bool], error: BaseException) -> None:
+    """Make a method raise on the first call whose arguments satisfy `when`."""
+    original = getattr(target, method)
 
     def broken(*args: Any) -> Any:
         if when(*args):
-            setattr(thing, method, works)
+            setattr(target, method, original)
             raise error
-        return works(*args)
+        return original(*args)
 
-    setattr(thing, method, broken)
+    setattr(target, method, broken)
 
 
 def always(*_args: Any) -> bool:
     return True
 
 
-async def started(running: Running) -> Any:
-    """Return a stream of which something has come."""
+async def started(running: RunningServer) -> Any:
+    """Return a stream that has delivered its first message."""
     call = running.stub.GenerateStream(LONG)
     await call.read()
     return call
 
 
 async def tokens(call: Any) -> int:
-    """Return how many tokens a stream had that was started."""
+    """Read a stream to its end and return its number of tokens."""
     while (message := await call.read()) is not grpc.aio.EOF:
         last = message
     return int(last.end.result.usage.completion_tokens)
 
 
-async def status(running: Running, name: str) -> HealthCheckResponse.ServingStatus:
+async def status(running: RunningServer, name: str) -> HealthCheckResponse.ServingStatus:
     stub: Any = health_pb2_grpc.HealthStub(running.channel)
     response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
     return response.status
 
 
-async def serves_as_before(running: Running) -> None:
-    """All slots can be used at once, and the engine's thread is the same one."""
-    await running.all_free()
+async def assert_serves_as_before(running: RunningServer) -> None:
+    """Check slots, health and thread: the engine has survived undamaged."""
+    await running.wait_all_free()
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(n=SLOTS, seed=1),
         stopping=pb.StoppingCriteria(max_new_tokens=3, ignore_eos=True),
@@ -102,10 +102,10 @@ async def serves_as_before(running: Running) -> None:
     assert await status(running, "first") == HealthCheckResponse.SERVING
 
 
-async def test_a_request_that_cannot_be_queued_ends_alone(running: Running) -> None:
+async def test_a_request_that_cannot_be_queued_fails_alone(running: RunningServer) -> None:
     stream = await started(running)
-    error = RuntimeError("no such luck")
-    breaks(
+    error = RuntimeError("injected failure")
+    fail_once(
         engine(running)._scheduler,
         "add",
         when=lambda request: list(request.prompt) == MARKED,
@@ -113,46 +113,48 @@ async def test_a_request_that_cannot_be_queued_ends_alone(running: Running) -> N
     )
     code, text, _ = await failure(running.stub.Generate(BAD))
     assert code == grpc.StatusCode.INTERNAL
-    assert "luck" not in text
+    assert "injected" not in text
     assert await tokens(stream) == 70
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
 
 
-async def test_a_request_that_was_queued_by_half_ends_alone(running: Running) -> None:
+async def test_a_partly_queued_request_fails_alone(running: RunningServer) -> None:
     stream = await started(running)
-    breaks(engine(running)._forecast, "note_arrival", when=always, error=RuntimeError())
+    fail_once(engine(running)._forecast, "record_arrival", when=always, error=RuntimeError())
     code, _, _ = await failure(running.stub.Generate(BAD))
     assert code == grpc.StatusCode.INTERNAL
     assert await tokens(stream) == 70
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
 
 
-async def test_a_request_that_cannot_be_dropped_disturbs_nobody(running: Running) -> None:
+async def test_a_failing_abort_disturbs_no_other_request(running: RunningServer) -> None:
     stream, left = await started(running), await started(running)
-    breaks(engine(running)._scheduler, "remove", when=always, error=RuntimeError("no such luck"))
+    fail_once(
+        engine(running)._scheduler, "remove", when=always, error=RuntimeError("injected failure")
+    )
     with capture_logs() as log:
         left.cancel()
         assert await tokens(stream) == 70
-        await running.all_free()
+        await running.wait_all_free()
     assert [line["event"] for line in log if line["log_level"] == "error"] == [
         "request_not_aborted"
     ]
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
 
 
-async def test_a_slot_that_was_lost_is_found_again(running: Running) -> None:
+async def test_a_lost_slot_is_recovered(running: RunningServer) -> None:
     stream, left = await started(running), await started(running)
-    breaks(engine(running)._cache, "free", when=always, error=RuntimeError("no such luck"))
+    fail_once(engine(running)._cache, "free", when=always, error=RuntimeError("injected failure"))
     left.cancel()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await tokens(stream)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no such luck"), Panic()])
-async def test_what_ended_in_a_step_that_failed_is_told_too(
-    running: Running, error: BaseException
+@pytest.mark.parametrize("error", [RuntimeError("injected failure"), Panic()])
+async def test_a_request_that_finished_in_a_failing_step_still_ends(
+    running: RunningServer, error: BaseException
 ) -> None:
     step = engine(running).step
 
@@ -167,11 +169,11 @@ async def test_what_ended_in_a_step_that_failed_is_told_too(
     async with asyncio.timeout(20):
         code, _, _ = await failure(running.stub.Generate(SHORT))
     assert code == grpc.StatusCode.INTERNAL
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
 
 
-async def test_an_engine_beyond_repair_is_not_served_until_it_is_loaded_again(
-    running: Running, bundle: Path
+async def test_a_broken_engine_is_not_served_until_it_is_reloaded(
+    running: RunningServer, bundle: Path
 ) -> None:
     health: Any = health_pb2_grpc.HealthStub(running.channel)
     watch = health.Watch(health_pb2.HealthCheckRequest(service="first"))
@@ -179,18 +181,18 @@ async def test_an_engine_beyond_repair_is_not_served_until_it_is_loaded_again(
     streams = [await started(running) for _ in range(3)]
     other = running.stub.GenerateStream(ON_SECOND)
     broken = running.model
-    cause = RuntimeError("no such luck")
-    breaks(engine(running)._cache, "clear", when=always, error=cause)
+    cause = RuntimeError("injected failure")
+    fail_once(engine(running)._cache, "clear", when=always, error=cause)
     with capture_logs() as log:
-        breaks(engine(running)._scheduler, "schedule", when=always, error=RuntimeError())
+        fail_once(engine(running)._scheduler, "schedule", when=always, error=RuntimeError())
         for stream in streams:
             with pytest.raises(grpc.aio.AioRpcError, match="'first' has failed") as caught:
                 await tokens(stream)
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert (await watch.read()).status == HealthCheckResponse.NOT_SERVING
         code, text, _ = await failure(running.stub.Generate(SHORT))
-        says = "model 'first' has failed and must be loaded again"
-        assert (code, text) == (grpc.StatusCode.UNAVAILABLE, says)
+        expected = "model 'first' has failed and must be loaded again"
+        assert (code, text) == (grpc.StatusCode.UNAVAILABLE, expected)
     [line] = [line for line in log if line["event"] == "engine_broken"]
     assert (line["log_level"], line["model"], line["exc_info"]) == ("error", "first", cause)
     assert await status(running, "") == HealthCheckResponse.NOT_SERVING
@@ -201,19 +203,19 @@ async def test_an_engine_beyond_repair_is_not_served_until_it_is_loaded_again(
     settings = config(bundle)
     reloader = Reloader(running.server.registry, settings, read=lambda: settings, file=None)
     watching = asyncio.create_task(reloader.run())
-    reloader.ask()
+    reloader.trigger()
     assert (await watch.read()).status == HealthCheckResponse.SERVING
     watch.cancel()
     watching.cancel()
     assert running.model is not broken
-    await serves_as_before(running)
+    await assert_serves_as_before(running)
     assert await status(running, "") == HealthCheckResponse.SERVING
 
 
-async def test_events_that_cannot_be_delivered_end_the_engine(running: Running) -> None:
+async def test_events_that_cannot_be_delivered_end_the_engine(running: RunningServer) -> None:
     [unlucky, *others] = [await started(running) for _ in range(3)]
     [live, *_] = running.model.engine._live.values()
-    breaks(live.events, "put_nowait", when=always, error=RuntimeError("no such luck"))
+    fail_once(live.events, "put_nowait", when=always, error=RuntimeError("injected failure"))
     for stream in (unlucky, *others):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await tokens(stream)
@@ -224,20 +226,20 @@ async def test_events_that_cannot_be_delivered_end_the_engine(running: Running) 
     assert not running.model.engine._thread.is_alive()
 
 
-def test_an_engine_without_a_loop_ends(
+def test_an_engine_whose_event_loop_is_gone_stops(
     tokenizer: Any, grammars: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unhandled: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", unhandled.append)
-    desk = Desk(tokenizer, grammars, slots=2, queued=4, seconds=0.005)
-    asked = desk.engine.submit([desk.task(200, stream=True)])
+    harness = CountingEngine(tokenizer, grammars, slots=2, queued=4, seconds=0.005)
+    submitted = harness.engine.submit([harness.task(200, stream=True)])
 
     async def leave() -> None:
-        desk.engine.start()
-        asked.__enter__()
+        harness.engine.start()
+        submitted.__enter__()
 
     asyncio.run(leave())
-    thread = desk.engine._thread
+    thread = harness.engine._thread
     thread.join(20)
     assert not thread.is_alive()
     assert not unhandled

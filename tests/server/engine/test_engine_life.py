@@ -1,4 +1,4 @@
-"""Requests stream, run out of time, fail and are given up; the engine lives on."""
+"""Streaming, time limits, failures and cancellation of requests."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import SLOTS, Bench
-from tests.support.generation_params import GREEDY, PROMPT, generations, greedy, prompts, unstopped
+from tests.support.engine_bench import SLOTS, EngineBench
+from tests.support.generation_params import (
+    GREEDY,
+    PROMPT,
+    generations,
+    greedy,
+    greedy_tokens,
+    prompts,
+)
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import Delta, GenerationResult
@@ -28,7 +35,7 @@ from gpt2flow.server.params import (
 @settings(max_examples=60)
 @given(prompt=prompts, params=generations, echo=st.booleans())
 def test_deltas_add_up_to_the_result(
-    make_bench: Callable[[], Bench],
+    make_bench: Callable[[], EngineBench],
     prompt: list[int],
     params: GenerationParams,
     echo: bool,  # noqa: FBT001 - drawn by Hypothesis
@@ -46,13 +53,13 @@ def test_deltas_add_up_to_the_result(
         assert tuple(entry for each in own for entry in each.logprobs) == candidate.logprobs
 
 
-def test_text_comes_as_it_is_decoded(bench: Bench) -> None:
+def test_text_is_streamed_as_it_is_decoded(bench: EngineBench) -> None:
     task = bench.add(bench.task(PROMPT, greedy(10, ignore_eos=True), stream=True))
     bench.finish()
     assert len(bench.events[task.request.id]) > 5
 
 
-def test_without_streaming_there_is_one_event(bench: Bench) -> None:
+def test_without_streaming_there_is_one_event(bench: EngineBench) -> None:
     task = bench.add(bench.task(PROMPT, greedy(10)))
     bench.finish()
     assert len(bench.events[task.request.id]) == 1
@@ -61,7 +68,7 @@ def test_without_streaming_there_is_one_event(bench: Bench) -> None:
 # --- Time, failure, cancellation ------------------------------------------------------
 
 
-def test_a_deadline_ends_a_running_request(bench: Bench) -> None:
+def test_a_deadline_ends_a_running_request(bench: EngineBench) -> None:
     task = bench.add(bench.task(PROMPT, greedy(50, ignore_eos=True), deadline=5.0))
     other = bench.add(bench.task(PROMPT, greedy(12)))
     bench.step()
@@ -69,10 +76,10 @@ def test_a_deadline_ends_a_running_request(bench: Bench) -> None:
     bench.step()
     assert isinstance(bench.outcome(task), TimeLimitError)
     bench.finish()
-    assert list(bench.result(other).candidates[0].token_ids) == unstopped(bench)
+    assert list(bench.result(other).candidates[0].token_ids) == greedy_tokens(bench)
 
 
-def test_a_deadline_ends_a_waiting_request(bench: Bench) -> None:
+def test_a_deadline_ends_a_waiting_request(bench: EngineBench) -> None:
     for _ in range(SLOTS):
         bench.add(bench.task(PROMPT, greedy(20, ignore_eos=True)))
     waiting = bench.add(bench.task(PROMPT, greedy(5), deadline=1.0))
@@ -86,8 +93,8 @@ def test_a_deadline_ends_a_waiting_request(bench: Bench) -> None:
     "decoding", [GREEDY, SamplingParams(n=2, seed=1), BeamSearchParams(num_beams=2)]
 )
 @pytest.mark.parametrize("steps", [0, 1, 4])
-def test_the_time_limit_leaves_what_there_is(
-    bench: Bench, decoding: SamplingParams | BeamSearchParams, steps: int
+def test_a_time_limit_returns_the_partial_result(
+    bench: EngineBench, decoding: SamplingParams | BeamSearchParams, steps: int
 ) -> None:
     stopping = StoppingParams(
         max_new_tokens=50,
@@ -111,9 +118,7 @@ def test_the_time_limit_leaves_what_there_is(
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_time_limit_before_the_prompt_was_run_leaves_all_candidates(
-    bench: Bench, steps: int
-) -> None:
+def test_a_time_limit_during_prefill_returns_all_candidates(bench: EngineBench, steps: int) -> None:
     params = GenerationParams(
         decoding=SamplingParams(n=3, seed=1),
         stopping=StoppingParams(time_limit_seconds=2.0, return_partial_on_time_limit=True),
@@ -134,7 +139,7 @@ def test_a_time_limit_before_the_prompt_was_run_leaves_all_candidates(
         assert "".join(each.text for each in own) == candidate.text
 
 
-def test_an_interrupted_run_of_forced_tokens_stays_consistent(bench: Bench) -> None:
+def test_an_interrupted_run_of_forced_tokens_stays_consistent(bench: EngineBench) -> None:
     params = GenerationParams(
         decoding=GREEDY,
         stopping=StoppingParams(
@@ -151,7 +156,7 @@ def test_an_interrupted_run_of_forced_tokens_stays_consistent(bench: Bench) -> N
     assert [each.chosen.token_id for each in candidate.logprobs] == list(candidate.token_ids)
 
 
-def test_timing_says_where_the_time_went(bench: Bench) -> None:
+def test_timing_is_split_into_queue_prefill_and_decode(bench: EngineBench) -> None:
     task = bench.task([*PROMPT, *PROMPT], greedy(3, ignore_eos=True))
     bench.now = 1.0
     bench.add(task)
@@ -163,7 +168,7 @@ def test_timing_says_where_the_time_went(bench: Bench) -> None:
     assert (timing.queue, timing.prefill, timing.decode, timing.total) == (1, 1, 2, 4)
 
 
-def test_an_aborted_request_frees_its_slots_and_says_nothing(bench: Bench) -> None:
+def test_an_aborted_request_frees_its_slots_without_an_event(bench: EngineBench) -> None:
     params = GenerationParams(decoding=SamplingParams(n=3, seed=1))
     task = bench.add(bench.task(PROMPT, params))
     bench.step()
@@ -176,15 +181,15 @@ def test_an_aborted_request_frees_its_slots_and_says_nothing(bench: Bench) -> No
     bench.assert_all_free()
 
 
-def test_a_failing_run_ends_the_requests_in_it_and_the_engine_lives_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_failing_run_ends_only_the_requests_in_it(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = bench.add(bench.task(PROMPT, greedy(12)))
     waiting = bench.add(bench.task(PROMPT, GenerationParams(decoding=SamplingParams(n=6))))
     bench.step()
 
     def broken(*_args: Any) -> None:
-        raise RuntimeError("no such luck")
+        raise RuntimeError("injected failure")
 
     with monkeypatch.context() as patch:
         patch.setattr(ModelRunner, "decode", broken)

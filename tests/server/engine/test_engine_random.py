@@ -1,4 +1,4 @@
-"""Whatever is asked for, in whatever mix, gives what a decode without a cache gives."""
+"""Random mixes of all kinds of requests, compared with uncached decoding."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import Bench
+from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import beams, generations
-from tests.support.naive_decode import Naive, Rerunner, assert_remembered_is_true
+from tests.support.naive_decode import NaiveDecoder, UncachedRunner, assert_cache_matches_model
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import Delta, GenerationResult, ScoreResult
@@ -25,17 +25,24 @@ Continuations = list[list[int]]
 
 @dataclass(frozen=True)
 class Client:
-    """A request: what is asked for, how many steps after the one before, when it is dropped."""
+    """Request with its time of arrival and of cancellation.
+
+    Attributes:
+        prompt: Token ids.
+        work: Parameters of a generation, or continuations to score.
+        delay: Steps between the previous arrival and this one.
+        cancelled: Steps between arrival and cancellation, or None.
+    """
 
     prompt: list[int]
-    asked: GenerationParams | Continuations
-    waits: int
+    work: GenerationParams | Continuations
+    delay: int
     cancelled: int | None
 
 
 @st.composite
 def prompts(draw: st.DrawFn) -> list[int]:
-    """Pieces of few texts, so that many start alike."""
+    """Draw part of one of two texts with an end."""
     text = draw(st.sampled_from(TEXTS))
     end = draw(st.lists(st.integers(1, 3), max_size=3))
     return text[: draw(st.sampled_from([0, 1, 8, 9, 20, 40, 60]))] + end or [1]
@@ -45,20 +52,20 @@ priorities = st.integers(0, 5)
 clients = st.builds(
     Client,
     prompt=prompts(),
-    asked=st.one_of(
+    work=st.one_of(
         st.builds(lambda params, p: replace(params, priority=p), generations, priorities),
         st.builds(lambda params, p: replace(params, priority=p), generations, priorities),
         st.builds(lambda params, p: replace(params, priority=p), beams, priorities),
         st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=12), min_size=1, max_size=3),
     ),
-    waits=st.sampled_from([0, 1, 3]),
+    delay=st.sampled_from([0, 1, 3]),
     cancelled=st.sampled_from([None, None, None, None, 5, 15]),
 )
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Clients, and what serves them: slots, and seconds that a step takes."""
+    """Clients, number of slots, and seconds per step."""
 
     clients: list[Client]
     slots: int
@@ -66,9 +73,9 @@ class Mix:
 
 
 def mix_of(clients: list[Client], slots: int, seconds: float, *, rising: bool) -> Mix:
-    fit = [replace(each, asked=fitting(each.asked, slots)) for each in clients]
-    if rising:  # Much is preempted when the higher priorities come later.
-        fit.sort(key=lambda each: getattr(each.asked, "priority", 0))
+    fit = [replace(each, work=fitting(each.work, slots)) for each in clients]
+    if rising:  # Rising priorities cause many preemptions.
+        fit.sort(key=lambda each: getattr(each.work, "priority", 0))
     return Mix(fit, slots, seconds)
 
 
@@ -81,34 +88,32 @@ mixes = st.builds(
 )
 
 
-def fitting(
-    asked: GenerationParams | Continuations, slots: int
-) -> GenerationParams | Continuations:
-    """Make a request no wider than the cache."""
-    if isinstance(asked, list):
-        return asked
-    decoding = asked.decoding
+def fitting(work: GenerationParams | Continuations, slots: int) -> GenerationParams | Continuations:
+    """Limit candidates or beams to the number of slots."""
+    if isinstance(work, list):
+        return work
+    decoding = work.decoding
     if isinstance(decoding, BeamSearchParams):
-        width = min(decoding.num_beams, slots)
-        returned = min(decoding.num_return_sequences, width)
-        decoding = replace(decoding, num_beams=width, num_return_sequences=returned)
+        num_beams = min(decoding.num_beams, slots)
+        returned = min(decoding.num_return_sequences, num_beams)
+        decoding = replace(decoding, num_beams=num_beams, num_return_sequences=returned)
     else:
         decoding = replace(decoding, n=min(decoding.n, slots))
-    return replace(asked, decoding=decoding, output=OUTPUT)
+    return replace(work, decoding=decoding, output=OUTPUT)
 
 
-def task_of(bench: Bench, client: Client) -> Task:
-    if isinstance(client.asked, list):
-        continuations = [Prompt("c", tuple(tokens)) for tokens in client.asked]
+def task_of(bench: EngineBench, client: Client) -> Task:
+    if isinstance(client.work, list):
+        continuations = [Prompt("c", tuple(tokens)) for tokens in client.work]
         prompt = Prompt("p", tuple(client.prompt))
         return bench.factory.score(prompt, continuations, Arrival(bench.now))
-    return bench.task(client.prompt, client.asked, stream=True)
+    return bench.task(client.prompt, client.work, stream=True)
 
 
 Answer = list[list[int]] | list[float]
 
 
-def answer(bench: Bench, task: Task) -> Answer:
+def answer(bench: EngineBench, task: Task) -> Answer:
     """Return the tokens of all candidates, or all scores."""
     outcome = bench.outcome(task)
     if isinstance(outcome, ScoreResult):
@@ -117,25 +122,25 @@ def answer(bench: Bench, task: Task) -> Answer:
     return [list(each.token_ids) for each in outcome.candidates]
 
 
-def naive_answer(bench: Bench, fresh: ModelRunner, client: Client) -> Answer:
-    """Return what a client gets alone, every token by a run over the whole sequence."""
-    asked = client.asked
-    if isinstance(asked, GenerationParams) and not isinstance(asked.decoding, BeamSearchParams):
-        naive = Naive(bench, fresh)
-        return [naive.decode(client.prompt, asked, index) for index in range(asked.slots_needed)]
-    bench.engine._runner = Rerunner(fresh)
+def naive_answer(bench: EngineBench, fresh_runner: ModelRunner, client: Client) -> Answer:
+    """Return the answer of a client alone, computed without a cache."""
+    work = client.work
+    if isinstance(work, GenerationParams) and not isinstance(work.decoding, BeamSearchParams):
+        naive = NaiveDecoder(bench, fresh_runner)
+        return [naive.decode(client.prompt, work, index) for index in range(work.slots_needed)]
+    bench.engine._runner = UncachedRunner(fresh_runner)
     task = bench.add(task_of(bench, client))
     bench.finish()
     return answer(bench, task)
 
 
-def run(bench: Bench, mix: Mix, seen: Counter[str]) -> list[Task]:
-    """Run a mix to its end; counts what came to pass."""
+def run(bench: EngineBench, mix: Mix, seen: Counter[str]) -> list[Task]:
+    """Run a mix to its end and count cancellations in `seen`."""
     tasks: list[Task] = []
     drops: list[tuple[int, Task]] = []
     step = arrival = 0
     while len(tasks) < len(mix.clients) or bench.engine.busy:
-        while len(tasks) < len(mix.clients) and step >= arrival + mix.clients[len(tasks)].waits:
+        while len(tasks) < len(mix.clients) and step >= arrival + mix.clients[len(tasks)].delay:
             client, arrival = mix.clients[len(tasks)], step
             tasks.append(bench.add(task_of(bench, client)))
             if client.cancelled is not None:
@@ -153,8 +158,8 @@ def run(bench: Bench, mix: Mix, seen: Counter[str]) -> list[Task]:
     return tasks
 
 
-def assert_sent_once(bench: Bench, task: Task) -> None:
-    """The pieces of a stream add up to its result."""
+def assert_deltas_match_result(bench: EngineBench, task: Task) -> None:
+    """Check that the deltas of a stream add up to its result."""
     deltas = [each.content for each in bench.events[task.request.id][:-1]]
     for index, candidate in enumerate(bench.result(task).candidates):
         own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
@@ -162,8 +167,8 @@ def assert_sent_once(bench: Bench, task: Task) -> None:
         assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
 
 
-def test_any_mix_gives_what_naive_decoding_gives(
-    make_bench: Callable[..., Bench], fresh: ModelRunner
+def test_any_mix_equals_naive_decoding(
+    make_bench: Callable[..., EngineBench], fresh_runner: ModelRunner
 ) -> None:
     seen: Counter[str] = Counter()
 
@@ -179,22 +184,22 @@ def test_any_mix_gives_what_naive_decoding_gives(
             if not bench.events[request.id] or not bench.events[request.id][-1].last:
                 assert client.cancelled is not None
                 continue
-            expected = naive_answer(make_bench(slots=mix.slots), fresh, client)
-            if isinstance(client.asked, list):
+            expected = naive_answer(make_bench(slots=mix.slots), fresh_runner, client)
+            if isinstance(client.work, list):
                 assert answer(bench, task) == pytest.approx(expected, abs=1e-2)
                 kind = "scores"
             else:
                 assert answer(bench, task) == expected
-                kind = type(client.asked.decoding).__name__
-                if not isinstance(client.asked.decoding, BeamSearchParams):
-                    assert_sent_once(bench, task)
+                kind = type(client.work.decoding).__name__
+                if not isinstance(client.work.decoding, BeamSearchParams):
+                    assert_deltas_match_result(bench, task)
             seen[f"{kind} preempted"] += request.preemptions > 0
             seen["several preempted"] += request.preemptions > 0 and request.slots_needed > 1
-        assert_remembered_is_true(bench, fresh)
+        assert_cache_matches_model(bench, fresh_runner)
         bench.assert_all_free()
 
     check()
-    for what in (
+    for case in (
         "cancelled",
         "cancelled while preempted",
         "with a prefix",
@@ -203,4 +208,4 @@ def test_any_mix_gives_what_naive_decoding_gives(
         "scores preempted",
         "several preempted",
     ):
-        assert seen[what] > 0, f"the examples hold nothing {what}"
+        assert seen[case] > 0, f"no example is {case}"

@@ -1,10 +1,10 @@
-"""A request that loses its slots goes on where it was, as if nothing had been."""
+"""Preempted requests resume and give the same result as without preemption."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from tests.server.conftest import Bench
+from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, SCHEMA, greedy
 
 from gpt2flow.server.engine.results import Delta, GenerationResult, PositionLogprobs, ScoreResult
@@ -23,30 +23,30 @@ from gpt2flow.server.params import (
 )
 
 TEXT = [(7 * at) % 290 + 5 for at in range(20)]
-WIDTH = 3
+SEVERAL = 3
 
-SAMPLING = SamplingParams(seed=3, n=WIDTH, repetition_penalty=1.2)
-BEAMS = BeamSearchParams(num_beams=WIDTH, num_return_sequences=WIDTH)
+SAMPLING = SamplingParams(seed=3, n=SEVERAL, repetition_penalty=1.2)
+BEAMS = BeamSearchParams(num_beams=SEVERAL, num_return_sequences=SEVERAL)
 JSON = ConstraintParams(ConstraintKind.JSON_SCHEMA, (SCHEMA,))
 CHOICES = ConstraintParams(ConstraintKind.CHOICES, ("my new address!", "my new order, please"))
 FORCED = ConstraintParams(ConstraintKind.CHOICES, ("please send it to my new address",))
-EVERYTHING = OutputParams(logprobs=True, top_logprobs=2, token_ids=True, echo=True)
+ALL_OUTPUT = OutputParams(logprobs=True, top_logprobs=2, token_ids=True, echo=True)
 
 KINDS: dict[
     str, tuple[SamplingParams | BeamSearchParams, ConstraintParams | None, OutputParams]
 ] = {
-    "greedy": (GREEDY, None, EVERYTHING),
-    "sampled": (SAMPLING, None, EVERYTHING),
-    "constrained": (SAMPLING, JSON, EVERYTHING),
-    "forked after forced tokens": (SAMPLING, CHOICES, EVERYTHING),
-    "all forced": (SAMPLING, FORCED, EVERYTHING),
-    "prompt logprobs": (GREEDY, None, replace(EVERYTHING, prompt_logprobs=True)),
-    "beams": (BEAMS, None, EVERYTHING),
-    "constrained beams": (BEAMS, CHOICES, EVERYTHING),
+    "greedy": (GREEDY, None, ALL_OUTPUT),
+    "sampled": (SAMPLING, None, ALL_OUTPUT),
+    "constrained": (SAMPLING, JSON, ALL_OUTPUT),
+    "forked after forced tokens": (SAMPLING, CHOICES, ALL_OUTPUT),
+    "all forced": (SAMPLING, FORCED, ALL_OUTPUT),
+    "prompt logprobs": (GREEDY, None, replace(ALL_OUTPUT, prompt_logprobs=True)),
+    "beams": (BEAMS, None, ALL_OUTPUT),
+    "constrained beams": (BEAMS, CHOICES, ALL_OUTPUT),
 }
 
 
-def task_of(bench: Bench, kind: str) -> Task:
+def task_of(bench: EngineBench, kind: str) -> Task:
     if kind == "score":
         continuations = [Prompt("c", tuple(TEXT[:9])), Prompt("c", (6,)), Prompt("c", (5, 5))]
         return bench.factory.score(Prompt("p", tuple(TEXT)), continuations, Arrival(0.0))
@@ -62,8 +62,8 @@ def task_of(bench: Bench, kind: str) -> Task:
     return bench.task(TEXT, params, stream=True)
 
 
-def urgent(bench: Bench, width: int, prompt: Sequence[int] = (9, 8, 7)) -> Task:
-    decoding = GREEDY if width == 1 else SamplingParams(seed=1, n=width)
+def add_urgent(bench: EngineBench, slots: int, prompt: Sequence[int] = (9, 8, 7)) -> Task:
+    decoding = GREEDY if slots == 1 else SamplingParams(seed=1, n=slots)
     stopping = StoppingParams(max_new_tokens=3, ignore_eos=True)
     params = GenerationParams(decoding=decoding, stopping=stopping, priority=1)
     return bench.add(bench.task(prompt, params))
@@ -71,18 +71,18 @@ def urgent(bench: Bench, width: int, prompt: Sequence[int] = (9, 8, 7)) -> Task:
 
 def assert_close(some: Sequence[PositionLogprobs], others: Sequence[PositionLogprobs]) -> None:
     assert [each.chosen.token_id for each in some] == [each.chosen.token_id for each in others]
-    known = [each.chosen.logprob for each in some if each.chosen.logprob is not None]
+    logprobs = [each.chosen.logprob for each in some if each.chosen.logprob is not None]
     expected = [each.chosen.logprob for each in others if each.chosen.logprob is not None]
-    assert known == pytest.approx(expected, abs=1e-3)
+    assert logprobs == pytest.approx(expected, abs=1e-3)
 
 
 def assert_same(outcome: object, expected: object) -> None:
     if isinstance(expected, ScoreResult):
         assert isinstance(outcome, ScoreResult)
         assert outcome.usage == expected.usage
-        for score, wanted in zip(outcome.scores, expected.scores, strict=True):
-            assert len(score.tokens) == len(wanted.tokens)
-            assert score.total == pytest.approx(wanted.total, abs=1e-3)
+        for score, expected_score in zip(outcome.scores, expected.scores, strict=True):
+            assert len(score.tokens) == len(expected_score.tokens)
+            assert score.total == pytest.approx(expected_score.total, abs=1e-3)
         return
     assert isinstance(outcome, GenerationResult)
     assert isinstance(expected, GenerationResult)
@@ -95,8 +95,8 @@ def assert_same(outcome: object, expected: object) -> None:
         assert_close(one.logprobs, other.logprobs)
 
 
-def assert_sent_once(bench: Bench, task: Task) -> None:
-    """The pieces of the stream add up to the result."""
+def assert_deltas_match_result(bench: EngineBench, task: Task) -> None:
+    """Check that the deltas of a stream add up to its result."""
     deltas = [each.content for each in bench.events[task.request.id][:-1]]
     for index, candidate in enumerate(bench.result(task).candidates):
         own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
@@ -104,10 +104,10 @@ def assert_sent_once(bench: Bench, task: Task) -> None:
         assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
 
 
-@pytest.mark.parametrize("width", [1, WIDTH], ids=["some is remembered", "nothing is"])
+@pytest.mark.parametrize("urgent", [1, SEVERAL], ids=["partly cached", "not cached"])
 @pytest.mark.parametrize("kind", [*KINDS, "score"])
-def test_whenever_it_is_preempted_it_gives_what_it_gives_alone(
-    make_bench: Callable[..., Bench], kind: str, width: int
+def test_preemption_at_any_step_keeps_the_result(
+    make_bench: Callable[..., EngineBench], kind: str, urgent: int
 ) -> None:
     alone, steps = make_bench(), 0
     expected = alone.add(task_of(alone, kind))
@@ -122,35 +122,37 @@ def test_whenever_it_is_preempted_it_gives_what_it_gives_alone(
         for _ in range(step):
             bench.step()
         free = bench.cache.free_slots
-        urgent(bench, min(width, slots))
+        add_urgent(bench, min(urgent, slots))
         bench.step()
-        assert task.request.preemptions == (free < min(width, slots))
-        if width == WIDTH:
-            bench.cache.forget()
+        assert task.request.preemptions == (free < min(urgent, slots))
+        if urgent == SEVERAL:
+            bench.cache.evict_all()
         while bench.engine.busy and not task.request.slots:
             bench.step()
-        urgent(bench, slots)  # Perhaps while it runs again what it had lost.
+        add_urgent(bench, slots)  # In some steps while it recomputes evicted positions.
         bench.finish()
         assert_same(bench.outcome(task), alone.outcome(expected))
         if kind in KINDS and not isinstance(KINDS[kind][0], BeamSearchParams):
-            assert_sent_once(bench, task)
+            assert_deltas_match_result(bench, task)
         bench.assert_all_free()
 
 
-def test_what_the_cache_still_holds_is_not_run_again(make_bench: Callable[..., Bench]) -> None:
+def test_positions_that_are_still_cached_are_not_recomputed(
+    make_bench: Callable[..., EngineBench],
+) -> None:
     bench = make_bench(slots=3)
     task = bench.add(task_of(bench, "beams"))
     for _ in range(6):
         bench.step()
     held = [each.tokens[:-1] for each in task.request.sequences]
-    urgent(bench, 1, prompt=TEXT)
+    add_urgent(bench, 1, prompt=TEXT)
     bench.step()
     assert task.request.slots == []
     while not task.request.slots:
         bench.step()
     lengths = bench.cache.lengths
     found = [lengths[each.slot] for each in task.request.sequences]
-    # The other took over one slot, and starts as they all do.
+    # The urgent request took one slot, in which only the common prefix remains.
     assert sorted(found)[1:] == [len(tokens) for tokens in held][1:]
     assert min(found) >= len(TEXT)
     bench.finish()
@@ -159,9 +161,9 @@ def test_what_the_cache_still_holds_is_not_run_again(make_bench: Callable[..., B
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_time_limit_ends_a_preempted_request(
-    make_bench: Callable[..., Bench], kind: str, *, partial: bool
+    make_bench: Callable[..., EngineBench], kind: str, *, partial: bool
 ) -> None:
-    bench = make_bench(slots=WIDTH)
+    bench = make_bench(slots=SEVERAL)
     decoding, constraint, output = KINDS[kind]
     stopping = StoppingParams(
         max_new_tokens=50, time_limit_seconds=2.0, return_partial_on_time_limit=partial
@@ -172,7 +174,7 @@ def test_a_time_limit_ends_a_preempted_request(
     task = bench.add(bench.task(TEXT, params))
     for _ in range(4):
         bench.step()
-    urgent(bench, WIDTH)
+    add_urgent(bench, SEVERAL)
     bench.step()
     assert task.request.slots == []
     bench.now = 2.0
@@ -180,7 +182,7 @@ def test_a_time_limit_ends_a_preempted_request(
     outcome = bench.outcome(task)
     if partial:
         for candidate in bench.result(task).candidates:
-            # A constraint may have forced its end already.
+            # A constraint may have ended the candidate before.
             assert candidate.finish_reason in {FinishReason.TIME_LIMIT, FinishReason.CONSTRAINT}
             assert len(candidate.logprobs) == len(candidate.token_ids) > 0
     else:
@@ -189,12 +191,12 @@ def test_a_time_limit_ends_a_preempted_request(
     bench.assert_all_free()
 
 
-def test_a_preempted_request_can_be_cancelled(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(slots=WIDTH)
+def test_a_preempted_request_can_be_cancelled(make_bench: Callable[..., EngineBench]) -> None:
+    bench = make_bench(slots=SEVERAL)
     task = bench.add(task_of(bench, "sampled"))
     for _ in range(5):
         bench.step()
-    other = urgent(bench, WIDTH)
+    other = add_urgent(bench, SEVERAL)
     bench.step()
     bench.engine.abort(task.request.id)
     bench.finish()
@@ -202,13 +204,15 @@ def test_a_preempted_request_can_be_cancelled(make_bench: Callable[..., Bench]) 
     bench.assert_all_free()
 
 
-def test_the_queue_is_what_came_before_the_first_start(make_bench: Callable[..., Bench]) -> None:
+def test_queue_time_ends_at_the_first_start(
+    make_bench: Callable[..., EngineBench],
+) -> None:
     bench = make_bench(slots=1)
     task = bench.task(PROMPT, greedy(4, ignore_eos=True))
     bench.now = 1.0
     bench.add(task)
     bench.step()
-    urgent(bench, 1)
+    add_urgent(bench, 1)
     while bench.engine.busy:
         bench.now += 1.0
         bench.step()
@@ -218,7 +222,7 @@ def test_the_queue_is_what_came_before_the_first_start(make_bench: Callable[...,
     assert task.request.preemptions == 1
 
 
-def test_a_cache_of_one_slot_serves_all_in_turn(make_bench: Callable[..., Bench]) -> None:
+def test_a_cache_of_one_slot_serves_all_requests(make_bench: Callable[..., EngineBench]) -> None:
     bench = make_bench(slots=1)
     tasks = []
     for number in range(6):
@@ -234,8 +238,8 @@ def test_a_cache_of_one_slot_serves_all_in_turn(make_bench: Callable[..., Bench]
     "decoding,field",
     [(SAMPLING, "options.sampling.n"), (BEAMS, "options.beam_search.num_beams")],
 )
-def test_what_never_fits_is_refused_with_the_numbers(
-    make_bench: Callable[..., Bench], decoding: SamplingParams | BeamSearchParams, field: str
+def test_a_request_for_too_many_slots_is_refused_with_the_limit(
+    make_bench: Callable[..., EngineBench], decoding: SamplingParams | BeamSearchParams, field: str
 ) -> None:
     bench = make_bench(slots=1)
     with pytest.raises(InvalidRequestError) as caught:

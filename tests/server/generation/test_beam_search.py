@@ -1,4 +1,4 @@
-"""Beam search gives what transformers gives."""
+"""Beam search, compared with transformers."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import EOS, Bench
+from tests.support.engine_bench import EOS, EngineBench
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -31,6 +31,7 @@ PROMPT = [40, 88, 120, 7, 301]
 def transformers_beams(
     model: GPT2LMHeadModel, prompt: Sequence[int], *, stop: Sequence[int] = (), **options: Any
 ) -> tuple[list[list[int]], list[float]]:
+    """Return token ids and scores of the hypotheses that transformers finds."""
     ends = [EOS, *stop]
     with torch.no_grad():
         output = model.generate(
@@ -66,13 +67,16 @@ def transformers_beams(
     max_new_tokens=st.integers(1, 24),
     ends=st.sets(st.integers(0, 60), max_size=12),
 )
-def test_equals_transformers_token_for_token(
-    make_bench: Callable[[], Bench], reference: GPT2LMHeadModel, prompt: list[int], **case: Any
+def test_beam_search_equals_transformers_token_for_token(
+    make_bench: Callable[[], EngineBench],
+    reference: GPT2LMHeadModel,
+    prompt: list[int],
+    **case: Any,
 ) -> None:
     options = case["options"] | {
         "num_return_sequences": min(case["returned"], case["options"]["num_beams"])
     }
-    # Tokens that are likely to come, so that many hypotheses end, and at different lengths.
+    # Stop on likely tokens, so that many hypotheses end, and at different lengths.
     likely = [
         token
         for candidate in transformers_beams(
@@ -102,8 +106,8 @@ def test_equals_transformers_token_for_token(
     bench.assert_all_free()
 
 
-def test_a_search_goes_on_although_all_of_the_likeliest_end(
-    bench: Bench, reference: GPT2LMHeadModel
+def test_the_search_continues_when_all_the_likeliest_hypotheses_end(
+    bench: EngineBench, reference: GPT2LMHeadModel
 ) -> None:
     with torch.no_grad():
         likeliest = reference(torch.tensor([PROMPT])).logits[0, -1].topk(8).indices.tolist()
@@ -121,8 +125,8 @@ def test_a_search_goes_on_although_all_of_the_likeliest_end(
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("penalty", [-100.0, 100.0])
-def test_extreme_penalties_leave_the_range_of_numbers_and_the_search_ends(
-    bench: Bench, penalty: float
+def test_length_penalties_beyond_the_float_range_end_the_search(
+    bench: EngineBench, penalty: float
 ) -> None:
     decoding = BeamSearchParams(num_beams=2, num_return_sequences=2, length_penalty=penalty)
     stopping = StoppingParams(max_new_tokens=40, ignore_eos=True)
@@ -131,13 +135,14 @@ def test_extreme_penalties_leave_the_range_of_numbers_and_the_search_ends(
 
 
 def log_likelihood(model: GPT2LMHeadModel, prompt: list[int], tokens: list[int]) -> float:
+    """Return the log-likelihood of `tokens` after the prompt, from transformers."""
     with torch.no_grad():
         logprobs = model(torch.tensor([prompt + tokens])).logits[0].log_softmax(-1)
     return sum(float(logprobs[len(prompt) + at - 1, token]) for at, token in enumerate(tokens))
 
 
-def test_wide_enough_beams_rank_all_outputs_of_a_grammar(
-    bench: Bench, reference: GPT2LMHeadModel
+def test_enough_beams_rank_all_outputs_of_a_grammar(
+    bench: EngineBench, reference: GPT2LMHeadModel
 ) -> None:
     choices = ("cup", "cups", "order", "no")
     params = GenerationParams(
@@ -156,7 +161,7 @@ def test_wide_enough_beams_rank_all_outputs_of_a_grammar(
     assert scores == sorted(scores, reverse=True)
 
 
-def test_hypotheses_may_become_fewer_and_more_again(bench: Bench) -> None:
+def test_the_number_of_hypotheses_may_shrink_and_grow(bench: EngineBench) -> None:
     params = GenerationParams(
         decoding=BeamSearchParams(
             num_beams=4, num_return_sequences=4, early_stopping=EarlyStopping.NEVER
@@ -175,8 +180,8 @@ def test_hypotheses_may_become_fewer_and_more_again(bench: Bench) -> None:
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=10),
     num_beams=st.integers(1, 4),
 )
-def test_constrained_beams_keep_to_their_grammar(
-    make_bench: Callable[[], Bench], prompt: list[int], num_beams: int
+def test_constrained_beams_obey_their_grammar(
+    make_bench: Callable[[], EngineBench], prompt: list[int], num_beams: int
 ) -> None:
     schema = {
         "type": "object",
@@ -208,7 +213,7 @@ def test_constrained_beams_keep_to_their_grammar(
     stops=st.lists(st.sampled_from(["er", "a", ", ", '"', "new", "o"]), min_size=1, max_size=2),
 )
 def test_stop_strings_end_hypotheses_as_in_transformers(
-    make_bench: Callable[[], Bench],
+    make_bench: Callable[[], EngineBench],
     reference: GPT2LMHeadModel,
     checkpoint: Path,
     prompt: list[int],
@@ -240,7 +245,9 @@ def test_stop_strings_end_hypotheses_as_in_transformers(
     assert not any(stop in candidate.text for stop in stops)
 
 
-def test_only_what_differs_is_copied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_positions_that_differ_are_copied(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spans: list[tuple[int, int]] = []
     copy = ModelRunner.copy
 

@@ -1,10 +1,10 @@
-"""Grammars hold, and what they force costs no run of the model for each token."""
+"""Constrained generation: output obeys its grammar, and forced tokens are free."""
 
 from dataclasses import replace
 
 import pytest
-from tests.server.conftest import EOS, Bench
-from tests.support.generation_params import PROMPT, eos_params, finish, greedy, unstopped
+from tests.support.engine_bench import EOS, EngineBench
+from tests.support.generation_params import PROMPT, eos_params, greedy, greedy_tokens, run_single
 
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.errors import InvalidRequestError
@@ -19,24 +19,24 @@ from gpt2flow.server.params import (
 )
 
 
-def test_a_complete_output_ends_at_once(bench: Bench) -> None:
+def test_a_complete_output_ends_immediately(bench: EngineBench) -> None:
     params = replace(
         greedy(60), constraint=ConstraintParams(ConstraintKind.CHOICES, ("my order", "my cup"))
     )
-    reason, tokens, text = finish(bench, params)
+    reason, tokens, text = run_single(bench, params)
     assert reason is FinishReason.CONSTRAINT
     assert text in {"my order", "my cup"}
     assert EOS not in tokens
 
 
-def test_a_constraint_may_end_although_end_of_text_is_ignored(bench: Bench) -> None:
+def test_a_constraint_may_end_with_end_of_text_even_if_ignored(bench: EngineBench) -> None:
     params = replace(
         eos_params(ignore_eos=True), constraint=ConstraintParams(ConstraintKind.REGEX, ("QZ*",))
     )
-    assert finish(bench, params) == (FinishReason.EOS, [*bench.tokenizer.encode("Q"), EOS], "Q")
+    assert run_single(bench, params) == (FinishReason.EOS, [*bench.tokenizer.encode("Q"), EOS], "Q")
 
 
-def test_candidates_share_what_is_forced(bench: Bench) -> None:
+def test_candidates_share_forced_tokens(bench: EngineBench) -> None:
     params = GenerationParams(
         decoding=SamplingParams(n=3, seed=1),
         stopping=StoppingParams(max_new_tokens=40),
@@ -47,8 +47,8 @@ def test_candidates_share_what_is_forced(bench: Bench) -> None:
     assert others == [first, first]
 
 
-def test_candidates_part_in_the_middle_of_a_character(bench: Bench) -> None:
-    # The first two bytes of these characters are the same.
+def test_candidates_may_diverge_within_a_character(bench: EngineBench) -> None:
+    # These characters share their first two bytes.
     choices = ("戀", "我", "戒")
     params = GenerationParams(
         decoding=SamplingParams(n=4, seed=1, temperature=5.0),
@@ -61,7 +61,7 @@ def test_candidates_part_in_the_middle_of_a_character(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("num_beams", [0, 1, 3])
-def test_the_constraint_wins_over_penalties(bench: Bench, num_beams: int) -> None:
+def test_the_constraint_overrides_processors(bench: EngineBench, num_beams: int) -> None:
     decoding = (
         BeamSearchParams(num_beams=num_beams, no_repeat_ngram_size=1)
         if num_beams
@@ -69,13 +69,13 @@ def test_the_constraint_wins_over_penalties(bench: Bench, num_beams: int) -> Non
     )
     constraint = ConstraintParams(ConstraintKind.REGEX, ("(x|y){6}",))
     params = replace(greedy(20), decoding=decoding, constraint=constraint)
-    reason, _, text = finish(bench, params)
+    reason, _, text = run_single(bench, params)
     assert reason is FinishReason.CONSTRAINT
     assert len(text) == 6
     assert set(text) == {"x", "y"}
 
 
-def test_forced_tokens_are_counted_and_cost_no_run_each(bench: Bench) -> None:
+def test_forced_tokens_are_counted_and_run_in_chunks(bench: EngineBench) -> None:
     text = "please send it to my new address"
     params = replace(greedy(60), constraint=ConstraintParams(ConstraintKind.CHOICES, (text,)))
     task = bench.add(bench.task([5], params))
@@ -89,8 +89,8 @@ def test_forced_tokens_are_counted_and_cost_no_run_each(bench: Bench) -> None:
     assert steps <= 1 + usage.completion_tokens // 8
 
 
-def test_a_grammar_that_grows_too_complex_ends_its_request_only(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_grammar_that_grows_too_complex_fails_its_request_only(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2flow.server.errors import GrammarError
 
@@ -110,4 +110,4 @@ def test_a_grammar_that_grows_too_complex_ends_its_request_only(
     outcome = bench.outcome(constrained)
     assert isinstance(outcome, InvalidRequestError)
     assert outcome.violations[0].field == "options.constraint"
-    assert list(bench.result(other).candidates[0].token_ids) == unstopped(bench)
+    assert list(bench.result(other).candidates[0].token_ids) == greedy_tokens(bench)

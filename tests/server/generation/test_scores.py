@@ -1,4 +1,4 @@
-"""Scores are the log-likelihoods of the model."""
+"""Scores of continuations, compared with transformers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import Bench
-from tests.support.generation_params import PROMPT, greedy, prompts, reference_logprobs, unstopped
+from tests.support.engine_bench import EngineBench
+from tests.support.generation_params import (
+    PROMPT,
+    greedy,
+    greedy_tokens,
+    prompts,
+    reference_logprobs,
+)
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.server.generation.factory import Arrival, Prompt
@@ -20,8 +26,8 @@ from gpt2flow.server.generation.factory import Arrival, Prompt
         st.lists(st.integers(1, 300), min_size=1, max_size=20), min_size=1, max_size=4
     ),
 )
-def test_scores_are_those_of_the_model(
-    make_bench: Callable[[], Bench],
+def test_scores_equal_the_log_likelihoods_of_transformers(
+    make_bench: Callable[[], EngineBench],
     reference: GPT2LMHeadModel,
     prompt: list[int],
     continuations: list[list[int]],
@@ -43,5 +49,5 @@ def test_scores_are_those_of_the_model(
         ]
         assert [each.token_id for each in score.tokens] == continuation
         assert [each.logprob for each in score.tokens] == pytest.approx(expected, abs=1e-3)
-    assert list(bench.result(other).candidates[0].token_ids) == unstopped(make_bench())
+    assert list(bench.result(other).candidates[0].token_ids) == greedy_tokens(make_bench())
     bench.assert_all_free()

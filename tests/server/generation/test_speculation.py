@@ -1,4 +1,4 @@
-"""Guesses save runs of the model and change no token; where they do not pay, they end."""
+"""Speculative decoding and restricted logits save work and change no token."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.server.conftest import Bench
+from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, greedy
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -28,7 +28,7 @@ from gpt2flow.server.params import (
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
-    """For each run of the model: how many tokens, and which logits were asked for."""
+    """Number of tokens and logit ids of each run of the model."""
     seen: list[tuple[int, Any]] = []
     run_chunk, decode = ModelRunner.run_chunk, ModelRunner.decode
 
@@ -45,27 +45,27 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
     return seen
 
 
-def test_a_guess_is_what_followed_the_last_time() -> None:
+def test_a_draft_is_what_followed_the_last_match() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 5, 9, 2, 3, 7, 8, 2, 3], 3)
     assert lookup.propose(10) == [7, 8, 2]
     assert lookup.propose(1) == [7]
     assert lookup.propose(0) == []
 
 
-def test_three_tokens_tell_more_than_two() -> None:
+def test_a_match_of_three_tokens_is_preferred_to_two() -> None:
     assert PromptLookup([1, 2, 3, 4, 5, 6, 2, 3, 7, 1, 2, 3], 2).propose(10) == [4, 5]
 
 
-def test_what_repeats_itself_is_guessed_beyond_its_end() -> None:
+def test_a_repeating_pattern_is_drafted_beyond_its_end() -> None:
     assert PromptLookup([4, 5, 6, 4, 5, 6, 4, 5], 7).propose(10) == [6, 4, 5, 6, 4, 5, 6]
 
 
-def test_nothing_is_guessed_where_nothing_repeats() -> None:
+def test_nothing_is_drafted_without_a_repetition() -> None:
     assert PromptLookup(list(range(50)), 3).propose(10) == []
     assert PromptLookup([1], 3).propose(10) == []
 
 
-def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
+def test_rejected_drafts_become_rare_and_accepted_ones_longer() -> None:
     lookup = PromptLookup([1, 2] * 10, 4)
     silent = []
     for _ in range(4):
@@ -85,7 +85,7 @@ def test_wrong_guesses_become_rare_and_right_ones_long() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 60))
-def test_learning_bit_by_bit_is_learning_at_once(tokens: list[int], cut: int) -> None:
+def test_indexing_in_parts_equals_indexing_at_once(tokens: list[int], cut: int) -> None:
     bits = PromptLookup(tokens[:cut], 5)
     bits.extend(tokens[cut:])
     assert bits.propose(9) == PromptLookup(tokens, 5).propose(9)
@@ -98,17 +98,19 @@ def logprobs(candidate: CandidateResult) -> list[float]:
     return [each for each in found if each is not None]
 
 
-def answer(bench: Bench, params: GenerationParams, prompt: Sequence[int]) -> tuple[Any, Usage]:
+def answer(
+    bench: EngineBench, params: GenerationParams, prompt: Sequence[int]
+) -> tuple[Any, Usage]:
     result = bench.run(list(prompt), params)
     return [each.token_ids for each in result.candidates], result.usage
 
 
-def test_text_that_repeats_itself_needs_fewer_runs(
-    make_bench: Callable[[], Bench], runs: list[tuple[int, Any]]
+def test_repetitive_text_needs_fewer_runs(
+    make_bench: Callable[[], EngineBench], runs: list[tuple[int, Any]]
 ) -> None:
     plain = make_bench()
     plain.factory._draft_tokens = 0
-    # A penalty below one is a reward.
+    # A repetition penalty below one favours repetition.
     params = replace(greedy(80, ignore_eos=True), decoding=replace(GREEDY, repetition_penalty=0.3))
     expected, usage = answer(plain, params, PROMPT)
     assert (usage.drafted_tokens, len(runs)) == (0, 80)
@@ -121,8 +123,8 @@ def test_text_that_repeats_itself_needs_fewer_runs(
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0])
-def test_sampled_tokens_are_those_of_the_same_seed(
-    make_bench: Callable[[], Bench], temperature: float
+def test_speculation_keeps_the_sampled_tokens_of_a_seed(
+    make_bench: Callable[[], EngineBench], temperature: float
 ) -> None:
     params = GenerationParams(
         decoding=SamplingParams(temperature=temperature, seed=7, repetition_penalty=0.8),
@@ -140,11 +142,11 @@ def test_sampled_tokens_are_those_of_the_same_seed(
         assert logprobs(ours) == pytest.approx(logprobs(theirs), abs=1e-4)
 
 
-def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
-    make_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch
+def test_drafts_respect_grammars_and_stopping_criteria(
+    make_bench: Callable[[], EngineBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a grammar that forces some tokens, leaves others free, and with stop strings."""
-    # The vocabulary is so small that no grammar allows more.
+    """Use grammars that force some tokens only, and stop strings."""
+    # The vocabulary is so small that no grammar reaches the real threshold.
     monkeypatch.setattr(sampling_task, "_FREE_CHOICE", 1)
     accepted: Counter[str] = Counter()
 
@@ -175,8 +177,10 @@ def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
             results.append(bench.run(PROMPT * 5, GenerationParams(constraint=constraint, **params)))
             bench.assert_all_free()
         [expected], [ours] = (result.candidates for result in results)
-        told = ("token_ids", "text", "finish_reason", "stop_string")
-        assert [getattr(ours, name) for name in told] == [getattr(expected, name) for name in told]
+        fields = ("token_ids", "text", "finish_reason", "stop_string")
+        assert [getattr(ours, name) for name in fields] == [
+            getattr(expected, name) for name in fields
+        ]
         if params["output"].logprobs:
             assert logprobs(ours) == pytest.approx(logprobs(expected), abs=1e-3)
         usage = results[1].usage
@@ -188,8 +192,8 @@ def test_guesses_keep_to_a_grammar_and_to_what_ends_a_text(
     assert min(accepted["tokens"], accepted["beside forced ones"]) > 0
 
 
-def test_nothing_is_guessed_before_the_candidates_part(bench: Bench) -> None:
-    """Not even where the cache has all of the prompt but its last token."""
+def test_nothing_is_drafted_before_the_candidates_diverge(bench: EngineBench) -> None:
+    """The second run has all but the last prompt token cached."""
     prompt = [*PROMPT, *PROMPT, *PROMPT]
     params = GenerationParams(
         decoding=SamplingParams(n=3, seed=5),
@@ -199,14 +203,14 @@ def test_nothing_is_guessed_before_the_candidates_part(bench: Bench) -> None:
     assert bench.tokens(prompt, params) == expected
 
 
-def test_streams_that_run_together_do_not_guess(bench: Bench) -> None:
+def test_concurrent_streams_are_not_drafted(bench: EngineBench) -> None:
     params = greedy(40, ignore_eos=True)
     tasks = [bench.add(bench.task(PROMPT, params)) for _ in range(2)]
     bench.finish()
     assert all(bench.result(task).usage.drafted_tokens == 0 for task in tasks)
 
 
-def test_a_stream_guesses_again_once_it_is_alone(bench: Bench) -> None:
+def test_a_stream_is_drafted_again_once_it_is_alone(bench: EngineBench) -> None:
     longer = bench.add(bench.task(PROMPT, greedy(70, ignore_eos=True)))
     bench.add(bench.task(PROMPT, greedy(2, ignore_eos=True)))
     bench.finish()
@@ -222,8 +226,8 @@ def choices(**options: Any) -> GenerationParams:
     )
 
 
-def test_the_logits_of_what_a_grammar_excludes_are_not_computed(
-    bench: Bench, runs: list[tuple[int, Any]]
+def test_logits_that_a_grammar_excludes_are_not_computed(
+    bench: EngineBench, runs: list[tuple[int, Any]]
 ) -> None:
     result = bench.run(PROMPT, choices())
     assert runs
@@ -231,22 +235,22 @@ def test_the_logits_of_what_a_grammar_excludes_are_not_computed(
     assert result.candidates[0].cumulative_logprob is None
 
 
-def test_log_probabilities_need_the_logits_of_all(
-    bench: Bench, runs: list[tuple[int, Any]]
-) -> None:
+def test_log_probabilities_need_all_logits(bench: EngineBench, runs: list[tuple[int, Any]]) -> None:
     result = bench.run(PROMPT, choices(output=OutputParams(logprobs=True)))
     assert all(ids is None for _, ids in runs)
     [candidate] = result.candidates
     assert candidate.cumulative_logprob == pytest.approx(sum(logprobs(candidate)))
 
 
-def test_so_do_beams_and_processors(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+def test_beams_and_processors_need_all_logits(
+    bench: EngineBench, runs: list[tuple[int, Any]]
+) -> None:
     bench.run(PROMPT, replace(choices(), decoding=BeamSearchParams(num_beams=2)))
     bench.run(PROMPT, replace(choices(), decoding=replace(GREEDY, repetition_penalty=1.2)))
     assert all(ids is None for _, ids in runs)
 
 
-def test_grammars_that_run_together_share_a_run(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+def test_concurrent_grammars_share_a_run(bench: EngineBench, runs: list[tuple[int, Any]]) -> None:
     grammars = [ConstraintParams(ConstraintKind.REGEX, (f"[{x}]{{6}}",)) for x in ("abc", "xyz")]
     mixed = [replace(choices(), constraint=grammar) for grammar in grammars]
     alone = [bench.tokens(PROMPT, params) for params in mixed]
@@ -258,7 +262,9 @@ def test_grammars_that_run_together_share_a_run(bench: Bench, runs: list[tuple[i
     assert any(tokens == 2 and ids is not None for tokens, ids in runs)
 
 
-def test_an_answer_without_a_choice_needs_no_run(bench: Bench, runs: list[tuple[int, Any]]) -> None:
+def test_a_fully_forced_answer_needs_no_run(
+    bench: EngineBench, runs: list[tuple[int, Any]]
+) -> None:
     only = ConstraintParams(ConstraintKind.CHOICES, ("the only answer",))
     params = replace(choices(), constraint=only, decoding=SamplingParams(n=2))
     result = bench.run(PROMPT, params)

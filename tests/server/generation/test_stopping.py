@@ -1,11 +1,18 @@
-"""Generation ends where it should, and what ends it is no text."""
+"""Stopping criteria: each ends generation and stays out of the text."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.server.conftest import EOS, Bench
-from tests.support.generation_params import GREEDY, PROMPT, eos_params, finish, greedy, unstopped
+from tests.support.engine_bench import EOS, EngineBench
+from tests.support.generation_params import (
+    GREEDY,
+    PROMPT,
+    eos_params,
+    greedy,
+    greedy_tokens,
+    run_single,
+)
 
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.params import (
@@ -17,49 +24,49 @@ from gpt2flow.server.params import (
 from gpt2flow.server.sampling.processors import process
 
 
-def test_length(bench: Bench) -> None:
-    reason, tokens, text = finish(bench, greedy(12))
-    assert (reason, tokens) == (FinishReason.LENGTH, unstopped(bench))
+def test_the_token_limit_ends_generation(bench: EngineBench) -> None:
+    reason, tokens, text = run_single(bench, greedy(12))
+    assert (reason, tokens) == (FinishReason.LENGTH, greedy_tokens(bench))
     assert text == bench.tokenizer.decode(tokens)
 
 
-def test_a_stop_id_ends_and_is_not_text(bench: Bench) -> None:
-    tokens = unstopped(bench)
+def test_a_stop_id_ends_generation_and_is_not_text(bench: EngineBench) -> None:
+    tokens = greedy_tokens(bench)
     stop = tokens[5]
     first = tokens.index(stop)
-    reason, produced, text = finish(bench, greedy(12, stop_token_ids=(stop,)))
+    reason, produced, text = run_single(bench, greedy(12, stop_token_ids=(stop,)))
     assert (reason, produced) == (FinishReason.STOP, tokens[: first + 1])
     assert text == bench.tokenizer.decode(tokens[:first])
 
 
-def test_min_new_tokens_hold_stop_ids_back(bench: Bench) -> None:
-    stop = unstopped(bench)[0]
-    _, produced, _ = finish(bench, greedy(12, stop_token_ids=(stop,), min_new_tokens=6))
+def test_min_new_tokens_delays_stop_ids(bench: EngineBench) -> None:
+    stop = greedy_tokens(bench)[0]
+    _, produced, _ = run_single(bench, greedy(12, stop_token_ids=(stop,), min_new_tokens=6))
     assert stop not in produced[:6]
     assert len(produced) >= 6
 
 
-def test_end_of_text_ends_and_is_not_text(bench: Bench) -> None:
-    assert finish(bench, eos_params()) == (FinishReason.EOS, [EOS], "")
+def test_end_of_text_ends_generation_and_is_not_text(bench: EngineBench) -> None:
+    assert run_single(bench, eos_params()) == (FinishReason.EOS, [EOS], "")
 
 
-def test_end_of_text_can_be_ignored(bench: Bench) -> None:
-    reason, tokens, text = finish(bench, eos_params(ignore_eos=True))
+def test_end_of_text_can_be_ignored(bench: EngineBench) -> None:
+    reason, tokens, text = run_single(bench, eos_params(ignore_eos=True))
     assert (reason, tokens) == (FinishReason.LENGTH, [EOS] * 4)
     assert text == "<|endoftext|>" * 4
 
 
-def test_min_new_tokens_hold_end_of_text_back(bench: Bench) -> None:
-    reason, tokens, _ = finish(bench, eos_params(min_new_tokens=3))
+def test_min_new_tokens_delays_end_of_text(bench: EngineBench) -> None:
+    reason, tokens, _ = run_single(bench, eos_params(min_new_tokens=3))
     assert reason is FinishReason.EOS
     assert tokens.index(EOS) == 3
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, BeamSearchParams(num_beams=1)])
-def test_a_stop_string_ends_and_is_not_text(
-    bench: Bench, decoding: SamplingParams | BeamSearchParams
+def test_a_stop_string_ends_generation_and_is_not_text(
+    bench: EngineBench, decoding: SamplingParams | BeamSearchParams
 ) -> None:
-    whole = bench.tokenizer.decode(unstopped(bench))
+    whole = bench.tokenizer.decode(greedy_tokens(bench))
     stop = whole[3:6]
     params = replace(greedy(12, stop_strings=("never", stop), ignore_eos=True), decoding=decoding)
     [candidate] = bench.run(PROMPT, params).candidates
@@ -68,18 +75,18 @@ def test_a_stop_string_ends_and_is_not_text(
     assert candidate.text == whole.partition(stop)[0]
 
 
-def test_min_new_tokens_hold_stop_strings_back(bench: Bench) -> None:
-    tokens = unstopped(bench)
+def test_min_new_tokens_delays_stop_strings(bench: EngineBench) -> None:
+    tokens = greedy_tokens(bench)
     stop = bench.tokenizer.decode(tokens)[1:3]
     stopping = {"stop_strings": (stop,), "ignore_eos": True}
-    _, early, _ = finish(bench, greedy(12, **stopping))
-    _, late, text = finish(bench, greedy(12, **stopping, min_new_tokens=len(early) + 3))
+    _, early, _ = run_single(bench, greedy(12, **stopping))
+    _, late, text = run_single(bench, greedy(12, **stopping, min_new_tokens=len(early) + 3))
     assert late[: len(early)] == early
     assert len(late) >= len(early) + 3
     assert stop in text
 
 
-def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(bench: Bench) -> None:
+def test_a_bad_word_is_excluded_with_and_without_a_leading_space(bench: EngineBench) -> None:
     encode = bench.tokenizer.encode
     word = next(word for word in ("it", "my", "or", "new") if len(encode(f" {word}")) == 1)
     params = GenerationParams(decoding=SamplingParams(bad_words=(word,)))
@@ -90,7 +97,7 @@ def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(bench: Bench
         assert process(processors, scores, [*PROMPT, *start], len(PROMPT))[last] == -np.inf
 
 
-def test_echo_starts_the_text(bench: Bench) -> None:
+def test_echo_puts_the_prompt_before_the_text(bench: EngineBench) -> None:
     params = replace(greedy(3), output=OutputParams(echo=True))
     [candidate] = bench.run("Where is", params).candidates
     plain = bench.run("Where is", greedy(3)).candidates[0]

@@ -1,4 +1,4 @@
-"""Whose constraint is tried next: nobody waits for all that another one has sent."""
+"""Queue of grammars to compile: fairness, limits and deadlines."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.server.grammar.test_grammar_limits import ENDLESS
-from tests.support.running_server import PROMPT, Running, failure, greedy
+from tests.support.running_server import PROMPT, RunningServer, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import OverloadedError, TimeLimitError
@@ -27,153 +27,154 @@ def regex(source: str) -> ConstraintParams:
     return ConstraintParams(ConstraintKind.REGEX, (source,))
 
 
-class Line(CompileQueue):
-    """A line whose time stands still until it is told."""
+class ManualClockQueue(CompileQueue):
+    """Queue whose clock tests set."""
 
-    def __init__(self, processes: int = 2, places: int = 64) -> None:
+    def __init__(self, workers: int = 2, capacity: int = 64) -> None:
         self.now = 0.0
-        super().__init__(processes, places, lambda: self.now)
+        super().__init__(workers, capacity, lambda: self.now)
 
     def enter(self, caller: str, count: int = 1) -> list[CompileRequest]:
-        trials = [CompileRequest(regex("a"), caller, asyncio.Future()) for _ in range(count)]
-        for trial in trials:
-            self.add(trial)
-        return trials
+        """Queue `count` requests of a caller and return them."""
+        requests = [CompileRequest(regex("a"), caller, asyncio.Future()) for _ in range(count)]
+        for request in requests:
+            self.add(request)
+        return requests
 
-    def fill(self) -> list[CompileRequest]:
-        """Take as many trials as there are processes for."""
+    def dispatch(self) -> list[CompileRequest]:
+        """Give each idle worker the next request and return these."""
         return list(iter(self.take, None))
 
 
-def callers(trials: list[CompileRequest]) -> list[str]:
-    return [trial.caller for trial in trials]
+def callers(requests: list[CompileRequest]) -> list[str]:
+    return [request.caller for request in requests]
 
 
-async def test_a_lone_caller_has_all_processes_and_shares_them_with_the_next_one() -> None:
-    line = Line()
-    line.enter("many", 9)
-    first, second = line.fill()
-    assert line.fill() == []
-    line.enter("one", 2)
-    line.end(first, 0.1, killed_worker=False)
-    assert callers(line.fill()) == ["one"]
-    line.end(second, 0.1, killed_worker=False)
-    # Each has one now that runs or waits for its turn: no second one of either before that.
-    assert callers(line.fill()) == ["many"]
+async def test_a_lone_caller_uses_all_workers_until_another_arrives() -> None:
+    queue = ManualClockQueue()
+    queue.enter("many", 9)
+    first, second = queue.dispatch()
+    assert queue.dispatch() == []
+    queue.enter("one", 2)
+    queue.end(first, 0.1, killed_worker=False)
+    assert callers(queue.dispatch()) == ["one"]
+    queue.end(second, 0.1, killed_worker=False)
+    # Both callers have requests left, so that each gets one worker.
+    assert callers(queue.dispatch()) == ["many"]
 
 
-async def test_who_cost_a_process_goes_behind_all_others_and_leaves_them_one() -> None:
-    line = Line()
-    line.enter("bad", 9)
-    for trial in line.fill():
-        line.end(trial, 2.0, killed_worker=True)
-    [slow] = line.fill()
-    line.enter("good", 5)
+async def test_a_caller_that_killed_a_worker_is_deprioritised() -> None:
+    queue = ManualClockQueue()
+    queue.enter("bad", 9)
+    for request in queue.dispatch():
+        queue.end(request, 2.0, killed_worker=True)
+    [slow] = queue.dispatch()
+    queue.enter("good", 5)
     for _ in range(5):
-        [trial] = line.fill()
-        assert trial.caller == "good"
-        line.end(trial, 0.1, killed_worker=False)
-    assert line.fill() == []
-    line.end(slow, 2.0, killed_worker=False)
-    assert callers(line.fill()) == ["bad"]
-    line.now = PENALTY_SECONDS
-    assert callers(line.fill()) == ["bad"]
+        [request] = queue.dispatch()
+        assert request.caller == "good"
+        queue.end(request, 0.1, killed_worker=False)
+    assert queue.dispatch() == []
+    queue.end(slow, 2.0, killed_worker=False)
+    assert callers(queue.dispatch()) == ["bad"]
+    queue.now = PENALTY_SECONDS
+    assert callers(queue.dispatch()) == ["bad"]
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.integers(0, 29))
-def test_nobody_has_two_turns_while_another_waits(arrivals: list[str], late: int) -> None:
+def test_no_caller_is_served_twice_while_another_waits(arrivals: list[str], late: int) -> None:
     async def check() -> None:
-        line = Line(processes=1)
-        waiting = {line.enter(caller)[0]: Counter[str]() for caller in arrivals[:late]}
+        queue = ManualClockQueue(workers=1)
+        waiting = {queue.enter(caller)[0]: Counter[str]() for caller in arrivals[:late]}
         for caller in [*arrivals[late:], *"." * len(arrivals)]:
             if caller != ".":
-                waiting |= {line.enter(caller)[0]: Counter()}
-            if trial := line.take():
-                del waiting[trial]
+                waiting |= {queue.enter(caller)[0]: Counter()}
+            if request := queue.take():
+                del waiting[request]
                 oldest = {each.caller: turns for each, turns in reversed(waiting.items())}
                 for waiter, turns in oldest.items():
-                    turns[trial.caller] += waiter != trial.caller
+                    turns[request.caller] += waiter != request.caller
                     assert max(turns.values()) <= 1
                 for each, turns in waiting.items():
-                    if each.caller == trial.caller:
+                    if each.caller == request.caller:
                         turns.clear()
-                line.end(trial, 0.1, killed_worker=False)
+                queue.end(request, 0.1, killed_worker=False)
         assert not waiting
 
     asyncio.run(check())
 
 
-async def test_a_full_line_makes_room_for_another_caller() -> None:
-    line = Line(places=3)
-    line.enter("many", 2)
-    line.fill()
-    *_, last = line.enter("many", 3)
+async def test_a_full_queue_evicts_the_largest_holder_for_another_caller() -> None:
+    queue = ManualClockQueue(capacity=3)
+    queue.enter("many", 2)
+    queue.dispatch()
+    *_, last = queue.enter("many", 3)
     with pytest.raises(OverloadedError, match="3 constraints wait, limit 3"):
-        line.enter("many")
-    line.enter("one")
+        queue.enter("many")
+    queue.enter("one")
     assert isinstance(last.done.exception(), OverloadedError)
     with pytest.raises(OverloadedError):
-        line.enter("one", 2)
+        queue.enter("one", 2)
 
 
-async def test_who_leaves_the_line_has_no_turn() -> None:
-    line = Line(1)
-    line.enter("a")
-    [first] = line.fill()
-    [gone], [other] = line.enter("b"), line.enter("c")
-    line.discard(gone)
-    line.discard(first)
-    line.end(first, 0.1, killed_worker=False)
-    assert line.fill() == [other]
+async def test_a_discarded_request_is_skipped() -> None:
+    queue = ManualClockQueue(1)
+    queue.enter("a")
+    [first] = queue.dispatch()
+    [gone], [other] = queue.enter("b"), queue.enter("c")
+    queue.discard(gone)
+    queue.discard(first)
+    queue.end(first, 0.1, killed_worker=False)
+    assert queue.dispatch() == [other]
 
 
-async def test_what_cannot_be_tried_in_time_is_refused_at_once() -> None:
-    line = Line()
-    for trial in line.enter("a", 2):
-        assert line.take() is trial
-        line.end(trial, 2.0, killed_worker=False)
-    line.enter("a", 2)
-    line.fill()
-    *_, last = line.enter("a", 5)
-    # Five trials of 2 s on two processes, the first for nothing, and half of that.
-    line.check_deadline(last, deadline=2.01)
+async def test_a_request_that_cannot_be_compiled_in_time_is_refused_immediately() -> None:
+    queue = ManualClockQueue()
+    for request in queue.enter("a", 2):
+        assert queue.take() is request
+        queue.end(request, 2.0, killed_worker=False)
+    queue.enter("a", 2)
+    queue.dispatch()
+    *_, last = queue.enter("a", 5)
+    # The first of five costs nothing; four of 2 s on two workers, times OPTIMISM, are 2 s.
+    queue.check_deadline(last, deadline=2.01)
     with pytest.raises(TimeLimitError, match=r"would wait 5.000 s to be compiled.*in 1.990 s"):
-        line.check_deadline(last, deadline=1.99)
-    [other] = line.enter("b")
-    line.check_deadline(other, deadline=0.01)
+        queue.check_deadline(last, deadline=1.99)
+    [other] = queue.enter("b")
+    queue.check_deadline(other, deadline=0.01)
 
 
-async def test_no_hostile_trial_goes_before_an_honest_one_that_waits(
+async def test_no_hostile_request_is_compiled_before_a_waiting_honest_one(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = SandboxedCompiler(grammars, seconds=0.3)
-    take, taken = tried._queue.take, list[str]()
+    compiler = SandboxedCompiler(grammars, seconds=0.3)
+    take, taken = compiler._queue.take, list[str]()
 
-    def noted() -> CompileRequest | None:
-        trial = take()
-        taken.extend([trial.caller] if trial else [])
-        return trial
+    def record() -> CompileRequest | None:
+        request = take()
+        taken.extend([request.caller] if request else [])
+        return request
 
-    monkeypatch.setattr(tried._queue, "take", noted)
+    monkeypatch.setattr(compiler._queue, "take", record)
     hostile = [
-        asyncio.create_task(tried.precompile(endless(i), "hostile"))
+        asyncio.create_task(compiler.precompile(endless(i), "hostile"))
         for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
     assert taken == ["hostile"] * WORKERS
     for i in range(1, 10):
         before = len(taken)
-        await tried.precompile(regex(f"[a-c]{{{i}}}"), "honest")
+        await compiler.precompile(regex(f"[a-c]{{{i}}}"), "honest")
         assert taken[before] == "honest"
-    # They do not wait for ever either.
-    assert any(tried.has_verdict(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
+    # Hostile constraints are compiled, too.
+    assert any(compiler.has_verdict(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
     for each in hostile:
         each.cancel()
-    tried.close()
+    compiler.close()
 
 
-async def test_a_request_does_not_wait_for_its_trial_beyond_its_time(
-    running: Running,
+async def test_a_request_waits_for_compilation_no_longer_than_its_time_limit(
+    running: RunningServer,
 ) -> None:
     requests = []
     for partial in (False, True):
@@ -191,7 +192,9 @@ async def test_a_request_does_not_wait_for_its_trial_beyond_its_time(
     assert not candidate.text
 
 
-async def test_bad_fields_are_named_with_the_grammar_and_start_no_trial(running: Running) -> None:
+async def test_bad_fields_are_named_with_the_grammar_and_start_no_compilation(
+    running: RunningServer,
+) -> None:
     endless = pb.Constraint(json_schema=ENDLESS)
     for constraint, found in (
         (pb.Constraint(json_schema="{"), ["options.constraint.json_schema"]),

@@ -1,4 +1,4 @@
-"""Output keeps to its grammar, and a bad grammar says why."""
+"""Constraints admit exactly the output of their grammar; bad grammars are explained."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask
-from tests.server.conftest import EOS
+from tests.support.engine_bench import EOS
 from tokenizers import Tokenizer as HfTokenizer
 
 from gpt2flow.server.errors import GrammarError
@@ -32,13 +32,14 @@ def params(kind: str, *source: str) -> ConstraintParams:
 
 
 def advance(constraint: Constraint, tokenizer: Tokenizer, text: str) -> None:
+    """Advance by a text, each token of which must be allowed."""
     for token in tokenizer.encode(text):
         assert token in constraint.allowed()
         constraint.advance(token)
 
 
 def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterator[int]:
-    """Take random admitted tokens until the output ends."""
+    """Advance by random allowed tokens until the output ends."""
     for _ in range(most):
         token = int(rng.choice(constraint.allowed()))
         if token == EOS:
@@ -65,7 +66,7 @@ def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterato
         ("lark", "start: <|nobody|>", "unknown special token"),
     ],
 )
-def test_a_bad_grammar_says_why_in_one_line(
+def test_the_error_of_a_bad_grammar_is_one_line(
     grammars: GrammarCompiler, kind: str, source: str, message: str
 ) -> None:
     with pytest.raises(GrammarError, match=message) as caught:
@@ -93,7 +94,7 @@ def test_each_choice_is_admitted(grammars: GrammarCompiler, tokenizer: Tokenizer
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_regex_holds_for_the_whole_output(
+def test_a_regex_matches_the_whole_output(
     grammars: GrammarCompiler, tokenizer: Tokenizer, seed: int
 ) -> None:
     constraint = grammars.compile(params("regex", r"[a-c]{2,4}/[0-9]+"))
@@ -102,7 +103,7 @@ def test_a_regex_holds_for_the_whole_output(
     assert 2 <= len(text.partition("/")[0]) <= 4
 
 
-def test_it_is_complete_when_only_the_end_remains(
+def test_output_is_complete_when_only_its_end_is_allowed(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
     constraint = grammars.compile(params("json_schema", SCHEMA))
@@ -112,7 +113,7 @@ def test_it_is_complete_when_only_the_end_remains(
     assert constraint.complete
 
 
-def test_it_may_end_where_it_may_also_go_on(
+def test_output_may_end_or_continue_after_an_optional_part(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
     constraint = grammars.compile(params("regex", "ab+"))
@@ -134,20 +135,20 @@ def test_a_schema_is_written_without_optional_whitespace(
     assert constraint.forced()
 
 
-def test_a_schema_can_ask_for_whitespace(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+def test_a_schema_can_allow_whitespace(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
     schema = json.dumps(json.loads(SCHEMA) | {"x-guidance": {"whitespace_flexible": True}})
     constraint = grammars.compile(params("json_schema", schema))
     advance(constraint, tokenizer, '{ "name"')
 
 
-def test_forced_tokens_are_admitted(grammars: GrammarCompiler) -> None:
+def test_forced_tokens_are_allowed(grammars: GrammarCompiler) -> None:
     constraint = grammars.compile(params("json_schema", SCHEMA))
     for token in constraint.forced():
         assert token in constraint.allowed()
         constraint.advance(token)
 
 
-def test_a_fork_goes_its_own_way(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+def test_a_fork_advances_independently(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
     constraint = grammars.compile(params("choices", "ab", "cd"))
     twin = constraint.fork()
     advance(constraint, tokenizer, "ab")
@@ -157,12 +158,14 @@ def test_a_fork_goes_its_own_way(grammars: GrammarCompiler, tokenizer: Tokenizer
     assert twin.complete
 
 
-def test_compiling_again_starts_anew(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
+def test_a_cached_grammar_starts_from_its_beginning(
+    grammars: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
     advance(grammars.compile(params("choices", "ab", "cd")), tokenizer, "ab")
     assert not grammars.compile(params("choices", "ab", "cd")).complete
 
 
-def test_a_token_that_is_not_admitted_is_an_error(
+def test_a_token_that_is_not_allowed_is_an_error(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
     constraint = grammars.compile(params("choices", "ab"))
@@ -175,8 +178,8 @@ def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> N
     assert constraint.allowed().tolist() == [1]
 
 
-def vocabulary(tokenizer: Tokenizer) -> HfTokenizer:
-    """Return the tokenizer with a token added that is text, and one that is not."""
+def extended_tokenizer(tokenizer: Tokenizer) -> HfTokenizer:
+    """Return the tokenizer with an additional text token and special token."""
     library = HfTokenizer.from_buffer(tokenizer.json)
     library.add_tokens(["blue cup"])
     library.add_special_tokens(["<|end of turn|>"])
@@ -192,10 +195,10 @@ def vocabulary(tokenizer: Tokenizer) -> HfTokenizer:
         ("lark", "start: /[a-z]+/ <|user|> /[0-9]{3}/"),
     ],
 )
-def test_the_vocabulary_is_the_one_that_llguidance_reads_itself(
+def test_the_vocabulary_equals_that_of_llguidance(
     tokenizer: Tokenizer, kind: str, source: str
 ) -> None:
-    library = vocabulary(tokenizer)
+    library = extended_tokenizer(tokenizer)
     size = library.get_vocab_size() + 5
     ours = GrammarCompiler(Tokenizer(library.to_str().encode()), size, EOS)
     theirs = LLTokenizer(library.to_str(), n_vocab=size, eos_token=EOS)

@@ -1,4 +1,4 @@
-"""No schema, expression or grammar hangs the server, or ends it."""
+"""Limits of grammar compilation: no grammar blocks or crashes the server."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.support.running_server import PROMPT, Running, bad_fields, failure, greedy
+from tests.support.running_server import PROMPT, RunningServer, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import GrammarError, OverloadedError
@@ -16,9 +16,9 @@ from gpt2flow.server.grammar.compilation import QUEUE_CAPACITY, WORKERS, Sandbox
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 
-# Compiles for minutes: the remainders of all numbers by one of seven digits.
+# Compiles for minutes: its automaton has a state per remainder of a seven-digit divisor.
 ENDLESS = json.dumps({"type": "integer", "multipleOf": 9_999_991})
-# Overflows the stack of whoever compiles it: each rule is the next one twice.
+# Overflows the stack of its compiler: each rule uses the next one twice.
 DEADLY = 'start: r0\n{}\nr6000: "z"'.format(
     "\n".join(f'r{i}: r{i + 1} r{i + 1} | "{i}"' for i in range(6000))
 )
@@ -32,10 +32,10 @@ def params(kind: str, *source: str) -> ConstraintParams:
 
 
 @pytest.fixture
-def tried(grammars: GrammarCompiler) -> Iterator[SandboxedCompiler]:
-    tried = SandboxedCompiler(grammars, seconds=2.0)
-    yield tried
-    tried.close()
+def compiler(grammars: GrammarCompiler) -> Iterator[SandboxedCompiler]:
+    compiler = SandboxedCompiler(grammars, seconds=2.0)
+    yield compiler
+    compiler.close()
 
 
 @pytest.mark.parametrize(
@@ -49,81 +49,83 @@ def tried(grammars: GrammarCompiler) -> Iterator[SandboxedCompiler]:
     ],
 )
 def test_a_hostile_grammar_is_refused_and_the_next_one_compiles(
-    tried: SandboxedCompiler, kind: str, source: str, message: str
+    compiler: SandboxedCompiler, kind: str, source: str, message: str
 ) -> None:
     with pytest.raises(GrammarError, match=message) as caught:
-        tried.compile(params(kind, source))
+        compiler.compile(params(kind, source))
     assert "\n" not in str(caught.value)
-    assert tried.compile(params("choices", "yes", "no")).allowed().size
+    assert compiler.compile(params("choices", "yes", "no")).allowed().size
 
 
-def test_what_was_refused_is_not_tried_again(tried: SandboxedCompiler) -> None:
+def test_a_refused_grammar_is_not_compiled_again(compiler: SandboxedCompiler) -> None:
     with pytest.raises(GrammarError):
-        tried.compile(params("json_schema", ENDLESS))
-    assert tried.has_verdict(params("json_schema", ENDLESS))
+        compiler.compile(params("json_schema", ENDLESS))
+    assert compiler.has_verdict(params("json_schema", ENDLESS))
     with pytest.raises(GrammarError, match="longer"):
-        tried.compile(params("json_schema", ENDLESS))
-    # The process ended with the first trial; there was no other.
-    assert not any(each._process for each in tried._workers)
+        compiler.compile(params("json_schema", ENDLESS))
+    # The worker was killed by the first compilation; there was no second.
+    assert not any(each._process for each in compiler._workers)
 
 
-def test_as_many_choices_as_may_be_can_be_chosen_from(tried: SandboxedCompiler) -> None:
+def test_the_most_choices_allowed_compile(compiler: SandboxedCompiler) -> None:
     choices = [f"choice {number:04}" for number in range(4096)]
-    assert tried.compile(params("choices", *choices)).allowed().size
+    assert compiler.compile(params("choices", *choices)).allowed().size
 
 
-async def test_a_slow_grammar_delays_neither_the_loop_nor_other_threads(
+async def test_a_slow_grammar_blocks_neither_event_loop_nor_threads(
     grammars: GrammarCompiler,
 ) -> None:
-    tried = SandboxedCompiler(grammars, seconds=60.0)
+    compiler = SandboxedCompiler(grammars, seconds=60.0)
     sources = [f'{{"title": "{i}", {ENDLESS[1:]}' for i in range(WORKERS)]
     slow = [
-        asyncio.create_task(tried.precompile(params("json_schema", each), f"{each}"))
+        asyncio.create_task(compiler.precompile(params("json_schema", each), f"{each}"))
         for each in sources
     ]
     await asyncio.sleep(0)
-    # More than asyncio's own threads, were the grammars compiled in these.
+    # These calls would block if grammars occupied the default thread pool.
     await asyncio.gather(*(asyncio.to_thread(os.getpid) for _ in range(64)))
     assert not any(task.done() for task in slow)
-    while not all(each._process for each in tried._workers):  # noqa: ASYNC110 - nobody tells
+    while not all(each._process for each in compiler._workers):  # noqa: ASYNC110 - no event to await
         await asyncio.sleep(0.01)
-    tried.close()
-    await asyncio.gather(*slow, return_exceptions=True)  # A process may have been starting.
+    compiler.close()
+    await asyncio.gather(*slow, return_exceptions=True)  # A worker may have been starting.
 
 
-async def test_the_line_of_grammars_is_bounded(tried: SandboxedCompiler) -> None:
+async def test_the_compile_queue_is_bounded(compiler: SandboxedCompiler) -> None:
     waiting = [
-        asyncio.create_task(tried.precompile(params("regex", f"{ENDLESS}{i}"), "many"))
+        asyncio.create_task(compiler.precompile(params("regex", f"{ENDLESS}{i}"), "many"))
         for i in range(WORKERS + QUEUE_CAPACITY)
     ]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match=f"{QUEUE_CAPACITY} constraints wait"):
-        await tried.precompile(params("regex", "one too many"), "many")
-    # Whoever holds the most of it makes way for another.
-    await tried.precompile(params("regex", "one too many"), "one")
+        await compiler.precompile(params("regex", "one too many"), "many")
+    # The largest holder gives way to another caller.
+    await compiler.precompile(params("regex", "one too many"), "one")
     *others, last = await asyncio.gather(*waiting, return_exceptions=True)
     assert set(others) == {None}
     assert isinstance(last, OverloadedError)
-    await tried.precompile(params("regex", "one more"), "many")
+    await compiler.precompile(params("regex", "one more"), "many")
 
 
-async def test_a_process_waits_for_the_first_constraint(running: Running) -> None:
-    processes = running.model.grammars._workers
+async def test_a_worker_is_started_before_the_first_constraint(running: RunningServer) -> None:
+    workers = running.model.grammars._workers
     async with asyncio.timeout(30):
-        while not any(each._process for each in processes):  # noqa: ASYNC110 - nobody tells
+        while not any(each._process for each in workers):  # noqa: ASYNC110 - no event to await
             await asyncio.sleep(0.01)
 
 
-def test_closing_ends_the_processes(grammars: GrammarCompiler) -> None:
-    tried = SandboxedCompiler(grammars, seconds=1.0)
-    tried.compile(params("regex", "a|b"))
-    [process] = [each._process for each in tried._workers if each._process]
-    tried.close()
+def test_closing_ends_the_workers(grammars: GrammarCompiler) -> None:
+    compiler = SandboxedCompiler(grammars, seconds=1.0)
+    compiler.compile(params("regex", "a|b"))
+    [process] = [each._process for each in compiler._workers if each._process]
+    compiler.close()
     assert process.poll() is not None
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-async def test_a_stream_goes_on_while_hostile_grammars_are_refused(running: Running) -> None:
+async def test_a_stream_continues_while_hostile_grammars_are_refused(
+    running: RunningServer,
+) -> None:
     hostile = [pb.Constraint(lark=f"{DEADLY}\n// {i}") for i in range(3)]
     requests = [
         pb.GenerateRequest(prompts=[PROMPT], options=greedy(5, constraint=constraint))

@@ -1,4 +1,4 @@
-"""What loading took is given back, and what is read later is still right."""
+"""Release of mapped weights after loading: memory shrinks, content stays."""
 
 import mmap
 import sys
@@ -12,7 +12,7 @@ MEGABYTES = 8
 
 
 def resident(path: Path) -> int:
-    """Kilobytes of a mapped file that are in memory."""
+    """Return the kilobytes of a mapped file that are resident."""
     kilobytes, inside = 0, False
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         key, *rest = line.split(maxsplit=5)
@@ -23,9 +23,9 @@ def resident(path: Path) -> int:
     return kilobytes
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="nothing is done elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is released on Linux only")
 @pytest.mark.parametrize("access", [mmap.ACCESS_READ, mmap.ACCESS_COPY])
-def test_pages_that_were_only_read_are_let_go(tmp_path: Path, access: int) -> None:
+def test_pages_that_were_only_read_are_released(tmp_path: Path, access: int) -> None:
     path = tmp_path / "weights"
     content = bytes(range(256)) * (MEGABYTES * 4096)
     path.write_bytes(content)
@@ -37,8 +37,8 @@ def test_pages_that_were_only_read_are_let_go(tmp_path: Path, access: int) -> No
         assert mapped[:] == content
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="nothing is done elsewhere")
-def test_what_was_written_stays(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is released on Linux only")
+def test_written_pages_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(bytes(4096 * 100))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:

@@ -1,4 +1,4 @@
-"""Models come, change and go while the server serves, and nothing of them stays behind."""
+"""Models are added, replaced and unloaded while the server runs."""
 
 import asyncio
 import gc
@@ -12,9 +12,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from tests.server.conftest import SLOTS
-from tests.support.bundles import copy_of, damaged_copy_of
-from tests.support.running_server import PROMPT, Running, failure, greedy
+from tests.support.bundles import copy_bundle, copy_damaged_bundle
+from tests.support.engine_bench import SLOTS
+from tests.support.running_server import PROMPT, RunningServer, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import BundleError, EngineConfig, ModelConfig
@@ -31,21 +31,21 @@ def model(path: Path, **options: Any) -> ModelConfig:
     return ModelConfig(path=path, engine=ENGINE, **options)
 
 
-async def retired(registry: Registry) -> None:
-    """Return when nothing is left of old models but their memory."""
+async def wait_retired(registry: Registry) -> None:
+    """Return when no model is being retired any more."""
     async with asyncio.timeout(10):
-        while registry._retiring:  # noqa: ASYNC110 - nobody tells
+        while registry._retiring:  # noqa: ASYNC110 - no event to await
             await asyncio.sleep(0.01)
 
 
-async def status(running: Running, name: str) -> HealthCheckResponse.ServingStatus:
+async def status(running: RunningServer, name: str) -> HealthCheckResponse.ServingStatus:
     stub: Any = health_pb2_grpc.HealthStub(running.channel)
     response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
     return response.status
 
 
-def hold(model: Model) -> threading.Event:
-    """Make a model wait after its next five decode steps until it is told to go on."""
+def block_decoding(model: Model) -> threading.Event:
+    """Block decoding after five steps until the returned event is set."""
     runner: Any = model.engine._engine._runner
     may_run, decode, steps = threading.Event(), runner.decode, itertools.count()
 
@@ -58,18 +58,21 @@ def hold(model: Model) -> threading.Event:
 
 
 async def rest_of(call: Any) -> list[pb.GenerateStreamResponse]:
+    """Return the messages that the stream has not read."""
     messages = []
     while (message := await call.read()) is not grpc.aio.EOF:
         messages.append(message)
     return messages
 
 
-async def test_what_runs_on_a_replaced_model_ends_on_it(running: Running, tmp_path: Path) -> None:
+async def test_a_stream_on_a_replaced_model_finishes_on_it(
+    running: RunningServer, tmp_path: Path
+) -> None:
     old, bundle = running.model, running.model.bundle.directory
-    may_run = hold(old)
+    may_run = block_decoding(old)
     call = running.stub.GenerateStream(LONG)
     await call.read()
-    new = copy_of(bundle, tmp_path / "new", run="2")
+    new = copy_bundle(bundle, tmp_path / "new", run="2")
     changes = await running.server.registry.apply({"first": model(new), "third": model(bundle)})
     assert changes == Changes(added=["third"], replaced=["first"], removed=["second"])
     assert old.engine._thread.is_alive()
@@ -79,12 +82,14 @@ async def test_what_runs_on_a_replaced_model_ends_on_it(running: Running, tmp_pa
     rest = await rest_of(call)
     assert rest[-1].end.fingerprint == old.bundle.fingerprint
     assert rest[-1].end.result.usage.completion_tokens == 60
-    await retired(running.server.registry)
+    await wait_retired(running.server.registry)
     assert not old.engine._thread.is_alive()
 
 
-@pytest.mark.usefixtures("slow")
-async def test_what_runs_too_long_on_an_unloaded_model_is_told(running: Running) -> None:
+@pytest.mark.usefixtures("slow_decode")
+async def test_a_stream_that_outlives_the_drain_time_of_its_model_is_ended(
+    running: RunningServer,
+) -> None:
     running.server.registry._drain_seconds = 0.05
     call = running.stub.GenerateStream(LONG)
     await call.read()
@@ -97,7 +102,7 @@ async def test_what_runs_too_long_on_an_unloaded_model_is_told(running: Running)
     assert (code, text) == (grpc.StatusCode.NOT_FOUND, "no model named 'first'; loaded: other")
 
 
-async def test_a_model_that_did_not_change_stays(running: Running) -> None:
+async def test_an_unchanged_model_is_kept(running: RunningServer) -> None:
     bundle = running.model.bundle.directory
     await running.server.registry.apply({"first": model(bundle), "second": model(bundle)})
     first, second = running.server.registry.models
@@ -111,24 +116,28 @@ async def test_a_model_that_did_not_change_stays(running: Running) -> None:
 
 
 @pytest.mark.parametrize("kind", ["damaged", "missing", "pinned"])
-async def test_all_or_nothing(running: Running, tmp_path: Path, kind: str) -> None:
+async def test_a_bad_model_leaves_all_models_unchanged(
+    running: RunningServer, tmp_path: Path, kind: str
+) -> None:
     registry, bundle = running.server.registry, running.model.bundle.directory
     before = registry.models
-    bad, says = {
+    bad, message = {
         "damaged": (model(tmp_path / "bad"), r"model\.onnx\.data does not match the hash"),
         "missing": (model(tmp_path / "nowhere"), "nowhere is not a directory"),
         "pinned": (model(bundle, fingerprint="0" * 64), "must have 0000"),
     }[kind]
-    damaged_copy_of(bundle, tmp_path / "bad")
-    with pytest.raises(BundleError, match=says):
-        await registry.apply({"first": model(copy_of(bundle, tmp_path / "new", run="2")), "x": bad})
+    copy_damaged_bundle(bundle, tmp_path / "bad")
+    with pytest.raises(BundleError, match=message):
+        await registry.apply(
+            {"first": model(copy_bundle(bundle, tmp_path / "new", run="2")), "x": bad}
+        )
     assert registry.models == before
     assert await status(running, "first") == HealthCheckResponse.SERVING
     code, _, _ = await failure(running.stub.GetModel(pb.GetModelRequest(model="x")))
     assert code == grpc.StatusCode.NOT_FOUND
 
 
-async def test_nothing_of_an_unloaded_model_stays(running: Running) -> None:
+async def test_an_unloaded_model_is_freed_completely(running: RunningServer) -> None:
     await running.stub.Generate(SHORT)
     constrained = greedy(20, constraint=pb.Constraint(regex="(ab){2}"))
     await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=constrained))
@@ -139,18 +148,18 @@ async def test_nothing_of_an_unloaded_model_stays(running: Running) -> None:
     dead = [weakref.ref(part) for part in parts]
     bundle = old.bundle.directory
     del old, runner, parts
-    gc.disable()  # Memory of this size must not wait for a collection.
+    gc.disable()  # So much memory must be freed without a garbage collection.
     try:
         await running.server.registry.apply({"other": model(bundle)})
-        await retired(running.server.registry)
+        await wait_retired(running.server.registry)
         await asyncio.sleep(0.05)
         assert [reference() for reference in dead] == [None] * len(dead)
     finally:
         gc.enable()
 
 
-async def test_memory_is_given_back_when_the_last_model_is_gone(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+async def test_memory_is_trimmed_after_the_last_old_model_is_freed(
+    running: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = running.model.bundle.directory
     engines = [weakref.ref(each.engine) for each in running.server.registry.models]
@@ -171,7 +180,7 @@ async def test_memory_is_given_back_when_the_last_model_is_gone(
         gc.enable()
 
 
-async def test_a_registry_that_never_had_a_model_refuses(tmp_path: Path) -> None:
+async def test_a_registry_without_a_model_refuses_requests(tmp_path: Path) -> None:
     registry = Registry(["first"], drain_seconds=0)
     with pytest.raises(BundleError):
         await registry.apply({"first": model(tmp_path / "nowhere")})
@@ -182,8 +191,8 @@ async def test_a_registry_that_never_had_a_model_refuses(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Make loading wait until it is told to go on."""
+def may_load(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Event without which no model finishes loading."""
     may_load = threading.Event()
 
     def waiting(*args: Any) -> Any:
@@ -194,8 +203,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return may_load
 
 
-async def test_health_of_a_model_that_comes_and_goes(
-    running: Running, held: threading.Event
+async def test_health_follows_loading_and_unloading(
+    running: RunningServer, may_load: threading.Event
 ) -> None:
     bundle = running.model.bundle.directory
     stub: Any = health_pb2_grpc.HealthStub(running.channel)
@@ -210,7 +219,7 @@ async def test_health_of_a_model_that_comes_and_goes(
     request = pb.GenerateRequest(model="new", prompts=[PROMPT], options=greedy(3))
     code, text, _ = await failure(running.stub.Generate(request))
     assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "model 'new' is loading")
-    held.set()
+    may_load.set()
     await applying
     assert (await watch.read()).status == HealthCheckResponse.SERVING
     assert (await running.stub.Generate(request)).model == "new"
@@ -222,15 +231,15 @@ async def test_health_of_a_model_that_comes_and_goes(
     watch.cancel()
 
 
-async def test_loading_does_not_stop_running_streams(
-    running: Running, held: threading.Event, tmp_path: Path
+async def test_loading_does_not_block_running_streams(
+    running: RunningServer, may_load: threading.Event, tmp_path: Path
 ) -> None:
-    new = copy_of(running.model.bundle.directory, tmp_path / "new", run="2")
+    new = copy_bundle(running.model.bundle.directory, tmp_path / "new", run="2")
     call = running.stub.GenerateStream(LONG)
     await call.read()
     applying = asyncio.create_task(running.server.registry.apply({"first": model(new)}))
     rest = await rest_of(call)
     assert rest[-1].end.result.usage.completion_tokens == 60
     assert not applying.done()
-    held.set()
+    may_load.set()
     await applying

@@ -1,4 +1,4 @@
-"""A running server comes to serve what its settings say, or goes on with what it had."""
+"""Reload of settings and bundles; a mistake keeps the old models."""
 
 import asyncio
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.bundles import copy_of, damaged_copy_of, put_in_place
-from tests.support.running_server import PROMPT, Running, greedy, serving_as
+from tests.support.bundles import copy_bundle, copy_damaged_bundle, swap_bundle
+from tests.support.running_server import PROMPT, RunningServer, greedy, serving_as
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import ConfigSource
@@ -28,22 +28,22 @@ def entry(name: str, path: Path, *lines: str) -> str:
 
 @dataclass
 class Reloading:
-    """A server, its file of settings, and what it logs."""
+    """Server with its settings file, its reloader and its captured log."""
 
-    running: Running
+    running: RunningServer
     reloader: Reloader
     file: Path
     bundle: Path
     log: list[Any]
 
     def write(self, *parts: str) -> None:
-        """Replace the file as an editor does."""
+        """Replace the settings file by renaming, as an editor does."""
         draft = self.file.with_suffix(".draft")
         draft.write_text(ENGINE + "".join(parts))
         draft.replace(self.file)
 
     async def event(self, *events: str) -> Any:
-        """Return the first of these that is logged, and forgets it and those before."""
+        """Wait for one of these events; remove the log up to it."""
         async with asyncio.timeout(20):
             while True:
                 for i, line in enumerate(self.log):
@@ -52,7 +52,7 @@ class Reloading:
                         return line
                 await asyncio.sleep(0.01)
 
-    async def outcome(self) -> Any:
+    async def reload_event(self) -> Any:
         return await self.event("reloaded", "reload_failed")
 
 
@@ -83,25 +83,27 @@ async def watched(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
 
 
 @pytest.fixture
-async def asked(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
+async def unwatched(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
     async with reloading(bundle, tmp_path, watch=False) as reloading_:
         yield reloading_
 
 
-def names(running: Running) -> list[str]:
+def names(running: RunningServer) -> list[str]:
     return [model.name for model in running.server.registry.models]
 
 
-async def test_the_file_adds_and_removes_models(watched: Reloading, tmp_path: Path) -> None:
+async def test_the_settings_file_adds_replaces_and_removes_models(
+    watched: Reloading, tmp_path: Path
+) -> None:
     watched.write(entry("second", watched.bundle), entry("first", watched.bundle))
-    line = await watched.outcome()
+    line = await watched.reload_event()
     assert (line["added"], line["replaced"], line["removed"]) == (["second"], [], [])
     assert names(watched.running) == ["second", "first"]
-    watched.write(entry("second", copy_of(watched.bundle, tmp_path / "new", run="2")))
-    line = await watched.outcome()
+    watched.write(entry("second", copy_bundle(watched.bundle, tmp_path / "new", run="2")))
+    line = await watched.reload_event()
     assert (line["added"], line["replaced"], line["removed"]) == ([], ["second"], ["first"])
     watched.write(entry("second", tmp_path / "new", "max_sequences = 2"))
-    assert (await watched.outcome())["replaced"] == ["second"]
+    assert (await watched.reload_event())["replaced"] == ["second"]
     assert watched.running.model.limits.max_sequences == 2
 
 
@@ -109,18 +111,20 @@ async def test_another_bundle_in_the_same_place_is_loaded(
     watched: Reloading, tmp_path: Path
 ) -> None:
     before = watched.running.model.bundle.fingerprint
-    put_in_place(copy_of(watched.bundle, tmp_path / "new", run="2"), watched.bundle)
-    assert (await watched.outcome())["replaced"] == ["first"]
+    swap_bundle(copy_bundle(watched.bundle, tmp_path / "new", run="2"), watched.bundle)
+    assert (await watched.reload_event())["replaced"] == ["first"]
     assert watched.running.model.bundle.fingerprint != before
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("slow_decode")
 async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path: Path) -> None:
     old = watched.running.model
     calls = [watched.running.stub.GenerateStream(LONG) for _ in range(4)]
-    damaged = damaged_copy_of(copy_of(watched.bundle, tmp_path / "new", run="2"), tmp_path / "bad")
-    put_in_place(damaged, watched.bundle)
-    line = await watched.outcome()
+    damaged = copy_damaged_bundle(
+        copy_bundle(watched.bundle, tmp_path / "new", run="2"), tmp_path / "bad"
+    )
+    swap_bundle(damaged, watched.bundle)
+    line = await watched.reload_event()
     assert (line["event"], line["log_level"]) == ("reload_failed", "error")
     assert "model.onnx.data does not match the hash" in line["reason"]
     for call in calls:
@@ -129,13 +133,15 @@ async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path
         assert rest[-1].end.fingerprint == old.bundle.fingerprint
     assert watched.running.model is old
     await asyncio.sleep(5 * _POLL)
-    assert "reload_failed" not in {line["event"] for line in watched.log}  # Once is enough.
-    put_in_place(tmp_path / "new", watched.bundle)
-    assert (await watched.outcome())["replaced"] == ["first"]
+    assert "reload_failed" not in {
+        line["event"] for line in watched.log
+    }  # The failure is logged once.
+    swap_bundle(tmp_path / "new", watched.bundle)
+    assert (await watched.reload_event())["replaced"] == ["first"]
 
 
 @pytest.mark.parametrize(
-    "text,says",
+    "text,message",
     [
         (lambda path: entry("first", path, "[["), "is not TOML"),
         (lambda path: entry("first", path, "threads = 0"), "models[0].threads is 0, must be in"),
@@ -146,32 +152,34 @@ async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path
     ],
 )
 async def test_a_mistake_keeps_the_old_models(
-    asked: Reloading, text: Callable[[Path], str], says: str
+    unwatched: Reloading, text: Callable[[Path], str], message: str
 ) -> None:
-    old = asked.running.model
-    asked.write(text(asked.bundle))
-    asked.reloader.ask()
-    line = await asked.outcome()
-    assert says in line["reason"]
+    old = unwatched.running.model
+    unwatched.write(text(unwatched.bundle))
+    unwatched.reloader.trigger()
+    line = await unwatched.reload_event()
+    assert message in line["reason"]
     assert "\n" not in line["reason"]
-    assert asked.running.model is old
-    asked.write(entry("first", asked.bundle, "max_sequences = 2"))
-    asked.reloader.ask()
-    assert (await asked.outcome())["replaced"] == ["first"]
+    assert unwatched.running.model is old
+    unwatched.write(entry("first", unwatched.bundle, "max_sequences = 2"))
+    unwatched.reloader.trigger()
+    assert (await unwatched.reload_event())["replaced"] == ["first"]
 
 
-async def test_what_a_reload_cannot_change_is_named(asked: Reloading) -> None:
-    asked.write(entry("first", asked.bundle))
+async def test_settings_that_need_a_restart_are_named(unwatched: Reloading) -> None:
+    unwatched.write(entry("first", unwatched.bundle))
     others = "\n[connections]\nmax_age_seconds = 60\n"
-    text = asked.file.read_text().replace("port = 0", "port = 1")
-    asked.file.write_text(text + others)
-    asked.reloader.ask()
-    assert (await asked.event("needs_restart"))["settings"] == ["port", "connections"]
+    text = unwatched.file.read_text().replace("port = 0", "port = 1")
+    unwatched.file.write_text(text + others)
+    unwatched.reloader.trigger()
+    assert (await unwatched.event("needs_restart"))["settings"] == ["port", "connections"]
 
 
-async def test_asking_finds_a_bundle_that_changed(asked: Reloading, tmp_path: Path) -> None:
-    put_in_place(copy_of(asked.bundle, tmp_path / "new", run="2"), asked.bundle)
+async def test_a_requested_reload_loads_a_changed_bundle(
+    unwatched: Reloading, tmp_path: Path
+) -> None:
+    swap_bundle(copy_bundle(unwatched.bundle, tmp_path / "new", run="2"), unwatched.bundle)
     await asyncio.sleep(4 * _POLL)
-    assert asked.log == []  # Nothing is watched without a file.
-    asked.reloader.ask()
-    assert (await asked.outcome())["replaced"] == ["first"]
+    assert unwatched.log == []  # Without a settings file nothing is watched.
+    unwatched.reloader.trigger()
+    assert (await unwatched.reload_event())["replaced"] == ["first"]

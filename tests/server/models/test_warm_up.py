@@ -1,4 +1,4 @@
-"""What a model has done before its first request."""
+"""Warm-up of a model before its first request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,7 @@ from gpt2flow.server.config.settings import EngineConfig
 from gpt2flow.server.models.model import load_model
 
 
-def test_a_model_has_run_all_that_requests_run(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warm_up_runs_every_kind_of_batch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks: list[int] = []
     steps: list[tuple[int, Any]] = []
     run_chunk, decode = ModelRunner.run_chunk, ModelRunner.decode
@@ -34,5 +32,5 @@ def test_a_model_has_run_all_that_requests_run(
     config = EngineConfig(threads=1, max_sequences=3, prefill_chunk=32)
     load_model("model", load_bundle(bundle), config)
     assert set(chunks) == {1, 32}
-    # One sequence, all of them, and one under a grammar.
+    # One sequence, all sequences, and one sequence with restricted logits.
     assert set(steps) == {(1, False), (3, False), (1, True)}

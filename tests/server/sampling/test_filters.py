@@ -1,4 +1,4 @@
-"""Filters keep what transformers' keep; draws and ranks are those of a full sort."""
+"""Filters, compared with transformers; draws and ranks, with a full sort."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
@@ -16,12 +16,10 @@ from gpt2flow.server.sampling.processors import forbid
 from gpt2flow.server.sampling.sampler import draw
 
 VOCABULARY = 200
-# Large enough for groups, and not a multiple of them.
+# Large enough to be split into groups, and not a multiple of their size.
 LARGE = 50_257
 
 seeds = st.integers(0, 2**32 - 1)
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 
 def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
@@ -30,6 +28,7 @@ def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Flo
 
 
 def by_transformers(processor: Any, scores: Floats) -> Floats:
+    """Apply a logits processor of transformers."""
     processed: Floats = processor(torch.tensor([[1]]), torch.from_numpy(scores.copy())[None])[
         0
     ].numpy()
@@ -37,6 +36,7 @@ def by_transformers(processor: Any, scores: Floats) -> Floats:
 
 
 def kept(scores: Floats) -> list[int]:
+    """Return the token ids that are not excluded."""
     return np.flatnonzero(np.isfinite(scores)).tolist()
 
 
@@ -50,7 +50,7 @@ def kept(scores: Floats) -> list[int]:
     ],
 )
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 20.0])
-def test_filters(
+def test_filters_keep_the_tokens_of_transformers(
     keep: Callable[..., Any], warper: Callable[..., Any], values: list[float], spread: float
 ) -> None:
     for value in values:
@@ -69,7 +69,7 @@ def test_filters(
         (lambda scores: filters.typical_p(scores, 0.9), hf.TypicalLogitsWarper(0.9)),
     ],
 )
-def test_filters_after_tokens_were_forbidden(keep: Callable[..., Any], warper: Any) -> None:
+def test_filters_ignore_excluded_tokens(keep: Callable[..., Any], warper: Any) -> None:
     for seed in range(20):
         scores = forbid(random_scores(seed), np.arange(0, VOCABULARY, 3))
         expected = by_transformers(warper, scores)
@@ -82,7 +82,7 @@ def test_ties_with_the_last_of_top_k_are_kept() -> None:
     assert filters.top_k(scores, 2).tolist() == [1, 2, 3]
 
 
-def test_top_p_by_hand() -> None:
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     scores = np.log(np.array([0.1, 0.4, 0.2, 0.3], np.float32))
     assert filters.top_p(scores, 0.39).tolist() == [1]
     assert filters.top_p(scores, 0.41).tolist() == [1, 3]
@@ -91,13 +91,13 @@ def test_top_p_by_hand() -> None:
 
 
 @given(seeds, st.integers(1, 1000), st.integers(1, 300))
-def test_top_places_are_those_of_a_full_sort(seed: int, size: int, count: int) -> None:
+def test_top_places_equal_those_of_a_full_sort(seed: int, size: int, count: int) -> None:
     scores = random_scores(seed, size=size)
     expected = np.argsort(-scores, kind="stable")[:count]
     assert filters.top_places(scores, count).tolist() == expected.tolist()
 
 
-def test_top_places_with_forbidden_tokens() -> None:
+def test_top_places_skip_excluded_tokens() -> None:
     scores = np.full(1000, -np.inf, np.float32)
     scores[[3, 500, 999]] = [1, 3, 2]
     assert filters.top_places(scores, 3).tolist() == [500, 999, 3]
@@ -105,36 +105,36 @@ def test_top_places_with_forbidden_tokens() -> None:
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
 @pytest.mark.parametrize("p", [0.3, 0.9, 0.999])
-def test_top_p_of_a_large_vocabulary(spread: float, p: float) -> None:
+def test_top_p_is_exact_for_a_large_vocabulary(spread: float, p: float) -> None:
     scores = random_scores(1, LARGE, spread)
-    chances = np.sort(torch.softmax(torch.from_numpy(scores).double(), -1).numpy())[::-1]
-    expected = int((np.cumsum(chances) < p).sum()) + 1
-    # Rounding may put a token at the rim on either side.
+    probabilities = np.sort(torch.softmax(torch.from_numpy(scores).double(), -1).numpy())[::-1]
+    expected = int((np.cumsum(probabilities) < p).sum()) + 1
+    # Rounding decides about tokens at the boundary.
     assert len(filters.top_p(scores, p)) == pytest.approx(expected, rel=2e-4, abs=1)
     ids = filters.top_p(scores, p)
     assert scores[ids].min() >= np.delete(scores, ids).max()
 
 
 @given(seeds, st.sampled_from([1, 3, 63, 64, 65, 4096, 4161, LARGE]))
-def test_the_total_is_the_sum(seed: int, size: int) -> None:
+def test_the_total_equals_the_sum_in_double_precision(seed: int, size: int) -> None:
     values = np.abs(random_scores(seed, size))
     assert filters.total(values) == pytest.approx(values.sum(dtype=np.float64), rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [5, 4000, 5000, LARGE])
-def test_draws_follow_the_chances(size: int) -> None:
+def test_draws_follow_the_probabilities(size: int) -> None:
     scores = random_scores(3, size, spread=2.0)
     expected = torch.softmax(torch.from_numpy(scores).double(), -1).numpy()
     numbers = (np.arange(4000) + 0.5) / 4000
     drawn = np.bincount([draw(scores, u) for u in numbers], minlength=size) / len(numbers)
     likely = np.argsort(-expected)[:20]
-    # Every token has one interval, or less than one step of the grid at both ends of its group.
+    # A token has one interval, except for up to one grid step at both ends of its group.
     np.testing.assert_allclose(drawn[likely], expected[likely], atol=2 / len(numbers))
 
 
 @pytest.mark.parametrize("size", [100, LARGE])
 @pytest.mark.parametrize("number", [0.0, 0.5, np.nextafter(1.0, 0.0)])
-def test_what_is_forbidden_is_never_drawn(size: int, number: float) -> None:
+def test_excluded_tokens_are_never_drawn(size: int, number: float) -> None:
     for seed in range(20):
         scores = forbid(random_scores(seed, size), np.arange(0, size, 2))
         scores[-60:] = -np.inf

@@ -1,11 +1,11 @@
-"""Processors change logits as transformers' do, on the same logits."""
+"""Logits processors, compared with those of transformers."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
@@ -17,8 +17,6 @@ VOCABULARY = 200
 
 seeds = st.integers(0, 2**32 - 1)
 histories = st.lists(st.integers(0, 9), min_size=1, max_size=30)
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 
 def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
@@ -27,6 +25,7 @@ def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Flo
 
 
 def by_transformers(processor: Any, tokens: list[int], scores: Floats) -> Floats:
+    """Apply a logits processor of transformers."""
     output = processor(torch.tensor([tokens]), torch.from_numpy(scores.copy())[None])
     processed: Floats = output[0].numpy()
     return processed
@@ -37,7 +36,7 @@ def history(tokens: list[int]) -> Ids:
 
 
 @given(seeds, st.dictionaries(st.integers(0, VOCABULARY - 1), st.floats(-100, 100), min_size=1))
-def test_logit_bias(seed: int, biases: dict[int, float]) -> None:
+def test_logit_bias_equals_transformers(seed: int, biases: dict[int, float]) -> None:
     scores = random_scores(seed)
     sequence_bias = {(token,): bias for token, bias in biases.items()}
     expected = by_transformers(hf.SequenceBiasLogitsProcessor(sequence_bias), [1, 2], scores)
@@ -46,14 +45,16 @@ def test_logit_bias(seed: int, biases: dict[int, float]) -> None:
 
 
 @given(seeds, histories, st.floats(0.1, 5))
-def test_repetition_penalty(seed: int, tokens: list[int], penalty: float) -> None:
+def test_repetition_penalty_equals_transformers(
+    seed: int, tokens: list[int], penalty: float
+) -> None:
     scores = random_scores(seed)
     expected = by_transformers(hf.RepetitionPenaltyLogitsProcessor(penalty), tokens, scores)
     ours = processors.penalise_repetition(scores, history(tokens), penalty)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-def test_presence_counts_once_and_frequency_each_time() -> None:
+def test_presence_counts_once_and_frequency_per_occurrence() -> None:
     scores = np.zeros(4, np.float32)
     produced = history([2, 1, 2, 2])
     np.testing.assert_allclose(
@@ -68,7 +69,7 @@ def test_presence_counts_once_and_frequency_each_time() -> None:
 
 
 @given(seeds, histories, st.integers(1, 5))
-def test_no_repeat_ngram(seed: int, tokens: list[int], size: int) -> None:
+def test_no_repeat_ngram_equals_transformers(seed: int, tokens: list[int], size: int) -> None:
     scores = random_scores(seed)
     expected = by_transformers(hf.NoRepeatNGramLogitsProcessor(size), tokens, scores)
     ours = processors.forbid(scores, processors.repeated_ngram_ends(history(tokens), size))
@@ -80,7 +81,7 @@ def test_no_repeat_ngram(seed: int, tokens: list[int], size: int) -> None:
     histories,
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6),
 )
-def test_bad_words(seed: int, tokens: list[int], words: list[list[int]]) -> None:
+def test_bad_words_equal_transformers(seed: int, tokens: list[int], words: list[list[int]]) -> None:
     scores = random_scores(seed)
     processor = hf.NoBadWordsLogitsProcessor(words, torch.tensor([VOCABULARY]))
     expected = by_transformers(processor, tokens, scores)
@@ -91,7 +92,7 @@ def test_bad_words(seed: int, tokens: list[int], words: list[list[int]]) -> None
 
 
 @given(seeds, st.integers(1, 5))
-def test_rows_know_their_logprobs(seed: int, rows: int) -> None:
+def test_logprobs_and_ranks_of_rows_equal_torch(seed: int, rows: int) -> None:
     values = random_scores(seed, size=rows * VOCABULARY).reshape(rows, VOCABULARY)
     ours = LogitsRows(values)
     expected = torch.log_softmax(torch.from_numpy(values), dim=-1)
@@ -105,14 +106,14 @@ def test_rows_know_their_logprobs(seed: int, rows: int) -> None:
         )
 
 
-def test_what_the_run_has_summed_up_is_taken() -> None:
+def test_a_given_logsumexp_is_used() -> None:
     values = np.stack([random_scores(seed) for seed in range(2)])
     sums = np.array([3.0, 4.0], np.float32)
     ours = LogitsRows(values, logsumexp=sums)
     assert ours.logprob(1, 5) == pytest.approx(float(values[1, 5]) - 4.0)
 
 
-def test_functions_leave_their_arguments_alone() -> None:
+def test_processors_do_not_modify_their_arguments() -> None:
     scores = random_scores(0)
     before = scores.copy()
     ids = history([1, 2, 2])

@@ -1,4 +1,4 @@
-"""A token is chosen as transformers would choose it."""
+"""Sampling, compared with the distribution of transformers."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ def random_logits(seed: int) -> Floats:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    """Make the processors of transformers' own generation, in its own order."""
+    """Factory of the processors that transformers applies, in its order."""
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_layer=1, n_head=1, n_embd=8))
 
     def make(**options: Any) -> Any:
@@ -37,7 +37,7 @@ def pipeline() -> Any:
     return make
 
 
-def chances(scores: torch.Tensor) -> Floats:
+def softmax(scores: torch.Tensor) -> Floats:
     probabilities: Floats = torch.softmax(scores, dim=-1)[0].numpy()
     return probabilities
 
@@ -61,7 +61,9 @@ def chances(scores: torch.Tensor) -> Floats:
     words=st.sampled_from([[], [[7, 11], [20]]]),
     min_new_tokens=st.sampled_from([0, 3, 4]),
 )
-def test_distribution_is_that_of_transformers(pipeline: Any, seed: int, **case: Any) -> None:
+def test_the_distribution_equals_that_of_transformers(
+    pipeline: Any, seed: int, **case: Any
+) -> None:
     options, words, min_new_tokens = case["options"], case["words"], case["min_new_tokens"]
     values = random_logits(seed)
     bias = {(3,): 2.5, (17,): -4.0} if case["biased"] else None
@@ -72,7 +74,7 @@ def test_distribution_is_that_of_transformers(pipeline: Any, seed: int, **case: 
         min_new_tokens=min_new_tokens,
     )
     scores = processors(torch.tensor([TOKENS]), torch.from_numpy(values.copy())[None])
-    expected = chances(scores)
+    expected = softmax(scores)
 
     params = SamplingParams(**options, logit_bias=((3, 2.5), (17, -4.0)) if case["biased"] else ())
     sampler = Sampler(
@@ -86,7 +88,7 @@ def test_distribution_is_that_of_transformers(pipeline: Any, seed: int, **case: 
 
 
 class FixedRandom(np.random.Generator):
-    """Says the number that it was told to say."""
+    """Generator that always returns a fixed number."""
 
     def __init__(self, number: float) -> None:
         super().__init__(np.random.PCG64(0))
@@ -96,7 +98,7 @@ class FixedRandom(np.random.Generator):
         return self._number
 
 
-def test_temperature_zero_takes_the_likeliest() -> None:
+def test_temperature_zero_chooses_the_likeliest_token() -> None:
     sampler = Sampler(SamplingParams(temperature=0, top_k=3, top_p=0.5), [])
     assert sampler.takes_argmax
     values = random_logits(1)
@@ -107,7 +109,7 @@ def test_temperature_zero_takes_the_likeliest() -> None:
 @pytest.mark.parametrize(
     "params", [SamplingParams(), SamplingParams(top_k=5), SamplingParams(top_p=0.5)]
 )
-def test_the_least_temperatures_take_the_likeliest_too(
+def test_tiny_temperatures_choose_the_likeliest_token(
     temperature: float, params: SamplingParams
 ) -> None:
     values = random_logits(1)
@@ -115,7 +117,7 @@ def test_the_least_temperatures_take_the_likeliest_too(
     assert sampler.choose(values, TOKENS, 4, make_rng(0, 0)) == values.argmax()
 
 
-def test_processors_change_the_likeliest() -> None:
+def test_processors_apply_to_greedy_decoding() -> None:
     values = random_logits(1)
     best = int(values.argmax())
     params = SamplingParams(temperature=0, logit_bias=((best, -100.0),))
@@ -124,7 +126,7 @@ def test_processors_change_the_likeliest() -> None:
     assert sampler.choose(values, TOKENS, 4, make_rng(0, 0)) == np.argsort(-values)[1]
 
 
-def test_the_same_seed_and_index_give_the_same_numbers() -> None:
+def test_equal_seed_and_index_give_equal_random_numbers() -> None:
     def numbers(seed: int, index: int) -> list[float]:
         rng = make_rng(seed, index)
         return [float(rng.random()) for _ in range(5)]
@@ -143,7 +145,7 @@ def test_only_allowed_tokens_are_chosen(temperature: float) -> None:
     assert chosen == {4, 8, 15}
 
 
-def test_the_constraint_wins_over_processors() -> None:
+def test_the_constraint_overrides_processors() -> None:
     params = SamplingParams(temperature=0)
     sampler = Sampler(params, make_processors(params, bad_words=[[4], [8]]))
     allowed = np.array([4, 8], np.intp)
@@ -153,13 +155,13 @@ def test_the_constraint_wins_over_processors() -> None:
         assert sampler.choose(values, TOKENS, 4, make_rng(0, 0), allowed) == best
 
 
-def test_when_everything_is_forbidden_nothing_is_chosen() -> None:
+def test_no_token_is_chosen_when_all_are_excluded() -> None:
     params = SamplingParams()
     sampler = Sampler(params, make_processors(params, bad_words=[[i] for i in range(VOCABULARY)]))
     assert sampler.choose(random_logits(0), TOKENS, 4, make_rng(0, 0)) is None
 
 
-def test_a_random_number_at_the_very_end_gives_a_possible_token() -> None:
+def test_a_random_number_of_one_gives_a_possible_token() -> None:
     values = random_logits(0)
     values[-3:] = -np.inf
     sampler = Sampler(SamplingParams(), [])
@@ -168,7 +170,7 @@ def test_a_random_number_at_the_very_end_gives_a_possible_token() -> None:
     assert values[token] > -np.inf
 
 
-def test_logits_are_left_alone() -> None:
+def test_sampling_does_not_modify_the_logits() -> None:
     values = random_logits(0)
     before = values.copy()
     params = SamplingParams(temperature=0.5, repetition_penalty=2.0, presence_penalty=1.0, top_k=3)
@@ -176,14 +178,14 @@ def test_logits_are_left_alone() -> None:
     np.testing.assert_array_equal(values, before)
 
 
-def test_presence_and_frequency_look_at_what_was_produced() -> None:
+def test_presence_and_frequency_penalties_ignore_the_prompt() -> None:
     values = np.zeros(VOCABULARY, np.float32)
     params = SamplingParams(presence_penalty=0.5, frequency_penalty=1.0)
     scores = process(make_processors(params), values, [9, 9, 3, 3, 5], 2)
     assert scores[[9, 3, 5]].tolist() == [0, -2.5, -1.5]
 
 
-def test_beams_take_the_processors_that_they_have() -> None:
+def test_beam_search_applies_its_processors() -> None:
     params = BeamSearchParams(num_beams=2, repetition_penalty=2.0, no_repeat_ngram_size=2)
     values = np.full(VOCABULARY, -1.0, np.float32)
     scores = process(make_processors(params), values, [9, 3, 9], 2)

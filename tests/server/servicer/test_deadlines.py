@@ -1,10 +1,10 @@
-"""A request that cannot start in time is refused, and no other."""
+"""Deadlines of waiting requests, and the forecast that refuses late ones."""
 
 from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.server.conftest import Bench
+from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import PROMPT, greedy
 
 from gpt2flow.server.engine.forecast import CHECK_SECONDS, OPTIMISM, Forecast
@@ -14,38 +14,41 @@ from gpt2flow.server.engine.sequence import FinishReason, Request
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import TimeLimitError
 
-MakeBench = Callable[..., Bench]
+MakeBench = Callable[..., EngineBench]
 
 
-def measured(bench: Bench, *, hold: float = 0.0, token: float = 0.0) -> Forecast:
+def record_measurements(bench: EngineBench, *, hold: float = 0.0, token: float = 0.0) -> Forecast:
+    """Record seconds per slot and per prompt token; return the forecast."""
     forecast = bench.engine._forecast
-    forecast.note_held(hold, 1)
-    forecast.note_prompt(token * 1000, 1000)
+    forecast.record_hold(hold, 1)
+    forecast.record_prompt(token * 1000, 1000)
     return forecast
 
 
-def ask(bench: Bench, deadline: float | None = None, *, partial: bool = False) -> Task:
+def add_request(
+    bench: EngineBench, deadline: float | None = None, *, partial: bool = False
+) -> Task:
     params = greedy(20, ignore_eos=True, return_partial_on_time_limit=partial)
     return bench.add(bench.task(PROMPT, params, deadline=deadline))
 
 
-def test_a_deadline_that_has_passed_is_refused_at_once(bench: Bench) -> None:
+def test_a_request_past_its_deadline_is_refused_immediately(bench: EngineBench) -> None:
     bench.now = 3.0
-    late = ask(bench, 2.5)
+    late = add_request(bench, 2.5)
     bench.step()
     outcome = bench.outcome(late)
     assert isinstance(outcome, TimeLimitError)
     assert late.request.started is None
 
 
-def test_who_cannot_start_in_time_is_refused_at_once(make_bench: MakeBench) -> None:
+def test_a_request_that_cannot_start_in_time_is_refused_immediately(make_bench: MakeBench) -> None:
     bench = make_bench(1)
-    measured(bench, hold=10.0)
-    ask(bench)
-    ask(bench)
+    record_measurements(bench, hold=10.0)
+    add_request(bench)
+    add_request(bench)
     bench.step()
-    # Two slots are to be given back before its turn: the first for nothing, the other 10 s.
-    late, in_time = ask(bench, 4.9), ask(bench, 10.1)
+    # Two slots must be released first: one at no cost, one after 10 s, times OPTIMISM.
+    late, in_time = add_request(bench, 4.9), add_request(bench, 10.1)
     bench.step()
     outcome = bench.outcome(late)
     assert isinstance(outcome, TimeLimitError)
@@ -55,12 +58,12 @@ def test_who_cannot_start_in_time_is_refused_at_once(make_bench: MakeBench) -> N
     assert isinstance(bench.outcome(in_time), GenerationResult)
 
 
-def test_who_waits_is_refused_as_soon_as_it_is_too_late(make_bench: MakeBench) -> None:
+def test_a_waiting_request_is_refused_as_soon_as_it_is_late(make_bench: MakeBench) -> None:
     bench = make_bench(1)
-    measured(bench, hold=10.0)
-    ask(bench)
-    ask(bench)
-    waiting = ask(bench, 6.0)
+    record_measurements(bench, hold=10.0)
+    add_request(bench)
+    add_request(bench)
+    waiting = add_request(bench, 6.0)
     bench.step()
     assert not bench.events[waiting.request.id]
     bench.now = 0.9
@@ -72,53 +75,53 @@ def test_who_waits_is_refused_as_soon_as_it_is_too_late(make_bench: MakeBench) -
     bench.finish()
 
 
-def test_a_long_prompt_counts_but_what_the_cache_knows_does_not(make_bench: MakeBench) -> None:
+def test_only_uncached_prompt_tokens_delay_the_first_token(make_bench: MakeBench) -> None:
     bench = make_bench(2)
     bench.run(PROMPT, greedy(1))
-    measured(bench, token=100.0)
-    ask(bench)
-    ask(bench)
-    known = ask(bench, 80.0)
-    unknown = bench.add(bench.task(PROMPT[::-1], greedy(1), deadline=80.0))
+    record_measurements(bench, token=100.0)
+    add_request(bench)
+    add_request(bench)
+    cached = add_request(bench, 80.0)
+    uncached = bench.add(bench.task(PROMPT[::-1], greedy(1), deadline=80.0))
     bench.step()
-    assert isinstance(bench.outcome(unknown), TimeLimitError)
-    assert not bench.events[known.request.id]
+    assert isinstance(bench.outcome(uncached), TimeLimitError)
+    assert not bench.events[cached.request.id]
     bench.finish()
 
 
-def test_short_chunks_do_not_tell_what_a_token_costs(make_bench: MakeBench) -> None:
+def test_short_chunks_do_not_change_the_time_per_token(make_bench: MakeBench) -> None:
     bench = make_bench(slots=1)
-    ask(bench)
+    add_request(bench)
     bench.step()
-    forecast = measured(bench, token=0.001)
+    forecast = record_measurements(bench, token=0.001)
     for _ in range(100):
-        forecast.note_prompt(0.1, 1)
-    waiting = ask(bench, bench.now + 0.001 * len(PROMPT))
+        forecast.record_prompt(0.1, 1)
+    waiting = add_request(bench, bench.now + 0.001 * len(PROMPT))
     bench.step()
     assert waiting.request.id in bench.engine._tasks
 
 
-def test_nobody_is_refused_who_has_slots(make_bench: MakeBench) -> None:
+def test_no_request_with_slots_is_refused(make_bench: MakeBench) -> None:
     bench = make_bench(2)
-    measured(bench, hold=1000.0, token=1000.0)
-    both = [ask(bench, 1.0), ask(bench, 1.0)]
+    record_measurements(bench, hold=1000.0, token=1000.0)
+    both = [add_request(bench, 1.0), add_request(bench, 1.0)]
     bench.finish()
     assert all(isinstance(bench.outcome(task), GenerationResult) for task in both)
 
 
-def test_nobody_is_refused_before_anything_was_measured(make_bench: MakeBench) -> None:
+def test_no_request_is_refused_before_the_first_measurement(make_bench: MakeBench) -> None:
     bench = make_bench(1)
-    tasks = [ask(bench, 0.001) for _ in range(5)]
+    tasks = [add_request(bench, 0.001) for _ in range(5)]
     bench.finish()
     assert all(isinstance(bench.outcome(task), GenerationResult) for task in tasks)
 
 
-def test_whoever_takes_what_there_is_waits_to_the_end(make_bench: MakeBench) -> None:
+def test_a_request_that_allows_partial_results_is_never_refused(make_bench: MakeBench) -> None:
     bench = make_bench(1)
-    measured(bench, hold=100.0)
-    ask(bench)
-    ask(bench)
-    patient = ask(bench, 1.0, partial=True)
+    record_measurements(bench, hold=100.0)
+    add_request(bench)
+    add_request(bench)
+    patient = add_request(bench, 1.0, partial=True)
     bench.step()
     assert not bench.events[patient.request.id]
     bench.now = 1.0
@@ -129,15 +132,15 @@ def test_whoever_takes_what_there_is_waits_to_the_end(make_bench: MakeBench) -> 
     bench.finish()
 
 
-def test_what_is_measured_is_how_long_slots_are_held(make_bench: MakeBench) -> None:
+def test_the_forecast_measures_how_long_slots_are_held(make_bench: MakeBench) -> None:
     bench = make_bench(2)
-    tasks = [ask(bench), ask(bench)]
+    tasks = [add_request(bench), add_request(bench)]
     while bench.engine.busy:
         bench.now += 0.5
         bench.step()
     held = [task.result(bench.now).timing.total for task in tasks]
-    assert bench.engine.slot_seconds > 0
-    assert bench.engine.slot_seconds <= max(held) / 2
+    assert bench.engine.release_interval > 0
+    assert bench.engine.release_interval <= max(held) / 2
 
 
 @given(
@@ -145,18 +148,18 @@ def test_what_is_measured_is_how_long_slots_are_held(make_bench: MakeBench) -> N
     st.integers(0, 3),
     st.floats(0.1, 10),
 )
-def test_refusals_do_not_count_for_those_behind_them(
-    wanted: list[tuple[int, float | None]], taken: int, hold: float
+def test_refused_requests_do_not_delay_those_behind_them(
+    waiting: list[tuple[int, float | None]], taken: int, hold: float
 ) -> None:
-    """What is left of the queue holds nobody who would be refused in it, by the stated rule."""
+    """Only requests that are not late delay those behind them."""
     cache = SlotCache(3, 100)
     if taken:
         cache.allocate(taken)
     forecast = Forecast(cache)
-    forecast.note_held(hold, 1)
+    forecast.record_hold(hold, 1)
     queue = [
         Request(i, [1], width, arrival=0.0, deadline=deadline)
-        for i, (width, deadline) in enumerate(wanted)
+        for i, (width, deadline) in enumerate(waiting)
     ]
     late = dict(forecast.late(queue, 0.0))
     lacking = -cache.free_slots
@@ -164,7 +167,9 @@ def test_refusals_do_not_count_for_those_behind_them(
         lacking += request.slots_needed
         allowed = request.deadline is None or lacking <= 0
         if not allowed:
-            allowed = OPTIMISM * ((lacking - 1) * forecast.slot_seconds) <= (request.deadline or 0)
+            allowed = OPTIMISM * ((lacking - 1) * forecast.release_interval) <= (
+                request.deadline or 0
+            )
         assert allowed == (request not in late)
         if request in late:
             assert late[request] >= (request.deadline or 0)

@@ -1,12 +1,11 @@
-"""What one request may ask for: errors name the field, its size and the limit."""
+"""Request limits: errors name the field, its size and the limit."""
 
 import threading
-from typing import Any
 
 import grpc
 import pytest
-from tests.server.conftest import CONTEXT
-from tests.support.running_server import PROMPT, Running, bad_fields, failure, greedy
+from tests.support.engine_bench import CONTEXT
+from tests.support.running_server import PROMPT, RunningServer, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.config.settings import RequestLimits
@@ -16,57 +15,57 @@ from gpt2flow.server.tokenizer import Tokenizer
 LIMITS = RequestLimits()
 
 
-def options(**message: Any) -> pb.GenerationOptions:
-    return pb.GenerationOptions(**message)
-
-
 @pytest.mark.parametrize(
-    "asked,field,size,limit",
+    "options,field,size,limit",
     [
         (
-            options(stopping=pb.StoppingCriteria(stop_strings=["x"] * 33)),
+            pb.GenerationOptions(stopping=pb.StoppingCriteria(stop_strings=["x"] * 33)),
             "options.stopping.stop_strings",
             "33 entries",
             32,
         ),
         (
-            options(stopping=pb.StoppingCriteria(stop_strings=["é" * 513])),
+            pb.GenerationOptions(stopping=pb.StoppingCriteria(stop_strings=["é" * 513])),
             "options.stopping.stop_strings[0]",
             "1026 bytes",
             1024,
         ),
         (
-            options(stopping=pb.StoppingCriteria(stop_token_ids=[1] * 1025)),
+            pb.GenerationOptions(stopping=pb.StoppingCriteria(stop_token_ids=[1] * 1025)),
             "options.stopping.stop_token_ids",
             "1025 entries",
             1024,
         ),
         (
-            options(sampling=pb.SamplingParams(bad_words=["x"] * 257)),
+            pb.GenerationOptions(sampling=pb.SamplingParams(bad_words=["x"] * 257)),
             "options.sampling.bad_words",
             "257 entries",
             256,
         ),
         (
-            options(sampling=pb.SamplingParams(bad_words=["x" * 1025])),
+            pb.GenerationOptions(sampling=pb.SamplingParams(bad_words=["x" * 1025])),
             "options.sampling.bad_words[0]",
             "1025 bytes",
             1024,
         ),
         (
-            options(sampling=pb.SamplingParams(logit_bias=[pb.LogitBias(token_id=1)] * 1025)),
+            pb.GenerationOptions(
+                sampling=pb.SamplingParams(logit_bias=[pb.LogitBias(token_id=1)] * 1025)
+            ),
             "options.sampling.logit_bias",
             "1025 entries",
             1024,
         ),
         (
-            options(constraint=pb.Constraint(regex="ü" * 2**17 + "a")),
+            pb.GenerationOptions(constraint=pb.Constraint(regex="ü" * 2**17 + "a")),
             "options.constraint.regex",
             "262145 bytes",
             262144,
         ),
         (
-            options(constraint=pb.Constraint(choices=pb.Choices(values=map(str, range(4097))))),
+            pb.GenerationOptions(
+                constraint=pb.Constraint(choices=pb.Choices(values=map(str, range(4097))))
+            ),
             "options.constraint.choices.values",
             "4097 entries",
             4096,
@@ -74,18 +73,18 @@ def options(**message: Any) -> pb.GenerationOptions:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_is_too_much_is_named(
-    running: Running, asked: pb.GenerationOptions, field: str, size: str, limit: int
+async def test_a_field_beyond_its_limit_is_named(
+    running: RunningServer, options: pb.GenerationOptions, field: str, size: str, limit: int
 ) -> None:
     code, text, detail = await failure(
-        running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=asked))
+        running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=options))
     )
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert bad_fields(detail) == [field]
     assert f"{field}: has {size}, must have at most {limit}" in text
 
 
-async def test_one_call_has_so_many_prompts(running: Running) -> None:
+async def test_the_number_of_prompts_is_limited(running: RunningServer) -> None:
     request = pb.GenerateRequest(prompts=[PROMPT] * (LIMITS.prompts + 1), options=greedy(1))
     code, text, detail = await failure(running.stub.Generate(request))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
@@ -93,7 +92,7 @@ async def test_one_call_has_so_many_prompts(running: Running) -> None:
     assert "has 257 entries, must have at most 256" in text
 
 
-async def test_one_call_scores_so_many_continuations(running: Running) -> None:
+async def test_the_number_of_continuations_is_limited(running: RunningServer) -> None:
     continuations = [PROMPT] * (LIMITS.continuations + 1)
     code, _, detail = await failure(
         running.stub.Score(pb.ScoreRequest(prompt=PROMPT, continuations=continuations))
@@ -102,16 +101,16 @@ async def test_one_call_scores_so_many_continuations(running: Running) -> None:
     assert bad_fields(detail) == ["continuations"]
 
 
-async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+async def test_a_text_that_cannot_fit_is_refused_untokenised(
+    running: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, encoded = Tokenizer.encode, list[str]()
 
-    def noted(tokenizer: Tokenizer, text: str) -> list[int]:
+    def record(tokenizer: Tokenizer, text: str) -> list[int]:
         encoded.append(text)
         return encode(tokenizer, text)
 
-    monkeypatch.setattr(Tokenizer, "encode", noted)
+    monkeypatch.setattr(Tokenizer, "encode", record)
     tokenizer = running.model.tokenizer
     longest = max(len(tokenizer.piece(i)) for i in range(tokenizer.vocabulary_size))
     long = pb.Prompt(text="x" * (longest * CONTEXT + 1))
@@ -134,22 +133,22 @@ async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
 
 
 async def test_a_long_text_is_not_tokenised_by_the_event_loop(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    running: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, threads = Tokenizer.encode, set[int]()
 
-    def noted(tokenizer: Tokenizer, text: str) -> list[int]:
+    def record(tokenizer: Tokenizer, text: str) -> list[int]:
         threads.add(threading.get_ident())
         return encode(tokenizer, text)
 
-    monkeypatch.setattr(Tokenizer, "encode", noted)
+    monkeypatch.setattr(Tokenizer, "encode", record)
     long = pb.Prompt(text="x" * 1025)
     await failure(running.stub.Generate(pb.GenerateRequest(prompts=[long], options=greedy(5))))
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
 
-async def test_a_message_that_is_too_long_says_so(running: Running) -> None:
+async def test_the_size_of_a_message_is_limited(running: RunningServer) -> None:
     prompt = pb.Prompt(text="x" * LIMITS.message_bytes)
     code, text, _ = await failure(running.stub.Generate(pb.GenerateRequest(prompts=[prompt])))
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -158,22 +157,22 @@ async def test_a_message_that_is_too_long_says_so(running: Running) -> None:
     assert response.results
 
 
-async def test_a_client_can_ask_for_the_limits(running: Running) -> None:
+async def test_get_model_reports_the_limits(running: RunningServer) -> None:
     limits = (await running.stub.GetModel(pb.GetModelRequest())).model.limits
-    told = {field.name: value for field, value in limits.ListFields()}
-    asked = {
+    reported = {field.name: value for field, value in limits.ListFields()}
+    renamed = {
         "beams": "max_beams",
         "candidates": "max_candidates",
         "grammar_seconds": "max_grammar_ms",
     }
     for each in RequestLimits.model_fields:
-        name = asked.get(each, f"max_{each}")
-        assert told[name] > 0
-    assert told["max_choices"] == LIMITS.choices
-    assert told["max_grammar_ms"] == 2000
+        name = renamed.get(each, f"max_{each}")
+        assert reported[name] > 0
+    assert reported["max_choices"] == LIMITS.choices
+    assert reported["max_grammar_ms"] == 2000
 
 
 @pytest.mark.parametrize("name", list(RequestLimits.model_fields))
-def test_a_limit_lets_something_pass(name: str) -> None:
+def test_no_limit_may_be_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} is 0, must be in"):
         RequestLimits(**{name: 0})

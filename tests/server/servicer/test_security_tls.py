@@ -1,4 +1,4 @@
-"""TLS: who may connect, and files that are renewed or wrong."""
+"""TLS: trusted clients, renewed certificates and bad files."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ import pytest
 import structlog
 from tests.support.certificates import Authority
 from tests.support.running_server import PROMPT, greedy, serving
-from tests.support.tls_site import Site, connecting
+from tests.support.tls_site import TlsSite, connector
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -26,12 +26,12 @@ def authority() -> Authority:
 
 
 @pytest.fixture
-def site(authority: Authority, tmp_path: Path) -> Site:
-    return Site(tmp_path, authority, authority.issue("server", "localhost"))
+def site(authority: Authority, tmp_path: Path) -> TlsSite:
+    return TlsSite(tmp_path, authority, authority.issue("server", "localhost"))
 
 
 async def reaches(connect: Callable[[str], Any], port: int) -> bool:
-    """Return whether a new connection can be made; no other failure is expected."""
+    """Return whether a new connection is accepted."""
     async with connect(f"localhost:{port}") as channel:
         call = InferenceServiceStub(channel).ListModels(LIST, timeout=10)
         code = await call.code()
@@ -39,45 +39,47 @@ async def reaches(connect: Callable[[str], Any], port: int) -> bool:
     return bool(code == grpc.StatusCode.OK)
 
 
-async def test_generation_over_tls(bundle: Path, site: Site) -> None:
-    async with serving(bundle, site.connecting(), security=site.security()) as running:
+async def test_generation_over_tls(bundle: Path, site: TlsSite) -> None:
+    async with serving(bundle, site.connector(), security=site.security()) as running:
         request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(5))
         messages = await running.stream(request)
         assert messages[-1].end.result.usage.completion_tokens == 5
-        assert not await reaches(connecting(Authority()), running.port)
+        assert not await reaches(connector(Authority()), running.port)
         assert not await reaches(grpc.aio.insecure_channel, running.port)
 
 
-async def test_clients_must_show_a_certificate_of_the_ca(bundle: Path, site: Site) -> None:
+async def test_clients_must_show_a_certificate_of_the_client_ca(
+    bundle: Path, site: TlsSite
+) -> None:
     clients = Authority()
-    good = site.connecting(clients.issue("shop"))
+    good = site.connector(clients.issue("shop"))
     async with serving(bundle, good, security=site.security(clients.chain)) as running:
         await running.stub.ListModels(LIST)
-        assert not await reaches(site.connecting(), running.port)
-        assert not await reaches(site.connecting(site.authority.issue("shop")), running.port)
+        assert not await reaches(site.connector(), running.port)
+        assert not await reaches(site.connector(site.authority.issue("shop")), running.port)
 
 
 @pytest.mark.parametrize(
-    "common_name,names,called", [("shop", ("a.b",), "shop"), (None, ("a.b", "c.d"), "a.b")]
+    "common_name,names,caller", [("shop", ("a.b",), "shop"), (None, ("a.b", "c.d"), "a.b")]
 )
 async def test_the_certificate_names_the_caller(
     bundle: Path,
-    site: Site,
+    site: TlsSite,
     *,
     common_name: str | None,
     names: tuple[str, ...],
-    called: str,
+    caller: str,
 ) -> None:
-    connect = site.connecting(site.authority.issue(common_name, *names))
+    connect = site.connector(site.authority.issue(common_name, *names))
     security = site.security(site.authority.chain)
     async with serving(bundle, connect, security=security) as running:
         with structlog.testing.capture_logs() as logs:
             await running.stub.ListModels(LIST)
-    assert [line["caller"] for line in logs] == [called]
+    assert [line["caller"] for line in logs] == [caller]
 
 
-async def test_renewed_files_are_served_and_broken_ones_are_not(bundle: Path, site: Site) -> None:
-    connect = site.connecting()
+async def test_renewed_files_are_used_and_broken_ones_are_not(bundle: Path, site: TlsSite) -> None:
+    connect = site.connector()
     async with serving(bundle, connect, security=site.security()) as running:
         await running.stub.ListModels(LIST)
         first = await served(running.port)
@@ -94,12 +96,12 @@ async def test_renewed_files_are_served_and_broken_ones_are_not(bundle: Path, si
             assert await served(running.port) == renewed.chain.strip()
             assert logs[-1]["reason"].endswith("No such file or directory")
             assert await reaches(connect, running.port)
-        # The connection from before the renewal lives on.
+        # The connection made before the renewal stays open.
         await running.stub.ListModels(LIST)
 
 
 async def served(port: int) -> bytes:
-    """Return the certificate that a new connection gets."""
+    """Return the certificate shown to a new connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
@@ -110,10 +112,10 @@ async def served(port: int) -> bytes:
     return ssl.DER_cert_to_PEM_cert(certificate).strip().encode()
 
 
-async def test_another_ca_locks_the_old_clients_out(bundle: Path, site: Site) -> None:
+async def test_replacing_the_client_ca_refuses_old_clients(bundle: Path, site: TlsSite) -> None:
     old, new = Authority(), Authority()
-    with_old = site.connecting(old.issue("shop"))
-    with_new = site.connecting(new.issue("shop"))
+    with_old = site.connector(old.issue("shop"))
+    with_new = site.connector(new.issue("shop"))
     async with serving(bundle, with_old, security=site.security(old.chain)) as running:
         assert not await reaches(with_new, running.port)
         site.client_ca.write_bytes(old.chain + new.chain)
@@ -124,7 +126,7 @@ async def test_another_ca_locks_the_old_clients_out(bundle: Path, site: Site) ->
         assert not await reaches(with_old, running.port)
 
 
-WRONG = [
+BAD_FILES = [
     ("server.pem", None, "--tls-certificate {path}: No such file or directory"),
     ("server.key", None, "--tls-key {path}: No such file or directory"),
     ("ca.pem", None, "--tls-client-ca {path}: No such file or directory"),
@@ -136,10 +138,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name,content,message", WRONG)
-def test_a_wrong_file_stops_the_start(
+@pytest.mark.parametrize("name,content,message", BAD_FILES)
+def test_a_bad_tls_file_fails_the_start(
     bundle: Path,
-    site: Site,
+    site: TlsSite,
     capfd: pytest.CaptureFixture[str],
     *,
     name: str,
@@ -157,7 +159,7 @@ def test_a_wrong_file_stops_the_start(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_key_that_does_not_serve_stops_the_start(bundle: Path, site: Site) -> None:
+def test_a_mismatched_or_encrypted_key_fails_the_start(bundle: Path, site: TlsSite) -> None:
     config = ServerConfig(models={"m": bundle}, port=0, security=site.security())
     site.key.write_bytes(site.authority.key())
     with pytest.raises(ConfigError, match=r"server\.key: is not the key of .*server\.pem"):

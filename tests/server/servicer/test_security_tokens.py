@@ -1,4 +1,4 @@
-"""Tokens: without a valid one, nothing but health answers; with one, what its entry allows."""
+"""Access tokens: authentication, and the permissions of each token."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from tests.support.running_server import PROMPT, Running, failure, greedy, serving
+from tests.support.running_server import PROMPT, RunningServer, failure, greedy, serving
 from tests.support.scraping import LOOPBACK, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -55,7 +55,7 @@ def bearing(token: str) -> Any:
 
 
 async def status(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Return how a call of any kind ended; a stream ends when it was read."""
+    """Return code and message of a call, unary or stream."""
     with suppress(grpc.aio.AioRpcError):
         if hasattr(call, "read"):
             while await call.read() is not grpc.aio.EOF:
@@ -74,7 +74,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def closed(bundle: Path, file: Path) -> AsyncIterator[Running]:
+async def secured(bundle: Path, file: Path) -> AsyncIterator[RunningServer]:
     async with serving(bundle, security=SecurityConfig(tokens=file)) as running:
         yield running
 
@@ -84,11 +84,11 @@ MALFORMED = "the metadata must hold one 'authorization: Bearer TOKEN'"
 
 
 @pytest.mark.parametrize(
-    "metadata,says",
+    "metadata,message",
     [
         ((), NEEDED),
-        (bearing("nonsense"), "the token is not known"),
-        (bearing("x" * 4000), "the token is not known"),
+        (bearing("nonsense"), "the token is unknown"),
+        (bearing("x" * 4000), "the token is unknown"),
         (bearing(""), MALFORMED),
         ((("authorization", "all"),), MALFORMED),
         ((("authorization", "Basic all"),), MALFORMED),
@@ -96,35 +96,35 @@ MALFORMED = "the metadata must hold one 'authorization: Bearer TOKEN'"
         (bearing("former"), "the token of 'former' has expired"),
     ],
 )
-async def test_without_a_valid_token_nothing_answers(
-    closed: Running, metadata: Any, says: str
+async def test_calls_without_a_valid_token_are_refused(
+    secured: RunningServer, metadata: Any, message: str
 ) -> None:
     async def refused(call: Any) -> None:
-        assert await status(call) == (grpc.StatusCode.UNAUTHENTICATED, says)
+        assert await status(call) == (grpc.StatusCode.UNAUTHENTICATED, message)
 
-    stub = closed.stub
+    stub = secured.stub
     await refused(stub.Generate(pb.GenerateRequest(), metadata=metadata))
     await refused(stub.GenerateStream(pb.GenerateStreamRequest(), metadata=metadata))
     await refused(stub.ListModels(LIST, metadata=metadata))
-    await refused(closed.channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
-    # Nothing is sent: a request that crosses the refusal makes grpc.aio say INTERNAL instead.
-    await refused(ServerReflectionStub(closed.channel).ServerReflectionInfo(metadata=metadata))
+    await refused(secured.channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
+    # No request is sent: one that crosses the refusal makes grpc.aio report INTERNAL instead.
+    await refused(ServerReflectionStub(secured.channel).ServerReflectionInfo(metadata=metadata))
 
 
 @pytest.mark.parametrize("header", ["Bearer all", "bearer all", "BEARER  all "])
-async def test_with_a_token_all_answers(closed: Running, header: str) -> None:
+async def test_calls_with_a_valid_token_are_answered(secured: RunningServer, header: str) -> None:
     metadata = (("authorization", header),)
     request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(20))
-    answer = await closed.stub.Generate(request, metadata=metadata)
+    answer = await secured.stub.Generate(request, metadata=metadata)
     assert answer.results[0].usage.completion_tokens == 20
-    reflection = ServerReflectionStub(closed.channel).ServerReflectionInfo
-    asked = iter([ServerReflectionRequest(list_services="")])
-    services = await reflection(asked, metadata=metadata).read()
+    reflection = ServerReflectionStub(secured.channel).ServerReflectionInfo
+    queries = iter([ServerReflectionRequest(list_services="")])
+    services = await reflection(queries, metadata=metadata).read()
     assert len(services.list_services_response.service) == 3
 
 
-async def test_probes_need_no_token(closed: Running) -> None:
-    health = HealthStub(closed.channel)
+async def test_health_checks_need_no_token(secured: RunningServer) -> None:
+    health = HealthStub(secured.channel)
     answer = await health.Check(HealthCheckRequest(service="second"))
     assert answer.status == HealthCheckResponse.SERVING
     watch = health.Watch(HealthCheckRequest())
@@ -132,26 +132,26 @@ async def test_probes_need_no_token(closed: Running) -> None:
     watch.cancel()
 
 
-async def test_a_refused_stream_is_not_read(closed: Running) -> None:
+async def test_a_refused_stream_is_not_read(secured: RunningServer) -> None:
     """A client that never ends its stream cannot keep a call open."""
 
     async def forever() -> AsyncIterator[ServerReflectionRequest]:
         await asyncio.Event().wait()
         yield ServerReflectionRequest()
 
-    call = ServerReflectionStub(closed.channel).ServerReflectionInfo(forever())
+    call = ServerReflectionStub(secured.channel).ServerReflectionInfo(forever())
     async with asyncio.timeout(10):
         assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_refusals_are_logged_without_the_token(closed: Running) -> None:
+async def test_refusals_are_logged_without_the_token(secured: RunningServer) -> None:
     with structlog.testing.capture_logs() as logs:
-        await status(closed.stub.ListModels(LIST, metadata=bearing("secret-guess")))
-        await status(closed.stub.ListModels(LIST, metadata=SOME))
+        await status(secured.stub.ListModels(LIST, metadata=bearing("secret-token")))
+        await status(secured.stub.ListModels(LIST, metadata=SOME))
     assert [line["code"] for line in logs] == ["UNAUTHENTICATED", "OK"]
     assert logs[0]["caller"].startswith(("127.0.0.1:", "[::1]:"))
     assert logs[1]["caller"] == "some"
-    assert "secret-guess" not in str(logs)
+    assert "secret-token" not in str(logs)
 
 
 CALLS = [
@@ -165,14 +165,14 @@ CALLS = [
 
 
 @pytest.mark.parametrize("name,kind,fields", CALLS, ids=[name for name, _, _ in CALLS])
-async def test_a_token_opens_the_models_of_its_entry_only(
-    closed: Running, name: str, kind: Any, fields: dict[str, Any]
+async def test_a_token_gives_access_to_its_models_only(
+    secured: RunningServer, name: str, kind: Any, fields: dict[str, Any]
 ) -> None:
     def call(model: str) -> Any:
-        return getattr(closed.stub, name)(kind(model=model, **fields), metadata=SOME)
+        return getattr(secured.stub, name)(kind(model=model, **fields), metadata=SOME)
 
     assert (await status(call("second")))[0] == grpc.StatusCode.OK
-    # The first model is the default; whether another one exists is not told.
+    # The first model is the default. The answer must not reveal which other models exist.
     for model in ("first", "", "nowhere"):
         code, text = await status(call(model))
         assert code == grpc.StatusCode.PERMISSION_DENIED
@@ -183,13 +183,13 @@ async def test_a_token_opens_the_models_of_its_entry_only(
     )
 
 
-async def test_models_are_listed_as_far_as_they_are_open(closed: Running) -> None:
+async def test_only_accessible_models_are_listed(secured: RunningServer) -> None:
     for metadata, names in ((ALL, ["first", "second"]), (SOME, ["second"])):
-        answer = await closed.stub.ListModels(LIST, metadata=metadata)
+        answer = await secured.stub.ListModels(LIST, metadata=metadata)
         assert [model.name for model in answer.models] == names
 
 
-def several(n: int = 0, num_beams: int = 0) -> pb.GenerationOptions:
+def options_of(n: int = 0, num_beams: int = 0) -> pb.GenerationOptions:
     stopping = pb.StoppingCriteria(max_new_tokens=1)
     if n:
         return pb.GenerationOptions(sampling=pb.SamplingParams(n=n), stopping=stopping)
@@ -202,30 +202,30 @@ def several(n: int = 0, num_beams: int = 0) -> pb.GenerationOptions:
     [
         (greedy(8), "options.stopping.max_new_tokens is 8, 'some' may have 7"),
         (greedy(1, priority=1), "options.priority is 1, 'some' may have -5"),
-        (several(n=3), "options.sampling.n is 3, 'some' may have 2"),
-        (several(num_beams=4), "options.beam_search.num_beams is 4, 'some' may have 3"),
+        (options_of(n=3), "options.sampling.n is 3, 'some' may have 2"),
+        (options_of(num_beams=4), "options.beam_search.num_beams is 4, 'some' may have 3"),
     ],
 )
-async def test_more_than_a_token_allows_is_refused(
-    closed: Running, options: pb.GenerationOptions, text: str
+async def test_options_beyond_the_limits_of_a_token_are_refused(
+    secured: RunningServer, options: pb.GenerationOptions, text: str
 ) -> None:
     stream = pb.GenerateStreamRequest(model="second", prompt=PROMPT, options=options)
     unary = pb.GenerateRequest(model="second", prompts=[PROMPT], options=options)
     for call in (
-        closed.stub.GenerateStream(stream, metadata=SOME),
-        closed.stub.Generate(unary, metadata=SOME),
+        secured.stub.GenerateStream(stream, metadata=SOME),
+        secured.stub.Generate(unary, metadata=SOME),
     ):
         assert await status(call) == (grpc.StatusCode.PERMISSION_DENIED, text)
     stream = pb.GenerateStreamRequest(prompt=PROMPT, options=options)
-    answer = await closed.stub.GenerateStream(stream, metadata=ALL).read()
+    answer = await secured.stub.GenerateStream(stream, metadata=ALL).read()
     assert answer.WhichOneof("event") in {"delta", "end"}
 
 
-async def test_all_that_a_token_does_not_allow_is_named_at_once(closed: Running) -> None:
+async def test_all_options_beyond_the_limits_are_named_together(secured: RunningServer) -> None:
     options = greedy(8, priority=2)
     options.sampling.n = 3
     request = pb.GenerateRequest(model="second", prompts=[PROMPT], options=options)
-    code, text, detail = await failure(closed.stub.Generate(request, metadata=SOME))
+    code, text, detail = await failure(secured.stub.Generate(request, metadata=SOME))
     assert code == grpc.StatusCode.PERMISSION_DENIED
     assert text == (
         "options.sampling.n is 3, 'some' may have 2; "
@@ -239,36 +239,38 @@ async def test_all_that_a_token_does_not_allow_is_named_at_once(closed: Running)
     ]
 
 
-@pytest.mark.parametrize("options", [several(n=2), several(num_beams=3)])
-async def test_what_a_token_allows_is_done(closed: Running, options: pb.GenerationOptions) -> None:
+@pytest.mark.parametrize("options", [options_of(n=2), options_of(num_beams=3)])
+async def test_options_within_the_limits_of_a_token_are_accepted(
+    secured: RunningServer, options: pb.GenerationOptions
+) -> None:
     request = pb.GenerateRequest(model="second", prompts=[PROMPT], options=options)
-    answer = await closed.stub.Generate(request, metadata=SOME)
+    answer = await secured.stub.Generate(request, metadata=SOME)
     assert answer.results[0].usage.completion_tokens
 
 
-async def test_defaults_are_lowered_to_what_a_token_allows(closed: Running) -> None:
+async def test_defaults_are_lowered_to_the_limits_of_a_token(secured: RunningServer) -> None:
     request = pb.GenerateRequest(
         model="second",
         prompts=[PROMPT],
         options=pb.GenerationOptions(stopping=pb.StoppingCriteria(ignore_eos=True)),
     )
-    answer = await closed.stub.Generate(request, metadata=SOME)
+    answer = await secured.stub.Generate(request, metadata=SOME)
     assert answer.results[0].usage.completion_tokens == 7
     request.options.stopping.max_new_tokens = 7
-    answer = await closed.stub.Generate(request, metadata=bearing("other"))
+    answer = await secured.stub.Generate(request, metadata=bearing("other"))
     assert answer.results[0].usage.completion_tokens == 7
 
 
-@pytest.mark.usefixtures("slow")
-async def test_requests_at_the_same_time(closed: Running) -> None:
+@pytest.mark.usefixtures("slow_decode")
+async def test_concurrent_requests_of_a_caller_are_limited(secured: RunningServer) -> None:
     def generate(count: int, metadata: Any) -> Any:
         request = pb.GenerateRequest(model="second", prompts=[PROMPT] * count, options=greedy(7))
-        return closed.stub.Generate(request, metadata=metadata)
+        return secured.stub.Generate(request, metadata=metadata)
 
     stream = pb.GenerateStreamRequest(model="second", prompt=PROMPT, options=greedy(7))
-    running = closed.stub.GenerateStream(stream, metadata=SOME)
+    running = secured.stub.GenerateStream(stream, metadata=SOME)
     assert (await running.read()).HasField("delta")
-    # Both tokens of an entry are one caller.
+    # Both tokens of an entry belong to one caller.
     code, text, detail = await failure(generate(2, bearing("other")))
     assert (code, text) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -279,7 +281,7 @@ async def test_requests_at_the_same_time(closed: Running) -> None:
     await generate(2, ALL)
     await generate(1, SOME)
     running.cancel()
-    await closed.all_free()
+    await secured.wait_all_free()
     await generate(2, SOME)
     code, text, _ = await failure(generate(3, SOME))
     assert (code, text) == (
@@ -288,17 +290,17 @@ async def test_requests_at_the_same_time(closed: Running) -> None:
     )
 
 
-async def test_a_failed_request_counts_no_longer(closed: Running) -> None:
+async def test_a_failed_request_does_not_count_as_unfinished(secured: RunningServer) -> None:
     bad = pb.ScoreRequest(model="second", continuations=[PROMPT])
     for _ in range(3):
-        code, _, _ = await failure(closed.stub.Score(bad, metadata=SOME))
+        code, _, _ = await failure(secured.stub.Score(bad, metadata=SOME))
         assert code == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_changed_file_counts_at_once_and_a_broken_one_not(
-    closed: Running, file: Path
+async def test_a_changed_token_file_is_reloaded_and_a_broken_one_ignored(
+    secured: RunningServer, file: Path
 ) -> None:
-    list_models, write, remove = closed.stub.ListModels, file.write_text, file.unlink
+    list_models, write, remove = secured.stub.ListModels, file.write_text, file.unlink
     await list_models(LIST, metadata=ALL)
     with structlog.testing.capture_logs() as logs:
         write(entries('[[token]]\nname = "new"\nsha256 = "{new}"\n'))
@@ -316,17 +318,19 @@ async def test_a_changed_file_counts_at_once_and_a_broken_one_not(
     assert events == ["reloaded", "reload_failed", "reload_failed", "reloaded"]
 
 
-async def test_callers_are_not_mixed_up(closed: Running) -> None:
-    """Each of many calls at the same time is its own caller's."""
+async def test_callers_are_not_mixed_up(secured: RunningServer) -> None:
+    """Each of many concurrent calls belongs to its own caller."""
 
     async def models(metadata: Any) -> int:
-        return len((await closed.stub.ListModels(LIST, metadata=metadata)).models)
+        return len((await secured.stub.ListModels(LIST, metadata=metadata)).models)
 
     counts = await asyncio.gather(*(models(each) for _ in range(50) for each in (ALL, SOME)))
     assert counts == [2, 1] * 50
 
 
-async def test_who_has_no_token_cannot_fill_the_metrics(bundle: Path, tmp_path: Path) -> None:
+async def test_clients_without_a_token_cannot_create_metric_series(
+    bundle: Path, tmp_path: Path
+) -> None:
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(entries())
     telemetry = TelemetryConfig(metrics_address=LOOPBACK)

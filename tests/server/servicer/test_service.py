@@ -1,4 +1,4 @@
-"""A real server answers a real client."""
+"""All RPCs, called by a real client of a real server."""
 
 import asyncio
 import json
@@ -11,14 +11,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from tests.server.conftest import CONTEXT, SLOTS
-from tests.support.running_server import PROMPT, Running, greedy
+from tests.support.engine_bench import CONTEXT, SLOTS
+from tests.support.running_server import PROMPT, RunningServer, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.bundle.manifest import load_bundle
 
 
-async def test_stream_and_unary_give_the_same(running: Running) -> None:
+async def test_a_stream_equals_the_unary_answer(running: RunningServer) -> None:
     output = pb.OutputOptions(token_ids=True, logprobs=True, top_logprobs=2)
     options = greedy(20, output=output)
     messages = await running.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
@@ -42,7 +42,7 @@ async def test_stream_and_unary_give_the_same(running: Running) -> None:
     assert (last.text, list(last.token_ids), list(last.logprobs)) == ("", [], [])
 
 
-async def test_tokens_tell_their_bytes(running: Running) -> None:
+async def test_logprobs_hold_the_bytes_of_each_token(running: RunningServer) -> None:
     options = greedy(5, output=pb.OutputOptions(logprobs=True))
     response = await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=options))
     [candidate] = response.results[0].candidates
@@ -51,18 +51,18 @@ async def test_tokens_tell_their_bytes(running: Running) -> None:
     assert list(candidate.token_ids) == []
 
 
-async def test_several_prompts_are_answered_in_order(running: Running) -> None:
+async def test_several_prompts_are_answered_in_order(running: RunningServer) -> None:
     prompts = [PROMPT, pb.Prompt(tokens=pb.TokenIds(ids=[5, 6, 7])), pb.Prompt(text="cup")]
     together = await running.stub.Generate(pb.GenerateRequest(prompts=prompts, options=greedy(9)))
     for prompt, result in zip(prompts, together.results, strict=True):
         alone = await running.stub.Generate(pb.GenerateRequest(prompts=[prompt], options=greedy(9)))
-        # The prompt is in the cache by now; sums of other lengths end in other last bits.
+        # The prompt is cached by now, and other chunk lengths round differently.
         [one], [other] = alone.results[0].candidates, result.candidates
         assert (one.text, one.finish_reason) == (other.text, other.finish_reason)
         assert one.cumulative_logprob == pytest.approx(other.cumulative_logprob, abs=1e-3)
 
 
-async def test_candidates_usage_and_seed(running: Running) -> None:
+async def test_results_hold_candidates_usage_seed_and_timing(running: RunningServer) -> None:
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(n=3, seed=2**64 - 1),
         stopping=pb.StoppingCriteria(max_new_tokens=4, ignore_eos=True),
@@ -84,7 +84,7 @@ async def test_candidates_usage_and_seed(running: Running) -> None:
     assert timing.decode_ms > 0
 
 
-async def test_beam_search_is_settled_at_the_end(running: Running) -> None:
+async def test_beam_search_streams_one_final_message(running: RunningServer) -> None:
     options = pb.GenerationOptions(
         beam_search=pb.BeamSearchParams(
             num_beams=4, num_return_sequences=2, early_stopping=pb.EARLY_STOPPING_NEVER
@@ -112,7 +112,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_json_always_parses_and_fits_its_schema(running: Running, seed: int) -> None:
+async def test_json_output_always_matches_its_schema(running: RunningServer, seed: int) -> None:
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(seed=seed),
         stopping=pb.StoppingCriteria(max_new_tokens=80),
@@ -137,15 +137,15 @@ async def test_json_always_parses_and_fits_its_schema(running: Running, seed: in
         (pb.Constraint(lark='start: "a" ("b" | "c")'), {"ab", "ac"}),
     ],
 )
-async def test_every_kind_of_constraint(
-    running: Running, constraint: pb.Constraint, texts: set[str]
+async def test_every_kind_of_constraint_is_obeyed(
+    running: RunningServer, constraint: pb.Constraint, texts: set[str]
 ) -> None:
     options = greedy(20, constraint=constraint)
     response = await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=options))
     assert response.results[0].candidates[0].text in texts
 
 
-async def test_stop_strings_never_reach_the_client(running: Running) -> None:
+async def test_stop_strings_never_reach_the_client(running: RunningServer) -> None:
     request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(40))
     whole = "".join(message.delta.text for message in await running.stream(request))
     stop = whole[10:14]
@@ -157,7 +157,7 @@ async def test_stop_strings_never_reach_the_client(running: Running) -> None:
     assert candidate.stop_string == stop
 
 
-async def test_score_ranks_continuations(running: Running) -> None:
+async def test_score_ranks_continuations(running: RunningServer) -> None:
     continuations = [pb.Prompt(text=text) for text in (" It is late.", "cup", "<|user|>")]
     response = await running.stub.Score(pb.ScoreRequest(prompt=PROMPT, continuations=continuations))
     means = []
@@ -171,7 +171,7 @@ async def test_score_ranks_continuations(running: Running) -> None:
 # --- Tokens and models ----------------------------------------------------------------
 
 
-async def test_tokenize_and_detokenize(running: Running) -> None:
+async def test_detokenize_undoes_tokenize(running: RunningServer) -> None:
     text = "naïve 我想买 😀 <|user|>"
     response = await running.stub.Tokenize(pb.TokenizeRequest(text=text))
     data = text.encode()
@@ -182,12 +182,12 @@ async def test_tokenize_and_detokenize(running: Running) -> None:
     assert back.text == text
 
 
-async def test_a_long_text_is_tokenised(running: Running) -> None:
+async def test_a_long_text_is_tokenised(running: RunningServer) -> None:
     response = await running.stub.Tokenize(pb.TokenizeRequest(text="cup " * 25_000))
     assert response.tokens[-1].end == 100_000
 
 
-async def test_models_are_listed_and_described(running: Running, bundle: Path) -> None:
+async def test_models_are_listed_and_described(running: RunningServer, bundle: Path) -> None:
     listed = (await running.stub.ListModels(pb.ListModelsRequest())).models
     assert [model.name for model in listed] == ["first", "second"]
     manifest = load_bundle(bundle).manifest
@@ -202,7 +202,7 @@ async def test_models_are_listed_and_described(running: Running, bundle: Path) -
     assert described.recipe["kv_cache"] == "fp32"
 
 
-async def test_health_of_the_server_and_of_each_model(running: Running) -> None:
+async def test_health_covers_the_server_and_each_model(running: RunningServer) -> None:
     stub: Any = health_pb2_grpc.HealthStub(running.channel)
     for name in ("", "gpt2flow.inference.v1.InferenceService", "first", "second"):
         response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -212,7 +212,7 @@ async def test_health_of_the_server_and_of_each_model(running: Running) -> None:
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-async def test_reflection_tells_the_services(running: Running) -> None:
+async def test_reflection_lists_the_services(running: RunningServer) -> None:
     def ask() -> tuple[set[str], set[str]]:
         with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
             database = ProtoReflectionDescriptorDatabase(channel)

@@ -1,18 +1,18 @@
-"""What cannot be answered has the status of the contract, and names what is wrong."""
+"""Errors of the RPCs: status codes, messages and details."""
 
 import asyncio
 from typing import Any
 
 import grpc
 import pytest
-from tests.server.conftest import CONTEXT, SLOTS
-from tests.support.running_server import PROMPT, Running, bad_fields, failure, greedy
+from tests.support.engine_bench import CONTEXT, SLOTS
+from tests.support.running_server import PROMPT, RunningServer, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 
-async def test_every_bad_field_is_named(running: Running) -> None:
+async def test_every_bad_field_is_named(running: RunningServer) -> None:
     request = pb.GenerateRequest(
         prompts=[
             pb.Prompt(),
@@ -60,7 +60,7 @@ async def test_every_bad_field_is_named(running: Running) -> None:
     ],
 )
 async def test_bad_options_are_named(
-    running: Running, options: pb.GenerationOptions, field: str
+    running: RunningServer, options: pb.GenerationOptions, field: str
 ) -> None:
     request = pb.GenerateStreamRequest(prompt=PROMPT, options=options)
     call = running.stub.GenerateStream(request)
@@ -70,7 +70,7 @@ async def test_bad_options_are_named(
     assert f"options.{field}: " in (caught.value.details() or "")
 
 
-async def test_an_unknown_value_hides_no_other_bad_field(running: Running) -> None:
+async def test_an_unknown_enum_value_hides_no_other_bad_field(running: RunningServer) -> None:
     beams = pb.BeamSearchParams(num_beams=0, early_stopping=77)  # type: ignore[arg-type]
     request = pb.GenerateRequest(
         prompts=[PROMPT], options=pb.GenerationOptions(beam_search=beams, priority=1000)
@@ -84,7 +84,7 @@ async def test_an_unknown_value_hides_no_other_bad_field(running: Running) -> No
     ]
 
 
-async def test_no_prompt_and_no_continuation(running: Running) -> None:
+async def test_missing_prompts_and_continuations_are_named(running: RunningServer) -> None:
     options = pb.GenerationOptions(sampling=pb.SamplingParams(top_p=2))
     code, _, detail = await failure(running.stub.Generate(pb.GenerateRequest(options=options)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -95,7 +95,7 @@ async def test_no_prompt_and_no_continuation(running: Running) -> None:
     assert bad_fields(detail) == ["continuations", "prompt"]
 
 
-async def test_the_context_limit_names_both_numbers(running: Running) -> None:
+async def test_the_context_limit_error_names_both_lengths(running: RunningServer) -> None:
     tokens = pb.Prompt(tokens=pb.TokenIds(ids=[5] * 90))
     code, text, detail = await failure(
         running.stub.Generate(pb.GenerateRequest(prompts=[tokens], options=greedy(7)))
@@ -126,20 +126,22 @@ async def test_the_context_limit_names_both_numbers(running: Running) -> None:
         ("GetModel", pb.GetModelRequest(model="third")),
     ],
 )
-async def test_an_unknown_model_is_not_found(running: Running, method: str, request_: Any) -> None:
+async def test_an_unknown_model_is_not_found(
+    running: RunningServer, method: str, request_: Any
+) -> None:
     code, text, _ = await failure(getattr(running.stub, method)(request_))
     assert code == grpc.StatusCode.NOT_FOUND
     assert text == "no model named 'third'; loaded: first, second"
 
 
-async def test_an_id_outside_of_the_vocabulary(running: Running) -> None:
+async def test_a_token_id_outside_the_vocabulary_is_named(running: RunningServer) -> None:
     request = pb.DetokenizeRequest(tokens=pb.TokenIds(ids=[1, 99_999]))
     code, _, detail = await failure(running.stub.Detokenize(request))
     assert (code, bad_fields(detail)) == (grpc.StatusCode.INVALID_ARGUMENT, ["tokens.ids[1]"])
 
 
-@pytest.mark.usefixtures("slow")
-async def test_a_full_queue_tells_when_to_come_again(running: Running) -> None:
+@pytest.mark.usefixtures("slow_decode")
+async def test_a_full_queue_reports_a_retry_delay(running: RunningServer) -> None:
     calls = [
         running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(30)))
         for _ in range(SLOTS + 2)
@@ -154,8 +156,8 @@ async def test_a_full_queue_tells_when_to_come_again(running: Running) -> None:
         assert len((await call).results) == 1
 
 
-async def test_a_defect_has_an_id_and_its_details_stay_in_the_log(
-    running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+async def test_an_internal_error_has_an_id_and_is_explained_in_the_log_only(
+    running: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_args: Any) -> None:
         raise RuntimeError("secret detail")
@@ -173,7 +175,7 @@ async def test_a_defect_has_an_id_and_its_details_stay_in_the_log(
     assert "secret detail" in log.out + log.err
 
 
-async def test_usage_tells_what_was_cached(running: Running) -> None:
+async def test_usage_reports_cached_tokens(running: RunningServer) -> None:
     prefix = [(7 * at) % 290 + 5 for at in range(60)]
     for last, cached in ((1, 0), (2, 60)):
         prompt = pb.Prompt(tokens=pb.TokenIds(ids=[*prefix, last]))

@@ -1,4 +1,4 @@
-"""The dashboard shows what the server exports, all of it, in expressions that can be read."""
+"""Grafana dashboard: shows every exported metric, in well-formed expressions."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.project import PROJECT
-from tests.support.running_server import PROMPT, Running, failure, greedy, serving
+from tests.support.running_server import PROMPT, RunningServer, failure, greedy, serving
 from tests.support.scraping import LOOPBACK, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -19,6 +19,7 @@ PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def expressions() -> list[str]:
+    """Return the expressions of all panels and variables."""
     targets = [
         target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])
     ]
@@ -26,15 +27,15 @@ def expressions() -> list[str]:
     return targets + [variable["query"]["query"] for variable in variables]
 
 
-async def traffic(running: Running) -> dict[str, Any]:
-    """Return all series of a server that has done a bit of everything."""
+async def traffic(running: RunningServer) -> dict[str, Any]:
+    """Serve a stream and a failing call; return all series."""
     options = greedy(30, output=pb.OutputOptions(token_ids=True))
     await running.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
     await failure(running.stub.Generate(pb.GenerateRequest(model="x", prompts=[PROMPT])))
     return dict((await until_counted(running, 2)).samples)
 
 
-async def test_every_metric_is_exported_and_every_one_is_shown(bundle: Path) -> None:
+async def test_the_dashboard_shows_exactly_the_exported_metrics(bundle: Path) -> None:
     telemetry = TelemetryConfig(metrics_address=LOOPBACK)
     async with serving(bundle, telemetry=telemetry) as running:
         samples = await traffic(running)
@@ -47,10 +48,10 @@ async def test_every_metric_is_exported_and_every_one_is_shown(bundle: Path) -> 
     for name in exported:
         assert f"`{name}" in documented, name
     for expression in expressions():
-        # What stands beside a metric in braces or after `by` are labels that it has.
+        # Matchers in braces may only use labels that the metric has.
         for name, matchers in re.findall(r"([a-z0-9_]+)\{([^}]*)\}", expression):
-            known = {label for labels, _ in samples[name] for label in labels} | {"job"}
-            assert set(re.findall(r"(\w+)=", matchers)) <= known, expression
+            existing = {label for labels, _ in samples[name] for label in labels} | {"job"}
+            assert set(re.findall(r"(\w+)=", matchers)) <= existing, expression
 
 
 @pytest.mark.parametrize("expression", expressions())
@@ -66,7 +67,7 @@ def test_expressions_are_balanced(expression: str) -> None:
     assert expression.count('"') % 2 == 0
 
 
-def test_panels_stand_apart_and_know_their_data_source() -> None:
+def test_panels_do_not_overlap_and_have_a_data_source() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = [tuple(panel["gridPos"][key] for key in "xy") for panel in panels]

@@ -1,4 +1,4 @@
-"""What Prometheus is told is what the clients were told."""
+"""Prometheus metrics, compared with what clients receive."""
 
 import asyncio
 import gc
@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.server.conftest import CONTEXT, SLOTS
-from tests.support.running_server import PROMPT, Running, config, failure, greedy, serving
+from tests.support.engine_bench import CONTEXT, SLOTS
+from tests.support.running_server import PROMPT, RunningServer, config, failure, greedy, serving
 from tests.support.scraping import LOOPBACK, fetch, scrape, sums, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -25,7 +25,8 @@ TIMES = ("queue", "prefill", "decode")
 
 
 @pytest.fixture
-async def told(bundle: Path) -> AsyncIterator[Running]:
+async def metered(bundle: Path) -> AsyncIterator[RunningServer]:
+    """Server with a metrics endpoint."""
     async with serving(bundle, telemetry=TELEMETRY) as running:
         yield running
 
@@ -38,12 +39,14 @@ def constrained() -> pb.GenerationOptions:
     )
 
 
-async def test_counts_are_those_of_the_responses(told: Running) -> None:
+async def test_counts_equal_those_of_the_responses(metered: RunningServer) -> None:
     request = pb.GenerateRequest(prompts=[PROMPT, PROMPT], options=greedy(9))
-    unary = await told.stub.Generate(request)
-    forced = await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=constrained()))
-    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(30)))
-    score = await told.stub.Score(
+    unary = await metered.stub.Generate(request)
+    forced = await metered.stub.Generate(
+        pb.GenerateRequest(prompts=[PROMPT], options=constrained())
+    )
+    messages = await metered.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(30)))
+    score = await metered.stub.Score(
         pb.ScoreRequest(prompt=PROMPT, continuations=[pb.Prompt(text=" cup"), pb.Prompt(text="!")])
     )
     end = messages[-1].end.result
@@ -53,7 +56,7 @@ async def test_counts_are_those_of_the_responses(told: Running) -> None:
     assert expected["forced"] > 0
     assert expected["drafted"] > 0
 
-    found = await until_counted(told, 4)
+    found = await until_counted(metered, 4)
     for kind, count in expected.items():
         assert found.get(f"{kind}_tokens_total", model="first") == count, kind
         assert found.get(f"{kind}_tokens_total", model="second") == 0
@@ -80,34 +83,34 @@ async def test_counts_are_those_of_the_responses(told: Running) -> None:
     assert found.get("errors_total") == 0
 
 
-async def test_gaps_are_those_between_the_pieces_of_a_stream(told: Running) -> None:
+async def test_inter_token_latencies_are_counted_per_chunk(metered: RunningServer) -> None:
     options = greedy(20, output=pb.OutputOptions(token_ids=True))
-    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
+    messages = await metered.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
     assert len(messages) > 10
-    found = await until_counted(told, 1)
+    found = await until_counted(metered, 1)
     assert found.get("inter_token_latency_seconds_count", model="first") == len(messages) - 2
     decode = messages[-1].end.result.timing.decode_ms / 1e3
     assert 0 < found.get("inter_token_latency_seconds_sum") < decode * 2 + 1
     assert found.get("inter_token_latency_seconds_bucket", le="+Inf") == len(messages) - 2
 
 
-async def test_gaps_of_several_candidates_are_apart(told: Running) -> None:
+async def test_inter_token_latencies_are_counted_per_candidate(metered: RunningServer) -> None:
     options = pb.GenerationOptions(
         sampling=pb.SamplingParams(n=3, seed=1),
         stopping=pb.StoppingCriteria(max_new_tokens=6, ignore_eos=True),
         output=pb.OutputOptions(token_ids=True),
     )
-    messages = await told.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
-    found = await until_counted(told, 1)
+    messages = await metered.stream(pb.GenerateStreamRequest(prompt=PROMPT, options=options))
+    found = await until_counted(metered, 1)
     assert found.get("inter_token_latency_seconds_count") == len(messages) - 1 - 3
 
 
-async def test_runs_of_the_model_are_counted_by_kind(told: Running) -> None:
-    response = await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(6)))
-    found = await until_counted(told, 1)
+async def test_runs_of_the_model_are_counted_by_kind(metered: RunningServer) -> None:
+    response = await metered.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(6)))
+    found = await until_counted(metered, 1)
     usage = response.results[0].usage
     assert (usage.prompt_tokens, usage.drafted_tokens) == (9, 0)
-    # A chunk of eight; then what lacks one token is run as any sequence that does.
+    # A chunk of eight tokens; the ninth is run in the first decode step.
     assert found.get("run_tokens_sum", kind="prefill", model="first") == 8
     assert found.get("run_tokens_count", kind="prefill") == 1
     assert found.get("run_tokens_sum", kind="decode") == 1 + 5
@@ -116,8 +119,8 @@ async def test_runs_of_the_model_are_counted_by_kind(told: Running) -> None:
 
 
 @pytest.fixture
-def crawling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a request take seconds, so that it is still there when somebody looks."""
+def very_slow_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow decode steps to 50 ms, to keep requests running while scraped."""
     decode = ModelRunner.decode
 
     def slowly(*args: Any) -> Any:
@@ -127,14 +130,14 @@ def crawling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelRunner, "decode", slowly)
 
 
-@pytest.mark.usefixtures("crawling")
-async def test_gauges_tell_the_moment(told: Running) -> None:
+@pytest.mark.usefixtures("very_slow_decode")
+async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(80))
-    calls = [told.stub.GenerateStream(request) for _ in range(SLOTS + 2)]
+    calls = [metered.stub.GenerateStream(request) for _ in range(SLOTS + 2)]
     async with asyncio.timeout(10):
         while True:
-            busy = await scrape(told)
-            # All wait or run, and those that run have run their prompts.
+            busy = await scrape(metered)
+            # All requests wait or run, and the running ones are past their prompts.
             positions = busy.get("kv_cache_positions_running", model="first")
             if busy.get("requests_waiting", model="first") == 2 and positions >= SLOTS * 8:
                 break
@@ -145,37 +148,37 @@ async def test_gauges_tell_the_moment(told: Running) -> None:
     assert busy.get("slots_free", model="first") == 0
     for call in calls:
         call.cancel()
-    await told.all_free()
-    free = await until_counted(told, SLOTS + 2, code="CANCELLED")
+    await metered.wait_all_free()
+    free = await until_counted(metered, SLOTS + 2, code="CANCELLED")
     assert free.get("requests_running") == free.get("requests_waiting") == 0
     assert free.get("slots_free", model="first") == SLOTS
     assert free.get("kv_cache_positions_running") == 0
     assert free.get("kv_cache_positions_remembered", model="first") > 0
     assert free.get("kv_cache_positions", model="first") == SLOTS * CONTEXT
-    assert free.get("kv_cache_bytes", model="first") == told.model.kv_cache_bytes
+    assert free.get("kv_cache_bytes", model="first") == metered.model.kv_cache_bytes
     assert free.get("errors_total") == 0
     assert free.get("completion_tokens_total") == 0
 
 
-@pytest.mark.usefixtures("slow")
-async def test_preemptions_are_counted(told: Running) -> None:
+@pytest.mark.usefixtures("slow_decode")
+async def test_preemptions_are_counted(metered: RunningServer) -> None:
     low = greedy(40)
     low.priority = -1
     calls = [
-        told.stub.GenerateStream(pb.GenerateStreamRequest(prompt=PROMPT, options=low))
+        metered.stub.GenerateStream(pb.GenerateStreamRequest(prompt=PROMPT, options=low))
         for _ in range(SLOTS)
     ]
     for call in calls:
         await call.read()
-    await told.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
-    assert (await scrape(told)).get("preemptions_total", model="first") == 1
+    await metered.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
+    assert (await scrape(metered)).get("preemptions_total", model="first") == 1
     for call in calls:
         call.cancel()
 
 
-@pytest.mark.usefixtures("slow")
-async def test_errors_are_counted_by_code(told: Running) -> None:
-    generate = told.stub.Generate
+@pytest.mark.usefixtures("slow_decode")
+async def test_errors_are_counted_by_code(metered: RunningServer) -> None:
+    generate = metered.stub.Generate
     bad = greedy(5)
     bad.sampling.top_p = 7
     await failure(generate(pb.GenerateRequest(prompts=[PROMPT], options=bad)))
@@ -184,7 +187,7 @@ async def test_errors_are_counted_by_code(told: Running) -> None:
     assert (await failure(late))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
     many = generate(pb.GenerateRequest(prompts=[PROMPT] * (SLOTS + 3), options=greedy(2)))
     assert (await failure(many))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
-    found = await until_counted(told, 4)
+    found = await until_counted(metered, 4)
     assert found.labels("errors_total", "code") == {
         "INVALID_ARGUMENT",
         "NOT_FOUND",
@@ -193,22 +196,22 @@ async def test_errors_are_counted_by_code(told: Running) -> None:
     }
     assert found.get("errors_total", reason="invalid_request", model="first") == 1
     assert found.get("errors_total", reason="overloaded", rpc="Generate") == 1
-    # A name that a client makes up must not become a series.
+    # A model name invented by a client must not become a series.
     assert found.labels("rpcs_total", "model") == {"first", ""}
     assert found.get("rpcs_total", code="NOT_FOUND", model="") == 1
     assert found.get("rpc_duration_seconds_count") == 0
 
 
-async def test_models_are_those_of_the_moment(told: Running) -> None:
-    before = await scrape(told)
+async def test_metrics_follow_the_loaded_models(metered: RunningServer) -> None:
+    before = await scrape(metered)
     assert before.get("models_loaded") == 2
     assert before.labels("model_info", "model") == {"first", "second"}
-    assert before.get("model_info", fingerprint=told.model.bundle.fingerprint) == 2
-    [model, gone] = told.server.registry.models
+    assert before.get("model_info", fingerprint=metered.model.bundle.fingerprint) == 2
+    [model, gone] = metered.server.registry.models
     weak = weakref.ref(gone.engine)
-    wanted = config(told.model.bundle.directory).model_configs
-    await told.server.registry.apply({"first": wanted["first"]})
-    after = await scrape(told)
+    configs = config(metered.model.bundle.directory).model_configs
+    await metered.server.registry.apply({"first": configs["first"]})
+    after = await scrape(metered)
     assert after.get("models_loaded") == 1
     assert after.labels("slots_free", "model") == {"first"}
     del model, gone
@@ -218,32 +221,32 @@ async def test_models_are_those_of_the_moment(told: Running) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_two_servers_count_apart(told: Running, bundle: Path) -> None:
+async def test_two_servers_count_separately(metered: RunningServer, bundle: Path) -> None:
     async with serving(bundle, telemetry=TELEMETRY) as other:
-        assert other.server.metrics_port != told.server.metrics_port
+        assert other.server.metrics_port != metered.server.metrics_port
         await other.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
         assert (await until_counted(other, 1)).get("prompt_tokens_total") > 0
-        assert (await scrape(told)).get("prompt_tokens_total") == 0
+        assert (await scrape(metered)).get("prompt_tokens_total") == 0
 
 
-async def test_the_process_is_told_about(told: Running) -> None:
-    found = await scrape(told)
+async def test_process_metrics_are_exported(metered: RunningServer) -> None:
+    found = await scrape(metered)
     [(_, memory)] = found.samples["process_resident_memory_bytes"]
     assert memory > 10e6
 
 
-async def test_without_an_address_nothing_listens(running: Running) -> None:
+async def test_without_an_address_there_is_no_endpoint(running: RunningServer) -> None:
     assert running.server.metrics_port is None
 
 
-async def test_a_silent_scraper_holds_up_nobody(told: Running) -> None:
-    port = told.server.metrics_port
+async def test_a_silent_scraper_blocks_no_other(metered: RunningServer) -> None:
+    port = metered.server.metrics_port
     assert port is not None
     with socket.create_connection(("127.0.0.1", port)):
         assert "gpt2flow_models_loaded 2.0" in await asyncio.to_thread(fetch, port)
 
 
-async def test_a_taken_address_stops_the_start(bundle: Path) -> None:
+async def test_an_address_in_use_fails_the_start(bundle: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

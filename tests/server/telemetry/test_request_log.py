@@ -1,4 +1,4 @@
-"""The log says of every RPC who asked, what it came to and how long it took, but never a text."""
+"""Request log: caller, result and timing of every RPC, without texts."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ serve(
 
 
 class Process:
-    """A server whose standard error goes wherever a test wants it."""
+    """Server process with redirected standard error, and a client of it."""
 
     def __init__(self, bundle: Path, stderr: int | IO[Any], **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -49,7 +49,7 @@ class Process:
         return pb.GenerateRequest(prompts=[pb.Prompt(text=PROMPT_TEXT)], options=options, **fields)
 
     def end(self) -> str:
-        """End it as an operator does; returns its log."""
+        """Stop the server by SIGTERM and return its log."""
         self.channel.close()
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=20)
@@ -75,7 +75,7 @@ def request_id(call: Any) -> str:
     return str(dict(call.trailing_metadata())["x-request-id"])
 
 
-def test_a_line_an_rpc_with_the_figures_of_the_response(start: Callable[..., Process]) -> None:
+def test_each_rpc_is_logged_with_the_figures_of_its_response(start: Callable[..., Process]) -> None:
     server = start()
     metadata = (("x-request-id", "order 17/a"),)
     response, call = server.stub.Generate.with_call(server.generate(), metadata=metadata)
@@ -106,13 +106,13 @@ def test_a_line_an_rpc_with_the_figures_of_the_response(start: Callable[..., Pro
     assert unknown["model"] == ""
     assert (invalid["code"], invalid["error"]) == ("INVALID_ARGUMENT", "invalid_request")
     assert {line["level"] for line in lines} == {"info"}
-    # Neither what was asked nor what was answered.
+    # Neither prompt nor answer is logged.
     assert PROMPT_TEXT not in log
     assert result.candidates[0].text.strip() not in log
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "two\tparts", " ", "näh"])
-def test_an_id_that_is_not_sane_is_replaced(given: str) -> None:
+def test_an_invalid_request_id_is_replaced(given: str) -> None:
     from gpt2flow.server.servicer.observer import _request_id
 
     made = _request_id(given)
@@ -121,19 +121,19 @@ def test_an_id_that_is_not_sane_is_replaced(given: str) -> None:
     assert _request_id("x" * 128) == "x" * 128
 
 
-def test_level_and_format(start: Callable[..., Process]) -> None:
+def test_log_level_and_format_are_configurable(start: Callable[..., Process]) -> None:
     quiet = start(log_level="warning")
     quiet.stub.Generate(quiet.generate())
     assert quiet.end() == ""
-    spoken = start(log_format="console")
-    _, call = spoken.stub.Generate.with_call(spoken.generate())
-    [line] = [line for line in spoken.end().splitlines() if "code=OK" in line]
+    console = start(log_format="console")
+    _, call = console.stub.Generate.with_call(console.generate())
+    [line] = [line for line in console.end().splitlines() if "code=OK" in line]
     assert f"request_id={request_id(call)}" in line
     assert not line.startswith("{")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_stops_nothing(start: Callable[..., Process]) -> None:
+def test_a_full_disk_stops_no_request(start: Callable[..., Process]) -> None:
     with Path("/dev/full").open("w") as full:
         server = start(stderr=full)
         for _ in range(3):
@@ -141,10 +141,10 @@ def test_a_full_disk_stops_nothing(start: Callable[..., Process]) -> None:
         server.end()
 
 
-def test_a_reader_that_has_stalled_stops_nothing(start: Callable[..., Process]) -> None:
+def test_a_stalled_log_reader_stops_no_request(start: Callable[..., Process]) -> None:
     server = start()
     long_id = (("x-request-id", "x" * 128),)
-    # Their lines are more than a pipe holds; nobody reads them.
+    # Their lines are more than the unread pipe holds.
     for _ in range(400):
         assert server.stub.Tokenize(pb.TokenizeRequest(text="a"), metadata=long_id).tokens
     server.channel.close()
@@ -152,7 +152,7 @@ def test_a_reader_that_has_stalled_stops_nothing(start: Callable[..., Process]) 
     assert server.process.wait(timeout=20) == 0
 
 
-def test_other_libraries_lines_have_the_same_form(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_libraries_have_the_same_format(capfd: pytest.CaptureFixture[str]) -> None:
     import logging
 
     from gpt2flow.server.config.settings import TelemetryConfig
@@ -163,7 +163,7 @@ def test_other_libraries_lines_have_the_same_form(capfd: pytest.CaptureFixture[s
             int("no")
         except ValueError:
             logging.getLogger("library").exception("failed %d times", 2)
-        logging.getLogger("library").info("below the level of Python's own")
+        logging.getLogger("library").info("below the level of other loggers")
     [line] = capfd.readouterr().err.splitlines()
     fields = json.loads(line)
     assert (fields["event"], fields["logger"]) == ("failed 2 times", "library")

@@ -1,4 +1,4 @@
-"""Nothing of what clients send stands in the log, whatever becomes of it."""
+"""Log privacy: no text of a request is logged, even in errors."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import grpc
 import pytest
-from tests.support.running_server import Running, greedy, serving
+from tests.support.running_server import RunningServer, greedy, serving
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -22,12 +22,12 @@ PROMPT = pb.Prompt(text=f"I say {MARK}.")
 
 
 def fail(*_args: Any) -> Any:
-    """A defect, the cause of which quotes a request."""
+    """Raise an internal error whose cause quotes a request."""
     raise RuntimeError(f"no way with {MARK}") from GrammarError(f"cannot read {MARK}")
 
 
-async def ask(running: Running, options: pb.GenerationOptions) -> list[grpc.StatusCode]:
-    """Ask in all ways, and returns how each ended."""
+async def call_all(running: RunningServer, options: pb.GenerationOptions) -> list[grpc.StatusCode]:
+    """Call every RPC and return the status code of each."""
     stub = running.stub
     codes = []
     for call in (
@@ -51,28 +51,28 @@ async def test_the_log_holds_no_text_of_requests(
 ) -> None:
     with logging_to_stderr(TelemetryConfig(log_level="debug", log_format=log_format)):
         async with serving(bundle) as running:
-            await good_and_bad(running)
+            await send_good_and_bad(running)
             with monkeypatch.context() as patch:
                 patch.setattr(ModelRunner, "run_chunk", fail)
                 patch.setattr(ModelRunner, "decode", fail)
-                await failed(running)
+                await assert_internal_error(running)
             with monkeypatch.context() as patch:
                 patch.setattr(SamplingTask, "accept", fail)
-                await failed(running)
+                await assert_internal_error(running)
             with monkeypatch.context() as patch:
                 patch.setattr(Tokenizer, "encode", fail)
-                await failed(running)
+                await assert_internal_error(running)
             error = RuntimeError(MARK)
             logging.getLogger("asyncio").error("future %r", error, exc_info=error)
     log = capfd.readouterr().err
     assert MARK not in log
-    # What happened, and where, is there.
+    # The kind and place of each error are logged.
     for text in ("internal_error", "GrammarError", "RuntimeError", "in fail", "INVALID_ARGUMENT"):
         assert text in log
 
 
-async def good_and_bad(running: Running) -> None:
-    assert await ask(running, greedy(2)) == [grpc.StatusCode.OK] * 4
+async def send_good_and_bad(running: RunningServer) -> None:
+    assert await call_all(running, greedy(2)) == [grpc.StatusCode.OK] * 4
     stopping = pb.StoppingCriteria(max_new_tokens=5, stop_strings=[MARK, MARK * 999])
     for bad in (
         pb.GenerationOptions(stopping=stopping),
@@ -87,7 +87,7 @@ async def good_and_bad(running: Running) -> None:
     assert await garbage(f"\xff{MARK}".encode("latin-1")).code() != grpc.StatusCode.OK
 
 
-async def failed(running: Running) -> None:
+async def assert_internal_error(running: RunningServer) -> None:
     request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(2))
     async with asyncio.timeout(10):
         assert await running.stub.Generate(request).code() == grpc.StatusCode.INTERNAL

@@ -1,4 +1,4 @@
-"""Spans reach a real collector, in the client's trace."""
+"""Traces, exported to a real OTLP collector."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ SERVICE = "gpt2flow.inference.v1.InferenceService"
 
 
 class Collector(TraceServiceServicer):
-    """Keeps what it gets."""
+    """Collector that stores the spans it receives."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -64,7 +64,7 @@ def collector() -> Iterator[tuple[Collector, TelemetryConfig]]:
     server.stop(None)
 
 
-async def test_the_clients_trace_goes_on(
+async def test_spans_continue_the_trace_of_the_client(
     bundle: Path, collector: tuple[Collector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
@@ -77,14 +77,14 @@ async def test_the_clients_trace_goes_on(
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert span.kind == Span.SPAN_KIND_SERVER
     assert span.status.code == Status.STATUS_CODE_UNSET
-    told = attributes(span)
-    assert told["rpc.system.name"] == "grpc"
-    assert told["rpc.response.status_code"] == "OK"
-    assert told["gen_ai.operation.name"] == "text_completion"
-    assert told["gen_ai.request.model"] == "first"
-    assert told["gen_ai.usage.input_tokens"] == result.usage.prompt_tokens
-    assert told["gen_ai.usage.output_tokens"] == 8
-    assert told["gen_ai.response.finish_reasons"] == ["length"]
+    reported = attributes(span)
+    assert reported["rpc.system.name"] == "grpc"
+    assert reported["rpc.response.status_code"] == "OK"
+    assert reported["gen_ai.operation.name"] == "text_completion"
+    assert reported["gen_ai.request.model"] == "first"
+    assert reported["gen_ai.usage.input_tokens"] == result.usage.prompt_tokens
+    assert reported["gen_ai.usage.output_tokens"] == 8
+    assert reported["gen_ai.response.finish_reasons"] == ["length"]
     assert received.services == {"gpt2flow"}
     start = span.start_time_unix_nano
     for phase in ("queue", "prefill", "decode"):
@@ -98,7 +98,7 @@ async def test_the_clients_trace_goes_on(
     assert PROMPT.text.encode() not in text
 
 
-async def test_errors_and_a_client_without_a_trace(
+async def test_spans_report_errors_and_skip_unsampled_traces(
     bundle: Path, collector: tuple[Collector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
@@ -113,13 +113,15 @@ async def test_errors_and_a_client_without_a_trace(
     assert unknown.parent_span_id == b""
     assert unknown.trace_id != expired.trace_id
     assert attributes(unknown)["rpc.response.status_code"] == "NOT_FOUND"
-    assert unknown.status.code == Status.STATUS_CODE_UNSET  # The client's fault.
+    assert (
+        unknown.status.code == Status.STATUS_CODE_UNSET
+    )  # Errors of the client do not fail the server's span.
     assert attributes(expired)["error.type"] == "DEADLINE_EXCEEDED"
     assert expired.status.code == Status.STATUS_CODE_ERROR
     assert received.named(f"{SERVICE}/Tokenize") == []
 
 
-async def test_a_collector_that_is_away_hurts_nobody(bundle: Path) -> None:
+async def test_an_unreachable_collector_fails_no_request(bundle: Path) -> None:
     telemetry = TelemetryConfig(otlp_endpoint="http://127.0.0.1:1")
     async with serving(bundle, telemetry=telemetry) as running:
         request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3))
@@ -140,7 +142,7 @@ except StartupError as error:
 """
 
 
-def test_the_package_is_needed_only_for_traces() -> None:
+def test_opentelemetry_is_needed_for_traces_only() -> None:
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
     )

@@ -1,1 +1,1 @@
-"""Who may do what: callers, tokens, certificates."""
+"""Access control: callers, tokens, certificates."""

@@ -1,4 +1,4 @@
-"""The files of TLS, read and checked before a port opens with them."""
+"""TLS files, validated before a port opens with them."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from gpt2flow.server.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What TLS needs, in PEM.
+    """Certificates and key of a TLS server, in PEM.
 
     Attributes:
-        chain: The server's certificate, then those between it and its CA.
-        key: Its private key.
-        client_ca: Whose certificates clients must show; None asks for none.
+        chain: Certificate of the server, then those between it and its CA.
+        key: Private key of the server.
+        client_ca: CAs whose certificates clients must present; None requires none.
     """
 
     chain: bytes
@@ -24,11 +24,10 @@ class Certificates:
 
 
 def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certificates:
-    """Read certificate, key and CA.
+    """Read and validate certificate, key and CA.
 
     Raises:
-        ConfigError: A file cannot be read or is not what it should be, or the key is of
-            another certificate.
+        ConfigError: A file is unreadable or invalid, or the key belongs to another certificate.
     """
     content = Certificates(
         _read("--tls-certificate", chain),

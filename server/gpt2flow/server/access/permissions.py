@@ -1,4 +1,4 @@
-"""What a caller may do: models, options, and requests at the same time."""
+"""Permissions of a caller: models, options, and concurrent requests."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,16 +13,18 @@ _RETRY_AFTER_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One client of the server, as far as it can be told from others.
+    """Identity and permissions of a client.
+
+    A limit of None leaves only the limit that applies to all callers.
 
     Attributes:
-        name: Of its token or its certificate; without these, where it calls from.
-        models: What it may use; None is all models.
-        max_requests: Requests that it may have unfinished at the same time; None is no limit.
-        max_priority: The highest priority that it may ask for; None is no limit but that of all.
-        max_new_tokens: The most that it may ask for; None is no limit but the context.
-        max_candidates: Of one request, likewise; None is no limit but that of all.
-        max_beams: Of one request, likewise.
+        name: Name of its token or certificate; without these, the address of its host.
+        models: Names of the models that it may use; None is all.
+        max_requests: Most unfinished requests at the same time.
+        max_priority: Highest priority of a request.
+        max_new_tokens: Most new tokens per candidate.
+        max_candidates: Most candidates per request.
+        max_beams: Most beams per request.
     """
 
     name: str
@@ -34,15 +36,17 @@ class Caller:
     max_beams: int | None = None
 
     def may_use(self, model: str) -> bool:
-        """Return whether a model of this name is open to it."""
+        """Return whether it may use a model of this name."""
         return self.models is None or model in self.models
 
 
 def check_model(caller: Caller, name: str) -> None:
-    """Check that a caller may use a model; whether there is one is not told before.
+    """Check that a caller may use a model.
+
+    This comes before the check that the model exists, so that the answer does not disclose it.
 
     Raises:
-        PermissionDeniedError: It may not.
+        PermissionDeniedError: It may not use it.
     """
     if not caller.may_use(name):
         allowed = ", ".join(sorted(caller.models or ()))
@@ -50,15 +54,17 @@ def check_model(caller: Caller, name: str) -> None:
 
 
 def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
-    """Return the options as a caller may have them: defaults are lowered, wishes are refused.
+    """Return the options within the permissions of a caller.
+
+    Defaults are lowered to its limits; explicit values above them are refused.
 
     Raises:
-        PermissionDeniedError: The request asks for more than its caller may; names all of it.
+        PermissionDeniedError: Options exceed its limits; the error names all of them.
     """
     found = [
-        FieldViolation(field, f"is {asked}, {caller.name!r} may have {most}")
-        for field, asked, most in _asked(caller, params)
-        if most is not None and asked is not None and asked > most
+        FieldViolation(field, f"is {value}, {caller.name!r} may have {limit}")
+        for field, value, limit in _limited_fields(caller, params)
+        if limit is not None and value is not None and value > limit
     ]
     if found:
         text = "; ".join(f"{each.field} {each.description}" for each in found)
@@ -70,10 +76,10 @@ def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:
     )
 
 
-def _asked(
+def _limited_fields(
     caller: Caller, params: GenerationParams
 ) -> Iterator[tuple[str, int | None, int | None]]:
-    """Yield what a request asks for: the field, its value, and what the caller may have."""
+    """Yield the path, the explicit value and the limit of fields."""
     decoding = params.decoding
     if isinstance(decoding, BeamSearchParams):
         yield "options.beam_search.num_beams", decoding.num_beams, caller.max_beams
@@ -81,48 +87,48 @@ def _asked(
         yield "options.sampling.n", decoding.n, caller.max_candidates
     max_new_tokens = params.stopping.max_new_tokens
     yield "options.stopping.max_new_tokens", max_new_tokens, caller.max_new_tokens
-    # Not to have asked for a priority is to have asked for 0, which is lowered.
-    asked = params.priority if params.priority > 0 else None
-    yield "options.priority", asked, caller.max_priority
+    # Priority 0 is the default, which is lowered.
+    priority = params.priority if params.priority > 0 else None
+    yield "options.priority", priority, caller.max_priority
 
 
 def lowered(caller: Caller, priority: int = 0) -> int:
-    """Return a priority that a caller may have; 0 stands for not having asked."""
+    """Return a priority, lowered to the limit of a caller."""
     return priority if caller.max_priority is None else min(priority, caller.max_priority)
 
 
 class UnfinishedRequests:
-    """Counts what callers have unfinished, and refuses what is too much. For one thread."""
+    """Quota of unfinished requests per caller, for one thread."""
 
     def __init__(self) -> None:
-        self._of: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     @contextmanager
     def hold(self, caller: Caller, count: int = 1) -> Iterator[None]:
-        """Count requests of a caller until exit, one for each prompt.
+        """Count requests of a caller until the context ends, one per prompt.
 
         Raises:
-            PermissionDeniedError: It may never have so many.
-            OverloadedError: It may not have so many now.
+            PermissionDeniedError: `count` alone exceeds its quota.
+            OverloadedError: `count` exceeds what is left of its quota.
         """
-        most = caller.max_requests
-        if most is None:
+        limit = caller.max_requests
+        if limit is None:
             yield
             return
-        if count > most:
+        if count > limit:
             raise PermissionDeniedError(
-                f"prompts are {count} requests, {caller.name!r} may have {most} unfinished"
+                f"prompts are {count} requests, {caller.name!r} may have {limit} unfinished"
             )
-        if self._of[caller.name] + count > most:
+        unfinished = self._counts[caller.name] + count
+        if unfinished > limit:
             raise OverloadedError(
-                f"{caller.name!r} would have {self._of[caller.name] + count} requests unfinished, "
-                f"may have {most}",
+                f"{caller.name!r} would have {unfinished} requests unfinished, may have {limit}",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
-        self._of[caller.name] += count
+        self._counts[caller.name] += count
         try:
             yield
         finally:
-            self._of[caller.name] -= count
-            if not self._of[caller.name]:
-                del self._of[caller.name]
+            self._counts[caller.name] -= count
+            if not self._counts[caller.name]:
+                del self._counts[caller.name]

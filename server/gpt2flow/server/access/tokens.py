@@ -1,7 +1,7 @@
-"""Bearer tokens: the file that lists them, who holds one, and how one is made.
+"""Bearer tokens: their file, their verification, their generation.
 
-Of a token only its SHA-256 is kept. It has 256 random bits, so nobody finds it by
-trying, and a hash that is slow on purpose, as passwords need, would add nothing.
+Only the SHA-256 of a token is stored. A token has 256 random bits, so it cannot be found by brute
+force; a slow hash, as for passwords, would add nothing.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from gpt2flow.server.access.permissions import Caller
 from gpt2flow.server.errors import ConfigError, UnauthenticatedError
 from gpt2flow.server.params import MAX_PRIORITY
 
-# Tools that look for leaked secrets find it by this.
+# Scanners for leaked secrets find tokens by this prefix.
 _PREFIX = "g2f_"
 _RANDOM_BYTES = 32
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
@@ -47,7 +47,7 @@ def _as_list(value: Any) -> Any:
 
 
 class _Entry(BaseModel):
-    """One holder of tokens: several are valid together while one replaces another."""
+    """Entry of the file: a caller and its tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -87,7 +87,7 @@ class _Token:
 
 
 class Tokens:
-    """The tokens that are valid, and whose they are."""
+    """Tokens and their callers."""
 
     def __init__(
         self,
@@ -98,29 +98,29 @@ class Tokens:
         self._clock = clock
 
     def caller_of(self, token: str) -> Caller:
-        """Return who holds a token.
+        """Return the caller of a token.
 
         Raises:
-            UnauthenticatedError: Nobody does, or no longer.
+            UnauthenticatedError: The token is unknown or has expired.
         """
         digest = token_digest(token)
-        holder = None
-        # All are compared, in constant time: how long it takes tells nothing of the entries.
+        found = None
+        # All are compared, each in constant time, so that the duration discloses nothing.
         for each in self._tokens:
             if hmac.compare_digest(each.digest, digest):
-                holder = each
-        if holder is None:
-            raise UnauthenticatedError("the token is not known")
-        if holder.expires is not None and self._clock() >= holder.expires:
-            raise UnauthenticatedError(f"the token of {holder.caller.name!r} has expired")
-        return holder.caller
+                found = each
+        if found is None:
+            raise UnauthenticatedError("the token is unknown")
+        if found.expires is not None and self._clock() >= found.expires:
+            raise UnauthenticatedError(f"the token of {found.caller.name!r} has expired")
+        return found.caller
 
 
 def read_tokens(path: Path) -> Tokens:
     """Read a file of tokens.
 
     Raises:
-        ConfigError: It cannot be read, or an entry is wrong; names file, entry and field.
+        ConfigError: The file is unreadable or invalid; the error names file, entry and field.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -143,13 +143,16 @@ def read_tokens(path: Path) -> Tokens:
 
 
 def make_token(name: str) -> tuple[str, str]:
-    """Make a token.
+    """Generate a token.
+
+    Args:
+        name: Name of its caller.
 
     Returns:
         The token, and its entry for the file of tokens.
 
     Raises:
-        ConfigError: The name is not one that an entry may have.
+        ConfigError: The name is invalid.
     """
     if not re.fullmatch(_NAME, name):
         raise ConfigError(f"name is {name!r}, must be {_NAME_RULE}")
@@ -158,14 +161,14 @@ def make_token(name: str) -> tuple[str, str]:
 
 
 def token_digest(token: str) -> str:
-    """Return what is kept of a token."""
+    """Return the SHA-256 of a token, in hexadecimal."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
-    """Say in one line what the first error of a file is."""
+    """Return the first error of a file as one line."""
     errors = error.errors()
-    # A field that is spelt wrongly is missing too; that it is unknown says more.
+    # A misspelt field may also be missing; that it is unknown says more.
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     match first["loc"]:
         case ("token", int(index)):
@@ -188,7 +191,7 @@ def _rule(field: str, error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown field; allowed: {', '.join(_Entry.model_fields)}"
     if field == "sha256" and error["type"] != "missing":
-        # Its value is not shown: it may be the token itself, put here by mistake.
+        # The value is not shown: by mistake it may be the token itself.
         return "must be 64 digits 0-9 a-f, or a list of such"
     if field == "name" and error["type"] == "string_pattern_mismatch":
         return f"must be {_NAME_RULE}"

@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Content of files that is reloaded when they change."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,27 +12,26 @@ from gpt2flow.server.errors import ConfigError
 _T = TypeVar("_T")
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
-# Files that change while they are read are read again, so often.
+# Attempts to read files that change in the meantime.
 _ATTEMPTS = 3
 
 
 class WatchedFiles(Generic[_T]):
-    """What was read from files, always of their present state.
+    """Content of files, reloaded on access when they have changed.
 
-    Asking costs a `stat` of each file, so no timer is needed. Files that became
-    unusable change nothing: what was read before stays, and the log says why.
-    May be used from any thread.
+    An access costs one `stat` per file; there is no timer. If the changed files are unusable, the
+    previous content stays, and the log holds the reason. For any thread.
     """
 
     def __init__(self, paths: Sequence[Path], load: Callable[[], _T]) -> None:
         """Read the files for the first time.
 
         Args:
-            paths: What is watched.
-            load: Reads them; raises ConfigError where they are not usable.
+            paths: Files to watch.
+            load: Function that reads them; it raises ConfigError if they are unusable.
 
         Raises:
-            ConfigError: They are not usable.
+            ConfigError: The files are unusable.
         """
         self._paths = paths
         self._load = load
@@ -41,11 +40,11 @@ class WatchedFiles(Generic[_T]):
         self._stamp, self._value = self._read()
 
     def get(self) -> _T:
-        """Return what the files hold, or held when they were last usable."""
+        """Return the content of the files, or the last usable one."""
         with self._lock:
             stamp = _stamp(self._paths)
             if stamp != self._stamp:
-                # Said once for each change, not at every call.
+                # Logged once per change, not at every access.
                 self._stamp = stamp
                 try:
                     self._stamp, self._value = self._read()
@@ -56,7 +55,7 @@ class WatchedFiles(Generic[_T]):
             return self._value
 
     def _read(self) -> tuple[_Stamp, _T]:
-        """Return what one state of the files holds, and that state."""
+        """Return the stamp of the files, and the content at that stamp."""
         for _ in range(_ATTEMPTS):
             stamp = _stamp(self._paths)
             value = self._load()

@@ -1,1 +1,1 @@
-"""The engine of one model: scheduler, KV cache, and the step that runs them."""
+"""Engine of one model: continuous batching on a KV cache."""

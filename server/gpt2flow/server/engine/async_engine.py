@@ -1,4 +1,4 @@
-"""Runs an engine in a thread of its own, and carries its events into the event loop."""
+"""Asynchronous interface of an engine that runs in its own thread."""
 
 import asyncio
 import itertools
@@ -27,10 +27,11 @@ from gpt2flow.server.errors import (
 )
 from gpt2flow.server.fair_queue import largest_holder
 
-# What a refused client is told to wait: before anything was measured, at least, and at most.
-UNKNOWN_RETRY_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = (0.1, 30.0)
-# Up to this share more, so that those who were refused together do not come back together.
+# Retry delay of a refusal: before the first measurement, and its bounds after that.
+_DEFAULT_RETRY_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = (0.1, 30.0)
+# Largest random addition to the delay, as a share of it: clients refused at the same time must
+# not return at the same time.
 _JITTER = 0.5
 
 
@@ -53,89 +54,101 @@ _Message = _Submit | _Abort | _Stop
 
 
 @dataclass(slots=True)
-class _Live:
-    """A request that has not ended, with the events that nobody has read.
+class _LiveRequest:
+    """Request that has not ended, with its unread events.
 
     Attributes:
-        taken: Whether the thread has it.
+        request: The request.
+        received: Whether the engine's thread has received it.
+        events: Events that the stream has not read.
     """
 
     request: Request
-    taken: bool = False
+    received: bool = False
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
 
 class AsyncEngine:
-    """The engine as the event loop sees it: all methods are for the loop's thread.
+    """Asynchronous interface of an engine.
 
-    onnxruntime lets go of the interpreter while the model runs, so one engine
-    thread leaves the loop free to talk to clients.
+    All methods are for the event loop's thread. onnxruntime releases the interpreter lock while
+    the model runs. So the engine's thread does not block the event loop, which serves the
+    clients.
 
     Attributes:
-        idle: Set while no request is unfinished.
-        broken: Whether a defect ended the thread; requests end with `BrokenModelError` then.
+        idle: Event that is set while no request is unfinished.
+        broken: Whether an internal error ended the thread; new requests raise `BrokenModelError`.
     """
 
     def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
         """Prepare the thread; `start` starts it.
 
         Args:
-            name: Of the model, for the log.
-            engine: Owned by the thread from now on.
-            slots: Sequences that run at the same time.
-            max_queued: Requests that may wait for slots.
+            name: Name of the model, for the log and for errors.
+            engine: Engine, which the thread owns from now on.
+            slots: Number of sequences that run at the same time.
+            max_queued: Number of requests that may wait for slots.
         """
         self._engine = engine
         self._slots = slots
         self._max_queued = max_queued
         self._name = name
         self._inbox: SimpleQueue[_Message] = SimpleQueue()
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, _LiveRequest] = {}
         self._ids = itertools.count()
         self._log = structlog.get_logger().bind(model=name)
-        self._thread = threading.Thread(target=self._work, name=f"engine-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=f"engine-{name}", daemon=True)
         self._stopping: str | None = None
         self.broken = False
         self.idle = asyncio.Event()
         self.idle.set()
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
-        """Start the engine's thread; the loop calls `on_broken` when a defect has ended it."""
+        """Start the engine's thread.
+
+        Args:
+            on_broken: Called in the event loop after an internal error has ended the thread.
+        """
         self._loop = asyncio.get_running_loop()
         self._on_broken = on_broken
         self._thread.start()
 
     async def stop(self, why: str = "the server is shutting down") -> None:
-        """End the thread; requests that still run end with `DrainingError` and this reason."""
+        """End the thread; unfinished requests end with `DrainingError` and this reason."""
         self._stopping = why
         self._inbox.put(_Stop())
         await asyncio.to_thread(self._thread.join)
 
     @property
     def load(self) -> EngineLoad:
-        """How busy the engine is."""
+        """Load of the engine."""
         return self._engine.load
 
     @property
     def runs(self) -> RunStats:
-        """What its runs of the model took."""
+        """Statistics of the model's runs."""
         return self._engine.runs
 
     def next_id(self) -> int:
-        """Return the id of a new request; ids rise in the order of arrival."""
+        """Return the id of a new request; ids rise with arrival."""
         return next(self._ids)
 
     @contextmanager
     def submit(self, tasks: Sequence[Task]) -> Iterator[list[AsyncIterator[Event]]]:
-        """Queue requests, all of them or none; those that have not ended on exit are aborted.
+        """Queue requests, all of them or none, in a context.
 
-        Returns:
-            A context with the events of each request; the last event ends them.
+        Leaving the context aborts the requests that have not ended.
+
+        Args:
+            tasks: Requests of one caller with one priority, at least one.
+
+        Yields:
+            An iterator over the events of each request, which ends after the last event.
 
         Raises:
-            OverloadedError: More would wait than may.
-            DrainingError: The engine ends.
-            BrokenModelError: A defect has ended it.
+            OverloadedError: The queue has no room for them.
+            DrainingError: The engine is stopping.
+            BrokenModelError: An internal error has ended the engine.
         """
         if self._stopping:
             raise DrainingError(self._stopping)
@@ -147,7 +160,7 @@ class AsyncEngine:
             self._deliver([Event(displaced.id, error)])
             self._inbox.put(_Abort(displaced.id))
         for task in tasks:
-            self._live[task.request.id] = _Live(task.request)
+            self._live[task.request.id] = _LiveRequest(task.request)
         self.idle.clear()
         queues = [self._live[task.request.id].events for task in tasks]
         self._inbox.put(_Submit(tasks))
@@ -156,14 +169,15 @@ class AsyncEngine:
         finally:
             for task in tasks:
                 if task.request.id in self._live:
-                    self._forget(task.request.id)
+                    self._discard(task.request.id)
                     self._inbox.put(_Abort(task.request.id))
 
     def _displaced_by(self, tasks: Sequence[Task]) -> list[Request]:
-        """Return the waiting requests that make room for new ones in a full queue.
+        """Return the waiting requests that make room for new ones.
 
-        The caller that holds most of the queue gives up its lowest and latest requests, unless
-        they asked for a higher priority. Requests that had slots already are never displaced.
+        In a full queue, the caller that holds most of it loses its requests of the lowest
+        priority, among equals the latest. A request of a higher priority than the new ones is
+        never displaced, nor is one that has had slots already.
 
         Raises:
             OverloadedError: The new requests are refused.
@@ -180,8 +194,8 @@ class AsyncEngine:
                 key=lambda each: (each.priority, -each.id),
                 default=newcomer,
             )
-            began = last.slots or last.preemptions
-            if caller is None or began or last.priority > newcomer.priority:
+            begun = last.slots or last.preemptions
+            if caller is None or begun or last.priority > newcomer.priority:
                 limit = self._max_queued
                 found = f"queue full: {len(waiting)} requests would wait, limit {limit}"
                 raise self._overloaded(excess, found)
@@ -200,10 +214,11 @@ class AsyncEngine:
         return [each for each, slots in zip(live, taken, strict=True) if slots > self._slots]
 
     def _overloaded(self, excess: int, message: str) -> OverloadedError:
-        """Return the refusal of one of so many requests too many."""
-        low, high = RETRY_SECONDS
-        measured = min(max(excess * self._engine.slot_seconds, low), high)
-        delay = measured if self._engine.slot_seconds else UNKNOWN_RETRY_SECONDS
+        """Return the refusal of a request, `excess` requests beyond the limit."""
+        low, high = _RETRY_SECONDS
+        interval = self._engine.release_interval
+        measured = min(max(excess * interval, low), high)
+        delay = measured if interval else _DEFAULT_RETRY_SECONDS
         jitter = random.uniform(1, 1 + _JITTER)
         return OverloadedError(message, retry_after_seconds=delay * jitter)
 
@@ -213,15 +228,15 @@ class AsyncEngine:
                 if live := self._live.get(event.request_id):
                     live.events.put_nowait(event)
                     if event.last:
-                        self._forget(event.request_id)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the rest must be told
+                        self._discard(event.request_id)
+        except Exception as error:  # noqa: BLE001 - readers of the other events must not hang
             self._break(error)
 
     def _end(self, request_ids: Iterable[int], error: ServerError) -> None:
         self._deliver([Event(request_id, error) for request_id in request_ids])
 
     def _break(self, cause: BaseException) -> None:
-        """End for good: every request with an error, and the thread, if it still runs."""
+        """End the thread, if it still runs, and all requests."""
         if self.broken:
             return
         self.broken = True
@@ -231,26 +246,26 @@ class AsyncEngine:
             self._end([request_id], BrokenModelError(self._name))
         self._on_broken()
 
-    def _forget(self, request_id: int) -> None:
+    def _discard(self, request_id: int) -> None:
         del self._live[request_id]
         if not self._live:
             self.idle.set()
 
-    def _work(self) -> None:
-        """The thread: takes messages, steps, sends events; sleeps when there is nothing to do."""
+    def _run_loop(self) -> None:
+        """Handle messages and step until stopped; sleep while idle."""
         try:
-            while self._turn():
+            while self._run_once():
                 pass
             self._engine.clear()
             self._call_loop(self._end, list(self._live), DrainingError(self._stopping or ""))
-        except BaseException as error:  # noqa: BLE001 - nobody else would learn of it
-            if not self._loop.is_closed():  # Else nobody is left who waits.
+        except BaseException as error:  # noqa: BLE001 - clients must not hang
+            if not self._loop.is_closed():  # Otherwise no client is left.
                 self._call_loop(self._break, error)
 
-    def _turn(self) -> bool:
-        """Handle messages and steps once; returns whether to go on.
+    def _run_once(self) -> bool:
+        """Handle all messages and step once; return False if stopped.
 
-        Whatever fails, the thread lives on: all requests end, and the engine starts afresh.
+        The thread survives any failure: all requests end, and the engine is cleared.
         """
         try:
             if not self._read_inbox():
@@ -258,17 +273,20 @@ class AsyncEngine:
             events = self._engine.step()
         except BaseException as error:  # noqa: BLE001 - a panic in a library is no Exception
             self._log.error("engine_failed", exc_info=error)
-            # Not only those that the engine knows of: events of the step are lost.
-            taken = [number for number, live in list(self._live.items()) if live.taken]
+            # The step's events are lost, so requests that the engine has ended fail as well.
+            received = [number for number, live in list(self._live.items()) if live.received]
             self._engine.clear()
-            self._call_loop(self._end, taken, _failure(error))
+            self._call_loop(self._end, received, _failure(error))
         else:
             if events:
                 self._call_loop(self._deliver, events)
         return True
 
     def _read_inbox(self) -> bool:
-        """Handle all messages, and waits for one while idle; returns whether to go on."""
+        """Handle all messages; return False if stopped.
+
+        While the engine is idle, this waits for a message.
+        """
         while True:
             try:
                 message = self._inbox.get(block=not self._engine.busy)
@@ -286,26 +304,26 @@ class AsyncEngine:
         """Queue requests; one that cannot be queued ends alone."""
         for task in tasks:
             if live := self._live.get(task.request.id):
-                live.taken = True
+                live.received = True
         for task in tasks:
             try:
                 self._engine.add(task)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the request ends with it
+            except Exception as error:  # noqa: BLE001 - any failure ends this request alone
                 self._log.error("request_not_queued", exc_info=error)
                 self._call_loop(self._end, [task.request.id], _failure(error))
                 self._abort(task.request.id)
                 self._engine.check()
 
     def _abort(self, request_id: int) -> None:
-        """Drop a request; if it cannot be dropped, it runs to its end, unheard."""
+        """Drop a request; if that fails, it runs to its end unread."""
         try:
             self._engine.abort(request_id)
-        except Exception as error:  # noqa: BLE001 - no other request is to suffer
+        except Exception as error:  # noqa: BLE001 - other requests go on
             self._log.error("request_not_aborted", exc_info=error)
             self._engine.check()
 
     def _call_loop(self, callback: Callable[..., None], *arguments: object) -> None:
-        """Has the loop call a method; what is told first comes first."""
+        """Schedule a call in the event loop; calls keep their order."""
         self._loop.call_soon_threadsafe(callback, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""How long requests will wait, by what was measured; which of them cannot start in time."""
+"""Forecast of waiting times, and the requests that cannot start in time."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -6,52 +6,53 @@ from typing import Final
 from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.sequence import Request
 
-# The queue is looked through at most this often.
+# Least time between two checks of the queue.
 CHECK_SECONDS: Final = 0.05
 
-# A request is refused when this share of the time that it is expected to wait is too much.
+# Share of the expected wait that must exceed the remaining time before a request is refused.
 OPTIMISM: Final = 0.5
 
-# Chunks of fewer tokens say what a run costs, not what a token does: where the cache knows most of
-# the prompts, those of one token would make a long prompt look several times as slow as it is.
+# Shorter chunks measure the overhead of a run rather than the cost of a token. Where most of each
+# prompt is cached, chunks of one token would make a long prompt look several times as slow.
 MEASURED_TOKENS: Final = 16
 
-# What a value counts in an average, of what the next one does.
-_KEPT = 0.9
+# Weight of a value in an average, relative to that of the next one.
+_DECAY = 0.9
 
 
 class Average:
-    """A mean in which older values count less and less."""
+    """Exponentially weighted mean."""
 
     def __init__(self) -> None:
         self._total = 0.0
         self._count = 0.0
 
     def add(self, total: float, count: float = 1.0) -> None:
-        """Note several values by their sum."""
-        self._total = _KEPT * self._total + total
-        self._count = _KEPT * self._count + count
+        """Add `count` values by their sum."""
+        self._total = _DECAY * self._total + total
+        self._count = _DECAY * self._count + count
 
     @property
     def value(self) -> float:
-        """The mean; 0 before anything was noted."""
+        """Mean of the values; 0 before the first."""
         return self._total / self._count if self._count else 0.0
 
 
 class Forecast:
-    """Tells when a waiting request may expect its first token.
+    """Estimate of the time until a waiting request gets its first token.
 
-    Two things are measured: how long a slot is held, and how long a token of a
-    prompt takes. With S slots, one is given back every hold / S. A request that
-    lacks k slots, counting those of all whose turn comes before, and p tokens
-    of its prompt, is expected to wait for k * hold / S + p * token.
+    Two durations are measured: `hold`, for which a request keeps a slot, and `token`, the cost of
+    one token of a prompt. With S slots, one is released every hold / S. Let a request lack k
+    slots, including those of all requests ahead of it, and p tokens of its prompt. Its expected
+    wait is k * hold / S + p * token.
 
-    It is refused when `OPTIMISM` * ((k - 1) * hold / S + p * token) is more
-    than what remains until its deadline: half of the mean, and the first slot
-    for nothing, since one may be given back at any moment. Before anything was
-    measured, both are 0 and nobody is refused; nor is ever a request that can
-    have its slots now. So the measures cannot become stale: whatever they say,
-    something runs.
+    It is refused if `OPTIMISM` * ((k - 1) * hold / S + p * token) exceeds the time until its
+    deadline. So half of the mean counts, and the first slot costs nothing, since one may be
+    released at any moment.
+
+    Before the first measurement both durations are 0, and no request is refused. A request that
+    can have its slots now is never refused. So some request always runs, and the measurements
+    cannot become stale.
     """
 
     def __init__(self, cache: SlotCache) -> None:
@@ -61,36 +62,41 @@ class Forecast:
         self._next_check = 0.0
 
     @property
-    def slot_seconds(self) -> float:
-        """Seconds from one slot given back to the next while all are taken; 0 is unknown."""
+    def release_interval(self) -> float:
+        """Mean seconds between two releases of a slot, while all are taken.
+
+        It is 0 before the first release.
+        """
         return self._hold.value / self._cache.slots
 
-    def note_prompt(self, seconds: float, tokens: int) -> None:
-        """Note how long a chunk of a prompt took, if it is long enough to tell."""
+    def record_prompt(self, seconds: float, tokens: int) -> None:
+        """Record the duration of a prefill chunk; short ones are ignored."""
         if tokens >= MEASURED_TOKENS:
             self._token.add(seconds, tokens)
 
-    def note_held(self, seconds: float, slots: int) -> None:
-        """Note how long a request held its slots."""
+    def record_hold(self, seconds: float, slots: int) -> None:
+        """Record how long a request held its slots."""
         self._hold.add(seconds * slots, slots)
 
-    def note_arrival(self) -> None:
-        """Has the queue looked through at once: a request came."""
+    def record_arrival(self) -> None:
+        """Record a new request, which makes a check of the queue due."""
         self._next_check = 0.0
 
     def due(self, now: float) -> bool:
-        """Return whether it is time to look through the queue, and counts the time anew."""
+        """Return whether a check of the queue is due, and count it."""
         if now < self._next_check:
             return False
         self._next_check = now + CHECK_SECONDS
         return True
 
     def late(self, waiting: Sequence[Request], now: float) -> Iterator[tuple[Request, float]]:
-        """Return the requests that cannot start in time, with the seconds each would wait.
+        """Yield the requests that cannot start in time, with their expected waits.
+
+        Waits are in seconds until the first token.
 
         Args:
-            waiting: In the order of their turns.
-            now: A time of the engine's clock.
+            waiting: Requests in the queue, in the order of their turns.
+            now: Time of the engine's clock.
         """
         lacking = -self._cache.free_slots
         for request in waiting:
@@ -98,11 +104,11 @@ class Forecast:
             if request.deadline is None or request.allow_partial or lacking <= 0:
                 continue
             remaining = request.deadline - now
-            slots, prompt = self.slot_seconds, len(request.prompt) * self._token.value
-            if OPTIMISM * ((lacking - 1) * slots + prompt) <= remaining:
+            interval, prompt = self.release_interval, len(request.prompt) * self._token.value
+            if OPTIMISM * ((lacking - 1) * interval + prompt) <= remaining:
                 continue
-            # Only now is it worth the while to ask what the cache knows.
-            prompt -= self._cache.known(request.reusable) * self._token.value
-            if OPTIMISM * ((lacking - 1) * slots + prompt) > remaining:
-                yield request, lacking * slots + prompt
+            # The search for cached prefixes is expensive, so it comes last.
+            prompt -= self._cache.cached_length(request.reusable) * self._token.value
+            if OPTIMISM * ((lacking - 1) * interval + prompt) > remaining:
+                yield request, lacking * interval + prompt
                 lacking -= request.slots_needed

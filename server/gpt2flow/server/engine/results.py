@@ -1,4 +1,4 @@
-"""What comes of a request: the pieces of a stream, and the whole."""
+"""Results of a request: the chunks of a stream, and the whole."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,12 @@ from gpt2flow.server.errors import ServerError
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability; None where nothing precedes it."""
+    """Token and the natural logarithm of its probability.
+
+    Attributes:
+        token_id: Id of the token.
+        logprob: Logarithm; None for a token that no logits predict.
+    """
 
     token_id: int
     logprob: float | None
@@ -16,7 +21,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class PositionLogprobs:
-    """The token of one position, and the likeliest ones there, best first."""
+    """Token of one position, and the likeliest alternatives, best first."""
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...] = ()
@@ -24,17 +29,17 @@ class PositionLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """One continuation.
+    """One continuation of a prompt.
 
     Attributes:
-        text: Cut before a stop string; starts with the prompt if that was asked for.
-        stop_string: The stop string that ended it, or empty.
-        token_ids: All produced tokens, the one that ended it included.
-        finish_reason: Why it ended.
-        cumulative_logprob: Sum over the produced tokens; None under a constraint, unless
-            log-probabilities were asked for.
-        beam_score: What it was ranked by, in beam search.
-        logprobs: One entry a produced token, if asked for.
+        text: Text before the stop string; starts with the prompt if the client requested echo.
+        stop_string: Stop string that ended it, or empty.
+        token_ids: Output tokens, including the one that ended it.
+        finish_reason: Reason of its end.
+        cumulative_logprob: Sum over the output tokens; None under a constraint without
+            requested log-probabilities.
+        beam_score: Score that ranks it in beam search.
+        logprobs: One entry per output token, if requested.
     """
 
     text: str
@@ -48,7 +53,7 @@ class CandidateResult:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost, in tokens."""
+    """Cost of a request, in tokens."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -60,7 +65,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went, in seconds."""
+    """Durations of the phases of a request, in seconds."""
 
     queue: float
     prefill: float
@@ -70,7 +75,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """All that came of one prompt."""
+    """Complete result of generating from one prompt."""
 
     candidates: tuple[CandidateResult, ...]
     prompt_logprobs: tuple[PositionLogprobs, ...]
@@ -81,7 +86,7 @@ class GenerationResult:
 
 @dataclass(frozen=True, slots=True)
 class ContinuationScore:
-    """The log-likelihood of one continuation, token for token."""
+    """Log-likelihood of one continuation, token by token."""
 
     tokens: tuple[TokenLogprob, ...]
 
@@ -92,13 +97,13 @@ class ContinuationScore:
 
     @property
     def mean(self) -> float:
-        """Log-likelihood per token."""
+        """Mean log-probability per token."""
         return self.total / len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """All that came of scoring the continuations of one prompt."""
+    """Complete result of scoring the continuations of one prompt."""
 
     scores: tuple[ContinuationScore, ...]
     usage: Usage
@@ -107,7 +112,7 @@ class ScoreResult:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new of one candidate."""
+    """Next chunk of one candidate of a stream."""
 
     index: int
     text: str
@@ -117,12 +122,17 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message from the engine about one request; `Delta` is the only one that is not the last."""
+    """Message of the engine about one request.
+
+    Attributes:
+        request_id: Id of the request.
+        content: Chunk of a stream; or result or error, which is the last message.
+    """
 
     request_id: int
     content: Delta | GenerationResult | ScoreResult | ServerError
 
     @property
     def last(self) -> bool:
-        """Whether nothing follows for this request."""
+        """True for a result or an error, which ends the request."""
         return not isinstance(self.content, Delta)

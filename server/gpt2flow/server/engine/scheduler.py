@@ -1,4 +1,4 @@
-"""Who runs next: admits and preempts requests, splits prompts into chunks, batches decode steps."""
+"""Scheduler of an engine: admission, preemption, chunked prefill, batched decoding."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.request_queue import RequestQueue
 from gpt2flow.server.engine.sequence import Request, Sequence
 
-# Of so many chunks of a kind, one goes to the request that was admitted first.
+# One chunk of a kind in this number goes to the request that was admitted first.
 FIRST_COME_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Several tokens of one sequence, to be run alone: positions [start, stop)."""
+    """Run of positions [start, stop) of one sequence."""
 
     request: Request
     sequence: Sequence
@@ -25,19 +25,19 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """The next token of many sequences, to be run together; those of one request adjoin."""
+    """Run of the next token of many sequences, grouped by request."""
 
     parts: list[tuple[Request, list[Sequence]]]
 
     @property
     def sequences(self) -> Iterator[Sequence]:
-        """All rows, in order."""
+        """All sequences, in order."""
         return (sequence for _, sequences in self.parts for sequence in sequences)
 
 
 @dataclass(slots=True)
 class _Work:
-    """What could run now, by kind; each kind in the order of admission."""
+    """Runnable work by kind, each kind in the order of admission."""
 
     decode: list[tuple[Request, list[Sequence]]] = field(default_factory=list)
     extend: list[tuple[Request, Sequence]] = field(default_factory=list)
@@ -45,39 +45,43 @@ class _Work:
 
 
 class Scheduler:
-    """Decides, and notes who holds which slots. One run of the model per decision.
+    """Continuous batching: each decision is one run of the model.
 
-    **Runs.** Three kinds take turns, each only when it has work: a decode step
-    of all sequences that lack one token; a chunk of a sequence whose prompt has
-    been run and that lacks more, because a constraint forced them or because it
-    was preempted; a chunk of a prompt. So a running stream waits for at most
-    one chunk of each of the two other kinds between two of its own runs,
-    whatever else arrives.
+    **Runs.** There are three kinds of runs, served round-robin; kinds without work are skipped:
 
-    **Chunks.** Of the sequences that lack several tokens, the one of the
-    highest effective priority goes first, among equals the one that lacks the
-    fewest: a short question does not wait for the prompts of long ones. But
-    each `FIRST_COME_EVERY`-th chunk of a kind goes to the request that was
-    admitted first. So when a prompt and those that were admitted before it are
-    C chunks together, it has been run after at most `FIRST_COME_EVERY` * C
-    chunks of prompts, whatever else arrives.
+    - decode: one step of all sequences that lack one token;
+    - extend: a chunk of a sequence past its prompt that lacks several tokens, because a
+      constraint forced them or a preemption evicted them;
+    - prefill: a chunk of a prompt.
 
-    **Admission.** Requests are admitted by effective priority, which waiting
-    raises, and among equals the callers take turns (`RequestQueue`), when
-    all slots that they need are free. One that needs many slots is not
-    overtaken by narrow ones, of which there may always be more: the slots that
-    become free are kept for it.
+    If a single sequence decodes, a chunk that verifies its drafts replaces the step.
 
-    **Preemption.** When the waiting request of the highest priority does not
-    fit, running ones give their slots up to it, the lowest and latest first, if
-    their effective priority is lower than what it asked for and that makes
-    enough room. They wait again, in the order of their arrival among equals,
-    and go on where they were: tokens are kept, what the cache forgot is run
-    again. There is no ping-pong: the own aging of a request preempts nobody,
-    and what waiting raised an effective priority to, it keeps while it runs.
+    Bound: between two decode steps, a stream waits for at most one extend chunk and one prefill
+    chunk, whatever else arrives.
+
+    **Chunks.** A chunk goes to the sequence of the highest effective priority. Among equals it
+    goes to the sequence that lacks the fewest tokens, so that short prompts overtake long ones.
+    But each `FIRST_COME_EVERY`-th chunk of a kind goes to the request that was admitted first.
+
+    Bound: let a prompt, and the prompts admitted before it, be C chunks together. The prompt has
+    been run after at most `FIRST_COME_EVERY` * C prefill chunks, whatever else arrives.
+
+    **Admission.** The queue orders requests by effective priority, which rises with waiting, and
+    serves the callers of one priority round-robin (`RequestQueue`). The first request is admitted
+    when all slots that it needs are free. Until then, released slots are kept for it: requests
+    that need fewer slots do not overtake it.
+
+    **Preemption.** If the waiting request of the highest requested priority does not fit, it may
+    preempt running requests. Victims have an effective priority below that requested one; the
+    lowest goes first, among equals the latest admitted. Nothing is preempted unless that makes
+    enough room. A victim returns to the queue in the order of its arrival. It resumes with all
+    its tokens; the model reruns those that were evicted from the cache.
+
+    Preemption does not oscillate. Aging never preempts: only the requested priority does. And a
+    running request keeps the effective priority that won it its slots.
 
     Attributes:
-        preemptions: How often a request had to give its slots up, so far.
+        preemptions: Number of preemptions since the start.
     """
 
     _KINDS = ("decode", "extend", "prefill")
@@ -91,37 +95,40 @@ class Scheduler:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all requests, and frees all slots, whatever state they are in."""
+        """Drop all requests and free all slots, in whatever state they are."""
         self._waiting = RequestQueue()
-        self._running: list[Request] = []  # In the order of admission.
+        self._running: list[Request] = []  # Ordered by admission.
         self._cache.clear()
 
     @property
     def requests(self) -> Iterator[Request]:
-        """All requests that have not ended, the running ones first."""
+        """All unfinished requests, the running ones first."""
         yield from self._running
         yield from self._waiting
 
     @property
     def alone(self) -> Request | None:
-        """The running request, if there is but one; it has time to have guesses checked."""
+        """Running request, if there is exactly one.
+
+        Only then does speculative decoding pay.
+        """
         return self._running[0] if len(self._running) == 1 else None
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many requests run, and how many wait."""
+        """Number of running, and of waiting requests."""
         return len(self._running), len(self._waiting)
 
     def add(self, request: Request) -> None:
-        """Put a request into the queue."""
+        """Queue a request."""
         self._waiting.add(request)
 
     def queue(self, now: float) -> list[Request]:
-        """Return the requests that wait, as their turns will come if no others do."""
+        """Return the waiting requests in the order of their turns."""
         return self._waiting.order(now)
 
     def remove(self, request: Request) -> bool:
-        """Take an ended request out, wherever it stands, and frees its slots, which remember.
+        """Remove a request and free its slots; their tokens stay cached.
 
         Returns:
             Whether it was running.
@@ -137,22 +144,21 @@ class Scheduler:
         return running
 
     def admit(self, now: float) -> list[Request]:
-        """Give slots to those who wait; returns whom.
+        """Admit waiting requests, as far as there is room, and return them.
 
-        Those among them that were preempted have sequences already, which are
-        in slots again.
+        Requests that were preempted before have sequences already, which get slots again.
         """
         admitted = []
         while request := self._next_to_admit(now):
             self._waiting.admit(request, now)
-            self._give_slots(request)
+            self._allocate(request)
             request.admitted = now
             self._running.append(request)
             admitted.append(request)
         return admitted
 
     def schedule(self) -> Chunk | Decode | None:
-        """Return what the model runs next; None when there is nothing to do."""
+        """Return the next run of the model; None without work."""
         work = self._find_work()
         for i in range(len(self._KINDS)):
             kind = (self._turn + i) % len(self._KINDS)
@@ -162,7 +168,7 @@ class Scheduler:
         return None
 
     def _next_to_admit(self, now: float) -> Request | None:
-        """Return whose turn it is, once there is room, which may be made by preemption."""
+        """Return the next request if it fits, or preemption makes room."""
         if not self._waiting:
             return None
         if self._cache.free_slots:
@@ -178,7 +184,7 @@ class Scheduler:
         return highest if victims else None
 
     def _victims(self, request: Request) -> list[Request]:
-        """Return whom to preempt so that a request fits; nobody if that is not enough."""
+        """Return the requests to preempt for another, if that makes room."""
         room = self._cache.free_slots
         victims: list[Request] = []
         latest_first = reversed(self._running)
@@ -190,7 +196,7 @@ class Scheduler:
         return victims if room >= request.slots_needed else []
 
     def _preempt(self, request: Request, now: float) -> None:
-        """Put a running request back into the queue; it will go on where it is."""
+        """Return a running request to the queue, from which it resumes later."""
         for sequence in request.sequences:
             sequence.logits_from = max(sequence.logits_from, self._cache.lengths[sequence.slot])
         request.slots_needed = len(request.slots)
@@ -200,9 +206,9 @@ class Scheduler:
         self.remove(request)
         self.add(request)
 
-    def _give_slots(self, request: Request) -> None:
-        """Reserve the slots of a request, with what the cache remembers of its tokens."""
-        # In the order of the slots that they had, where their tokens may still be.
+    def _allocate(self, request: Request) -> None:
+        """Allocate the slots of a request, with its cached prefix."""
+        # By former slot, which may still hold the tokens.
         for sequence in sorted(request.sequences, key=lambda each: each.slot):
             [sequence.slot] = self._cache.allocate(1, sequence.reusable)
             request.slots.append(sequence.slot)
@@ -238,7 +244,7 @@ class Scheduler:
         return self._chunk(*min(behind, key=self._rank))
 
     def _decode(self, step: Decode) -> Chunk | Decode:
-        """Return a decode step; one of a single sequence also checks what is guessed of it."""
+        """Return the step, or the chunk that verifies a single sequence's drafts."""
         request, sequences = step.parts[0]
         if len(step.parts) > 1 or len(sequences) > 1 or not sequences[0].drafts:
             return step
@@ -248,19 +254,19 @@ class Scheduler:
         return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
 
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
-        """Return what orders those who want a chunk: the least is first."""
+        """Return the sort key of a sequence; the least is served first."""
         request, sequence = behind
         return -request.effective_priority, sequence.to_run - self._cache.lengths[sequence.slot]
 
     def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
-        """Return what of a sequence to run now, at least one token."""
+        """Return the next chunk of a sequence, at least one token."""
         stop = sequence.to_run
         if request.lockstep and len(request.sequences) > 1:
-            stop -= 1  # The last token waits until none of them lacks more.
+            stop -= 1  # The last token waits for the decode step of all sequences.
         start = self._cache.lengths[sequence.slot]
-        wanted = sequence.reusable[: stop - 1]
-        if start < len(wanted):  # Others may have run the same tokens since.
-            reached = self._cache.reuse(sequence.slot, wanted)
+        reusable = sequence.reusable[: stop - 1]
+        if start < len(reusable):  # Other sequences may have run the same tokens since.
+            reached = self._cache.reuse(sequence.slot, reusable)
             if not request.preemptions:
                 prompt = len(request.prompt)
                 request.cached_tokens += min(reached, prompt) - min(start, prompt)

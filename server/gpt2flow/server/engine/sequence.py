@@ -1,4 +1,4 @@
-"""A request and its sequences: tokens, place, progress, finish reason."""
+"""Requests and their sequences: tokens, slots, progress, finish reason."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,7 +10,7 @@ Ids = npt.NDArray[np.intp]
 
 
 class FinishReason(Enum):
-    """Why a sequence ended."""
+    """Reason why a sequence ended."""
 
     EOS = "eos"
     STOP = "stop"
@@ -21,19 +21,17 @@ class FinishReason(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One row of work: a prompt and what was appended to it.
+    """One sequence of tokens in one slot of the KV cache.
 
     Attributes:
-        tokens: Ids of the prompt, then of what was produced.
-        prompt_length: How many of them are the prompt.
-        slot: The cache slot that holds its keys and values.
-        logits_from: The first position whose logits are wanted. The logits of
-            a position say what follows it. When the sequence lost its slot,
-            those of the positions before were taken already.
-        logit_ids: The tokens whose logits are wanted; None is all.
-        drafts: Tokens that are guessed to follow, for the next run alone; what the model
-            disagrees with is dropped.
-        grows: Whether tokens are still to be appended.
+        tokens: Token ids of the prompt, then of the output.
+        prompt_length: Number of tokens of the prompt.
+        slot: Cache slot that holds its keys and values.
+        logits_from: First position whose logits are needed; the logits of a position predict
+            the next token. Preemption moves it past the positions that were run.
+        logit_ids: Token ids to restrict the logits to; None is all.
+        drafts: Draft tokens to verify in the next run alone; rejected ones are dropped.
+        grows: Whether more tokens are to be appended.
     """
 
     tokens: list[int]
@@ -46,50 +44,50 @@ class Sequence:
 
     @property
     def new_tokens(self) -> int:
-        """How many tokens were produced."""
+        """Number of tokens after the prompt."""
         return len(self.tokens) - self.prompt_length
 
     @property
     def to_run(self) -> int:
-        """How many of its tokens the model must see.
+        """Number of tokens that the model must run.
 
-        What follows the last is of use only while the sequence grows.
+        The last token is run only while the sequence grows.
         """
         return len(self.tokens) if self.grows else len(self.tokens) - 1
 
     @property
     def reusable(self) -> list[int]:
-        """The tokens that the model need not run if the cache has them."""
+        """Leading tokens that the cache may supply instead of a run."""
         return self.tokens[: self.logits_from]
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """What the scheduler knows of one prompt that a client sent.
+    """Scheduling state of one prompt; times are the engine's, in seconds.
 
     Attributes:
-        id: Unique in the engine.
+        id: Number that is unique in the engine; ids rise in the order of arrival.
         prompt: Token ids, at least one.
-        slots_needed: Slots that it needs at the same time.
-        arrival: When it came, in seconds of the engine's clock.
-        caller: Who sent it; callers of one priority take turns.
-        priority: As asked for: higher is admitted first, and may preempt lower.
-        deadline: When its time is up, on the same clock; None is never.
-        allow_partial: Whether it wants to wait even where it is not expected to start in time.
-        all_logits: Whether the logits of the whole prompt are wanted.
-        lockstep: Whether its sequences get their next tokens all at once.
-        queued: Since when it has waited, on the same clock. Only waiting
-            counts: time with slots before a preemption moves it on.
-        admitted: When it got its slots the last time.
-        effective_priority: The effective priority that got it these.
-        preemptions: How often they were taken from it.
-        slots: The slots reserved for it; empty while it waits.
-        sequences: Those that still need the model.
-        cached_tokens: How many tokens of the prompt the model need not run,
-            because the cache had them; not those that it held itself before a
-            preemption.
-        started: When the model first ran for it.
-        first_token: When the model had run over the whole prompt.
+        slots_needed: Number of slots that it needs at the same time.
+        arrival: Time of arrival.
+        caller: Name of the caller; callers of one priority are served round-robin.
+        priority: Priority as requested; a higher one is admitted first, and may preempt lower.
+        deadline: Time by which it must have ended; None is no limit.
+        allow_partial: Whether it waits until its deadline even if it cannot start in time,
+            because the client accepts a partial result.
+        all_logits: Whether the logits of the whole prompt are needed.
+        lockstep: Whether all its sequences get their next tokens in the same run.
+        queued: Start of its waiting, for aging; the time it held slots before a preemption is
+            added, so that only waiting counts.
+        admitted: Time of the last admission.
+        effective_priority: Priority that won it its slots.
+        preemptions: Number of times that its slots were taken away.
+        slots: Slots that it holds; empty while it waits.
+        sequences: Sequences that need more runs.
+        cached_tokens: Number of prompt tokens that came from the cache instead of a run. Tokens
+            of its own that it finds again after a preemption do not count.
+        started: Start of the first run.
+        first_token: End of the run that completed the prompt.
     """
 
     id: int
@@ -117,10 +115,10 @@ class Request:
 
     @property
     def logits_from(self) -> int:
-        """The first position of the prompt whose logits are wanted."""
+        """First position of the prompt whose logits are needed."""
         return 0 if self.all_logits else len(self.prompt) - 1
 
     @property
     def reusable(self) -> list[int]:
-        """The tokens of the prompt that the model need not run if the cache has them."""
+        """Leading tokens of the prompt that the cache may supply."""
         return self.prompt[: self.logits_from]

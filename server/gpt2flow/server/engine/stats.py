@@ -1,4 +1,4 @@
-"""What an engine counts: kept by its thread, read by others."""
+"""Statistics of an engine: written by its thread, read by others."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Final
 
 from gpt2flow.server.engine.scheduler import Chunk, Decode
 
-# Seconds, fine enough for one token: what percentiles of the buckets can tell apart.
+# Buckets in seconds, fine enough for percentiles of single tokens.
 TOKEN_SECONDS: Final = (
     *(0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
@@ -19,15 +19,15 @@ _TOKENS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Histogram:
-    """Counts values by bucket; an observation is one bisection and two additions.
+    """Counts of values by bucket.
 
-    Without a lock: only one thread may observe. A reader may see a value's
-    bucket a moment before the sum knows of it.
+    An observation is one bisection and two additions. There is no lock: one thread observes,
+    others may read. A reader may see the count of a value before the sum includes it.
 
     Attributes:
-        bounds: The upper bounds of the buckets, ascending; one more bucket is above the last.
-        counts: Values by bucket, each value in one of them.
-        total: The sum of all values.
+        bounds: Upper bounds of the buckets, ascending; one more bucket is above the last.
+        counts: Number of values by bucket, not cumulative.
+        total: Sum of all values.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -38,7 +38,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value; one that equals a bound is in that bound's bucket."""
+        """Count a value; bounds are inclusive."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
@@ -46,13 +46,13 @@ class Histogram:
 class RunStats:
     """Runs of the model, by kind.
 
-    A prefill is a chunk of a prompt; an extension, a chunk of what a constraint
-    forced, what was guessed, or what a preempted request lost; decoding, one
-    token of each running sequence.
+    - `prefill`: a chunk of a prompt.
+    - `extend`: a chunk of forced tokens, of drafts, or of tokens that a preemption evicted.
+    - `decode`: one token of each running sequence.
 
     Attributes:
-        seconds: By kind, what a run took.
-        tokens: By kind, how many tokens it ran over.
+        seconds: Durations of runs, by kind.
+        tokens: Tokens per run, by kind.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class RunStats:
         self.tokens = {kind: Histogram(_TOKENS) for kind in RUN_KINDS}
 
     def observe(self, batch: Chunk | Decode, seconds: float) -> None:
-        """Count a run."""
+        """Record a run and its duration."""
         if isinstance(batch, Chunk):
             kind = "prefill" if batch.start < batch.sequence.prompt_length else "extend"
             tokens = batch.stop - batch.start
@@ -73,17 +73,17 @@ class RunStats:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """How busy an engine is.
+    """Load of an engine at one moment.
 
     Attributes:
-        running: Requests that hold slots.
-        waiting: Requests in the queue.
-        slots: Slots of the KV cache.
-        free_slots: Those of them that no request holds.
-        positions: Positions of the KV cache in all slots together.
-        positions_running: Those filled by running sequences.
-        positions_cached: Those that free slots remember for the prompts to come.
-        preemptions: How often a request had to give its slots up, so far.
+        running: Number of requests that hold slots.
+        waiting: Number of requests in the queue.
+        slots: Number of slots of the KV cache.
+        free_slots: Number of slots that no request holds.
+        positions: Positions of all slots together.
+        positions_running: Positions filled by running sequences.
+        positions_cached: Positions in the cached prefixes of free slots.
+        preemptions: Number of preemptions since the start.
     """
 
     running: int

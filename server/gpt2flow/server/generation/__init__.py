@@ -1,1 +1,1 @@
-"""What is made of one request's logits: candidates, hypotheses or scores."""
+"""Generation and scoring: tasks that turn logits into candidates, hypotheses or scores."""

@@ -1,4 +1,4 @@
-"""From what a client asks to tasks that the engine can run, or to every reason why not."""
+"""Factory that validates requests and makes tasks of them."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,11 +31,11 @@ from gpt2flow.server.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model continues.
+    """Prompt or continuation as requested.
 
     Attributes:
-        field: The prompt's path in the request.
-        input: Text, token ids, or None when the request has neither.
+        field: Path of the field in the request.
+        input: Text, token ids, or None if the request has neither.
     """
 
     field: str
@@ -44,9 +44,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When a request came and from whom, and by when it must be answered.
+    """Arrival of a request; times are in seconds of the engine's clock.
 
-    Times are of the engine's clock.
+    Attributes:
+        time: Time of arrival.
+        deadline: Deadline of the RPC; None is no limit.
+        caller: Name of the caller.
     """
 
     time: float
@@ -54,7 +57,7 @@ class Arrival:
     caller: str = ""
 
     def until(self, stopping: StoppingParams) -> float | None:
-        """Return when the request must have ended: the earlier of its deadline and its limit."""
+        """Return the earlier of the deadline and the time limit; None without."""
         if stopping.time_limit_seconds is None:
             return self.deadline
         end = self.time + stopping.time_limit_seconds
@@ -63,12 +66,12 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPrompt:
-    """A prompt that can be continued.
+    """Prompt as tokens that fit the context.
 
     Attributes:
-        prompt: As it was given.
-        ids: Its tokens.
-        max_new_tokens: How many may follow.
+        prompt: Prompt as requested.
+        ids: Token ids.
+        max_new_tokens: Most tokens that may follow.
     """
 
     prompt: Prompt
@@ -76,18 +79,26 @@ class ResolvedPrompt:
     max_new_tokens: int
 
 
-class Grammars(Protocol):
-    """What compiles constraints."""
+class ConstraintCompiler(Protocol):
+    """Compiler of constraints."""
 
     def check(self, params: ConstraintParams) -> None:
-        """Raise GrammarError for what is wrong at first sight."""
+        """Check a constraint as far as that takes no compilation.
+
+        Raises:
+            GrammarError: The source is invalid.
+        """
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Return a constraint at its start, or raises GrammarError."""
+        """Return a constraint at its start.
+
+        Raises:
+            GrammarError: The source is invalid.
+        """
 
 
 class TaskFactory:
-    """Makes tasks for one model. Its methods may take long, and may run in any thread."""
+    """Factory of tasks for one model; its methods are for any thread."""
 
     def __init__(
         self,
@@ -95,11 +106,20 @@ class TaskFactory:
         limits: Limits,
         eos_token_id: int,
         tokenizer: Tokenizer,
-        grammars: Grammars,
+        grammars: ConstraintCompiler,
         next_id: Callable[[], int],
         draft_tokens: int = 0,
     ) -> None:
-        """Take what is known of the model, and how many tokens are guessed ahead as a rule."""
+        """Take the parts of the model.
+
+        Args:
+            limits: Limits of its requests.
+            eos_token_id: Id of the end-of-text token.
+            tokenizer: Tokenizer of the model.
+            grammars: Compiler of its constraints.
+            next_id: Source of request ids.
+            draft_tokens: Usual number of tokens of a draft; 0 disables speculative decoding.
+        """
         self._limits = limits
         self._eos_token_id = eos_token_id
         self._tokenizer = tokenizer
@@ -108,10 +128,10 @@ class TaskFactory:
         self._draft_tokens = draft_tokens
 
     def resolve(self, prompts: Sequence[Prompt], params: GenerationParams) -> list[ResolvedPrompt]:
-        """Return the prompts as tokens, once all is checked that needs no trial of a constraint.
+        """Validate a request without compiling its constraint; tokenize its prompts.
 
         Raises:
-            InvalidRequestError: Names every bad field.
+            InvalidRequestError: Fields are bad; it names all of them.
         """
         violations = Violations()
         violations.extend(at_most("prompts", len(prompts), self._limits.requests.prompts))
@@ -125,7 +145,7 @@ class TaskFactory:
         resolved = []
         for prompt in prompts:
             with violations:
-                # A text may have megabytes: most of what is too long shows without its tokens.
+                # A text may have megabytes: its length alone rules out most that are too long.
                 least = self._least_tokens(prompt)
                 resolve_max_new_tokens(least, params.stopping, self._limits, at_least=True)
                 ids = self._encode(prompt)
@@ -142,7 +162,7 @@ class TaskFactory:
         *,
         stream: bool = False,
     ) -> list[Task]:
-        """Return a task for each prompt, all with the options that they were resolved with.
+        """Return a task for each prompt, resolved with the same options.
 
         Raises:
             InvalidRequestError: The constraint does not compile.
@@ -179,10 +199,10 @@ class TaskFactory:
         *,
         priority: int = 0,
     ) -> Task:
-        """Return the task that scores continuations of a prompt.
+        """Return a task that scores continuations of a prompt.
 
         Raises:
-            InvalidRequestError: Names every bad field.
+            InvalidRequestError: Fields are bad; it names all of them.
         """
         violations = Violations()
         most = self._limits.requests.continuations
@@ -231,7 +251,13 @@ class TaskFactory:
     def _too_long(
         self, continuations: Sequence[Prompt], lengths: Sequence[int], about: str = ""
     ) -> Iterator[FieldViolation]:
-        """Yield the continuations that the context cannot hold with the prompt, the first."""
+        """Yield violations of continuations that exceed the context with the prompt.
+
+        Args:
+            continuations: The continuations.
+            lengths: Tokens of the prompt, then of each continuation.
+            about: Text before each length, for lower bounds.
+        """
         size, *sizes = lengths
         for continuation, own in zip(continuations, sizes, strict=True):
             if size + own > self._limits.context_length:
@@ -263,27 +289,27 @@ class TaskFactory:
         return self._tokenizer.decode(prompt.input or ())
 
     def _check_constraint(self, params: ConstraintParams | None) -> None:
-        # What is wrong with its size is named by `validate`.
+        # `validate` reports violations of the size limits.
         if params is not None and not any(check_constraint(params, self._limits.requests)):
-            with _naming(params):
+            with _field_errors(params):
                 self._grammars.check(params)
 
     def _compile(self, params: ConstraintParams | None) -> Constraint | None:
         if params is None:
             return None
-        with _naming(params):
+        with _field_errors(params):
             return self._grammars.compile(params)
 
     def _endings(self, params: GenerationParams) -> dict[int, FinishReason]:
         endings = dict.fromkeys(params.stopping.stop_token_ids, FinishReason.STOP)
-        # The end-of-text token is how a constraint says that the output may end.
+        # A constraint admits the end-of-text token where the output may end.
         if params.constraint is not None or not params.stopping.ignore_eos:
             endings[self._eos_token_id] = FinishReason.EOS
         return endings
 
     def _processors(self, params: GenerationParams, endings: Iterable[int]) -> list[Processor]:
         words = getattr(params.decoding, "bad_words", ())
-        # A word within a text starts with a space, and is another token then.
+        # Within a text, a word starts with a space, which makes it another token.
         bad_words = [self._tokenizer.encode(text) for word in words for text in (word, f" {word}")]
         return make_processors(
             params.decoding,
@@ -294,8 +320,8 @@ class TaskFactory:
 
 
 @contextmanager
-def _naming(params: ConstraintParams) -> Iterator[None]:
-    """Make what is wrong with a grammar what is wrong with a field of the request."""
+def _field_errors(params: ConstraintParams) -> Iterator[None]:
+    """Turn errors of the grammar into violations of its field."""
     try:
         yield
     except GrammarError as error:

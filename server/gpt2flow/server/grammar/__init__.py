@@ -1,1 +1,1 @@
-"""Constrained output: grammars, compiled in a sandbox first."""
+"""Constrained output by grammars, which are compiled in a sandbox first."""

@@ -1,8 +1,7 @@
-"""What the output must look like: grammar state, admitted and forced tokens.
+"""Constraints on the output: state of a grammar, admitted and forced tokens.
 
-A JSON schema is written without optional whitespace, unless the schema itself
-asks for it (`x-guidance`): the more the grammar forces, the fewer tokens the
-model has to run for.
+A JSON schema admits no optional whitespace, unless the schema itself requests it (`x-guidance`).
+The more tokens a grammar forces, the fewer the model has to choose.
 """
 
 import functools
@@ -19,19 +18,19 @@ from gpt2flow.server.errors import GrammarError
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
 from gpt2flow.server.tokenizer import Tokenizer
 
-# Grammars with a source of at most so many characters, and longer ones, that are kept.
+# Compiled grammars to cache: those with a source of at most `_SMALL` characters, and larger ones.
 _SMALL = 4096
 _CACHED_SMALL = 256
 _CACHED_LARGE = 8
 
-# What a lexer may come to weigh: a state takes 1 to 2 KB.
+# Memory of a lexer: a state takes 1 to 2 KB.
 _LIMITS: Final[Mapping[str, Any]] = {"max_lexer_states": 50_000, "verbose_errors": False}
 
 _MESSAGE_CHARACTERS = 300
 
 
 class Constraint:
-    """Where one sequence stands in its grammar."""
+    """State of one sequence in its grammar."""
 
     __slots__ = ("_mask", "_matcher", "_vocabulary_size")
 
@@ -44,17 +43,17 @@ class Constraint:
 
     @property
     def complete(self) -> bool:
-        """Whether the output is whole and nothing can be added to it."""
+        """True if the output is whole, and admits no further token."""
         stopped: bool = self._matcher.is_stopped()
         return stopped
 
     def allowed(self) -> npt.NDArray[np.intp]:
-        """Return the ids of the tokens that may follow, ascending.
+        """Return the ids of the admitted tokens, ascending.
 
-        The end-of-text token is among them where the output may end here.
+        The end-of-text token is among them if the output may end here.
 
         Raises:
-            GrammarError: The grammar grew beyond what may be spent on it.
+            GrammarError: The grammar exceeds its limits.
         """
         fill_next_token_bitmask(self._matcher, self._mask)
         self._check()
@@ -62,7 +61,7 @@ class Constraint:
         return np.flatnonzero(bits[: self._vocabulary_size])
 
     def advance(self, token_id: int) -> None:
-        """Note that a token was appended.
+        """Advance the state by a token.
 
         Raises:
             GrammarError: The grammar does not admit it.
@@ -71,16 +70,16 @@ class Constraint:
         self._check()
 
     def forced(self) -> list[int]:
-        """Return the tokens that must follow whatever the model says; often none."""
+        """Return the tokens that the grammar leaves no choice about; often none."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
     def valid_start(self, tokens: list[int]) -> list[int]:
-        """Return those of the leading tokens that may follow one after the other."""
+        """Return the leading tokens that are admitted one after the other."""
         return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
 
     def fork(self) -> "Constraint":
-        """Return a constraint in the same state that goes its own way."""
+        """Return an independent constraint in the same state."""
         return Constraint(self._matcher.deep_copy(), self._mask, self._vocabulary_size)
 
     def _check(self) -> None:
@@ -89,27 +88,27 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Compiles constraints for one tokenizer, and keeps those that come again and again.
+    """Compiler of constraints for one tokenizer, with a cache.
 
     Attributes:
-        setup: What another process needs to compile the same grammars.
+        setup: Facts that another process needs to compile the same grammars.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_token_id: int) -> None:
-        """Make llguidance's tables of the vocabulary.
+        """Build llguidance's tables of the vocabulary.
 
         Args:
-            tokenizer: Of the model.
-            vocabulary_size: Of the model; it may exceed the tokenizer's.
-            eos_token_id: The end-of-text token.
+            tokenizer: Tokenizer of the model.
+            vocabulary_size: Vocabulary size of the model; it may exceed the tokenizer's.
+            eos_token_id: Id of the end-of-text token.
         """
-        # Not from the file, which llguidance would parse again, and hold another tokenizer. It
-        # holds the interpreter meanwhile, and so stops running streams: in two parts.
+        # Given the file, llguidance would parse it again, and keep a second tokenizer. It is built
+        # in two parts: each holds the interpreter lock, which stops running streams.
         pieces = TokenizerWrapper(_Pieces(tokenizer, eos_token_id))
         bare = LLTokenizer(pieces, n_vocab=vocabulary_size, slices=[])
         self._tokenizer = bare.with_slices(LLTokenizer.general_slices())
         self._vocabulary_size = vocabulary_size
-        # Not a method of this object: a cycle would outlive a model that is unloaded.
+        # Caching a method would make a cycle, and keep an unloaded model in memory.
         compiled = functools.partial(_compile, self._tokenizer)
         self._small = functools.lru_cache(_CACHED_SMALL)(compiled)
         self._large = functools.lru_cache(_CACHED_LARGE)(compiled)
@@ -121,7 +120,7 @@ class GrammarCompiler:
         }
 
     def check(self, params: ConstraintParams) -> None:
-        """Check what costs nothing to check.
+        """Check a constraint as far as that takes no compilation.
 
         Raises:
             GrammarError: A JSON schema is not a JSON object.
@@ -129,7 +128,7 @@ class GrammarCompiler:
         write_grammar(params)
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Return a constraint at its start. May be called from any thread.
+        """Return a constraint at its start; for any thread.
 
         Raises:
             GrammarError: The source is not a valid schema, expression or grammar.
@@ -141,7 +140,7 @@ class GrammarCompiler:
 
 
 class _Pieces:
-    """A tokenizer as llguidance asks for it."""
+    """Adapter of a tokenizer to the interface of llguidance."""
 
     bos_token_id = None
 
@@ -164,7 +163,7 @@ def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
 
 
 def write_grammar(params: ConstraintParams) -> str:
-    """Return the grammar in llguidance's own form.
+    """Return the grammar in llguidance's own format.
 
     Raises:
         GrammarError: A JSON schema is not a JSON object.
@@ -190,13 +189,13 @@ def _json_schema(source: str) -> str:
             source, defaults={"whitespace_flexible": False}
         )
     except ValueError as error:
-        # What Python takes for JSON may be none: a number out of range, half of a character.
+        # Python accepts JSON that llguidance rejects: numbers out of range, lone surrogates.
         raise GrammarError(_one_line(f"not JSON: {error}")) from error
     return str(grammar)
 
 
 def _parsed(source: str) -> object:
-    # Without this check the error would speak of llguidance's own wrapping.
+    # An error of llguidance would point into its own wrapper of the schema.
     try:
         return json.loads(source)
     except ValueError as error:
@@ -206,7 +205,7 @@ def _parsed(source: str) -> object:
 
 
 def _choices(values: Sequence[str]) -> str:
-    # One terminal, however many there are: rules have a limit that is far lower.
+    # One terminal for all choices: the limit on rules is far lower.
     return "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(value) for value in values)
 
 

@@ -1,1 +1,1 @@
-"""The models of a server: loaded, replaced, unloaded."""
+"""Models of a server: loading, replacing, unloading."""

@@ -1,4 +1,4 @@
-"""Gives memory back to the system that loading took and serving does not need."""
+"""Release of memory that loading took and serving does not need."""
 
 import ctypes
 import sys
@@ -10,11 +10,13 @@ _DONT_NEED: Final = 4  # MADV_DONTNEED, the same on every Linux
 
 
 def release(mapped: Path) -> None:
-    """Let go of freed memory, and of the pages of a file that is mapped into memory.
+    """Release freed memory, and the pages of a memory-mapped file.
 
-    onnxruntime maps the weights, and packs most of them into memory of its own:
-    what it goes on reading comes back page by page from the system's file cache.
-    Elsewhere than on Linux with glibc, nothing is done.
+    onnxruntime maps the weights, and packs most of them into its own memory. Pages that it reads
+    again are loaded from the system's page cache. This has an effect on Linux with glibc only.
+
+    Args:
+        mapped: Path of the mapped file.
     """
     if sys.platform != "linux":
         return
@@ -26,17 +28,17 @@ def release(mapped: Path) -> None:
 
 
 def trim() -> None:
-    """Let go of freed memory."""
+    """Return freed memory to the system."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def _unwritten_mappings(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield the addresses at which a file is mapped and nothing was written since."""
+    """Yield the address ranges of a file's mappings without written pages."""
     addresses = None
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         key, *rest = line.split(maxsplit=5)
-        if not key.endswith(":"):  # The line that begins a mapping.
+        if not key.endswith(":"):  # First line of a mapping.
             addresses = key if rest[-1] == str(path) else None
         elif key == "Anonymous:" and addresses and rest[0] == "0":
             start, stop = addresses.split("-")

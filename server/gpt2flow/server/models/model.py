@@ -32,7 +32,8 @@ from gpt2flow.server.models.memory import release
 from gpt2flow.server.params import ConstraintKind, ConstraintParams, GenerationParams
 from gpt2flow.server.tokenizer import Token, Tokenizer
 
-_ROWS_OF_ONE_KIND: Final = 5
+# Rows that verify a draft in graphs with one path for all batch sizes.
+_SINGLE_PATH_ROWS: Final = 5
 # Longer texts are processed in another thread, so that the event loop stays live: a microsecond
 # a character, up to 1 ms.
 _LONG: Final = 1024
@@ -232,10 +233,10 @@ def _size(prompts: Sequence[Prompt], params: GenerationParams | None = None) -> 
 
 
 def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
-    """Load a verified bundle, and runs it once so that the first request is not slower.
+    """Load a verified bundle, and warm it up.
 
     Raises:
-        BundleError: It is not one that this server can run.
+        BundleError: This server cannot run it.
         ConfigError: The memory for the KV cache does not hold one sequence.
     """
     directory = bundle.directory
@@ -285,8 +286,8 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
 
 
 def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
-    """Do once what requests do, so that the first of them finds everything in its place."""
-    # A chunk of the usual size, then the operators for few tokens: of one slot, and of all.
+    """Run everything once, so that the first request is not slower."""
+    # The graph takes different operators for different numbers of rows.
     runner.run_chunk(0, [0] * chunk, past=0, rows=[chunk - 1])
     runner.run_chunk(0, [0], past=0, rows=[0])
     for slots in (1, runner.slots):
@@ -297,6 +298,9 @@ def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None
 
 
 def _draft_tokens(bundle: Bundle) -> int:
-    """Return how many tokens are checked together with one at little more than its cost."""
-    # Beyond so many rows, a quantized graph takes operators that pay for many rows only.
-    return (bundle.manifest.recipe.narrow_rows or _ROWS_OF_ONE_KIND) - 1
+    """Return the usual number of tokens of a draft.
+
+    As many are verified in one run at little more than the cost of one token.
+    """
+    # With more rows, a quantized graph takes the large-batch path, which pays for many rows only.
+    return (bundle.manifest.recipe.narrow_rows or _SINGLE_PATH_ROWS) - 1

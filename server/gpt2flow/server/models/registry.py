@@ -1,4 +1,4 @@
-"""The models of one server, by name: loaded, replaced and unloaded while it serves."""
+"""Registry of the models of one server, which change while it serves."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from gpt2flow.server.models.model import Model, load_model
 
 
 class Lease:
-    """The use of a model by one request: it stays loaded until this is released."""
+    """Lease of a model by one request, which keeps it loaded."""
 
     def __init__(self, loaded: "_Loaded") -> None:
         self._loaded: _Loaded | None = loaded
@@ -28,7 +28,7 @@ class Lease:
         loaded.unused.clear()
 
     def release(self) -> None:
-        """End the use; what still holds the lease holds no model any more."""
+        """End the use, and drop the reference to the model."""
         if self._loaded is not None:
             self._loaded.users -= 1
             if not self._loaded.users:
@@ -38,7 +38,7 @@ class Lease:
 
 @dataclass(eq=False, slots=True)
 class _Loaded:
-    """A model that is loaded, and how many requests use it."""
+    """Loaded model and the number of requests that use it."""
 
     model: Model
     config: ModelConfig
@@ -51,7 +51,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a new set of models brought, by name."""
+    """Changes made by a new set of models, by name."""
 
     added: list[str]
     replaced: list[str]
@@ -62,17 +62,24 @@ class Changes:
 
 
 class Registry:
-    """All methods are for the event loop's thread; models load in another one."""
+    """Registry of the models of a server, by name.
+
+    All methods are for the event loop's thread; models load in another one.
+
+    Attributes:
+        draining: Whether new requests are refused.
+        closed: Whether all models have ended.
+    """
 
     def __init__(self, names: Iterable[str], drain_seconds: float) -> None:
         """Start without a model.
 
         Args:
-            names: Of the models that are going to be loaded.
-            drain_seconds: How long requests on a model may go on that is replaced or unloaded.
+            names: Names of the models to be loaded, the default first.
+            drain_seconds: Time for requests to end on a model that is replaced or unloaded.
         """
         self._drain_seconds = drain_seconds
-        self._coming = list(names)
+        self._loading = list(names)
         self._loaded: dict[str, _Loaded] = {}
         self._retiring: dict[asyncio.Task[None], list[_Loaded]] = {}
         self._changed = asyncio.Event()
@@ -81,37 +88,40 @@ class Registry:
 
     @property
     def models(self) -> list[Model]:
-        """The models that are loaded; the first is the default."""
+        """Loaded models; the first is the default."""
         return [loaded.model for loaded in self._loaded.values()]
 
     @property
     def default(self) -> str:
-        """The name of the model that an empty name stands for; empty while there is none."""
-        return next(iter(self._loaded or self._coming), "")
+        """Name of the default model; empty if there is none."""
+        return next(iter(self._loaded or self._loading), "")
 
     @property
     def ready(self) -> bool:
-        """Whether all models are loaded that should be, and requests are accepted."""
+        """True if all models accept requests."""
         return bool(self._loaded) and all(map(self.model_ready, self._loaded))
 
     def model_ready(self, name: str) -> bool | None:
-        """Return whether a model accepts requests, None if there is none of this name."""
+        """Return whether a model accepts requests; None if it does not exist."""
         if name in self._loaded:
             return not (self.draining or self._loaded[name].model.engine.broken)
-        return False if name in self._coming else None
+        return False if name in self._loading else None
 
     async def changed(self) -> None:
-        """Return after the next change of what is ready."""
+        """Wait for the next change of readiness."""
         await self._changed.wait()
 
     def lease(self, name: str) -> tuple[Model, Lease]:
-        """Return a model, and the use of it; an empty name is the default's.
+        """Return a model, and a lease that the caller must release.
+
+        Args:
+            name: Name of the model; empty for the default.
 
         Raises:
-            DrainingError: The server ends.
-            LoadingError: The model is not loaded yet.
-            BrokenModelError: It has failed, and was not loaded again since.
-            ModelNotFoundError: There is none of this name.
+            DrainingError: The server is shutting down.
+            LoadingError: The model is still loading.
+            BrokenModelError: The model has failed, and was not reloaded since.
+            ModelNotFoundError: No model has this name.
         """
         if self.draining:
             raise DrainingError("the server is shutting down")
@@ -120,28 +130,30 @@ class Registry:
             if self._loaded[name].model.engine.broken:
                 raise BrokenModelError(name)
             return self._loaded[name].model, Lease(self._loaded[name])
-        if name in self._coming:
+        if name in self._loading:
             raise LoadingError(f"model {name!r} is loading")
         raise ModelNotFoundError(name, list(self._loaded))
 
-    async def apply(self, wanted: Mapping[str, ModelConfig]) -> Changes:
-        """Make these the models, in this order: all of them, or the old ones go on.
+    async def apply(self, configs: Mapping[str, ModelConfig]) -> Changes:
+        """Replace the models by others; on an error, keep the present ones.
 
-        What runs on a model that is replaced or unloaded ends on it; its memory
-        is free after that. A model stays as it is where its path, its
-        fingerprint and its engine's settings do, unless it is broken. Not to be
-        called twice at once.
+        A model is kept if its path, its fingerprint and its engine's settings are the same,
+        unless it is broken. Requests on a model that is replaced or unloaded end on it; then its
+        memory is released. Calls must not overlap.
+
+        Args:
+            configs: Settings by name; the first model is the default.
 
         Raises:
             BundleError: A bundle cannot be served.
             ConfigError: The memory for a KV cache does not hold one sequence.
         """
-        self._coming = list(wanted)
+        self._loading = list(configs)
         self._notify()
         try:
-            loaded = {name: await self._load(name, config) for name, config in wanted.items()}
+            loaded = {name: await self._load(name, config) for name, config in configs.items()}
         finally:
-            self._coming = []
+            self._loading = []
             self._notify()
         before, self._loaded = self._loaded, loaded
         for name, each in loaded.items():
@@ -156,7 +168,7 @@ class Registry:
         )
 
     async def _load(self, name: str, config: ModelConfig) -> _Loaded:
-        """Verify a bundle, and loads it unless it is loaded already."""
+        """Verify a bundle, and load it unless it is loaded already."""
         bundle = await asyncio.to_thread(load_bundle, config.path, config.fingerprint)
         old = self._loaded.get(name)
         if (
@@ -174,12 +186,12 @@ class Registry:
         self._notify()
 
     async def finished(self) -> None:
-        """Return when no request uses a model."""
+        """Wait until no request uses a model."""
         for loaded in self._all():
             await loaded.unused.wait()
 
     async def close(self) -> None:
-        """End all models; requests that still run end with `DrainingError`, as do new ones."""
+        """End all models; unfinished and new requests end with `DrainingError`."""
         self.draining = True
         for loaded in self._all():
             await loaded.model.stop("the server is shutting down")
@@ -203,7 +215,7 @@ class Registry:
             task.add_done_callback(self._retiring.pop)
 
     async def _unload(self, old: list[_Loaded]) -> None:
-        """End models when nothing uses them any more, and gives their memory back."""
+        """End models after the drain time at the latest; release their memory."""
         log = structlog.get_logger()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):

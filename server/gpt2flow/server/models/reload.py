@@ -1,4 +1,4 @@
-"""Makes a running server serve what its settings have come to say."""
+"""Reload of the settings and the models of a running server."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ from gpt2flow.server.errors import ServerError
 from gpt2flow.server.models.registry import Registry
 
 _POLL_SECONDS = 1.0
-# Settings that say which models are served and how.
-_OF_MODELS = frozenset({"models", "engine"})
+# Settings that a reload applies; others need a restart.
+_RELOADABLE = frozenset({"models", "engine"})
 
-# By file: inode, size, time of change.
+# Inode, size and modification time, by file.
 _Stamp = dict[Path, tuple[int, int, int]]
 
 
 class Reloader:
-    """Reads the settings again when it is asked to, and when their file or a bundle changes."""
+    """Reloader of settings, on request and when a watched file changes."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class Reloader:
         file: Path | None,
         poll_seconds: float = _POLL_SECONDS,
     ) -> None:
-        """Prepares; `run` watches.
+        """Prepare; `run` watches.
 
         Args:
-            registry: Of the models that are served.
-            config: The settings that the server runs with.
-            read: Reads them again.
-            file: What is watched together with the bundles; without one, nothing is.
-            poll_seconds: Between two looks.
+            registry: Registry of the models that are served.
+            config: Settings that the server runs with.
+            read: Function that reads the settings again.
+            file: File to watch together with the bundles; None watches nothing.
+            poll_seconds: Time between two checks of the files.
         """
         self._registry = registry
         self._config = config
@@ -46,26 +46,26 @@ class Reloader:
         self._file = file
         self._poll_seconds = None if file is None else poll_seconds
         self._bundles = _paths(config)
-        self._asked = asyncio.Event()
+        self._triggered = asyncio.Event()
         self._log = structlog.get_logger()
 
-    def ask(self) -> None:
-        """Has the settings and the bundles read soon."""
-        self._asked.set()
+    def trigger(self) -> None:
+        """Request a reload of the settings and the bundles."""
+        self._triggered.set()
 
     async def run(self) -> None:
-        """Watch until it is cancelled. What goes wrong is logged, and the old models go on."""
+        """Watch until cancelled; errors are logged, and the models stay."""
         applied = before = await self._stamp()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
-                    await self._asked.wait()
+                    await self._triggered.wait()
             now = await self._stamp()
-            # What changes between two looks is not whole yet.
-            if self._asked.is_set() or (now != applied and now == before):
-                self._asked.clear()
+            # Files that differ between two checks may still be written.
+            if self._triggered.is_set() or (now != applied and now == before):
+                self._triggered.clear()
                 await self._reload()
-                # Of files that are watched from now on, the present state is what was read.
+                # Files that are watched from now on were read in their present state.
                 fresh = await self._stamp()
                 applied = {path: now.get(path, facts) for path, facts in fresh.items()}
             before = now
@@ -78,7 +78,7 @@ class Reloader:
         except ServerError as error:
             self._log.error("reload_failed", reason=str(error))
             return
-        except Exception:  # noqa: BLE001 - whatever it is, the server must live on
+        except Exception:  # noqa: BLE001 - the server survives any failure
             self._log.exception("reload_failed")
             return
         self._log.info("reloaded", **dataclasses.asdict(changes))
@@ -96,13 +96,13 @@ def _paths(config: ServerConfig) -> list[Path]:
 
 
 def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
-    """Names the settings that differ and do not belong to models."""
-    names = [name for name in ServerConfig.model_fields if name not in _OF_MODELS]
+    """Return the settings that differ, and that a reload does not apply."""
+    names = [name for name in ServerConfig.model_fields if name not in _RELOADABLE]
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
 def _stamp(file: Path, bundles: Iterable[Path]) -> _Stamp:
-    """Return what changes when one of the files does, or another takes its place."""
+    """Return a stamp that changes if a file is changed or replaced."""
     paths = [file, *(path for bundle in bundles for path in _files(bundle))]
     return {path: _facts(path) for path in paths}
 

@@ -1,1 +1,1 @@
-"""From logits to a token: pure NumPy."""
+"""Sampling of tokens from logits, in pure NumPy."""

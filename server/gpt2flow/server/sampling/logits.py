@@ -1,17 +1,17 @@
-"""The logits of one run of the model."""
+"""Logits of one run of the model."""
 
 from functools import cached_property
 
 import numpy as np
 
-from gpt2flow.server.sampling.filters import Floats, Ids, powers, top_places, total
+from gpt2flow.server.sampling.filters import Floats, Ids, exponentials, top_places, total
 
 
 class LogitsRows:
-    """The logits of one run of the model, with what is computed of them only once.
+    """Logits of one run, with cached statistics of each row.
 
     Attributes:
-        values: float32 [rows, vocabulary], or [rows, ids] where the run was for some tokens only.
+        values: Logits, float32 [rows, vocabulary]; or [rows, ids] if they are restricted.
     """
 
     def __init__(
@@ -21,13 +21,13 @@ class LogitsRows:
         vocabulary_size: int = 0,
         logsumexp: Floats | None = None,
     ) -> None:
-        """Take what a run brought.
+        """Take the outputs of a run.
 
         Args:
-            values: The logits.
-            ids: Of which tokens they are; None is all.
-            vocabulary_size: Of how many.
-            logsumexp: [rows]; None where it is still to be computed.
+            values: Logits, [rows, vocabulary] or [rows, ids].
+            ids: Token ids that the logits are restricted to; None is all.
+            vocabulary_size: Number of tokens; needed only with `ids`.
+            logsumexp: Log-sum-exp of each row, [rows]; None to compute it on demand.
         """
         self.values = values
         self._ids = ids
@@ -37,27 +37,27 @@ class LogitsRows:
             self._logsumexp.update(enumerate(logsumexp))
 
     def row(self, row: int) -> Floats:
-        """Return the logits of a row: [vocabulary]; of tokens that the run was not for, -inf."""
+        """Return the logits of a row, [vocabulary]; -inf where not computed."""
         values: Floats = self.values[row]
         if self._ids is None:
             return values
-        spread = np.full(self._vocabulary_size, -np.inf, np.float32)
-        spread[self._ids] = values
-        return spread
+        full = np.full(self._vocabulary_size, -np.inf, np.float32)
+        full[self._ids] = values
+        return full
 
     @cached_property
     def argmax(self) -> list[int]:
-        """The likeliest token of each row."""
+        """Column of the highest logit of each row."""
         ids: list[int] = self.values.argmax(axis=-1).tolist()
         return ids
 
     def logsumexp(self, row: int) -> np.float32:
-        """Return the logarithm of the sum of exponentials of a row."""
+        """Return the log-sum-exp of a row."""
         if row not in self._logsumexp:
             values = self.values[row]
             highest = values[self.argmax[row]]
-            # One row at a time stays in the processor's cache, which all rows together do not.
-            scaled = powers(values, highest, out=self._scratch)
+            # One row at a time stays in the processor's cache; all rows together do not.
+            scaled = exponentials(values, highest, out=self._scratch)
             self._logsumexp[row] = highest + np.float32(np.log(total(scaled)))
         return self._logsumexp[row]
 

@@ -1,7 +1,7 @@
-"""Processors of scores: pure NumPy functions with transformers' semantics.
+"""Logits processors: pure NumPy functions with transformers' semantics.
 
-Scores are float32 [vocabulary]; minus infinity marks a token that must not
-follow. Functions return new arrays and leave their arguments alone.
+Scores are float32 [vocabulary]; minus infinity marks a forbidden token. Functions return new
+arrays, and do not change their arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from gpt2flow.server.params import BeamSearchParams, SamplingParams
 from gpt2flow.server.sampling.filters import Floats, Ids
 
 Processor = Callable[[Floats, Ids, int], Floats]
-"""Takes scores [vocabulary], all tokens so far, and how many of them are the prompt."""
+"""Function of scores [vocabulary], the token ids so far, and the length of the prompt in them."""
 
 
 def bias_tokens(scores: Floats, ids: Ids, biases: Floats) -> Floats:
@@ -23,24 +23,24 @@ def bias_tokens(scores: Floats, ids: Ids, biases: Floats) -> Floats:
 
 
 def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
-    """Divide positive and multiplies negative scores of all tokens seen so far.
+    """Divide positive and multiply negative scores of all tokens so far.
 
     Args:
-        scores: [vocabulary].
-        tokens: The prompt and what was produced.
-        penalty: Above 1 discourages.
+        scores: Scores, [vocabulary].
+        tokens: Token ids of the prompt and of the output.
+        penalty: Factor; above 1 it discourages repetition.
     """
     scores = scores.copy()
     seen = scores[tokens]
-    # A token that stands twice gets the same value twice.
+    # A token that occurs twice is assigned the same value twice.
     scores[tokens] = np.where(seen < 0, seen * np.float32(penalty), seen / np.float32(penalty))
     return scores
 
 
 def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequency: float) -> Floats:
-    """Subtract from produced tokens: `presence` once, `frequency` for each occurrence.
+    """Penalise output tokens: `presence` once, `frequency` per occurrence.
 
-    These two are not in transformers; the definition is the OpenAI API's.
+    transformers has neither; the definition is that of the OpenAI API.
     """
     counts = np.bincount(produced, minlength=len(scores))
     penalty = presence * (counts > 0) + frequency * counts
@@ -48,14 +48,14 @@ def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequenc
 
 
 def forbid(scores: Floats, ids: Ids) -> Floats:
-    """Forbid tokens."""
+    """Set the scores of tokens to minus infinity."""
     scores = scores.copy()
     scores[ids] = -np.inf
     return scores
 
 
 def repeated_ngram_ends(tokens: Ids, size: int) -> Ids:
-    """Return the tokens that would complete an n-gram which stands in `tokens` already."""
+    """Return the ids of tokens that would repeat an n-gram of `tokens`."""
     if len(tokens) < size:
         return np.empty(0, np.intp)
     if size == 1:
@@ -67,7 +67,7 @@ def repeated_ngram_ends(tokens: Ids, size: int) -> Ids:
 
 
 def bad_word_ends(tokens: Ids, bad_words: Sequence[Ids]) -> Ids:
-    """Return the tokens that would complete one of the forbidden token sequences."""
+    """Return the ids of tokens that would complete a forbidden sequence."""
     ends = [
         word[-1]
         for word in bad_words
@@ -87,10 +87,10 @@ def make_processors(
     """Return the processors that a request needs, in the order of transformers.
 
     Args:
-        params: The options; those at their defaults add no processor.
-        bad_words: Token sequences that are never produced.
-        ending_ids: Tokens that end a sequence.
-        min_new_tokens: Number of new tokens before which none of these is produced.
+        params: Options; those at their defaults add no processor.
+        bad_words: Forbidden token sequences.
+        ending_ids: Ids of tokens that end a sequence.
+        min_new_tokens: Number of new tokens before which ending tokens are forbidden.
     """
     processors: list[Processor] = []
     if isinstance(params, SamplingParams) and params.logit_bias:
@@ -160,7 +160,7 @@ def _forbidding_early_ends(ending_ids: Sequence[int], min_new_tokens: int) -> Pr
 def process(
     processors: Sequence[Processor], scores: Floats, tokens: Sequence[int], prompt_length: int
 ) -> Floats:
-    """Apply processors in order; returns `scores` itself when there are none."""
+    """Apply processors in order; without any, return `scores` itself."""
     if processors:
         history = np.array(tokens, np.intp)
         for processor in processors:

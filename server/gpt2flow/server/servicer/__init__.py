@@ -1,4 +1,4 @@
-"""The only room that knows protobuf: messages to domain and back, errors to status."""
+"""gRPC services: the only package of the server that uses protobuf."""
 
 import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE_NAME
@@ -19,14 +19,15 @@ SERVICE_NAME: str = DESCRIPTOR.services_by_name["InferenceService"].full_name
 __all__ = ["SERVICE_NAME", "DecodingInterceptor", "Observer", "add_services", "make_security"]
 
 
-def add_services(registry: Registry, server: grpc.aio.Server) -> None:
+def add_services(registry: Registry, server: grpc.aio.Server) -> HealthServicer:
     """Register inference, health and reflection with a server.
 
-    Health is known of the server as a whole (the empty name), of the inference service, and of
-    each model by its name.
+    Health is reported for the server as a whole (the empty name), for the inference service, and
+    for each model by its name.
     """
     add_InferenceServiceServicer_to_server(InferenceServicer(registry), server)
     health_servicer = HealthServicer(registry, frozenset({SERVICE_NAME}))
     add_HealthServicer_to_server(health_servicer, server)
     names = (SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
+    return health_servicer

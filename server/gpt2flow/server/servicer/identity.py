@@ -1,4 +1,4 @@
-"""Tells who sends a request."""
+"""Identity of the caller of an RPC, and its quota of requests."""
 
 import functools
 import ipaddress
@@ -10,22 +10,21 @@ from urllib.parse import unquote
 from gpt2flow.server.access.permissions import Caller, UnfinishedRequests
 from gpt2flow.server.servicer.status import Context
 
-# Of the call that this task answers: set by the interceptor that checks tokens, or when it is
-# first asked for.
+# Caller of the current RPC; set by the interceptor that checks tokens, or at the first access.
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
-# gRPC fills these in from a certificate that it has checked, and from no other.
+# gRPC sets these from verified certificates only.
 _CERTIFIED_NAMES = ("x509_common_name", "x509_subject_alternative_name")
 
-# Of an IPv6 address, so many bits at its start are a network; the others are the host's to choose.
+# Leading bits of an IPv6 address that identify the network; a host may choose the others.
 _NETWORK_BITS = 64
 
 
 def caller_of(context: Context) -> Caller:
-    """Return who sends this request: whom its credentials name, else the connection's peer.
+    """Return the caller of the current RPC.
 
-    Credentials are a token, or else the client's certificate: its common name or, without
-    one, its first alternative name.
+    It is named by its token; without one, by the common name of its certificate, or by the
+    certificate's first alternative name. Without credentials, the connection's peer names it.
     """
     caller = CALLER.get()
     if caller is None:
@@ -35,21 +34,21 @@ def caller_of(context: Context) -> Caller:
 
 
 def _certified_name(context: Context) -> str | None:
-    known = context.auth_context()
+    verified = context.auth_context()
     for key in _CERTIFIED_NAMES:
         # A subject without a common name has an empty one here.
-        for value in filter(None, known.get(key, ())):
+        for value in filter(None, verified.get(key, ())):
             return value.decode("utf-8", "replace")
     return None
 
 
 def peer_name(peer: str) -> str:
-    """Return what tells a peer of gRPC from others: its host.
+    """Return the name of a gRPC peer, from its address.
 
-    Of IPv6 that is the network of 64 bits, in which a host may take any address; one that
-    stands for an IPv4 address is that. Clients of this machine are told apart by their ports,
-    since they share the host. Peers that are no internet addresses, such as those of a Unix
-    socket, stay as they are.
+    - IPv4: the address.
+    - IPv6: the /64 network, in which a host may take any address; a mapped IPv4 address is IPv4.
+    - Loopback: address and port, since all local clients share the host.
+    - Others, such as Unix sockets: the peer as it is.
     """
     family, _, address = unquote(peer).partition(":")
     if family not in {"ipv4", "ipv6"}:
@@ -63,7 +62,7 @@ def peer_name(peer: str) -> str:
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
     network = str(ipaddress.IPv6Network((int(ip), _NETWORK_BITS), strict=False))
-    # The same link-local network is another one on another link.
+    # Link-local networks are distinct per link.
     return f"{network}%{ip.scope_id}" if ip.scope_id else network
 
 
@@ -77,7 +76,7 @@ _Method = Callable[[_Servicer, Any, Context], Awaitable[_Response]]
 
 
 def counts_requests(method: _Method[_Servicer, _Response]) -> _Method[_Servicer, _Response]:
-    """Make a method of the servicer one that a caller may have unfinished only so often.
+    """Apply the caller's quota of unfinished requests to a servicer's method.
 
     Each prompt of a message counts.
     """

@@ -15,7 +15,7 @@ from gpt2flow.server.servicer.status import Context, Undecodable, reports_errors
 
 _HEADER = "authorization"
 
-# Probes have no credentials.
+# Health checks need no token: probes have none.
 _OPEN = "/grpc.health.v1.Health/"
 
 # Generic for type checkers only.
@@ -27,10 +27,13 @@ _Request = TypeVar("_Request")
 
 
 class DecodingInterceptor(grpc.aio.ServerInterceptor):
-    """Hands methods of one service an `Undecodable`, where gRPC would say UNKNOWN."""
+    """Interceptor that passes undecodable messages on as `Undecodable`.
+
+    gRPC itself would answer with UNKNOWN.
+    """
 
     def __init__(self, service: str) -> None:
-        """Take the full name of the service; the methods of others are left as they are."""
+        """Take the full name of the service; other services are unaffected."""
         self._prefix = f"/{service}/"
 
     async def intercept_service(
@@ -38,14 +41,14 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a call, with a decoder that does not raise."""
+        """Return the handler of an RPC, with a lenient decoder."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
-        return handler._replace(request_deserializer=_forgiving(handler.request_deserializer))
+        return handler._replace(request_deserializer=_lenient(handler.request_deserializer))
 
 
-def _forgiving(decode: Callable[[bytes], _Request]) -> Callable[[bytes], _Request | Undecodable]:
+def _lenient(decode: Callable[[bytes], _Request]) -> Callable[[bytes], _Request | Undecodable]:
     def decoded(wire: bytes) -> _Request | Undecodable:
         try:
             return decode(wire)
@@ -56,7 +59,7 @@ def _forgiving(decode: Callable[[bytes], _Request]) -> Callable[[bytes], _Reques
 
 
 class TokenAuthentication(grpc.aio.ServerInterceptor):
-    """Lets calls with a valid token pass, and tells the handler whose it is."""
+    """Interceptor that requires a valid token, and sets the caller."""
 
     def __init__(self, tokens: WatchedFiles[Tokens]) -> None:
         self._tokens = tokens
@@ -64,7 +67,7 @@ class TokenAuthentication(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "_Handler | None":
-        """Go on with the call, or answers it with UNCALLER."""
+        """Continue with the RPC, or answer it with UNAUTHENTICATED."""
         if not handler_call_details.method.startswith(_OPEN):
             try:
                 CALLER.set(self._caller(handler_call_details))
@@ -85,7 +88,7 @@ class TokenAuthentication(grpc.aio.ServerInterceptor):
 
 
 class _Refusal:
-    """Ends a call of any kind, without reading its messages."""
+    """Handler that refuses an RPC of any kind, without reading its messages."""
 
     def __init__(self, error: UnauthenticatedError) -> None:
         self._error = error

@@ -1,4 +1,4 @@
-"""Tells about every RPC of the inference service: log line, metrics, span."""
+"""Observer of all inference RPCs: log line, metrics, span."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from gpt2flow.server.telemetry.tracing import RpcSpan, Tracing
 
 REQUEST_ID_KEY: Final = "x-request-id"
-_SANE_ID: Final = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
+_VALID_ID: Final = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
 _INFERENCE: Final = DESCRIPTOR.services_by_name["InferenceService"]
 _SERVICE: Final[str] = _INFERENCE.full_name
-# A caller may send any name of a method, and metrics keep each value of a label for ever.
+# Clients may send any method name, and metrics keep every value of a label.
 _OTHER_RPC: Final = "other"
 
 _Behavior = Callable[[Any, Context], Awaitable[Any]]
@@ -31,13 +31,19 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Observer(grpc.aio.ServerInterceptor):
-    """Stands before all other interceptors, so that it sees what they refuse as well.
+    """Interceptor that reports each RPC at its end.
 
-    Health checks and reflection are left alone: they come by the second and say nothing.
+    It comes before all other interceptors, so that it reports their refusals too. Health checks
+    and reflection are not observed: they are frequent and carry no information.
     """
 
     def __init__(self, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
-        """Take where RPCs are counted, and what makes spans of them, if anything."""
+        """Take the destinations of the reports.
+
+        Args:
+            metrics: Metrics of the server.
+            tracing: Source of spans; None disables traces.
+        """
         self._metrics = metrics
         self._tracing = tracing
         self._log = structlog.get_logger()
@@ -47,7 +53,7 @@ class Observer(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
-        """Put itself around the method."""
+        """Return the handler of an RPC, wrapped in the report."""
         service, _, rpc = handler_call_details.method[1:].rpartition("/")
         if service != _SERVICE:
             return await continuation(handler_call_details)
@@ -76,7 +82,7 @@ class Observer(grpc.aio.ServerInterceptor):
 
     @contextlib.contextmanager
     def _reported(self, call: Call, context: Context, metadata: dict[str, str]) -> Iterator[None]:
-        """Tell about an RPC when it has ended, however it does."""
+        """Report an RPC at its end, however it ends."""
         span = self._start_span(call, metadata)
         code = grpc.StatusCode.UNKNOWN
         try:
@@ -91,7 +97,7 @@ class Observer(grpc.aio.ServerInterceptor):
             raise
         finally:
             call.end()
-            # The answer goes first.
+            # The response is sent first.
             asyncio.get_running_loop().call_soon(
                 self._report, call, code.name, caller_of(context).name, span
             )
@@ -111,28 +117,28 @@ class Observer(grpc.aio.ServerInterceptor):
 
 
 def _request_id(given: str | None) -> str:
-    """Return the client's id of a request if it is one line of at most 128 printable characters.
+    """Return the client's request id, or generate one.
 
-    Otherwise, one is made.
+    The client's id must be one line of at most 128 printable ASCII characters.
     """
-    return given if given is not None and _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+    return given if given is not None and _VALID_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _code(context: Context, default: grpc.StatusCode) -> grpc.StatusCode:
-    """Return the status that a method has set, if any."""
+    """Return the status that the method has set, or the default."""
     code: Any = context.code()
     return default if code is None else code
 
 
 def _around(handler: "_Handler | None", wrap: Callable[[Any], _Behavior]) -> "_Handler | None":
-    """Return a handler whose method is wrapped; None, an unknown method, stays None."""
+    """Return a handler with its method wrapped; None (unknown method) stays None."""
     if handler is None:
         return None
-    # A call that is refused has a handler of another kind than its method.
-    asked = "stream" if handler.request_streaming else "unary"
-    answered = "stream" if handler.response_streaming else "unary"
-    behavior: Any = getattr(handler, f"{asked}_{answered}")
-    make: Any = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
+    # The handler of a refusal is of another kind than the method.
+    request = "stream" if handler.request_streaming else "unary"
+    response = "stream" if handler.response_streaming else "unary"
+    behavior: Any = getattr(handler, f"{request}_{response}")
+    make: Any = getattr(grpc, f"{request}_{response}_rpc_method_handler")
     wrapped: _Handler = make(
         wrap(behavior),
         request_deserializer=handler.request_deserializer,

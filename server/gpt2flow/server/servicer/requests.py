@@ -1,4 +1,4 @@
-"""Messages to domain: what a request asks for."""
+"""Conversion of request messages to domain types."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,7 @@ _EARLY_STOPPING = {
 
 
 def read_prompt(field: str, message: pb.Prompt) -> Prompt:
-    """Return a prompt; whether it has any input is for the caller to check."""
+    """Return a prompt, which may be empty; its content is not validated."""
     if message.WhichOneof("input") == "tokens":
         return Prompt(field, message.tokens.ids)
     return Prompt(field, message.text)
@@ -36,7 +36,7 @@ def read_prompts(field: str, messages: Iterable[pb.Prompt]) -> list[Prompt]:
 
 
 def read_options(message: pb.GenerationOptions) -> GenerationParams:
-    """Return generation options; ranges are for the caller to check."""
+    """Return the options of generation; ranges are not validated."""
     decoding = (
         _beam_search(message.beam_search)
         if message.WhichOneof("decoding") == "beam_search"

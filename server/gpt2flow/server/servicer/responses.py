@@ -1,4 +1,4 @@
-"""Domain to messages: what a request is answered with."""
+"""Conversion of domain types to response messages."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ _FINISH_REASON = {
 def write_results(
     results: Iterable[GenerationResult], model: Model, params: GenerationParams
 ) -> pb.GenerateResponse:
-    """Return the response to prompts with the same options."""
+    """Return the response of `Generate`."""
     token_ids = params.output.token_ids
     return pb.GenerateResponse(
         results=[_result(each, model.tokenizer, token_ids=token_ids) for each in results],
@@ -48,7 +48,7 @@ def write_results(
 
 
 def write_event(event: Event, model: Model, params: GenerationParams) -> pb.GenerateStreamResponse:
-    """Return the message of an event of a stream.
+    """Return the message of a stream for one event.
 
     Raises:
         ServerError: The event is an error.
@@ -70,14 +70,14 @@ def write_event(event: Event, model: Model, params: GenerationParams) -> pb.Gene
 
 
 def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
-    """Return the message of the scores of several continuations."""
+    """Return the response of `Score`."""
     order = sorted(range(len(result.scores)), key=lambda i: -result.scores[i].mean)
     return pb.ScoreResponse(
         scores=[
             pb.ContinuationScore(
                 tokens=[_token(token, model.tokenizer) for token in score.tokens],
                 total_logprob=score.total,
-                perplexity=math.exp(min(-score.mean, 700)),  # The largest that a double holds.
+                perplexity=math.exp(min(-score.mean, 700)),  # Larger exponents overflow a double.
             )
             for score in result.scores
         ],
@@ -90,7 +90,7 @@ def write_scores(result: ScoreResult, model: Model) -> pb.ScoreResponse:
 
 
 def write_model(model: Model) -> pb.Model:
-    """Return the message that describes a model."""
+    """Return the description of a model."""
     manifest, limits = model.bundle.manifest, model.limits
     return pb.Model(
         name=model.name,
@@ -105,7 +105,7 @@ def write_model(model: Model) -> pb.Model:
 
 
 def _limits(limits: Limits) -> pb.ModelLimits:
-    """Return the message of limits: the settings, with those of the KV cache over them."""
+    """Return the limits of a model: settings, capped by its KV cache."""
     requests = {f"max_{name}": value for name, value in limits.requests}
     grammar_seconds = requests.pop("max_grammar_seconds")
     return pb.ModelLimits(
@@ -211,7 +211,7 @@ def _struct(fields: dict[str, Any]) -> Struct:
 
 
 def write_tokens(tokens: Iterable[Token]) -> pb.TokenizeResponse:
-    """Return the tokens of a text."""
+    """Return the response of `Tokenize`."""
     return pb.TokenizeResponse(
         tokens=[
             pb.Token(id=token.id, piece=token.piece, start=token.start, end=token.end)

@@ -1,12 +1,10 @@
-"""The RPCs of `InferenceService`."""
+"""RPCs of `InferenceService`."""
 # ruff: noqa: N802 - the names of the methods are the protocol's
 
 import time
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.inference.v1.inference_pb2_grpc import (
-    InferenceServiceServicer,
-)
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceServicer
 from gpt2flow.server.access.permissions import (
     Caller,
     UnfinishedRequests,
@@ -14,9 +12,7 @@ from gpt2flow.server.access.permissions import (
     lowered,
     permitted,
 )
-from gpt2flow.server.errors import (
-    ModelNotFoundError,
-)
+from gpt2flow.server.errors import ModelNotFoundError
 from gpt2flow.server.generation.factory import Arrival
 from gpt2flow.server.models.model import Model
 from gpt2flow.server.models.registry import Registry
@@ -33,18 +29,15 @@ from gpt2flow.server.servicer.responses import (
 from gpt2flow.server.servicer.status import Context, reports_errors
 from gpt2flow.server.telemetry.call import current_call
 
-# Texts longer than this are tokenised in another thread, so that the loop stays live: a
-# microsecond a byte, up to 2 ms.
-_LONG_TEXT = 1024
-# What a client gets of an answer that was cut short must reach it before its deadline.
+# Time for a partial result to reach the client before its deadline.
 _REPLY_SECONDS = 0.05
 
 
 class InferenceServicer(InferenceServiceServicer):
-    """Serves the models of a registry.
+    """Implementation of `InferenceService` on the models of a registry.
 
     Attributes:
-        unfinished: Requests by caller.
+        unfinished: Quota of unfinished requests by caller.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -54,7 +47,7 @@ class InferenceServicer(InferenceServiceServicer):
     @reports_errors
     @counts_requests
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        """Generate from one prompt or several, and answer when all have ended."""
+        """Generate from one or more prompts, and respond when all have ended."""
         model = self._find(request.model, context)
         params = permitted(caller_of(context), read_options(request.options))
         prompts = read_prompts("prompts", request.prompts)
@@ -62,14 +55,14 @@ class InferenceServicer(InferenceServiceServicer):
         results = await model.generate(prompts, params, arrival, current_call().add_result)
         return write_results(results, model, params)
 
-    # Written to the context, not yielded: an abandoned generator would hold its request's
-    # slots until it is collected.
+    # Events are written to the context, not yielded: an abandoned generator would hold its
+    # request's slots until it is garbage-collected.
     @reports_errors
     @counts_requests
     async def GenerateStream(  # type: ignore[override]
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> None:
-        """Generate from one prompt; text arrives as it is decoded."""
+        """Generate from one prompt, and stream the text as it is decoded."""
         model, call = self._find(request.model, context), current_call()
         params = permitted(caller_of(context), read_options(request.options))
         prompt = read_prompt("prompt", request.prompt)
@@ -110,7 +103,7 @@ class InferenceServicer(InferenceServiceServicer):
     async def ListModels(
         self, _request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """Lists the loaded models, as far as they are open to the caller."""
+        """List the loaded models that the caller may use."""
         models = self._open_to(caller_of(context))
         return pb.ListModelsResponse(models=[write_model(each) for each in models])
 
@@ -120,7 +113,7 @@ class InferenceServicer(InferenceServiceServicer):
         return pb.GetModelResponse(model=write_model(self._find(request.model, context)))
 
     def _find(self, name: str, context: Context) -> Model:
-        """Return the model of a name, for as long as the call lasts."""
+        """Return a model, leased until the RPC ends."""
         caller = caller_of(context)
         check_model(caller, name or self._registry.default)
         try:
@@ -128,7 +121,7 @@ class InferenceServicer(InferenceServiceServicer):
         except ModelNotFoundError as error:
             names = [each.name for each in self._open_to(caller)]
             raise ModelNotFoundError(name, names) from error
-        # The stub wants a subclass of its own protocol.
+        # The type stub requires its own protocol.
         context.add_done_callback(lambda _: lease.release())  # type: ignore[arg-type]
         current_call().model = model.name
         return model

@@ -1,4 +1,4 @@
-"""Errors to gRPC status: the one place where they are translated."""
+"""Translation of errors to gRPC status."""
 
 import functools
 import uuid
@@ -41,10 +41,10 @@ _STATUS = {
     ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     ErrorCode.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
 }
-# Where rich details travel: https://grpc.io/docs/guides/error/.
+# Metadata key of error details: https://grpc.io/docs/guides/error/.
 _DETAILS_KEY = "grpc-status-details-bin"
-# Clients take 8 KiB of metadata. The text travels twice, once with three bytes for each that is
-# not ASCII; the details with four for three.
+# Clients accept 8 KiB of metadata. The message is sent twice, once percent-encoded, with three
+# bytes for each byte that is not ASCII. Details are sent in base64, with four bytes for three.
 _TEXT_BYTES = 512
 _VIOLATION_BYTES = 256
 _VIOLATIONS_BYTES = 3072
@@ -52,22 +52,22 @@ _VIOLATIONS_BYTES = 3072
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """What a method is called with when the bytes are not a message of its type."""
+    """Placeholder of a request that cannot be decoded."""
 
 
 def reports_errors(
     method: _Method[_Servicer, _Request, _Response],
 ) -> _Method[_Servicer, _Request, _Response]:
-    """Make a method of the servicer end with the status of what it raises.
+    """Translate errors of a servicer's method to its gRPC status.
 
-    Cancellation is no error and passes.
+    Cancellation is not an error, and passes through.
     """
 
     @functools.wraps(method)
     async def reporting(servicer: _Servicer, request: _Request, context: Context) -> _Response:
         try:
             return await method(servicer, _decoded(request), context)
-        except Exception as error:  # noqa: BLE001 - a defect of any kind must end as INTERNAL
+        except Exception as error:  # noqa: BLE001 - any other failure ends with INTERNAL
             return await _abort(context, error)
 
     return reporting
@@ -86,7 +86,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         incident = uuid.uuid4().hex
         structlog.get_logger().error("internal_error", incident=incident, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}")
-    code, message = _STATUS[error.code], _cut(str(error), _TEXT_BYTES)
+    code, message = _STATUS[error.code], _truncate(str(error), _TEXT_BYTES)
     metadata = list(context.trailing_metadata())
     if detail := _detail(error):
         status = Status(code=code.value[0], message=message)
@@ -109,10 +109,10 @@ def _detail(error: ServerError) -> AnyMessage | None:
 
 
 def _bad_request(violations: Sequence[FieldViolation]) -> BadRequest:
-    """Names the bad fields, as many as a client takes; the first always."""
+    """Return details with the bad fields that fit; the first always fits."""
     message = BadRequest()
     for each in violations:
-        description = _cut(each.description, _VIOLATION_BYTES)
+        description = _truncate(each.description, _VIOLATION_BYTES)
         entry = BadRequest.FieldViolation(field=each.field, description=description)
         if message.ByteSize() + entry.ByteSize() > _VIOLATIONS_BYTES:
             break
@@ -120,9 +120,9 @@ def _bad_request(violations: Sequence[FieldViolation]) -> BadRequest:
     return message
 
 
-def _cut(text: str, most: int) -> str:
-    """Return a text of at most so many bytes."""
+def _truncate(text: str, limit: int) -> str:
+    """Return a text, truncated to at most `limit` bytes of UTF-8."""
     encoded = text.encode(errors="replace")
-    if len(encoded) <= most:
+    if len(encoded) <= limit:
         return text
-    return encoded[: most - 3].decode(errors="ignore") + "…"
+    return encoded[: limit - 3].decode(errors="ignore") + "…"

@@ -1,4 +1,4 @@
-"""From the settings of security to what a gRPC server takes."""
+"""Credentials and interceptors of a gRPC server, from its security settings."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,11 +14,11 @@ from gpt2flow.server.servicer.interceptors import TokenAuthentication
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What secures a server.
+    """Security of a server.
 
     Attributes:
-        credentials: Of its port; None is plain text.
-        interceptors: Of its calls.
+        credentials: Credentials of its port; None is plain text.
+        interceptors: Interceptors of its RPCs.
     """
 
     credentials: grpc.ServerCredentials | None = None
@@ -26,10 +26,10 @@ class Security:
 
 
 def make_security(config: SecurityConfig) -> Security:
-    """Read the files of the settings; they are read again when they change.
+    """Read the files of the settings, which are reloaded when they change.
 
     Raises:
-        ConfigError: A file is not usable.
+        ConfigError: A file is unusable.
     """
     interceptors: list[grpc.aio.ServerInterceptor] = []
     if config.tokens is not None:
@@ -46,7 +46,7 @@ def _credentials(config: SecurityConfig) -> grpc.ServerCredentials | None:
         [chain, key, *filter(None, [client_ca])],
         partial(read_certificates, chain, key, client_ca),
     )
-    # gRPC asks before every handshake, in threads of its own.
+    # gRPC fetches the configuration before every handshake, in its own threads.
     return grpc.dynamic_ssl_server_credentials(
         _configuration(certificates.get()),
         lambda: _configuration(certificates.get()),

@@ -1,1 +1,1 @@
-"""What the server tells about its work: log fields, metrics, traces. Knows no gRPC."""
+"""Telemetry of the server: log, metrics, traces; independent of gRPC."""

@@ -1,4 +1,4 @@
-"""One RPC as it is told about: noted on its way, and told when it ends."""
+"""Record of one RPC, for the log, the metrics and the trace."""
 
 import time
 from collections import Counter, defaultdict
@@ -16,17 +16,17 @@ _TIMES = ("queue", "prefill", "decode", "total")
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """What is known of one RPC.
+    """Record of one RPC; times are in seconds of the monotonic clock.
 
     Attributes:
-        rpc: The method's name, without the service.
-        request_id: Tells it from others, in the log and to the client.
-        inter_token_latency: By model, where the times between two pieces of a stream are counted.
-        model: The name of the model that it uses; empty where it uses none, or none is found.
-        results: What came of its prompts, so far.
-        error: The code of the error that ended it, if the server raised one.
-        started: When it came, in seconds of the monotonic clock.
-        ended: When it ended, on the same clock.
+        rpc: Name of the method, without the service.
+        request_id: Unique id, for the log and the client.
+        inter_token_latency: Histogram of the time between two chunks of a stream, by model.
+        model: Name of the model; empty if the RPC uses none, or it is not found.
+        results: Results of its prompts, so far.
+        error: Code of the error that ended it, if the server raised one.
+        started: Time of arrival.
+        ended: Time of its end.
     """
 
     rpc: str
@@ -40,16 +40,16 @@ class Call:
     _last: dict[int, float] = field(default_factory=dict)
 
     def end(self) -> None:
-        """Note that it ends now."""
+        """Record the time of its end."""
         self.ended = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration of the RPC."""
         return self.ended - self.started
 
     def add_event(self, event: Event) -> None:
-        """Record an event that goes to the client now: a chunk of a stream, or its end."""
+        """Record an event of a stream that is about to be sent."""
         content = event.content
         if isinstance(content, GenerationResult | ScoreResult):
             self.add_result(content)
@@ -66,7 +66,7 @@ class Call:
         self.results.append(result)
 
     def finish_reasons(self) -> Counter[str]:
-        """Return how many candidates ended for which reason."""
+        """Return the number of candidates by finish reason."""
         return Counter(
             candidate.finish_reason.value
             for result in self.results
@@ -75,16 +75,17 @@ class Call:
         )
 
     def tokens(self) -> dict[str, int]:
-        """Return the tokens of all prompts together, by kind."""
+        """Return the number of tokens of all prompts, by kind."""
         return {
             kind: sum(getattr(result.usage, f"{kind}_tokens") for result in self.results)
             for kind in _TOKENS
         }
 
     def fields(self) -> dict[str, Any]:
-        """Return what the log says of it: figures and names, never text or tokens.
+        """Return the fields of its log line.
 
-        Of several prompts, tokens are summed; times are the longest of any.
+        These are figures and names, never text or token ids. Token counts are summed over the
+        prompts; each time is the longest of any prompt.
         """
         fields: dict[str, Any] = {"rpc": self.rpc, "model": self.model}
         if self.error:
@@ -98,11 +99,11 @@ class Call:
         return fields | {"rpc_ms": round(self.seconds * 1e3, 3)}
 
 
-# Set for each RPC by the interceptor that tells about it.
+# Set by the interceptor that observes RPCs.
 _CURRENT: ContextVar[Call | None] = ContextVar("call", default=None)
 set_current_call = _CURRENT.set
 
 
 def current_call() -> Call:
-    """Return the RPC that this task answers; one that nobody tells about, without interceptor."""
+    """Return the record of the current RPC; without interceptor, one to discard."""
     return _CURRENT.get() or Call("", "", defaultdict(lambda: Histogram(())))

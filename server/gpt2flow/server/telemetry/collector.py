@@ -1,4 +1,4 @@
-"""What is true at the moment, read from the loaded models when somebody asks."""
+"""Collector of the metrics that loaded models supply at a scrape."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,50 +19,58 @@ from gpt2flow.server.models.model import Model
 _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
     "requests_running": ("Prompts that hold slots", lambda load: load.running),
     "requests_waiting": ("Prompts in the queue", lambda load: load.waiting),
-    "slots_used": ("Slots of the KV cache in use", lambda load: load.slots - load.free_slots),
-    "slots_free": ("Slots of the KV cache that are free", lambda load: load.free_slots),
-    "kv_cache_positions": ("Positions of the KV cache", lambda load: load.positions),
+    "slots_used": (
+        "Slots of the KV cache that requests hold",
+        lambda load: load.slots - load.free_slots,
+    ),
+    "slots_free": ("Free slots of the KV cache", lambda load: load.free_slots),
+    "kv_cache_positions": ("Positions of the KV cache in all slots", lambda load: load.positions),
     "kv_cache_positions_running": (
         "Positions of the KV cache that running sequences fill",
         lambda load: load.positions_running,
     ),
     "kv_cache_positions_remembered": (
-        "Positions of the KV cache that free slots remember",
+        "Positions of the KV cache that hold cached prefixes in free slots",
         lambda load: load.positions_cached,
     ),
 }
 
 
 class ModelsCollector(Collector):
-    """Asks for the models each time, and keeps none: one that is unloaded is gone from here."""
+    """Collector that keeps no reference to the models between scrapes."""
 
     def __init__(
         self, models: Callable[[], Iterable[Model]], inter_token_latency: Mapping[str, Histogram]
     ) -> None:
-        """Take what tells the present models, and by name the gaps between a stream's pieces."""
+        """Take the sources of the metrics.
+
+        Args:
+            models: Function that returns the loaded models.
+            inter_token_latency: Histograms by model.
+        """
         self._models = models
         self._inter_token_latency = inter_token_latency
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: without this, registering would ask for the models."""
+        """Return nothing, so that registration does not collect."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics of all models."""
         models = tuple(self._models())
-        loaded = GaugeMetricFamily("gpt2flow_models_loaded", "Models that are served")
+        loaded = GaugeMetricFamily("gpt2flow_models_loaded", "Loaded models")
         loaded.add_metric((), len(models))
         yield loaded
         yield from _gauges(models)
-        yield from _of_models(models)
+        yield from _model_facts(models)
         yield from _runs(models)
-        gap = _histograms(
-            "inter_token_latency_seconds", "Between two pieces of a stream, as they are sent"
+        latency = _histograms(
+            "inter_token_latency_seconds", "Time between sending two chunks of a stream"
         )
         for model in models:
             if histogram := self._inter_token_latency.get(model.name):
-                _add(gap, (model.name,), histogram)
-        yield gap
+                _add(latency, (model.name,), histogram)
+        yield latency
 
 
 def _gauges(models: Iterable[Model]) -> Iterator[Metric]:
@@ -73,20 +81,20 @@ def _gauges(models: Iterable[Model]) -> Iterator[Metric]:
             gauge.add_metric((model,), value(load))
         yield gauge
     preemptions = CounterMetricFamily(
-        "gpt2flow_preemptions", "Requests that gave their slots up to others", labels=("model",)
+        "gpt2flow_preemptions", "Preemptions of running requests", labels=("model",)
     )
     for model, load in loads.items():
         preemptions.add_metric((model,), load.preemptions)
     yield preemptions
 
 
-def _of_models(models: Iterable[Model]) -> Iterator[Metric]:
+def _model_facts(models: Iterable[Model]) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
-        "gpt2flow_kv_cache_bytes", "Memory of the KV cache", labels=("model",)
+        "gpt2flow_kv_cache_bytes", "Memory of the KV cache in bytes", labels=("model",)
     )
     info = GaugeMetricFamily(
         "gpt2flow_model_info",
-        "A loaded model; always 1",
+        "Facts about a loaded model; always 1",
         labels=("model", "profile", "fingerprint"),
     )
     for model in models:
@@ -98,8 +106,10 @@ def _of_models(models: Iterable[Model]) -> Iterator[Metric]:
 
 
 def _runs(models: Iterable[Model]) -> Iterator[Metric]:
-    seconds = _histograms("run_duration_seconds", "One run of the model, without sampling", "kind")
-    tokens = _histograms("run_tokens", "Tokens in one run of the model", "kind")
+    seconds = _histograms(
+        "run_duration_seconds", "Duration of one run of the model, without sampling", "kind"
+    )
+    tokens = _histograms("run_tokens", "Tokens per run of the model", "kind")
     for model in models:
         runs = model.engine.runs
         for kind in runs.seconds:
@@ -114,7 +124,7 @@ def _histograms(name: str, text: str, *labels: str) -> HistogramMetricFamily:
 
 
 def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
-    """Add a histogram; its counts become those of all buckets up to each bound."""
+    """Add a histogram, with cumulative counts."""
     bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
     counts = itertools.accumulate(histogram.counts)
     family.add_metric(labels, list(zip(bounds, counts, strict=True)), histogram.total)

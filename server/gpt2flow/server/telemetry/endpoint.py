@@ -1,4 +1,4 @@
-"""The HTTP endpoint that Prometheus asks."""
+"""HTTP endpoint for scrapes by Prometheus."""
 
 import socket
 import threading
@@ -10,24 +10,24 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from gpt2flow.server.errors import StartupError
 
-# How long a connection may be silent before its thread gives it up.
+# Idle time after which a connection is closed.
 _SILENCE_SECONDS: Final = 10.0
 
 
 class MetricsEndpoint:
-    """Answers with a registry's metrics, in threads of its own.
+    """HTTP endpoint that serves a registry's metrics, in its own threads.
 
-    Anyone who reaches the address may read them, without encryption.
+    It has neither access control nor encryption.
 
     Attributes:
-        port: The one that was bound.
+        port: Port that was bound.
     """
 
     def __init__(self, registry: CollectorRegistry, address: tuple[str, int]) -> None:
         """Open the port.
 
         Raises:
-            StartupError: It cannot be bound.
+            StartupError: The port cannot be bound.
         """
         host, port = address
         server = _ServerV6 if ":" in host else _Server
@@ -54,7 +54,7 @@ class MetricsEndpoint:
 
 class _Server(ThreadingWSGIServer):
     def handle_error(self, *_args: Any) -> None:
-        """Say nothing: who asked has gone, or was silent for too long."""
+        """Log nothing: the client has left, or was idle for too long."""
 
 
 class _ServerV6(_Server):
@@ -62,9 +62,9 @@ class _ServerV6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    """One connection."""
+    """Handler of one connection."""
 
     timeout = _SILENCE_SECONDS
 
     def log_message(self, *_args: object) -> None:
-        """Say nothing: scrapes come by the minute."""
+        """Log nothing: scrapes are frequent."""

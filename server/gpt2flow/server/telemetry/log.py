@@ -1,4 +1,4 @@
-"""Where log lines go: one line an event, on standard error, never in the way of serving."""
+"""Log on standard error: one line per event, written without blocking."""
 
 import contextlib
 import logging
@@ -15,18 +15,17 @@ from structlog.typing import ExcInfo, Processor
 
 from gpt2flow.server.config.settings import TelemetryConfig
 
-# Lines that wait for a reader of standard error that has stalled; more are dropped, and counted.
+# Lines buffered while the reader of standard error stalls; further ones are dropped and counted.
 _MAX_WAITING: Final = 10_000
-# How long the end of the process waits for the last lines to be taken.
+# Time at the end of the process for the last lines to be written.
 _FLUSH_SECONDS: Final = 1.0
 
 
 @contextlib.contextmanager
 def logging_to_stderr(config: TelemetryConfig) -> Iterator[None]:
-    """Send the log of this process, that of libraries included, to standard error.
+    """Send the log of this process and its libraries to standard error.
 
-    A thread of its own writes them, so that whoever logs never waits for a disk
-    or a pipe.
+    A separate thread writes the lines, so that logging never waits for a disk or a pipe.
     """
     writer = _Writer(_standard_error())
     handler = _ToStructlog()
@@ -54,13 +53,13 @@ def _processors(log_format: str) -> list[Processor]:
     if log_format == "console":
         console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=write_exc_info)
         return [*shared, console]
-    # A value that is not JSON's must not keep the line from being written.
+    # A value without JSON form must not prevent the line.
     renderer = structlog.processors.JSONRenderer(default=repr, ensure_ascii=False)
     return [*shared, structlog.processors.ExceptionRenderer(format_exc_info), renderer]
 
 
 def _standard_error() -> int | None:
-    """Return the file descriptor; None if the process was started without."""
+    """Return the file descriptor; None if the process has none."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
@@ -68,10 +67,10 @@ def _standard_error() -> int | None:
 
 
 class _Writer:
-    """Writes lines to a file descriptor in a thread; the server lives on when nobody takes them.
+    """Writer of lines in its own thread, which never blocks callers.
 
-    Not through `sys.stderr`: the lock of a thread that is stuck in there would
-    keep the interpreter from ending.
+    It does not use `sys.stderr`: a thread stuck there would hold a lock, without which the
+    interpreter cannot exit.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -82,11 +81,11 @@ class _Writer:
         self._thread.start()
 
     def __call__(self, *_args: Any) -> "_Writer":
-        """Return itself: it is what structlog logs to, whichever logger asks."""
+        """Return itself, as structlog's logger factory."""
         return self
 
     def info(self, line: str) -> None:
-        """Queue a line, or drops it when too many wait."""
+        """Queue a line, or drop it if the queue is full."""
         try:
             self._lines.put_nowait(line)
         except Full:
@@ -95,7 +94,7 @@ class _Writer:
     debug = warning = error = critical = info
 
     def close(self) -> None:
-        """Wait for a moment until all lines are written."""
+        """Wait until all lines are written, at most `_FLUSH_SECONDS`."""
         with contextlib.suppress(Full):
             self._lines.put_nowait(None)
         self._thread.join(_FLUSH_SECONDS)
@@ -114,7 +113,7 @@ class _Writer:
 
 
 class _ToStructlog(logging.Handler):
-    """Takes the records of Python's own logging along, so that every line has one form."""
+    """Handler that forwards records of Python's logging, for one format of lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""
@@ -124,12 +123,12 @@ class _ToStructlog(logging.Handler):
             if cause and cause[1]:
                 message = without_messages(message, cause[1])
             structlog.get_logger().log(level, message, logger=record.name, exc_info=cause)
-        except Exception:  # noqa: BLE001 - as every handler: a bad record hurts nobody
+        except Exception:  # noqa: BLE001 - as in every handler: a bad record raises nothing
             self.handleError(record)
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the calls that led to an error and to its causes, the last one at the end."""
+    """Return the calls that led to an error and to its causes."""
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in causes:
@@ -143,17 +142,17 @@ def format_traceback(error: BaseException) -> str:
 
 
 def format_exc_info(exc_info: ExcInfo) -> str:
-    """Do so for structlog's lines of JSON."""
+    """Format an exception for structlog's JSON renderer, as `format_traceback`."""
     return format_traceback(exc_info[1])
 
 
 def write_exc_info(stream: TextIO, exc_info: ExcInfo) -> None:
-    """Do so for structlog's lines for people."""
+    """Write an exception for structlog's console renderer, as `format_traceback`."""
     stream.write(format_exc_info(exc_info))
 
 
 def without_messages(text: str, error: BaseException) -> str:
-    """Return a text without what an error says, where a library has put it in there."""
-    for said in (repr(error), str(error)):
-        text = text.replace(said, type(error).__qualname__) if said else text
+    """Return a text with an error's message replaced by its type."""
+    for message in (repr(error), str(error)):
+        text = text.replace(message, type(error).__qualname__) if message else text
     return text

@@ -1,4 +1,4 @@
-"""What is counted of RPCs, in a registry of this server's own."""
+"""Metrics of RPCs, in a registry of the server."""
 
 import asyncio
 from collections import defaultdict
@@ -26,35 +26,38 @@ _SECONDS: Final = (
     *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0),
 )
 _TIMES: Final = {
-    "queue": "From arrival to the first run of the model",
-    "prefill": "From the first run of the model to the first token",
-    "decode": "From the first token to the end",
+    "queue": "Time from arrival to the first run of the model",
+    "prefill": "Time from the first run of the model to the first token",
+    "decode": "Time from the first token to the end",
 }
 _TOKENS: Final = {
     "prompt": "Tokens of prompts",
-    "cached": "Tokens of prompts that the KV cache held already",
-    "completion": "Tokens that were produced",
-    "forced": "Produced tokens that a constraint left no choice of",
-    "drafted": "Tokens that were guessed ahead",
-    "accepted": "Tokens that were guessed ahead and right",
+    "cached": "Tokens of prompts that came from the KV cache",
+    "completion": "Generated tokens",
+    "forced": "Generated tokens that a constraint left no choice about",
+    "drafted": "Draft tokens that were verified",
+    "accepted": "Draft tokens that were accepted",
 }
 _OK, _CANCELLED = "OK", "CANCELLED"
 
 
 class Metrics:
-    """The figures of one server.
+    """Metrics of one server.
 
-    Of every RPC they are taken when it ends, from what the engine reports of
-    its prompts; only the times between the pieces of a stream are taken on the
-    way. What is true at the moment, a collector reads when it is asked.
+    Metrics of an RPC are recorded at its end, from the engine's results. Only the inter-token
+    latency is recorded during the stream. Gauges are read by a collector at each scrape.
 
     Attributes:
-        registry: All of them.
-        inter_token_latency: By model, the seconds between two pieces of a stream.
+        registry: Registry of all metrics.
+        inter_token_latency: Histogram of the seconds between two chunks of a stream, by model.
     """
 
     def __init__(self, models: Callable[[], Iterable[Model]]) -> None:
-        """Take what tells the models that are loaded at present."""
+        """Make the metrics.
+
+        Args:
+            models: Function that returns the loaded models.
+        """
         self.registry = CollectorRegistry()
         self.inter_token_latency: defaultdict[str, Histogram] = defaultdict(
             lambda: Histogram(TOKEN_SECONDS)
@@ -66,14 +69,14 @@ class Metrics:
             "errors", "RPCs that ended with an error", "rpc", "model", "code", "reason"
         )
         self._rpc_seconds = self._histogram(
-            "rpc_duration_seconds", "From the arrival of an RPC to its end, if that is OK", "rpc"
+            "rpc_duration_seconds", "Duration of RPCs that ended with OK", "rpc"
         )
         self._first_token = self._histogram(
-            "time_to_first_token_seconds", "From the arrival of a prompt to its first token"
+            "time_to_first_token_seconds", "Time from arrival to the first token of a prompt"
         )
         self._per_token = self._histogram(
             "time_per_output_token_seconds",
-            "Time of a prompt after its first token, by each further token",
+            "Time per output token of a prompt, after the first",
             bounds=TOKEN_SECONDS,
         )
         self._times = {
@@ -84,7 +87,7 @@ class Metrics:
         }
         self._prefixes = self._counter(
             "prefix_cache_prompts",
-            "Prompts, by whether the KV cache held a prefix",
+            "Prompts by result of the prefix lookup: hit or miss",
             "model",
             "result",
         )
@@ -96,16 +99,16 @@ class Metrics:
         PlatformCollector(registry=self.registry)
 
     def observe_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell from now on how many tasks the server's event loop has."""
+        """Add a gauge of the tasks of the server's event loop."""
         gauge = Gauge(
             "gpt2flow_tasks",
-            "Tasks of the event loop: a few of the server's own, and those of each RPC",
+            "Tasks of the event loop: a few of the server, and those of each RPC",
             registry=self.registry,
         )
         gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def ended(self, call: Call, code: str) -> None:
-        """Count an RPC that ended with a status code of this name."""
+        """Record an RPC that ended with a status code of this name."""
         self._rpcs.labels(call.rpc, call.model, code).inc()
         if code == _OK:
             self._rpc_seconds.labels(call.rpc, call.model).observe(call.seconds)
@@ -118,7 +121,7 @@ class Metrics:
             self._finished.labels(call.model, reason).inc(count)
 
     def _count(self, model: str, result: GenerationResult | ScoreResult) -> None:
-        """Count what came of one prompt."""
+        """Record the result of one prompt."""
         usage, timing = result.usage, result.timing
         for name, counter in self._tokens.items():
             counter.labels(model).inc(getattr(usage, f"{name}_tokens"))

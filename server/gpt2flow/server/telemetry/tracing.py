@@ -1,4 +1,4 @@
-"""Spans of RPCs, in the client's trace, sent to a collector. Needs the extra `telemetry`."""
+"""Spans of RPCs, exported to a collector; requires the extra `telemetry`."""
 
 import time
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from gpt2flow.server.engine.results import GenerationResult, ScoreResult, Timing
 from gpt2flow.server.telemetry.call import Call
 
-# For a batch, retries included: the end of the server waits for the last one.
+# Time limit of exporting a batch, retries included; the shutdown waits for the last one.
 _EXPORT_SECONDS: Final = 2.0
-# Of an RPC with more prompts, only these have spans of their own.
+# Most prompts per RPC that get spans.
 _MAX_PROMPTS: Final = 16
-# What https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ calls a server's error.
+# Server errors as https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ defines them.
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -26,14 +26,18 @@ _OPERATIONS: Final = {"Generate": "text_completion", "GenerateStream": "text_com
 
 
 class Tracing:
-    """Makes spans, in a provider of this server's own."""
+    """Source of spans, with its own tracer provider."""
 
     def __init__(self, endpoint: str) -> None:
-        """Take the collector's address, as `http://host:port`; a silent one hurts nobody."""
+        """Start the exporter; an unreachable collector does not block RPCs.
+
+        Args:
+            endpoint: Address of the collector: `http://host:port` or `https://host:port`.
+        """
         exporter = OTLPSpanExporter(
             endpoint=endpoint, insecure=endpoint.startswith("http:"), timeout=_EXPORT_SECONDS
         )
-        # The environment may name the service otherwise.
+        # The environment may override the service name.
         resource = Resource({SERVICE_NAME: "gpt2flow"}).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -41,7 +45,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def start(self, call: Call, service: str, metadata: Mapping[str, str]) -> "RpcSpan":
-        """Start the span of an RPC, a child of the client's if its metadata names one."""
+        """Start the span of an RPC, a child of the client's span."""
         parent = self._propagator.extract(metadata)
         method = f"{service}/{call.rpc}"
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
@@ -49,15 +53,15 @@ class Tracing:
         return RpcSpan(self._tracer, span)
 
     def close(self) -> None:
-        """Send what is left; blocks while that takes, or until a batch's time is up."""
+        """Export the remaining spans; this blocks for `_EXPORT_SECONDS` at most."""
         self._provider.shutdown()
 
 
 class RpcSpan:
-    """The span of one RPC.
+    """Span of one RPC.
 
     Attributes:
-        trace_id: Of the trace that it is part of, in hexadecimal.
+        trace_id: Id of its trace, in hexadecimal.
     """
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
@@ -67,12 +71,12 @@ class RpcSpan:
         self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
     def end(self, call: Call, code: str) -> None:
-        """End it, with what the RPC came to and the name of its status code."""
+        """End the span, with attributes and the name of the status code."""
         if self._span.is_recording():
-            self._note(call, code)
+            self._set_attributes(call, code)
         self._span.end(self._started + round(call.seconds * 1e9))
 
-    def _note(self, call: Call, code: str) -> None:
+    def _set_attributes(self, call: Call, code: str) -> None:
         span = self._span
         span.set_attribute("rpc.response.status_code", code)
         span.set_attribute("gpt2flow.request_id", call.request_id)
@@ -80,12 +84,12 @@ class RpcSpan:
             span.set_attribute("error.type", code)
             span.set_status(Status(StatusCode.ERROR))
         if call.model:
-            self._note_model(call)
+            self._set_model_attributes(call)
         for i, result in enumerate(call.results[:_MAX_PROMPTS]):
             self._add_phases(i, result)
 
-    def _note_model(self, call: Call) -> None:
-        """Say which model did what, as https://opentelemetry.io/docs/specs/semconv/gen-ai/."""
+    def _set_model_attributes(self, call: Call) -> None:
+        """Set the attributes of https://opentelemetry.io/docs/specs/semconv/gen-ai/."""
         self._span.set_attributes(
             {
                 "gen_ai.operation.name": _OPERATIONS.get(call.rpc, call.rpc.lower()),
@@ -110,7 +114,7 @@ class RpcSpan:
         )
 
     def _add_phases(self, index: int, result: GenerationResult | ScoreResult) -> None:
-        """Add what one prompt's time went to, as spans one after the other."""
+        """Add the phases of one prompt as consecutive spans."""
         context = set_span_in_context(self._span)
         start = self._started
         for phase, seconds in _phases(result.timing):
