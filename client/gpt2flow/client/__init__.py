@@ -1,7 +1,7 @@
 """Typed client library for a gpt2flow server, synchronous and asynchronous.
 
 `Client` is for synchronous code, `AsyncClient` for asyncio; both have the same methods.
-The package imports only grpcio and protobuf.
+It needs only the packages of the `client` extra: grpcio, grpcio-status and protobuf.
 """
 
 from gpt2flow.client.aio import AsyncClient
