@@ -125,6 +125,10 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         (f"{MODEL}{MODEL}", "models[1].name: two models are named 'm'"),
         (f"{MODEL}threads = 0", "models[0].threads is 0, must be in [1, 1024]"),
         (f"{MODEL}engine = 1", "models[0].engine is unknown, must be one of default_"),
+        (
+            f"{MODEL}[models.requests]\nmessage_bytes = 9",
+            "models[0].requests.message_bytes cannot differ between models",
+        ),
         (f'{MODEL}fingerprint = "A"', "models[0].fingerprint is 'A', must be 64 lower-case"),
     ],
 )

@@ -168,11 +168,12 @@ async def test_a_mistake_keeps_the_old_models(
 
 async def test_settings_that_need_a_restart_are_named(unwatched: Reloading) -> None:
     unwatched.write(entry("first", unwatched.bundle))
-    others = "\n[connections]\nmax_age_seconds = 60\n"
+    others = "\n[connections]\nmax_age_seconds = 60\n[engine.requests]\nmessage_bytes = 99999\n"
     text = unwatched.file.read_text().replace("port = 0", "port = 1")
     unwatched.file.write_text(text + others)
     unwatched.reloader.trigger()
-    assert (await unwatched.event("needs_restart"))["settings"] == ["port", "connections"]
+    expected = ["port", "connections", "engine.requests.message_bytes"]
+    assert (await unwatched.event("needs_restart"))["settings"] == expected
 
 
 async def test_a_requested_reload_loads_a_changed_bundle(

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 _HELP = """Serve bundles over gRPC until SIGTERM or Ctrl-C.
 
-    Each option has an environment variable: GPT2FLOW_SERVER_THREADS is --threads. An option
-    overrides its variable, which overrides the file given by --config.
+    Each option has an environment variable: GPT2FLOW_SERVER_THREADS for --threads.
+
+    Options override variables, which override the file given by --config.
     """
 
 

@@ -86,6 +86,7 @@ class _Reader:
         fields, given_engine = EngineConfig.model_fields, _part("engine", given)
         common = self._make(EngineConfig, table.get("engine", {}), given_engine, "engine.")
         own = {key: value for key, value in entry.items() if key in fields}
+        self._check_requests(own.get("requests"), where)
         engine = self._make(EngineConfig, own, _inherited(common, own) | given_engine, where)
         rest = {key: value for key, value in entry.items() if key not in {"name", *own}}
         allowed = {"name", "path", "fingerprint", *fields}
@@ -95,6 +96,14 @@ class _Reader:
                 f"must be one of {', '.join(sorted(allowed))}"
             )
         return self._make(ModelConfig, rest, {"engine": engine}, where)
+
+    def _check_requests(self, requests: object, where: str) -> None:
+        """Refuse a limit of one model that can only apply to the whole server."""
+        if isinstance(requests, dict) and "message_bytes" in requests:
+            raise ConfigError(
+                f"{self.origin}{where}requests.message_bytes cannot differ between models: "
+                "set it under [engine.requests]"
+            )
 
     def _make(self, kind: type[_Group], table: object, given: _Table, where: str = "") -> _Group:
         """Return a group of settings; given values override the table."""

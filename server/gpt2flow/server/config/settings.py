@@ -165,7 +165,7 @@ class TelemetryConfig(Settings):
         "port 0 picks a free one.",
     )
     otlp_endpoint: Annotated[str | None, AfterValidator(_check_endpoint)] = setting(
-        None, "OpenTelemetry collector of traces: http[s]://host:port."
+        None, "OpenTelemetry collector of traces: an http:// or https:// URL."
     )
 
     @model_validator(mode="after")

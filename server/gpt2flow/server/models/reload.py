@@ -98,7 +98,11 @@ def _paths(config: ServerConfig) -> list[Path]:
 def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
     """Return the settings that differ, and that a reload does not apply."""
     names = [name for name in ServerConfig.model_fields if name not in _RELOADABLE]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
+    changed = [name for name in names if getattr(old, name) != getattr(new, name)]
+    # gRPC reads this one limit of the requests when the server starts.
+    if old.engine.requests.message_bytes != new.engine.requests.message_bytes:
+        changed.append("engine.requests.message_bytes")
+    return changed
 
 
 def _stamp(file: Path, bundles: Iterable[Path]) -> _Stamp:
