@@ -20,7 +20,7 @@ from peers.catalogue import ENGINES, Engine
 from peers.machine import describe_machine
 from peers.measurements import NEW_TOKENS, PROMPT_TOKENS, all_measurements
 from peers.prompts import Prompts
-from peers.report import write_report
+from peers.report.writer import write_report
 from peers.session import Session
 
 _STREAMS = 16

@@ -7,10 +7,10 @@ import pytest
 from peers.arrivals import decode_rate, first_token_ms, whole_rate
 from peers.catalogue import STREAMS, Engine
 from peers.environments import EnvironmentFailedError, make_environment
-from peers.figures import GOALS, evaluate_goal, overhead, ratio
 from peers.measurements import Burst, Turn, all_measurements
 from peers.process import WorkerError, WorkerProcess
-from peers.report import write_report
+from peers.report.figures import GOALS, evaluate_goal, overhead, ratio
+from peers.report.writer import write_report
 from peers.session import Result, Session
 from tests.support.project import PROJECT
 

@@ -99,7 +99,7 @@ def _read_pem(field: str, path: Path | None, content: str) -> bytes | None:
 
 
 def _is_local(address: str) -> bool:
-    """Return True if traffic to `address` stays on this machine."""
+    """Return whether traffic to `address` stays on this machine."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
     target = address.rpartition("/")[2]

@@ -131,7 +131,7 @@ def _typed_error(call: grpc.Call, address: str) -> ClientError:
 
 
 def _status_details(call: grpc.Call) -> tuple[tuple[Violation, ...], float | None]:
-    """Return the violations and the retry delay of a call's google.rpc.Status, if it has one."""
+    """Return the violations and the retry delay of a call's google.rpc.Status."""
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             try:

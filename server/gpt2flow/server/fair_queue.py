@@ -47,13 +47,13 @@ class FairQueue(Generic[Item]):
             del self._counts[item.caller]
 
     def take(self, item: Item) -> None:
-        """Remove an item that is served now, which uses up its caller's turn."""
+        """Remove an item that is served, which ends its caller's turn."""
         self.remove(item)
         if item.caller in self._counts:
             self._counts[item.caller] = self._counts.pop(item.caller)
 
     def in_turn(self, items: Iterable[Item], served: Mapping[str, int] | None = None) -> list[Item]:
-        """Return items of the queue in the order in which their turns come.
+        """Return the items in the order of their turns.
 
         Args:
             items: Some of the queue's items, those of one caller in their order.
@@ -73,7 +73,7 @@ class FairQueue(Generic[Item]):
 
 
 def largest_holder(held: Mapping[str, int], newcomer: str) -> str | None:
-    """Return the caller that makes room in a full queue for an item of `newcomer`.
+    """Return the caller whose item leaves a full queue for `newcomer`.
 
     Args:
         held: Items by caller, the newcomer's included.

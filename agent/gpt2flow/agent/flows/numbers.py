@@ -38,7 +38,9 @@ _CHINESE_WORDS: Final = {word: number for number, word in enumerate(CHINESE_DIGI
 
 
 def parse_chinese_number(text: str) -> int:
-    """Return the value of a Chinese number below 100, or of a word such as 半打.
+    """Return the value of a Chinese number below 100.
+
+    Words such as 半打 count too.
 
     Raises:
         KeyError: The text is neither.

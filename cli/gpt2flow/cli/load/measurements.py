@@ -128,7 +128,7 @@ class LatencyLimits:
     e2e: float = math.inf
 
     def met_by(self, record: Record) -> bool:
-        """Return True if a request succeeded within all limits.
+        """Return whether a request succeeded within all limits.
 
         A latency that a request does not have meets its limit: TTFT without tokens, ITL
         with a single chunk.

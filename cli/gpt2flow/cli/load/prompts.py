@@ -136,7 +136,7 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return True if the text has no lone surrogate, which JSON allows."""
+    """Return whether the text has no lone surrogate, which JSON allows."""
     try:
         text.encode()
     except UnicodeEncodeError:

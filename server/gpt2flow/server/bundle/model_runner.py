@@ -1,4 +1,7 @@
-"""Runner of a serving graph on slots of a KV cache; the server's only user of onnxruntime."""
+"""Runner of a serving graph on slots of a KV cache.
+
+No other module of the server imports onnxruntime.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -44,7 +47,9 @@ class ModelRunner:
     def __init__(
         self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
     ) -> None:
-        """Load the graph and reserve the cache, whose pages are committed when written.
+        """Load the graph and reserve the cache.
+
+        Pages of the cache are committed when they are written.
 
         Args:
             model: Path of the graph.
@@ -106,8 +111,8 @@ class ModelRunner:
             ids: Token ids to restrict the logits to, one to `max_logit_ids`; None is all.
 
         Returns:
-            Logits [rows, ids or vocabulary], and the log-sum-exp of each row's logits [rows];
-            None for the latter where the logits are restricted or the graph has no such output.
+            Logits [rows, ids or vocabulary], and the log-sum-exp [rows] of each row's logits.
+            The latter is None if the logits are restricted or the graph has no such output.
 
         Raises:
             ValueError: The slot has no room for the tokens.
@@ -161,7 +166,7 @@ class ModelRunner:
         return logits, self._run(step.binding, logits, step.logsumexp, ids)
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
-        """Copy positions [start, stop) of slots, each given as (source, target, start, stop)."""
+        """Copy positions of slots, each given as (source, target, start, stop)."""
         for source, target, start, stop in copies:
             span = slice(start, stop)
             for array in self._cache.values():
@@ -197,7 +202,7 @@ class ModelRunner:
 
 
 class _DecodeStep:
-    """Binding of a decode step over `rows` slots, and the arrays that it is bound to."""
+    """Binding of a decode step over `rows` slots, with its arrays."""
 
     def __init__(self, binding: ort.IOBinding, rows: int) -> None:
         self.binding = binding
@@ -228,7 +233,10 @@ def _open(model: Path, threads: int) -> ort.InferenceSession:
 
 
 def _vocabulary_size(session: ort.InferenceSession) -> int:
-    """Return the number of logits per row; older graphs have it in the shape of their output."""
+    """Return the number of logits per row.
+
+    Older graphs have it in the shape of their output.
+    """
     facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
 

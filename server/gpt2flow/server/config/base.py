@@ -1,4 +1,4 @@
-"""Base class of settings, the types of their values, and errors that name a setting."""
+"""Base class of settings, types of their values, and errors."""
 
 import re
 from decimal import Decimal
@@ -75,7 +75,7 @@ def setting(
 
 
 def conflict(message: str) -> PydanticCustomError:
-    """Return the error of settings that contradict each other; the message is shown as it is."""
+    """Return the error of contradictory settings, shown as it is."""
     return PydanticCustomError(_CONFLICT, "{message}", {"message": message})
 
 

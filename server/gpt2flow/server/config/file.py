@@ -82,7 +82,7 @@ class _Reader:
         return models
 
     def _model(self, where: str, entry: _Table, table: _Table, given: _Table) -> ModelConfig:
-        """Return a model whose engine has the entry's settings over those of all engines."""
+        """Return a model, whose entry overrides the settings of all engines."""
         fields, given_engine = EngineConfig.model_fields, _part("engine", given)
         common = self._make(EngineConfig, table.get("engine", {}), given_engine, "engine.")
         own = {key: value for key, value in entry.items() if key in fields}
@@ -98,7 +98,7 @@ class _Reader:
         return self._make(ModelConfig, rest, {"engine": engine}, where)
 
     def _check_requests(self, requests: object, where: str) -> None:
-        """Refuse a limit of one model that can only apply to the whole server."""
+        """Refuse a model's limit that can only apply to the server."""
         if isinstance(requests, dict) and "message_bytes" in requests:
             raise ConfigError(
                 f"{self.origin}{where}requests.message_bytes cannot differ between models: "
@@ -125,7 +125,7 @@ class _Reader:
             raise ConfigError(f"{self.origin}{place}{error}") from error
 
     def _resolved(self, kind: type[Settings], name: str, value: object) -> object:
-        """Return a value of a table, with a relative path made relative to the file."""
+        """Return a value of a table, its path relative to the file."""
         info = kind.model_fields.get(name)
         if info is None or not isinstance(value, str):
             return value
@@ -133,7 +133,7 @@ class _Reader:
 
 
 def _inherited(common: Settings, own: _Table) -> dict[str, Any]:
-    """Return the settings that a table leaves to the common ones, by dotted field."""
+    """Return the common settings that a table keeps, by dotted field."""
     inherited: dict[str, Any] = {}
     for name in type(common).model_fields:
         value, replaced = getattr(common, name), own.get(name)

@@ -77,7 +77,7 @@ def _option(prefix: str, name: str) -> str:
 
 
 def _option_type(info: FieldInfo) -> type:
-    """Return the type of an option; what has a text form is text."""
+    """Return the type of an option; sizes and durations are text."""
     annotation, metadata = value_type(info)
     has_text_form = any(isinstance(each, BeforeValidator) for each in metadata)
     return annotation if isinstance(annotation, type) and not has_text_form else str

@@ -1,4 +1,4 @@
-"""Settings of the server: one frozen object, made at the edge and handed down."""
+"""Settings of the server, one frozen object that is passed down."""
 
 import ipaddress
 import os
@@ -34,7 +34,7 @@ def _check_endpoint(value: str | None) -> str | None:
 
 
 class RequestLimits(Settings):
-    """Limits of one request, whatever the model; sizes of text are in bytes of UTF-8."""
+    """Limits of a request; sizes of text are bytes of UTF-8."""
 
     message_bytes: ByteCount = setting(
         4 * 2**20,
@@ -75,7 +75,7 @@ class RequestLimits(Settings):
 
 
 class EngineConfig(Settings):
-    """How one model is run."""
+    """Settings of one model's engine."""
 
     threads: int = setting(
         lambda: os.cpu_count() or 1,
@@ -210,7 +210,7 @@ class SecurityConfig(Settings):
 
 
 class ServerConfig(Settings):
-    """What is served, and where.
+    """Settings of the whole server.
 
     A model given by its path alone is run as `engine` says; each model has an engine of its own.
     """
@@ -261,7 +261,10 @@ class ServerConfig(Settings):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host; of names, only `localhost` is."""
+    """Return whether only this machine can reach a host.
+
+    Of names, only `localhost` counts.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

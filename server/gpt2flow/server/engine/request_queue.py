@@ -31,7 +31,7 @@ class RequestQueue(FairQueue[Request]):
         self._insert(bisect(self._items, _rank(request), key=_rank), request)
 
     def admit(self, request: Request, now: float) -> None:
-        """Remove a request that gets its slots, and store the priority that won them."""
+        """Remove an admitted request, and store its effective priority."""
         request.effective_priority = max(
             _effective_priority(each, now)
             for each in self._items
@@ -49,11 +49,11 @@ class RequestQueue(FairQueue[Request]):
         return self._of(oldest.priority)[0]
 
     def highest(self) -> Request:
-        """Return the request that is next among those of the highest requested priority."""
+        """Return the next request of the highest requested priority."""
         return self._of(self.top_priority)[0]
 
     def order(self, now: float) -> list[Request]:
-        """Return all requests in the order of their turns, if no others arrive."""
+        """Return all requests in order of admission, without new arrivals."""
         oldest: dict[int, tuple[int, int]] = {}
         for each in self._items:
             rank = (-_effective_priority(each, now), each.id)

@@ -1,4 +1,4 @@
-"""What the engine runs: a request, and what is made of its logits."""
+"""Task of the engine: a request and the use of its logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
@@ -12,7 +12,7 @@ from gpt2flow.server.sampling.logits import LogitsRows
 
 
 class Row(NamedTuple):
-    """Row of the logits that predicts the token after a position of a sequence."""
+    """Row of logits that predicts the token after a position."""
 
     sequence: Sequence
     position: int
@@ -32,7 +32,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def done(self) -> bool:
-        """Whether no more runs are needed, once it has begun."""
+        """True if no more runs are needed, once it has begun."""
 
     @abstractmethod
     def begin(self, cache: SlotCache) -> None:

@@ -143,7 +143,7 @@ class BeamSearch:
         del self.ended[self._params.num_beams :]
 
     def _rank(self, score: np.float32, length: int) -> np.float32:
-        """Return the score of a hypothesis of `length` new tokens, penalised by its length."""
+        """Return the length-penalised score of a hypothesis of `length` tokens."""
         # Extreme penalties leave the range of float32, and nothing to rank by.
         with np.errstate(over="ignore", divide="ignore"):
             divisor = np.float32(np.float64(max(length, 1)) ** self._params.length_penalty)
@@ -163,7 +163,7 @@ class BeamSearch:
 
 
 def _common_length(one: Sequence, other: Sequence) -> int:
-    """Return the number of leading tokens that two sequences after one prompt share."""
+    """Return the number of leading tokens that two sequences share."""
     start = one.prompt_length
     for at, (left, right) in enumerate(
         zip(one.tokens[start:], other.tokens[start:], strict=False), start

@@ -43,7 +43,7 @@ class BeamTask(Task):
 
     @property
     def done(self) -> bool:
-        """Whether the search is over."""
+        """True if the search is over."""
         return self._search.done
 
     def begin(self, cache: SlotCache) -> None:
@@ -72,7 +72,7 @@ class BeamTask(Task):
         self.request.sequences[:] = [each.sequence for each in search.running]
 
     def expire(self, finished: float) -> GenerationResult | ScoreResult | ServerError:
-        """Return the best hypotheses so far, if the client accepts a partial result."""
+        """Return the best hypotheses so far, if partial results are allowed."""
         if not self._generation.params.stopping.return_partial_on_time_limit:
             return super().expire(finished)
         self._search.stop(FinishReason.TIME_LIMIT)

@@ -1,4 +1,4 @@
-"""Log-probabilities of the tokens of a prompt, and of an output as it grows."""
+"""Log-probabilities of a prompt's tokens and of a growing output."""
 
 import copy
 from collections.abc import Sequence as Items

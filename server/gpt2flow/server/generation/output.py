@@ -47,12 +47,12 @@ class Output:
 
     @property
     def constrained(self) -> bool:
-        """Whether a constraint restricts the next token."""
+        """True if a constraint restricts the next token."""
         return self._constraint is not None
 
     @property
     def complete(self) -> bool:
-        """Whether it has ended, and all of its tokens are scored if they are to be."""
+        """True if it has ended, and its tokens are scored if requested."""
         return self.finish_reason is not None and self._ready_tokens == self.new_tokens
 
     @property
@@ -114,7 +114,7 @@ class Output:
             self._logprobs.add(token_id, logits, row)
 
     def finish(self, reason: FinishReason) -> None:
-        """End the output, and release the text that was held back."""
+        """End the output, and emit its buffered text."""
         self.finish_reason = reason
         if text := self._stream.finish():
             self._pieces.append(text)
@@ -126,7 +126,11 @@ class Output:
         self._logprobs.skip(self.tokens[len(self._generation.prompt) + self._logprobs.count :])
 
     def delta(self, index: int) -> Delta | None:
-        """Return the news since the last call, for candidate `index`; None if there are none."""
+        """Return the changes since the last call, or None.
+
+        Args:
+            index: Number of the candidate.
+        """
         text = "".join(self._pieces[self._sent_pieces :])
         self._sent_pieces = len(self._pieces)
         sent, ready = self._sent_tokens, self._ready_tokens

@@ -66,7 +66,7 @@ class SamplingTask(Task):
 
     @property
     def done(self) -> bool:
-        """Whether all candidates are complete."""
+        """True if all candidates are complete."""
         return len(self._candidates) == self._count and all(
             each.output.complete for each in self._candidates
         )
@@ -149,7 +149,7 @@ class SamplingTask(Task):
         return _Candidate(output, sequence, make_rng(generation.seed, 0))
 
     def _twin(self, first: _Candidate, index: int, slot: int) -> _Candidate:
-        """Return a candidate with the same past, and random numbers of its own."""
+        """Return a candidate with the same tokens and its own generator."""
         output, source = first.output.fork(), first.sequence
         sequence = Sequence(
             output.tokens,
@@ -215,7 +215,10 @@ class SamplingTask(Task):
         row: int,
         cache: SlotCache,
     ) -> None:
-        """Use the logits that predict position `following`: of the prompt, known, or chosen now."""
+        """Use the logits that predict position `following`.
+
+        Its token is part of the prompt, known, or chosen now.
+        """
         sequence = candidate.sequence
         if following < sequence.prompt_length:
             self._prompt_logprobs.add(following, logits, row)

@@ -10,7 +10,10 @@ from gpt2flow.server.sampling.logits import LogitsRows
 
 
 class ScoreTask(Task):
-    """Scores continuations one after the other in one slot; the prompt is run once."""
+    """Scoring of continuations, one after the other in one slot.
+
+    The prompt is run once.
+    """
 
     def __init__(self, request: Request, continuations: Items[Items[int]]) -> None:
         """Take at least one continuation, each of at least one token."""
@@ -28,7 +31,7 @@ class ScoreTask(Task):
 
     @property
     def done(self) -> bool:
-        """Whether all continuations are scored."""
+        """True if all continuations are scored."""
         return len(self._scores) == len(self._continuations) and self._remaining == 0
 
     def begin(self, cache: SlotCache) -> None:
@@ -38,7 +41,7 @@ class ScoreTask(Task):
         self.request.sequences.append(self._sequence)
 
     def accept(self, rows: Items[Row], logits: LogitsRows, cache: SlotCache) -> None:
-        """Score the tokens that were run, and go on to the next continuation."""
+        """Score the tokens that were run, and start the next continuation."""
         for _, position, row in rows:
             if position == self._sequence.prompt_length - 1:
                 self._after_prompt = LogitsRows(logits.values[row : row + 1].copy())
@@ -68,7 +71,7 @@ class ScoreTask(Task):
         self._scores[-1].append(TokenLogprob(token_id, logits.logprob(row, token_id)))
 
     def _next(self, cache: SlotCache) -> None:
-        """Replace the continuation by the next one, whose first token needs no run."""
+        """Start the next continuation, whose first token needs no run."""
         assert self._after_prompt is not None
         sequence = self._sequence
         sequence.tokens[sequence.prompt_length :] = self._continuations[len(self._scores)]

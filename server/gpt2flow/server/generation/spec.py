@@ -43,7 +43,7 @@ class Generation:
 
     @property
     def scored(self) -> bool:
-        """Whether tokens get log-probabilities.
+        """True if tokens get log-probabilities.
 
         Under a constraint only on request: they take the logits of all tokens, and those of
         forced positions; choosing a token takes neither.

@@ -2,7 +2,7 @@
 
 Small grammars exist whose compilation takes minutes, and others that overflow the stack of the
 process; neither shows in their text. So each new one is compiled in a worker process that can be
-killed. A grammar that passes is known to compile, and to compile in time.
+killed. A grammar that passes compiles here too, and in time.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _CACHED_VERDICTS: Final = 4096
 
 
 class SandboxedCompiler:
-    """Compiler of constraints that have passed the sandbox, with a cache of verdicts."""
+    """Compiler of constraints that passed the sandbox, with cached verdicts."""
 
     def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
         """Prepare the workers; the first use of each starts it.
@@ -51,7 +51,7 @@ class SandboxedCompiler:
         self._queue = CompileQueue(WORKERS, QUEUE_CAPACITY)
 
     def start(self) -> None:
-        """Start the first worker, so that the first constraint need not wait for it."""
+        """Start the first worker ahead of the first constraint."""
         self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
 
     def has_verdict(self, params: ConstraintParams) -> bool:
@@ -66,7 +66,7 @@ class SandboxedCompiler:
         *,
         allow_partial: bool = False,
     ) -> None:
-        """Compile a constraint in the sandbox, so that `compile` takes no longer than it must.
+        """Compile a constraint in the sandbox, ahead of `compile`.
 
         It runs in threads of its own: slow constraints delay only each other, and those of their
         own caller first.
@@ -110,7 +110,9 @@ class SandboxedCompiler:
             raise GrammarError(verdict.error)
 
     def compile(self, params: ConstraintParams) -> Constraint:
-        """Return a constraint at its start. May be called from any thread, and may take long.
+        """Return a constraint at its start.
+
+        May be called from any thread, and may take long.
 
         Raises:
             GrammarError: The source is invalid, or takes too much time or memory.
@@ -140,7 +142,10 @@ class SandboxedCompiler:
             job.add_done_callback(partial(self._end, request, time.monotonic()))
 
     def _compile_once(self, params: ConstraintParams) -> bool:
-        """Compile a constraint in the sandbox and here; return whether that killed the worker."""
+        """Compile a constraint twice; return whether that killed the worker.
+
+        The sandbox compiles it first, then this process.
+        """
         cached = self.has_verdict(params)
         try:
             verdict = self._verdict(params)

@@ -80,7 +80,7 @@ class CompileQueue:
             self._waiting.remove(request)
 
     def take(self) -> CompileRequest | None:
-        """Remove and return the next constraint, if a worker is free for it."""
+        """Remove and return the next constraint, if a worker is free."""
         if self._running.total() >= self._workers:
             return None
         penalised = self._penalised()
@@ -141,7 +141,7 @@ class CompileQueue:
         return OverloadedError(text, retry_after_seconds=delay)
 
     def _order(self) -> list[CompileRequest]:
-        """Return the constraints that wait in the order of their turns, if no others arrive."""
+        """Return the waiting constraints in the order of their turns."""
         penalised = self._penalised()
         # A constraint that runs has used a round up.
         in_turn = self._waiting.in_turn(self._waiting, self._running)

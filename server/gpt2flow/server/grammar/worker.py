@@ -1,4 +1,6 @@
-"""Sandbox worker: compiles grammars in a process that may hang, run out of memory or crash.
+"""Sandbox worker, a process that compiles grammars.
+
+It may hang, run out of memory or crash without harm to the server.
 
 A program, not a module of the server: it imports llguidance alone, so that it starts fast and
 stays small. It reads lines of JSON: first the setup of `SandboxWorker`, then one grammar a line.
@@ -32,7 +34,10 @@ def main(lines: TextIO, answers: TextIO) -> None:
 
 
 def _compile_error(matcher: LLMatcher) -> str | None:
-    """Return the error of a compiled grammar; some fail only in their first step."""
+    """Return the error of a compiled grammar, if any.
+
+    Some grammars fail only in their first step.
+    """
     matcher.compute_ff_tokens()
     if not matcher.is_stopped():
         matcher.compute_bitmask()
@@ -40,7 +45,7 @@ def _compile_error(matcher: LLMatcher) -> str | None:
 
 
 def _limit_memory(more: int) -> None:
-    """Limit the memory of this process to what it has plus `more` bytes, on Linux."""
+    """Limit this process to `more` bytes of further memory, on Linux."""
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text(encoding="ascii").split()[0])

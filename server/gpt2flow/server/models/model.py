@@ -1,4 +1,4 @@
-"""A loaded bundle: what requests are made of it, and how it is loaded."""
+"""Model: a loaded bundle, and the requests to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -44,7 +44,7 @@ _Result = TypeVar("_Result", GenerationResult, ScoreResult)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model of the server. All methods are for the event loop's thread.
+    """One model of the server, used from the event loop's thread.
 
     Attributes:
         name: Name in requests.
@@ -106,7 +106,9 @@ class Model:
     async def stream(
         self, prompt: Prompt, params: GenerationParams, arrival: Arrival
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Generate from a prompt, in a context with its events; leaving it drops the request.
+        """Generate from a prompt, in a context with its events.
+
+        Leaving the context drops the request.
 
         Raises:
             ServerError: A field is bad, or there is no room.
@@ -165,7 +167,10 @@ class Model:
         *,
         stream: bool = False,
     ) -> list[Task]:
-        """Return a task per prompt; a new constraint is compiled once all else is valid."""
+        """Return a task per prompt.
+
+        A new constraint is compiled once all else is valid.
+        """
         heavy = _size(prompts, params) > _LONG
         resolved = await _offload(lambda: self.tasks.resolve(prompts, params), heavy=heavy)
         if params.constraint is not None and not await self._precompile(params, arrival):
@@ -176,7 +181,7 @@ class Model:
         )
 
     async def _precompile(self, params: GenerationParams, arrival: Arrival) -> bool:
-        """Compile a new constraint; return False if the time of a partial result is up.
+        """Compile a new constraint; return False if its deadline passed.
 
         Errors of the constraint itself are raised when its task is made.
         """

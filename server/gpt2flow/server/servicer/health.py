@@ -18,7 +18,7 @@ from gpt2flow.server.servicer.status import Context
 
 @dataclass(eq=False, slots=True)
 class _Watched:
-    """One watcher: the service that it watches, and the status that it was sent last."""
+    """One watcher, with its service and the status sent last."""
 
     service: str
     sent: HealthCheckResponse.ServingStatus | None = None

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peers.figures import GOALS, evaluate_goal, overhead, summarize
 from peers.measurements import Measurement
-from peers.plot import render_svg
+from peers.report.figures import GOALS, evaluate_goal, overhead, summarize
+from peers.report.plot import render_svg
+from peers.report.table import markdown
 from peers.session import Result
-from peers.table import markdown
 
 
 def write_report(

@@ -6,8 +6,8 @@ Each column is a panel, and each engine a bar.
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from peers.figures import median_value
 from peers.measurements import Column, Measurement
+from peers.report.figures import median_value
 from peers.session import Result
 
 _PANEL, _NAMES, _ROW, _TOP, _GAP = 190, 190, 18, 46, 14

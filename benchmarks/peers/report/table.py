@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peers.figures import (
+from peers.measurements import Column, Measurement
+from peers.report.figures import (
     GOALS,
     MAX_OVERHEAD,
     best_peer,
@@ -13,7 +14,6 @@ from peers.figures import (
     ratio,
     share_of_bandwidth,
 )
-from peers.measurements import Column, Measurement
 from peers.session import Result
 
 _NONE = "–"

@@ -1,0 +1,69 @@
+"""Folders of the programs: number, size and names of their modules."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from tests.support.project import PROJECT
+
+PROGRAMS = ["agent", "cli", "client", "export", "files", "server", "training"]
+MAX_MODULES = 10
+MIN_LINES = 50
+# Folders with more modules, and why.
+LARGE = {
+    "client/gpt2flow/client": "one library, whose modules are its documentation",
+    "agent/gpt2flow/agent/shop": "one table of the schema a module",
+}
+# Shorter modules, and why each is one.
+SHORT = {
+    "agent/gpt2flow/agent/config.py": "settings of a program",
+    "agent/gpt2flow/agent/errors.py": "errors of a program",
+    "agent/gpt2flow/agent/operations/conversation.py": "operations of one subject",
+    "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
+    "cli/gpt2flow/cli/commands/token.py": "one subcommand a module",
+    "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
+    "server/gpt2flow/server/limits.py": "shared by models, generation and servicer",
+    "server/gpt2flow/server/models/memory.py": "calls to the C library",
+    "training/gpt2flow/training/corpus/lexicon.py": "schema of one data file",
+    "training/gpt2flow/training/errors.py": "errors of a program",
+}
+_ENDING = re.compile(r"(s|ers?|ors?|ings?|ed|ions?|izers?)$")
+
+
+def folders() -> list[Path]:
+    """Return the folders of all programs."""
+    modules = [path for name in PROGRAMS for path in (PROJECT / name).rglob("*.py")]
+    return sorted({path.parent for path in modules})
+
+
+def modules(folder: Path) -> list[Path]:
+    """Return the modules of a folder, without `__init__`."""
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def name(path: Path) -> str:
+    """Return a path relative to the project."""
+    return path.relative_to(PROJECT).as_posix()
+
+
+@pytest.mark.parametrize("folder", folders(), ids=name)
+def test_a_folder_holds_at_most_ten_modules(folder: Path) -> None:
+    assert len(modules(folder)) <= MAX_MODULES or name(folder) in LARGE
+
+
+def test_a_short_module_has_a_reason() -> None:
+    short = {
+        name(path)
+        for folder in folders()
+        for path in modules(folder)
+        if len(path.read_text(encoding="utf-8").splitlines()) < MIN_LINES
+        and name(folder) not in LARGE
+    }
+    assert short == set(SHORT)
+
+
+@pytest.mark.parametrize("folder", folders(), ids=name)
+def test_names_of_a_folder_differ_by_more_than_an_ending(folder: Path) -> None:
+    stems = [_ENDING.sub("", path.stem) for path in modules(folder)]
+    assert not [pair for pair in itertools.combinations(stems, 2) if pair[0] == pair[1]]

@@ -1,0 +1,121 @@
+"""Prose of the project: docstrings, help texts, and pages.
+
+Sentences are counted without code, and a cell of a table counts as one line.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from tests.support.project import PROJECT
+
+from gpt2flow.cli.main import app
+from gpt2flow.server.config.reference import settings
+
+SOURCES = ["agent", "benchmarks", "cli", "client", "export", "files", "server", "training"]
+# A description names its noun first.
+BAD_STARTS = {"of", "for", "by", "as", "to", "whose", "who", "what", "which"}
+MAX_FIRST_LINE = 12
+MAX_SENTENCE = 25
+# Pages whose every sentence is counted; of all others, the first screen is.
+WHOLE = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/performance.md"]
+SCREEN = 40
+
+
+def first_word(text: str) -> str:
+    return re.split(r"[\s,.:;]", text.strip(), maxsplit=1)[0].lower()
+
+
+def paths(root: str) -> list[Path]:
+    return [path for path in (PROJECT / root).rglob("*.py") if "_pb2" not in path.name]
+
+
+def first_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line number and the first line of each docstring."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield node.body[0].lineno, text.splitlines()[0]
+
+
+@pytest.mark.parametrize("root", SOURCES)
+def test_a_docstring_names_its_noun_or_verb_in_a_short_line(root: str) -> None:
+    found = [
+        f"{path.relative_to(PROJECT)}:{line}: {text}"
+        for path in paths(root)
+        for line, text in first_lines(path)
+        if first_word(text) in BAD_STARTS or len(text.split()) > MAX_FIRST_LINE
+    ]
+    assert not found
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield a Click command and those below it, by name."""
+    yield name, command
+    for key, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {key}")
+
+
+def help_texts() -> Iterator[tuple[str, str]]:
+    """Yield each help text of the command line, with what it describes."""
+    for name, command in commands(typer.main.get_command(app), "gpt2flow"):
+        yield name, command.help or ""
+        for parameter in command.params:
+            yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
+    for setting in settings():
+        yield setting.key, setting.meaning
+    for path in paths("benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "help":
+                yield f"{path.name}:{node.lineno}", ast.unparse(node.value).strip("fr'\"")
+
+
+def test_every_help_text_stands_alone() -> None:
+    texts = list(help_texts())
+    assert len(texts) > 200
+    assert not [(what, text) for what, text in texts if first_word(text) in BAD_STARTS | {""}]
+
+
+def page(path: str) -> list[tuple[int, str]]:
+    """Return the lines of prose of a page with their numbers, without code and headings."""
+    lines, fenced = [], False
+    for number, line in enumerate((PROJECT / path).read_text(encoding="utf-8").splitlines(), 1):
+        fence = line.lstrip().startswith("```")
+        fenced ^= fence
+        if not (fence or fenced or line.startswith("#")):
+            for cell in line.split("|") if line.startswith("|") else [line]:
+                text = re.sub(r"`[^`]*`", "code", cell)
+                text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+                lines.append((number, re.sub(r"^\s*([-*>]|\d+\.)\s+", "", text).strip()))
+    return lines
+
+
+def sentences(text: str) -> list[str]:
+    return [each for each in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text) if each]
+
+
+def pages() -> list[str]:
+    found = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+    return sorted(path.relative_to(PROJECT).as_posix() for path in found)
+
+
+@pytest.mark.parametrize("path", pages())
+def test_a_page_has_one_short_sentence_a_line(path: str) -> None:
+    prose = page(path)
+    table = {number for number, _ in prose if [line for line, _ in prose].count(number) > 1}
+    crowded = [
+        (line, text) for line, text in prose if line not in table and len(sentences(text)) > 1
+    ]
+    long = [
+        (line, each)
+        for line, text in prose
+        if path in WHOLE or line <= SCREEN
+        for each in sentences(text)
+        if len(each.split()) > MAX_SENTENCE
+    ]
+    assert not crowded
+    assert not long
