@@ -61,6 +61,10 @@ test: $(VENV)/.all-installed lint proto-check node ## Run every check and every 
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest -q
 
+.PHONY: test-fast
+test-fast: $(VENV)/.all-installed ## Run the tests that start no process (about a minute).
+	@$(BIN)/python -m pytest -q --fast
+
 .PHONY: lint
 lint: $(VENV)/.all-installed ## Ruff, mypy and hadolint.
 	@echo "Checking style and types"

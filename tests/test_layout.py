@@ -78,6 +78,7 @@ def test_a_component_imports_only_what_it_may(component: str) -> None:
             )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "module, heavy",
     [

@@ -1,30 +1,26 @@
 """JSON Lines interface."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.scripted_model import Script, ScriptedModel
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import ModelError
-from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.jsonl import handle_lines
 from gpt2flow.agent.turns.model import ModelAnswer
 
-if TYPE_CHECKING:
-    from tests.agent.conftest import ScriptedModel
+pytestmark = pytest.mark.process
 
-SCRIPT: dict[str, Sequence[Choice | str]] = {"hello": ["greet"], "你好": ["greet"]}
+SCRIPT: Script = {"hello": ["greet"], "你好": ["greet"]}
 
 
 @pytest.fixture
-def agent(tmp_path: Path, new_shop: Path, scripted_model: "type[ScriptedModel]") -> Iterator[Agent]:
-    path = tmp_path / "shop.sqlite"
-    path.write_bytes(new_shop.read_bytes())
-    with Agent(AgentConfig(database=str(path)), model=scripted_model(SCRIPT)) as agent:
+def agent(path: Path) -> Iterator[Agent]:
+    with Agent(AgentConfig(database=str(path)), model=ScriptedModel(SCRIPT)) as agent:
         yield agent
 
 

@@ -93,6 +93,7 @@ def test_the_report_names_a_missing_peer_and_the_reason(tmp_path: Path) -> None:
     assert (tmp_path / "peers.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
+@pytest.mark.process
 def test_a_peer_without_its_environment_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ run_worker(FaultyWorker)
 """
 
 
+@pytest.mark.process
 def test_a_worker_returns_results_and_its_failures_raise(tmp_path: Path) -> None:
     setup = {"checkpoint": ".", "folder": ".", "variant": "", "threads": 1, "streams": 1}
     arguments = json.dumps({**setup, "capacity": 1})
@@ -133,6 +135,7 @@ def test_a_worker_returns_results_and_its_failures_raise(tmp_path: Path) -> None
     assert worker.ended
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments,message",
     [

@@ -9,23 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.project import PROJECT
+from tests.support.command_line import UNREACHABLE
 
 from gpt2flow.cli.commands import bench as command
-from gpt2flow.cli.demo.processes import server
 from gpt2flow.cli.load.settings import Level, Settings
 from gpt2flow.cli.main import main
 
 Bench = Callable[..., tuple[int, str, str]]
 
-UNREACHABLE = "127.0.0.1:9"
 SMALL = ("--warmup", "1", "--prompt-tokens", "24", "--output-tokens", "8")
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(PROJECT / "models" / "shop", tmp_path_factory.mktemp("server")) as where:
-        yield where
 
 
 @pytest.fixture
@@ -75,7 +67,7 @@ def test_open_loop_latencies_count_from_the_schedule(bench: Bench, address: str)
     """With one request in flight at a time, most arrivals start late."""
     (level,) = levels(
         bench(
-            *("--address", address, "--rate", "300", "--requests", "20", *SMALL),
+            *("--address", address, "--rate", "10000", "--requests", "20", *SMALL),
             *("--max-in-flight", "1", "--seed", "5"),
             "--json",
         )

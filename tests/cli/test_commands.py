@@ -8,16 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-UNREACHABLE = "127.0.0.1:9"
-
-
-def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "gpt2flow.cli", *arguments]
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, cwd=cwd, timeout=120, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+from tests.support.command_line import UNREACHABLE, gpt2flow
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.cli.test_commands import gpt2flow
 from tests.support.certificates import AuthorityFiles
+from tests.support.command_line import gpt2flow
 from tests.support.flaky_server import FlakyService, listening
 
 
@@ -96,7 +96,7 @@ def test_an_untrusted_certificate_is_reported_on_one_line(
 ) -> None:
     (tmp_path / "other").mkdir()
     ca = AuthorityFiles(tmp_path / "other").ca
-    arguments = [*command, "--address", served[0], "--timeout", "5", "--tls-ca", str(ca)]
+    arguments = [*command, "--address", served[0], "--timeout", "60", "--tls-ca", str(ca)]
     code, out, err = gpt2flow(*arguments)
     assert (code, out) == (1, "")
     assert err.startswith("gpt2flow: error: no server answers at")

@@ -1,30 +1,18 @@
 """Tests of `gpt2flow health` and of the ready file."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from tests.support.command_line import gpt2flow
 from tests.support.project import SHIPPED_BUNDLE
-
-from gpt2flow.cli.demo.processes import server
 
 
 def run_health(*arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "gpt2flow.cli", "health", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout.strip(), done.stderr.strip()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
-        yield where
+    code, out, err = gpt2flow("health", *arguments)
+    return code, out.strip(), err.strip()
 
 
 def test_a_running_server_and_its_model_are_serving(address: str) -> None:
@@ -57,10 +45,9 @@ async def test_a_draining_server_is_not_serving() -> None:
 
 def test_a_server_exits_if_it_cannot_write_its_ready_file(tmp_path: Path) -> None:
     ready = tmp_path / "nowhere" / "ready"
-    arguments = ["serve", "--model", str(SHIPPED_BUNDLE), "--address", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "gpt2flow.cli", *arguments, "--ready-file", str(ready)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    *log, error = done.stderr.splitlines()
+    arguments = ("--model", str(SHIPPED_BUNDLE), "--address", "127.0.0.1:0")
+    code, _, err = gpt2flow("serve", *arguments, "--ready-file", str(ready))
+    assert code == 2
+    *log, error = err.splitlines()
     assert error == f"gpt2flow: error: --ready-file {ready}: No such file or directory"
     assert all(line.startswith("{") for line in log)

@@ -1,14 +1,5 @@
-"""Fixture of a real server with the shipped bundle."""
+"""Real server with the shipped bundle."""
 
-from collections.abc import Iterator
+from tests.support.shipped_server import address
 
-import pytest
-from tests.support.project import SHIPPED_BUNDLE
-
-from gpt2flow.cli.demo.processes import server
-
-
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server(SHIPPED_BUNDLE, tmp_path_factory.mktemp("server")) as where:
-        yield where
+__all__ = ["address"]

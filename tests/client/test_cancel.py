@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.support.flaky_server import FlakyService, listening
+from tests.support.waiting import SECONDS
 
 from gpt2flow.client import AsyncClient, Client
 
@@ -35,11 +36,13 @@ async def is_cancelled(client: AsyncClient) -> None:
 
 async def times_out(client: AsyncClient) -> None:
     async def read() -> None:
-        async for _ in client.stream("x"):
-            pass
+        async with asyncio.timeout(None) as limit:
+            async for _ in client.stream("x"):
+                # The time is up as soon as the stream has started.
+                limit.reschedule(asyncio.get_running_loop().time())
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(read(), 0.2)
+        await read()
 
 
 @pytest.mark.parametrize("stops", [closes, breaks, is_cancelled, times_out])
@@ -52,7 +55,7 @@ def test_an_abandoned_async_stream_is_cancelled(
         async with AsyncClient(address) as client:
             await stops(client)
             # The client is still open, so that closing it cannot have ended the call.
-            assert await asyncio.to_thread(flaky.ended.acquire, timeout=10)
+            assert await asyncio.to_thread(flaky.ended.acquire, timeout=SECONDS)
             assert (await client.model()).name == "first"
 
     with listening(flaky) as address:
@@ -69,5 +72,5 @@ def test_an_abandoned_sync_stream_is_cancelled(close: bool) -> None:  # noqa: FB
             stream.close()
         else:
             del stream
-        assert flaky.ended.acquire(timeout=10)
+        assert flaky.ended.acquire(timeout=SECONDS)
         assert client.model().name == "first"

@@ -12,7 +12,9 @@ import kubernetes_validate
 import pytest
 import typer
 import yaml
+from tests.support import command_line
 from tests.support.dockerfile import DEPLOY, Stage, load, settings
+from tests.support.waiting import SECONDS
 
 import gpt2flow.server
 from gpt2flow.cli.main import app
@@ -156,16 +158,13 @@ def test_the_agent_reads_the_variables_that_its_image_sets(stages: dict[str, Sta
         for key, value in i.variables.items()
     }
     assert set(variables) == {"GPT2FLOW_ADDRESS", "GPT2FLOW_DATABASE"}
-    command = [sys.executable, "-m", "gpt2flow.cli", "agent", "run", "--help"]
-    help_text = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    _, help_text, _ = command_line.gpt2flow("agent", "run", "--help")
     assert all(name in help_text for name in variables)
 
 
 def run_linter(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [BIN / arguments[0], *arguments[1:]]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
 
 
 def test_hadolint_accepts_the_dockerfile_but_no_untagged_base(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.cli.test_commands import gpt2flow
-from tests.docs.conftest import Protected
+from tests.support.command_line import gpt2flow
 from tests.support.doc_pages import ADDRESS, DOCS, blocks
+from tests.support.protected_server import Protected
 
 from gpt2flow import client as library
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.docs.conftest import Protected
 from tests.support.doc_pages import ADDRESS, blocks
+from tests.support.protected_server import Protected
 from tests.support.reflection_client import Reflected
 
 # Flags of the page that take a value.

@@ -2,10 +2,9 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.support.command_line import gpt2flow
 from tests.support.project import PROJECT
 
 from gpt2flow.agent.flows import load_flows
@@ -52,15 +51,9 @@ def test_no_held_out_message_appears_in_the_corpus_sources() -> None:
 
 
 def test_demo_ends_as_expected(bundle: Path) -> None:
-    completed = subprocess.run(
-        [sys.executable, "-m", "gpt2flow.cli", "demo", "--model", str(bundle)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr
-    assert completed.stdout.count("as expected") == 4
+    code, out, err = gpt2flow("demo", "--model", str(bundle))
+    assert code == 0, out[-3000:] + err
+    assert out.count("as expected") == 4
 
 
 def test_demo_fails_when_a_workflow_ends_unexpectedly(bundle: Path, tmp_path: Path) -> None:
@@ -68,13 +61,6 @@ def test_demo_fails_when_a_workflow_ends_unexpectedly(bundle: Path, tmp_path: Pa
     scenario.write_text(
         "- id: never\n  turns: [{text: hello}]\n  expect: {rows: {orders: [{number: SO-1001}]}}\n"
     )
-    command = ["demo", "--model", str(bundle), "--scenarios", str(scenario)]
-    completed = subprocess.run(
-        [sys.executable, "-m", "gpt2flow.cli", *command],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert completed.returncode == 1
-    assert "not as expected: never" in completed.stderr
+    code, _, err = gpt2flow("demo", "--model", str(bundle), "--scenarios", str(scenario))
+    assert code == 1
+    assert "not as expected: never" in err

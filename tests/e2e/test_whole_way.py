@@ -1,25 +1,12 @@
 """Whole pipeline by commands: text, checkpoint, bundle, server, agent, database rows."""
 
 import json
-import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
-from gpt2flow.cli.demo.processes import server
-
-
-def gpt2flow(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    completed = subprocess.run(
-        [sys.executable, "-m", "gpt2flow.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=280,
-        check=False,
-    )
-    return completed.returncode, completed.stdout, completed.stderr
+from tests.support.bundles import copy_damaged_bundle
+from tests.support.command_line import gpt2flow
+from tests.support.server_process import server_process
 
 
 def rows(database: Path, query: str) -> list[tuple[object, ...]]:
@@ -37,10 +24,9 @@ def test_actions_of_a_freshly_trained_model_reach_the_database(tmp_path: Path) -
     assert code == 0, err
     code, _, err = gpt2flow("export", "checkpoint", "bundle", "--force", cwd=tmp_path)
     assert code == 0, err
-    with server(tmp_path / "bundle", tmp_path) as address:
-        code, out, err = gpt2flow(
-            "agent", "ask", "my order is late", "--address", address, "--json", cwd=tmp_path
-        )
+    with server_process(tmp_path / "bundle", tmp_path) as server:
+        arguments = ("my order is late", "--address", server.address, "--json")
+        code, out, err = gpt2flow("agent", "ask", *arguments, cwd=tmp_path)
     assert code == 0, err
     report = json.loads(out)
     actions = [action["action"] for action in report["actions"]]
@@ -84,12 +70,7 @@ def test_unknown_model_is_refused_and_leaves_nothing(address: str, tmp_path: Pat
 
 
 def test_corrupt_bundle_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle, copy)
-    data = copy / "model.onnx.data"
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
+    copy_damaged_bundle(bundle, tmp_path / "bundle")
     code, _, err = gpt2flow("serve", "--model", "bundle", "--address", "127.0.0.1:0", cwd=tmp_path)
     assert code == 2
     assert len(err.strip().splitlines()) == 1

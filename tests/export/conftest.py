@@ -7,29 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.served_graph import ServedGraph
+from tests.support.documents import CALIBRATION, DOCUMENTS
+from tests.support.served_graph import ServedGraph, weights_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
-DOCUMENTS = (
-    "I would like to order two blue cups.",
-    "Where is my order? It is late.",
-    "The cup is broken, I want my money back.",
-    "Please send it to my new address.",
-    "Can I pay the courier when he comes?",
-    "Thank you, that is all for today.",
-)
-CALIBRATION = (
-    "I want two cups today.",
-    "Where is my money?",
-    "Please order my cups, thank you.",
-)
 SPECIAL_TOKENS = ("<|endoftext|>", "<|user|>", "<|act|>")
 
 MakeModel = Callable[..., GPT2LMHeadModel]
@@ -154,9 +141,3 @@ def checkpoint(
 ) -> Path:
     """The trained model as a checkpoint; tests must not change it."""
     return save_checkpoint(trained, tmp_path_factory.mktemp("trained") / "checkpoint")
-
-
-def weights_of(model: GPT2LMHeadModel) -> dict[str, FloatArray]:
-    """Return the weights of a model by the names of `Architecture.weight_shapes`."""
-    state = model.state_dict()
-    return {name.removeprefix("transformer."): tensor.numpy() for name, tensor in state.items()}

@@ -63,6 +63,7 @@ print(json.dumps(inspect_bundle(Path(sys.argv[1])).as_json()))
 """
 
 
+@pytest.mark.process
 def test_inspection_works_without_the_export_extra(bundle: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXPORT_EXTRA, str(bundle)],

@@ -30,6 +30,8 @@ from gpt2flow.export import (
 )
 from gpt2flow.server.bundle.manifest import Manifest, file_sha256, load_bundle
 
+pytestmark = pytest.mark.process
+
 SERVING_FILES = {
     "config.json",
     "generation_config.json",
@@ -299,7 +301,7 @@ from gpt2flow.export import Profile, export_bundle
 def progress(stage, done, total):
     if stage == sys.argv[3]:
         print(stage, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 export_bundle(Path(sys.argv[1]), Path(sys.argv[2]), profile=Profile.INT8, progress=progress)
 """

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.support.fault_client import PROMPT, assert_nothing_left, canary, eventually, greedy
-from tests.support.running_server import serving
+from tests.support.fault_client import PROMPT, assert_nothing_left, canary, greedy
+from tests.support.running_server import server_config, serving
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import eventually, until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -93,7 +94,7 @@ def test_cancelled_streams_leave_nothing_behind(server: ServerProcess) -> None:
     answer = canary(server.address)
     asyncio.run(Canceller(server.address, 1).run(WARM_UP))
     eventually(lambda: canary(server.address) == answer)
-    before = server.footprint()
+    before = server.baseline()
     canceller = Canceller(server.address, 2)
     asyncio.run(canceller.run(STREAMS))
     assert canceller.ended["CANCELLED"] > STREAMS // 10, canceller.ended
@@ -101,21 +102,18 @@ def test_cancelled_streams_leave_nothing_behind(server: ServerProcess) -> None:
     assert set(canceller.ended) <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED"}, canceller.ended
     assert_nothing_left(server, before)
     assert canary(server.address) == answer
-    after = server.footprint()
-    assert after.rss <= 1.05 * before.rss, (before, after)
+    eventually(lambda: server.footprint().rss <= 1.05 * before.rss, server.footprint)
     eventually(lambda: server.footprint().threads <= before.threads)
 
 
 async def test_cancelled_streams_leave_no_task_behind(bundle: Path) -> None:
-    async with serving(bundle) as running:
+    async with serving(server_config(bundle)) as running:
         address = f"127.0.0.1:{running.port}"
         await running.stub.GetModel(pb.GetModelRequest())
         before = len(asyncio.all_tasks())
         await Canceller(address, 3).run(100)
         await running.wait_all_free()
-        async with asyncio.timeout(30):
-            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - no event to await
-                await asyncio.sleep(0.01)
+        await until(lambda: len(asyncio.all_tasks()) <= before)
         assert not running.model.engine._live
         request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3).options)
         [result] = (await running.stub.Generate(request)).results

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests.support.fault_client import assert_serving, canary, eventually, generate, greedy
-from tests.support.server_process import ServerProcess, server_process
+from tests.support.fault_client import assert_serving, canary, generate, greedy
+from tests.support.server_process import server_process
+from tests.support.waiting import until
 
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -63,12 +64,6 @@ def replace_by_damaged(served: Path, bundle: Path, damage: Callable[[Path], str]
     return name
 
 
-def failures(server: ServerProcess) -> list[str]:
-    """Return the log lines of failed reloads."""
-    lines = server.log.read_text().splitlines()
-    return [line for line in lines if json.loads(line)["event"] == "reload_failed"]
-
-
 async def token_ids(call: Any) -> list[int]:
     return [token async for message in call for token in message.delta.token_ids]
 
@@ -86,7 +81,7 @@ async def test_a_damaged_bundle_keeps_the_old_model(bundle: Path, tmp_path: Path
                 name = replace_by_damaged(served, bundle, damage)
                 server.process.send_signal(signal.SIGHUP)
                 assert await asyncio.gather(*streams) == [expected] * STREAMS
-            await asyncio.to_thread(eventually, lambda: len(failures(server)) > number)  # noqa: B023 - awaited here
-            assert name in failures(server)[-1]
+            await until(lambda: len(server.events("reload_failed")) > number)  # noqa: B023 - awaited here
+            assert name in server.events("reload_failed")[-1]["reason"]
             assert_serving(server.address)
             assert canary(server.address) == answer

@@ -48,4 +48,4 @@ async def test_sigterm_under_load_loses_no_accepted_request(bundle: Path, tmp_pa
             assert set(await asyncio.gather(*later)) == {UNAVAILABLE}
             for i, each in enumerate(await asyncio.gather(*accepted)):
                 assert each == answers[i % len(PROMPTS)]
-        assert server.process.wait(60) == 0
+        server.wait()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,13 +16,14 @@ from tests.support.fault_client import (
     assert_all_slots_free,
     assert_nothing_left,
     canary,
-    eventually,
     greedy,
 )
 from tests.support.flaky_server import BOTH, ask
 from tests.support.held_slots import all_slots_held
+from tests.support.http2 import PREFACE, SETTINGS
 from tests.support.server_process import SLOTS, ServerProcess, server_process
 from tests.support.silent_proxy import silent_proxy
+from tests.support.waiting import eventually
 
 from gpt2flow.client import (
     ClientError,
@@ -37,38 +37,31 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
 STREAMS = 100
-# Far more seconds than the settings below allow, and far fewer than the defaults of gRPC: a minute
+# Far more seconds than `short_keepalive` allows, and far fewer than the defaults of gRPC: a minute
 # for a ping, two for a handshake, and no limit for a silent connection.
 DETECTION_SECONDS = 30.0
-CONNECTIONS = "[connections]\nkeepalive_seconds = 1.0\nkeepalive_timeout_seconds = 1.0\n"
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 # First bytes of a header block of 16,384 bytes.
 HEADERS = b"\x00\x40\x00\x01\x00\x00\x00\x00\x01" + bytes(20)
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256))
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "server.toml"
-    path.write_text(CONNECTIONS)
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(bundle: Path, config: Path) -> Iterator[ServerProcess]:
-    with server_process(bundle, config.parent, "--config", str(config)) as process:
+def server(
+    bundle: Path, short_keepalive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    with server_process(bundle, folder, "--config", str(short_keepalive)) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def tls_server(
-    bundle: Path, config: Path, tmp_path_factory: pytest.TempPathFactory
+    bundle: Path, short_keepalive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("tls")
     pair = AuthorityFiles(folder).pair("server")
     tls = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
-    with server_process(bundle, folder, "--config", str(config), *tls) as process:
+    with server_process(bundle, folder, "--config", str(short_keepalive), *tls) as process:
         yield process
 
 
@@ -82,8 +75,7 @@ def long_request() -> pb.GenerateStreamRequest:
 
 def rpcs(server: ServerProcess) -> Counter[tuple[str, str]]:
     """Return the number of ended RPCs per name and status code."""
-    lines = (json.loads(line) for line in server.log.read_text().splitlines())
-    return Counter((line["rpc"], line["code"]) for line in lines if line["event"] == "rpc")
+    return Counter((line["rpc"], line["code"]) for line in server.events("rpc"))
 
 
 @asynccontextmanager
@@ -99,7 +91,7 @@ async def direct(port: int) -> AsyncIterator[Any]:
 
 async def test_streams_of_a_silent_client_are_cancelled(server: ServerProcess) -> None:
     """Running and waiting streams are cancelled."""
-    before, answer, rpcs_before = server.footprint(), canary(server.address), rpcs(server)
+    before, answer, rpcs_before = server.baseline(), canary(server.address), rpcs(server)
     async with direct(server.port) as holding:
         with silent_proxy(server.port) as proxy:
             async with direct(proxy.port) as stub:
@@ -120,7 +112,7 @@ async def test_streams_of_a_silent_client_are_cancelled(server: ServerProcess) -
 
 
 def test_a_silent_idle_connection_is_closed(server: ServerProcess) -> None:
-    before = server.footprint()
+    before = server.baseline()
     with (
         silent_proxy(server.port) as proxy,
         grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as channel,
@@ -149,7 +141,7 @@ def is_closed(connection: socket.socket, seconds: float) -> bool:
     "sent", [b"", PREFACE[:9], PREFACE, PREFACE + SETTINGS[:5], PREFACE + SETTINGS]
 )
 def test_an_incomplete_preface_is_closed(server: ServerProcess, sent: bytes) -> None:
-    before = server.footprint()
+    before = server.baseline()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(sent)
         assert is_closed(connection, DETECTION_SECONDS)
@@ -158,7 +150,7 @@ def test_an_incomplete_preface_is_closed(server: ServerProcess, sent: bytes) -> 
 
 @pytest.mark.parametrize("sent", [b"", HELLO[:3], HELLO[:100], HELLO])
 def test_an_incomplete_tls_handshake_is_closed(tls_server: ServerProcess, sent: bytes) -> None:
-    before = tls_server.footprint()
+    before = tls_server.baseline()
     with socket.create_connection(("127.0.0.1", tls_server.port)) as connection:
         connection.sendall(sent)
         assert is_closed(connection, DETECTION_SECONDS)
@@ -171,7 +163,7 @@ def test_a_handshake_sent_byte_by_byte_is_closed(
 ) -> None:
     """The timeout covers the whole handshake, not the pauses between bytes."""
     reached = tls_server if tls else server
-    before = reached.footprint()
+    before = reached.baseline()
     with socket.create_connection(("127.0.0.1", reached.port)) as connection:
         for byte in (HELLO if tls else PREFACE + SETTINGS) * 2:
             connection.sendall(bytes([byte]))
@@ -184,7 +176,7 @@ def test_a_handshake_sent_byte_by_byte_is_closed(
 
 def test_connections_fed_byte_by_byte_disturb_no_other(server: ServerProcess) -> None:
     """They stay open as long as bytes arrive, and are closed afterwards."""
-    before, answer = server.footprint(), canary(server.address)
+    before, answer = server.baseline(), canary(server.address)
     with contextlib.ExitStack() as stack:
         connections = [
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -222,7 +214,7 @@ def generate(client: Any) -> Any:
 @pytest.mark.parametrize(
     "settings,error",
     [
-        ({"timeout": 1.0}, DeadlineExceededError),
+        ({"timeout": 3.0}, DeadlineExceededError),
         # Keepalive must fire long before this deadline.
         ({"timeout": 600.0, "retry": None, "keepalive": SHORT_KEEPALIVE}, UnavailableError),
     ],
@@ -235,7 +227,7 @@ def test_a_client_reports_a_silent_server(
     settings: dict[str, Any],
     error: type[ClientError],
 ) -> None:
-    before = server.footprint()
+    before = server.baseline()
     with silent_proxy(server.port) as proxy:
         # Cut in the middle of the answer: the handshake is smaller, the answer larger.
         proxy.cut(after=2000)

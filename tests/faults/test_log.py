@@ -7,12 +7,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.support.fault_client import assert_serving, canary, eventually, generate, greedy
+from tests.support.fault_client import POOLED, assert_serving, canary, generate, greedy
 from tests.support.server_process import server_process
+from tests.support.waiting import eventually
 
 REQUESTS = 50
-# Pools keep as many threads as were busy at once, but never one per line.
-POOLED = 8
 
 
 @contextmanager
@@ -36,7 +35,7 @@ def test_a_log_that_cannot_be_written_loses_no_request(
 ) -> None:
     with log() as descriptor, server_process(bundle, tmp_path, stderr=descriptor) as server:
         answer = canary(server.address)
-        before = server.footprint()
+        before = server.baseline()
         for _ in range(REQUESTS):
             with pytest.raises(grpc.RpcError):
                 generate(server.address, greedy(0))
@@ -45,5 +44,4 @@ def test_a_log_that_cannot_be_written_loses_no_request(
         eventually(lambda: server.footprint().descriptors <= before.descriptors)
         assert server.footprint().threads <= before.threads + POOLED
         assert_serving(server.address)
-        server.terminate()
-        assert server.process.wait(60) == 0
+        server.stop()

@@ -9,17 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.fault_client import (
-    assert_all_slots_free,
-    assert_nothing_left,
-    canary,
-    eventually,
-)
+from tests.support.fault_client import assert_all_slots_free, assert_nothing_left, canary
+from tests.support.http2 import PREFACE, SETTINGS
 from tests.support.project import PROJECT
 from tests.support.server_process import ServerProcess, server_process
+from tests.support.waiting import eventually
 
 CLIENTS, STREAMS = 3, 8
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GARBAGE = (
     b"",
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -28,16 +24,16 @@ GARBAGE = (
     PREFACE,
     PREFACE + b"\xff" * 50_000,
     # A header block that never ends.
-    PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\x00\x40\x00\x01\x00\x00\x00\x00\x01" * 9,
+    PREFACE + SETTINGS + b"\x00\x40\x00\x01\x00\x00\x00\x00\x01" * 9,
 )
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    bundle: Path, short_keepalive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    config = folder / "server.toml"
-    config.write_text("[connections]\nkeepalive_seconds = 1.0\nkeepalive_timeout_seconds = 1.0\n")
-    with server_process(bundle, folder, "--config", str(config)) as process:
+    with server_process(bundle, folder, "--config", str(short_keepalive)) as process:
         yield process
 
 
@@ -61,7 +57,7 @@ def clients(server: ServerProcess) -> Iterator[list["subprocess.Popen[str]"]]:
 
 
 def test_killed_clients_leave_nothing_behind(server: ServerProcess) -> None:
-    before, answer = server.footprint(), canary(server.address)
+    before, answer = server.baseline(), canary(server.address)
     with clients(server) as processes:
         for each in processes:
             each.kill()
@@ -71,7 +67,7 @@ def test_killed_clients_leave_nothing_behind(server: ServerProcess) -> None:
 
 def test_frozen_clients_are_disconnected(server: ServerProcess) -> None:
     """Their connections stay open, but are not read and answer no ping."""
-    before, answer = server.footprint(), canary(server.address)
+    before, answer = server.baseline(), canary(server.address)
     with clients(server) as processes:
         for each in processes:
             each.send_signal(signal.SIGSTOP)
@@ -82,7 +78,7 @@ def test_frozen_clients_are_disconnected(server: ServerProcess) -> None:
 
 
 def test_connections_that_send_garbage_are_closed(server: ServerProcess) -> None:
-    before, answer = server.footprint(), canary(server.address)
+    before, answer = server.baseline(), canary(server.address)
     with contextlib.ExitStack() as stack:
         for number in range(100):
             each = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))

@@ -43,7 +43,7 @@ async def first_tokens(server: ServerProcess, priorities: list[int]) -> list[int
 
 
 def test_waiting_streams_start_by_priority_then_arrival(server: ServerProcess) -> None:
-    before, answer = server.footprint(), canary(server.address)
+    before, answer = server.baseline(), canary(server.address)
     drawn = random.Random(3)
     priorities = [drawn.choice(PRIORITIES) for _ in range(STREAMS)]
     order = asyncio.run(first_tokens(server, priorities))

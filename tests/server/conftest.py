@@ -1,7 +1,6 @@
 """Fixtures of the server's tests: tiny model, engine and server."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.counting_engine import CountingEngine, OpenEngine
 from tests.support.engine_bench import CONTEXT, EOS, SLOTS, EngineBench
-from tests.support.running_server import RunningServer, serving
+from tests.support.running_server import RunningServer, server_config, serving
 from tests.support.tiny_model import bundle, checkpoint
 from transformers import GPT2LMHeadModel
 
@@ -94,7 +93,7 @@ def bench(make_bench: Callable[[], EngineBench]) -> Iterator[EngineBench]:
 @pytest.fixture
 async def running(bundle: Path) -> AsyncIterator[RunningServer]:
     """Server of the tiny bundle under two names, `first` and `second`."""
-    async with serving(bundle) as running:
+    async with serving(server_config(bundle)) as running:
         yield running
 
 
@@ -112,15 +111,3 @@ async def open_engine(tokenizer: Any, grammars: Any) -> AsyncIterator[OpenEngine
     yield make
     for harness in harnesses:
         await harness.engine.stop()
-
-
-@pytest.fixture
-def slow_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow decode steps to 10 ms, to keep requests in flight."""
-    decode = ModelRunner.decode
-
-    def slowly(*args: Any) -> Any:
-        time.sleep(0.01)
-        return decode(*args)
-
-    monkeypatch.setattr(ModelRunner, "decode", slowly)

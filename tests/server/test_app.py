@@ -2,18 +2,20 @@
 
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tests.support.bundles import copy_damaged_bundle
 from tests.support.engine_bench import CONTEXT
+from tests.support.running_server import serving
+from tests.support.server_process import SLOTS, ServerProcess, server_process
+from tests.support.waiting import eventually
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
@@ -28,40 +30,14 @@ from gpt2flow.server import (
     serve,
 )
 
+pytestmark = pytest.mark.process
+
 # Keys and values of two layers, with 32 float32 values per position.
 SLOT_BYTES = CONTEXT * 2 * 2 * 32 * 4
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from gpt2flow.server import EngineConfig, ServerConfig, serve
-serve(
-    ServerConfig(models={"m": Path(sys.argv[1])}, port=0, engine=EngineConfig(threads=2)),
-    on_ready=lambda port: print(port, flush=True),
-)
-"""
 
-
-@pytest.fixture
-def process(bundle: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(bundle)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    process.kill()
-    process.wait()
-
-
-def wait_for_port(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    return int(process.stdout.readline())
-
-
-def generate(port: int, count: int) -> pb.GenerateResponse:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def generate(address: str, count: int) -> pb.GenerateResponse:
+    with grpc.insecure_channel(address) as channel:
         options = pb.GenerationOptions(
             stopping=pb.StoppingCriteria(max_new_tokens=count, ignore_eos=True)
         )
@@ -70,51 +46,42 @@ def generate(port: int, count: int) -> pb.GenerateResponse:
         return stub.Generate(pb.GenerateRequest(prompts=prompts, options=options))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def test_the_server_logs_ready_and_stops_cleanly(bundle: Path, tmp_path: Path) -> None:
+    with server_process(bundle, tmp_path) as server:
+        assert generate(server.address, 5).results[0].usage.completion_tokens == 5
+        server.stop()
+        ready, *others = server.events()
+        assert [line["event"] for line in others] == ["rpc", "draining", "stopped"]
+        assert (ready["event"], ready["port"], ready["models"]) == ("ready", server.port, ["m"])
+        assert ready["kv_cache"] == {"m": {"slots": SLOTS, "bytes": SLOTS * SLOT_BYTES}}
+        with pytest.raises(grpc.RpcError):
+            generate(server.address, 1)
 
 
-def test_the_server_logs_ready_and_stops_cleanly(process: subprocess.Popen[str]) -> None:
-    port = wait_for_port(process)
-    assert generate(port, 5).results[0].usage.completion_tokens == 5
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0
-    lines = [json.loads(line) for line in errors.splitlines()]
-    assert [line["event"] for line in lines] == ["ready", "rpc", "draining", "stopped"]
-    assert (lines[0]["port"], lines[0]["models"]) == (port, ["m"])
-    assert lines[0]["kv_cache"] == {"m": {"slots": 16, "bytes": 16 * SLOT_BYTES}}
-    with pytest.raises(grpc.RpcError):
-        generate(port, 1)
-
-
-def test_a_closed_log_pipe_does_not_prevent_a_clean_stop(process: subprocess.Popen[str]) -> None:
-    port = wait_for_port(process)
-    assert process.stderr is not None
-    process.stderr.close()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
-    assert port > 0
+def test_a_closed_log_pipe_does_not_prevent_a_clean_stop(bundle: Path, tmp_path: Path) -> None:
+    with server_process(bundle, tmp_path, stderr=subprocess.PIPE) as server:
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+        server.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_idle_server_uses_no_cpu(process: subprocess.Popen[str]) -> None:
-    generate(wait_for_port(process), 80)
-    time.sleep(0.2)
-    before = cpu_seconds(process.pid)
-    time.sleep(1.0)
-    assert cpu_seconds(process.pid) - before <= 0.05
+def test_an_idle_server_uses_no_cpu(bundle: Path, tmp_path: Path) -> None:
+    def is_idle(server: ServerProcess) -> bool:
+        before = server.cpu_seconds()
+        time.sleep(1.0)
+        return server.cpu_seconds() - before <= 0.05
+
+    with server_process(bundle, tmp_path) as server:
+        generate(server.address, 80)
+        # The end of the call takes a moment.
+        eventually(lambda: is_idle(server))
 
 
 def test_a_changed_byte_fails_the_start(
     bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    data = bytearray((copy / "model.onnx.data").read_bytes())
-    data[1000] ^= 1
-    (copy / "model.onnx.data").write_bytes(data)
+    copy = copy_damaged_bundle(bundle, tmp_path / "copy")
     with pytest.raises(BundleError, match=r"model\.onnx\.data does not match"):
         serve(ServerConfig(models={"m": copy}, port=0))
     assert capfd.readouterr() == ("", "")
@@ -133,13 +100,12 @@ async def test_memory_and_max_sequences_limit_the_slots(
     bundle: Path, memory: int | None, most: int, slots: int
 ) -> None:
     engine = EngineConfig(threads=1, max_sequences=most, kv_cache_memory=memory)
-    server = Server(ServerConfig(models={"m": bundle}, port=0, engine=engine))
-    port = await server.start()
-    assert server.kv_caches == {"m": {"slots": slots, "bytes": slots * SLOT_BYTES}}
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        models = await InferenceServiceStub(channel).ListModels(pb.ListModelsRequest())
-    assert models.models[0].limits.max_sequences == slots
-    await server.stop()
+    config = ServerConfig(models={"m": bundle}, port=0, engine=engine)
+    async with serving(config) as running:
+        sizes = {"slots": slots, "bytes": slots * SLOT_BYTES}
+        assert running.server.kv_caches == {"m": sizes}
+        models = await running.stub.ListModels(pb.ListModelsRequest())
+        assert models.models[0].limits.max_sequences == slots
 
 
 def test_memory_for_less_than_one_slot_fails_the_start(bundle: Path) -> None:
@@ -193,8 +159,6 @@ def test_an_unavailable_address_fails_the_start(
 
 async def test_two_servers_do_not_share_a_port(bundle: Path) -> None:
     config = ServerConfig(models={"m": bundle}, port=0, engine=EngineConfig(threads=1))
-    first = Server(config)
-    port = await first.start()
-    with pytest.raises(StartupError):
-        await Server(ServerConfig(models={"m": bundle}, port=port)).start()
-    await first.stop()
+    async with serving(config) as running:
+        with pytest.raises(StartupError):
+            await Server(ServerConfig(models={"m": bundle}, port=running.port)).start()

@@ -1,63 +1,45 @@
 """Signals to a server process: drain, forced stop and reload."""
 
-import json
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from tests.support.bundles import copy_bundle, swap_bundle
+from tests.support.server_process import ServerProcess, server_process
+from tests.support.waiting import eventually
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
-# Slow decode steps keep requests in flight.
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from gpt2flow.server import EngineConfig, ServerConfig, serve
-from gpt2flow.server.bundle.model_runner import ModelRunner
-decode = ModelRunner.decode
-def slowly(*args):
-    time.sleep(0.02)
-    return decode(*args)
-ModelRunner.decode = slowly
-serve(
-    ServerConfig(
-        models={"m": Path(sys.argv[1])}, port=0, engine=EngineConfig(threads=1, speculation=False),
-        drain_seconds=float(sys.argv[2]),
-    ),
-    on_ready=lambda port: print(port, flush=True),
-)
-"""
-STOPPING = pb.StoppingCriteria(max_new_tokens=70, ignore_eos=True)
+pytestmark = pytest.mark.process
+
+# A stream takes half a minute, unless `hurry` is called.
+TOKENS, STEP_SECONDS = 70, 0.5
+STOPPING = pb.StoppingCriteria(max_new_tokens=TOKENS, ignore_eos=True)
 REQUEST = pb.GenerateStreamRequest(
     prompt=pb.Prompt(text="Where"), options=pb.GenerationOptions(stopping=STOPPING)
 )
 
 
-class Process:
-    """Server process on a slowed model, and a client of it."""
+class Site:
+    """Server process with slow decode steps, and a client of it.
 
-    def __init__(self, bundle: Path, drain_seconds: float) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(bundle), str(drain_seconds)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.popen.stdout is not None
-        port = int(self.popen.stdout.readline())
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        self.stub = InferenceServiceStub(self.channel)
-        self.health: Any = health_pb2_grpc.HealthStub(self.channel)
+    Attributes:
+        server: The process.
+        stub: Stub of its inference service.
+        health: Stub of its health service.
+    """
+
+    def __init__(self, server: ServerProcess, channel: grpc.Channel) -> None:
+        self.server = server
+        self.stub: Any = InferenceServiceStub(channel)
+        self.health: Any = HealthStub(channel)
 
     def streams(self, count: int) -> list[Any]:
         """Start streams and return them when each has its first message."""
@@ -66,32 +48,21 @@ class Process:
             next(call)
         return calls
 
-    def end(self, signals: int = 1) -> list[dict[str, Any]]:
-        """Send SIGTERM `signals` times, wait for the end and return the log."""
-        for _ in range(signals):
-            self.popen.send_signal(signal.SIGTERM)
-        _, errors = self.popen.communicate(timeout=60)
-        assert self.popen.returncode == 0
-        try:
-            return [json.loads(line) for line in errors.splitlines()]
-        except ValueError:
-            raise AssertionError(errors) from None
-
 
 @pytest.fixture
-def start(bundle: Path, tmp_path: Path) -> Iterator[Callable[[float], Process]]:
-    processes = []
+def start(bundle: Path, tmp_path: Path) -> Iterator[Callable[[float], Site]]:
+    """Function that starts a server with a drain time in seconds."""
+    with ExitStack() as stack:
 
-    def start(drain_seconds: float) -> Process:
-        place = tmp_path / "bundle"
-        processes.append(Process(copy_bundle(bundle, place), drain_seconds))
-        return processes[-1]
+        def start(drain_seconds: float) -> Site:
+            place = copy_bundle(bundle, tmp_path / "bundle")
+            options = ("--drain-seconds", str(drain_seconds), "--no-speculation")
+            process = server_process(place, tmp_path, *options, step_seconds=STEP_SECONDS)
+            server = stack.enter_context(process)
+            channel = stack.enter_context(grpc.insecure_channel(server.address))
+            return Site(server, channel)
 
-    yield start
-    for process in processes:
-        process.channel.close()
-        process.popen.kill()
-        process.popen.communicate()
+        yield start
 
 
 def code_of(call: Any) -> grpc.StatusCode:
@@ -103,58 +74,61 @@ def code_of(call: Any) -> grpc.StatusCode:
     return caught.value.code()
 
 
-def test_no_accepted_request_is_lost(start: Callable[[float], Process]) -> None:
-    process = start(60)
-    watch = process.health.Watch(health_pb2.HealthCheckRequest(service="m"))
+def events(server: ServerProcess) -> list[str]:
+    """Return the logged events, without calls and unloaded models."""
+    return [each["event"] for each in server.events() if each["event"] not in {"unloaded", "rpc"}]
+
+
+def test_no_accepted_request_is_lost(start: Callable[[float], Site]) -> None:
+    site = start(600)
+    watch = site.health.Watch(HealthCheckRequest(service="m"))
     assert next(watch).status == HealthCheckResponse.SERVING
-    calls = process.streams(8)
-    process.popen.send_signal(signal.SIGTERM)
+    calls = site.streams(8)
+    site.server.terminate()
     assert next(watch).status == HealthCheckResponse.NOT_SERVING
-    assert code_of(process.stub.GenerateStream(REQUEST)) == grpc.StatusCode.UNAVAILABLE
-    status = process.health.Check(health_pb2.HealthCheckRequest()).status
-    assert status == HealthCheckResponse.NOT_SERVING
+    assert code_of(site.stub.GenerateStream(REQUEST)) == grpc.StatusCode.UNAVAILABLE
+    assert site.health.Check(HealthCheckRequest()).status == HealthCheckResponse.NOT_SERVING
+    site.server.hurry()
     for call in calls:
-        assert list(call)[-1].end.result.usage.completion_tokens == 70
-    events = [line["event"] for line in process.end(0)]
-    assert [event for event in events if event != "rpc"] == ["ready", "draining", "stopped"]
+        assert list(call)[-1].end.result.usage.completion_tokens == TOKENS
+    site.server.wait()
+    assert events(site.server) == ["ready", "draining", "stopped"]
 
 
-def test_streams_that_outlive_the_drain_time_are_ended(start: Callable[[float], Process]) -> None:
-    process = start(0.1)
-    calls = process.streams(3)
-    process.popen.send_signal(signal.SIGTERM)
+def test_streams_that_outlive_the_drain_time_are_ended(start: Callable[[float], Site]) -> None:
+    site = start(0.1)
+    calls = site.streams(3)
+    site.server.terminate()
     assert {code_of(call) for call in calls} == {grpc.StatusCode.UNAVAILABLE}
-    process.end(0)
+    site.server.wait()
 
 
-def test_a_second_signal_ends_the_drain(start: Callable[[float], Process]) -> None:
-    process = start(600)
-    calls = process.streams(3)
-    watch = process.health.Watch(health_pb2.HealthCheckRequest())
+def test_a_second_signal_ends_the_drain(start: Callable[[float], Site]) -> None:
+    site = start(600)
+    calls = site.streams(3)
+    watch = site.health.Watch(HealthCheckRequest())
     next(watch)
-    process.popen.send_signal(signal.SIGTERM)
+    site.server.terminate()
     assert next(watch).status == HealthCheckResponse.NOT_SERVING
-    process.popen.send_signal(signal.SIGTERM)
+    site.server.terminate()
     assert {code_of(call) for call in calls} == {grpc.StatusCode.UNAVAILABLE}
-    process.end(0)
+    site.server.wait()
 
 
 def test_sighup_reloads_the_bundles(
-    start: Callable[[float], Process], bundle: Path, tmp_path: Path
+    start: Callable[[float], Site], bundle: Path, tmp_path: Path
 ) -> None:
-    process = start(60)
-    before = process.stub.GetModel(pb.GetModelRequest()).model.fingerprint
-    [call] = process.streams(1)
+    site = start(600)
+
+    def fingerprint() -> str:
+        return str(site.stub.GetModel(pb.GetModelRequest()).model.fingerprint)
+
+    before = fingerprint()
+    [call] = site.streams(1)
     swap_bundle(copy_bundle(bundle, tmp_path / "new", run="2"), tmp_path / "bundle")
-    process.popen.send_signal(signal.SIGHUP)
-    changed = threading.Event()
-    while process.stub.GetModel(pb.GetModelRequest()).model.fingerprint == before:
-        changed.wait(0.02)
+    site.server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: fingerprint() != before)
+    site.server.hurry()
     assert list(call)[-1].end.fingerprint == before
-    log = process.end()
-    assert [line["event"] for line in log if line["event"] not in {"unloaded", "rpc"}] == [
-        "ready",
-        "reloaded",
-        "draining",
-        "stopped",
-    ]
+    site.server.stop()
+    assert events(site.server) == ["ready", "reloaded", "draining", "stopped"]

@@ -69,7 +69,7 @@ def test_least_tokens_is_zero_if_text_may_be_dropped(bundle: Path, changes: dict
 
 
 def test_other_threads_run_while_a_text_is_tokenised(tokenizer: Tokenizer) -> None:
-    text = "word " * 20_000
+    text = "word " * 100_000
     thread = threading.Thread(target=tokenizer.encode, args=(text,))
     turns = 0
     thread.start()

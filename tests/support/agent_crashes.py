@@ -20,7 +20,8 @@ from typing import ParamSpec, TypeVar
 
 from dbos import DBOS
 from sqlalchemy import select
-from tests.agent.conftest import CODE, Clock, ScriptedModel
+from tests.support.scripted_model import Script, ScriptedModel
+from tests.support.shop import CODE, Clock
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
@@ -33,7 +34,7 @@ _Result = TypeVar("_Result")
 
 PRELUDE = ["i'm Ann, ann@example.com", CODE, "2 kettles to 5 Oak Rd"]
 CRASHING = "yes, and call me tomorrow at 3pm"
-SCRIPT: dict[str, Sequence[Choice | str]] = {
+SCRIPT: Script = {
     PRELUDE[0]: [Choice("register", {"name": "Ann", "contact": "ann@example.com"})],
     CODE: [Choice("verify", {"code": CODE})],
     PRELUDE[2]: [

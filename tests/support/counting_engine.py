@@ -1,12 +1,12 @@
 """Threaded engine on a fake model that counts, for predictable output."""
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from tests.support.waiting import until
 
 from gpt2flow.server.engine.async_engine import AsyncEngine
 from gpt2flow.server.engine.engine import Engine
@@ -118,10 +118,8 @@ class CountingEngine:
             return [event async for event in events]
 
     async def wait_all_free(self) -> None:
-        """Return when all slots are free; fail after 5 s."""
-        async with asyncio.timeout(5):
-            while self.cache.free_slots < self.cache.slots:  # noqa: ASYNC110 - no event to await
-                await asyncio.sleep(0.001)
+        """Return when all slots are free."""
+        await until(lambda: self.cache.free_slots == self.cache.slots)
 
 
 OpenEngine = Callable[..., CountingEngine]

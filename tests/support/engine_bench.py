@@ -120,6 +120,15 @@ class EngineBench:
         self.finish()
         return self.result(task)
 
+    def assert_deltas_match_result(self, task: Task) -> None:
+        """Check that the deltas of a stream add up to its result."""
+        deltas = [each.content for each in self.events[task.request.id][:-1]]
+        for index, candidate in enumerate(self.result(task).candidates):
+            own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
+            assert "".join(each.text for each in own) == candidate.text
+            assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
+            assert tuple(entry for each in own for entry in each.logprobs) == candidate.logprobs
+
     def assert_all_free(self) -> None:
         assert self.cache.free_slots == self.slots
 

@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from tests.support.waiting import SECONDS
 
 from gpt2flow.client import AsyncClient, Client
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -76,7 +77,7 @@ class FlakyService:
         failure = self._receive(context)
         if failure is not None:
             _fail(context, failure)
-        self.may_respond.wait(10)
+        self.may_respond.wait(SECONDS)
         return pb.GetModelResponse(model=pb.Model(name=request.model or "first"))
 
     def generate_stream(
@@ -135,8 +136,10 @@ def listening(
     else:
         port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
 
 
 def ask(kind: type[Any], address: str, call: Callable[[Any], Any], **settings: Any) -> Any:

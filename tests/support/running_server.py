@@ -1,8 +1,7 @@
 """In-process server on a real port, its client, and request helpers."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,16 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
 from tests.support.engine_bench import SLOTS
+from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from gpt2flow.server import EngineConfig, Server, ServerConfig
+from gpt2flow.server.engine.async_engine import AsyncEngine
 from gpt2flow.server.models.model import Model
 
 PROMPT = pb.Prompt(text="Where is my order?")
@@ -30,31 +33,45 @@ def greedy(max_new_tokens: int, **fields: Any) -> pb.GenerationOptions:
 
 @dataclass
 class RunningServer:
-    """Started server with a channel and a stub connected to it."""
+    """Started server with a channel and stubs connected to it."""
 
     server: Server
     port: int
     channel: Any
-    stub: Any
+
+    def __post_init__(self) -> None:
+        self.stub: Any = InferenceServiceStub(self.channel)
+        self.health: Any = HealthStub(self.channel)
 
     @property
     def model(self) -> Model:
         """First model of the registry, which is the default one."""
         return self.server.registry.models[0]
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """Engine of the first model."""
+        return self.model.engine
+
+    @property
+    def free_slots(self) -> int:
+        """Free slots of the first model."""
+        return self.engine.engine.cache.free_slots
+
     async def wait_all_free(self) -> None:
-        """Return when the first model's slots are free; fail after 5 s."""
-        cache = self.model.engine._engine._cache
-        async with asyncio.timeout(5):
-            while cache.free_slots < self.model.limits.max_sequences:  # noqa: ASYNC110 - no event to await
-                await asyncio.sleep(0.001)
+        """Return when the first model's slots are free."""
+        await until(lambda: self.free_slots == self.model.limits.max_sequences)
+
+    async def status(self, name: str) -> HealthCheckResponse.ServingStatus:
+        """Return the health of a model; the empty name is the server."""
+        return (await self.health.Check(HealthCheckRequest(service=name))).status
 
     async def stream(self, request: pb.GenerateStreamRequest) -> list[pb.GenerateStreamResponse]:
         """Return all messages of a stream that must succeed."""
         return [message async for message in self.stub.GenerateStream(request)]
 
 
-def config(bundle: Path, **options: Any) -> ServerConfig:
+def server_config(bundle: Path, **options: Any) -> ServerConfig:
     """Return the settings of a server with the bundle under two names."""
     engine = EngineConfig(threads=1, max_sequences=SLOTS, max_queued=2, prefill_chunk=8)
     return ServerConfig(
@@ -85,23 +102,20 @@ def bad_fields(detail: BadRequest) -> list[str]:
 
 
 @asynccontextmanager
-async def serving_as(
+async def serving(
     config: ServerConfig, connect: Callable[[str], Any] = grpc.aio.insecure_channel
 ) -> AsyncIterator[RunningServer]:
-    """Run a server whose slots must all be free in the end."""
+    """Run a server whose slots must all be free in the end.
+
+    The block may stop the server.
+    """
     server = Server(config)
     port = await server.start()
-    async with connect(f"localhost:{port}") as channel:
-        running = RunningServer(server, port, channel, InferenceServiceStub(channel))
-        yield running
-        await running.wait_all_free()
-    await server.stop()
-
-
-def serving(
-    bundle: Path,
-    connect: Callable[[str], Any] = grpc.aio.insecure_channel,
-    **options: Any,
-) -> AbstractAsyncContextManager[RunningServer]:
-    """Run a server of the bundle under two names, as `serving_as` does."""
-    return serving_as(config(bundle, **options), connect)
+    try:
+        async with connect(f"localhost:{port}") as channel:
+            running = RunningServer(server, port, channel)
+            yield running
+            await running.wait_all_free()
+        await server.drain()
+    finally:
+        await server.close()

@@ -3,10 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+from transformers import GPT2LMHeadModel
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.server.bundle.model_runner import ModelRunner
+
+
+def weights_of(model: GPT2LMHeadModel) -> dict[str, FloatArray]:
+    """Return the weights of a model by the names of `Architecture.weight_shapes`."""
+    state = model.state_dict()
+    return {name.removeprefix("transformer."): tensor.numpy() for name, tensor in state.items()}
 
 
 class ServedGraph(ModelRunner):
@@ -25,7 +32,7 @@ class ServedGraph(ModelRunner):
         return logits
 
     def step(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
-        """Append a token to each of the first slots; return logits [slots, vocabulary]."""
+        """Append a token per slot; return logits [slots, vocabulary]."""
         logits, _ = self.decode(tokens.tolist(), lengths.tolist())
         copied: FloatArray = np.array(logits)
         return copied

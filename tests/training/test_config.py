@@ -52,6 +52,7 @@ def test_a_changed_setting_is_validated() -> None:
         TrainingConfig().changed(layers=0)
 
 
+@pytest.mark.process
 def test_settings_and_corpus_are_imported_without_torch() -> None:
     """The command line reports an invalid recipe without a slow import."""
     code = (

@@ -5,7 +5,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,8 @@ from gpt2flow.training.text.documents import read_texts
 from gpt2flow.training.text.encoding import encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
 
+pytestmark = pytest.mark.process
+
 Write = Callable[[str, str], Path]
 
 _FILES = {
@@ -35,13 +36,23 @@ _FILES = {
     "tokenizer_config.json",
     "training.json",
 }
+# A run that waits a few steps after its first checkpoint.
 _RUN = """
 import sys, torch
 from pathlib import Path
 from gpt2flow.training.config import TrainingConfig
+from gpt2flow.training.model import loop
 from gpt2flow.training.pipeline import train
 torch.set_num_threads(1)
-config = TrainingConfig.model_validate_json(sys.argv[3])
+config, report = TrainingConfig.model_validate_json(sys.argv[3]), loop.StepReport
+
+def report_and_wait(step, *rest):
+    if step == config.save_every + 3:
+        print("waiting", flush=True)
+        sys.stdin.readline()
+    return report(step, *rest)
+
+loop.StepReport = report_and_wait
 train([Path(sys.argv[1])], Path(sys.argv[2]), config)
 """
 
@@ -114,15 +125,13 @@ def test_a_killed_run_resumes_to_the_same_weights(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = train([corpus], whole, config)
 
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN, str(corpus), str(killed), config.model_dump_json()]
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoints/step-*")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-c", _RUN, str(corpus), str(killed), config.model_dump_json()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGKILL)
+    assert list(killed.glob("checkpoints/step-*"))
     assert not (killed / "config.json").exists()
     # A kill can also hit while a checkpoint is written.
     (killed / "checkpoints" / ".step-9999999.abcd1234.partial").mkdir()

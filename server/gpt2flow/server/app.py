@@ -84,18 +84,21 @@ class Server:
         )
         options = _channel_options(self._config)
         self._server = grpc.aio.server(options=options, interceptors=interceptors)
-        port = _bind(self._server, self._config, security.credentials)
+        self._health = add_services(self.registry, self._server)
+        try:
+            return await self._start(security.credentials)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self, credentials: grpc.ServerCredentials | None) -> int:
+        port = _bind(self._server, self._config, credentials)
         self.metrics.observe_tasks(asyncio.get_running_loop())
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
-        self._health = add_services(self.registry, self._server)
         await self._server.start()
-        try:
-            await self.registry.apply(self._config.model_configs)
-        except BaseException:
-            await self.close()
-            raise
+        await self.registry.apply(self._config.model_configs)
         return port
 
     async def stop(self) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import (
@@ -37,7 +38,7 @@ def test_message_is_normalised(typed: str, message: str) -> None:
     assert normalise(typed) == message
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(text=st.text())
 def test_normalisation_is_idempotent_and_removes_special_tokens(text: str) -> None:
     message = normalise(text)

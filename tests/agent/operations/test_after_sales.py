@@ -2,14 +2,11 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.shop import Shop
 
 from gpt2flow.agent.shop import INBOX, Case, CaseKind, CaseStatus, OrderStatus
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
 
 
 @pytest.mark.parametrize(
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
         ("request_exchange", 16, "too_late"),
     ],
 )
-def test_claims_have_time_limits(shop: "Shop", action: str, days: int, outcome: str) -> None:
+def test_claims_have_time_limits(shop: Shop, action: str, days: int, outcome: str) -> None:
     shop.log_in("s")
     number = shop.order(delivered_days_ago=days)
     step = shop.act("s", action, order=number, reason="damaged")
@@ -31,7 +28,7 @@ def test_claims_have_time_limits(shop: "Shop", action: str, days: int, outcome: 
     assert len(shop.rows(Case)) == (outcome == "approved")
 
 
-def test_claim_needs_a_delivery(shop: "Shop") -> None:
+def test_claim_needs_a_delivery(shop: Shop) -> None:
     shop.log_in("s")
     number = shop.order(status=OrderStatus.ASSIGNED)
     step = shop.act("s", "request_refund", order=number, reason="late")
@@ -49,7 +46,7 @@ def test_claim_needs_a_delivery(shop: "Shop") -> None:
     ],
 )
 def test_large_refund_needs_approval(
-    shop: "Shop", quantity: int, outcome: str, status: CaseStatus
+    shop: Shop, quantity: int, outcome: str, status: CaseStatus
 ) -> None:
     shop.log_in("s")
     number = shop.order(delivered_days_ago=1, sku="bluetooth-headphones", quantity=quantity)
@@ -61,7 +58,7 @@ def test_large_refund_needs_approval(
     assert (case.status in INBOX) == (outcome == "needs_approval")
 
 
-def test_order_has_at_most_one_claim_of_any_kind(shop: "Shop") -> None:
+def test_order_has_at_most_one_claim_of_any_kind(shop: Shop) -> None:
     shop.log_in("s")
     number = shop.order(delivered_days_ago=1)
     shop.act("s", "request_return", order=number, reason="damaged")
@@ -73,7 +70,7 @@ def test_order_has_at_most_one_claim_of_any_kind(shop: "Shop") -> None:
     assert len(shop.rows(Case)) == 1
 
 
-def test_open_question_keeps_the_other_arguments(shop: "Shop") -> None:
+def test_open_question_keeps_the_other_arguments(shop: Shop) -> None:
     """The order is missing; the reason given before is kept."""
     shop.log_in("s")
     shop.order(delivered_days_ago=1)
@@ -87,7 +84,7 @@ def test_open_question_keeps_the_other_arguments(shop: "Shop") -> None:
     assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
 
 
-def test_another_subject_closes_the_question(shop: "Shop") -> None:
+def test_another_subject_closes_the_question(shop: Shop) -> None:
     shop.log_in("s")
     shop.order(delivered_days_ago=1)
     shop.act("s", "request_refund")
@@ -97,7 +94,7 @@ def test_another_subject_closes_the_question(shop: "Shop") -> None:
     assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
 
 
-def test_only_delivered_order_is_inferred(shop: "Shop") -> None:
+def test_only_delivered_order_is_inferred(shop: Shop) -> None:
     shop.log_in("s")
     delivered = shop.order(delivered_days_ago=1)
     shop.order(status=OrderStatus.ASSIGNED)
@@ -113,12 +110,12 @@ def test_only_delivered_order_is_inferred(shop: "Shop") -> None:
         ("可以退货吗", "签收后 30 天内可退货退款, 15 天内可换货"),
     ],
 )
-def test_answers_contain_the_policies_of_the_flow(shop: "Shop", message: str, text: str) -> None:
+def test_answers_contain_the_policies_of_the_flow(shop: Shop, message: str, text: str) -> None:
     step = shop.act("s", "answer_question", message=message, topic="return_policy")
     assert text in step.report.messages[0].text
 
 
-def test_follow_up_is_scheduled_with_a_timer(shop: "Shop") -> None:
+def test_follow_up_is_scheduled_with_a_timer(shop: Shop) -> None:
     shop.log_in("s")
     step = shop.act("s", "schedule_follow_up", message="明天下午3点打给我", time="明天下午3点")
     due = datetime(2026, 3, 5, 15, tzinfo=UTC)
@@ -149,7 +146,7 @@ def test_follow_up_is_scheduled_with_a_timer(shop: "Shop") -> None:
         ("when pigs fly", "unclear_time"),
     ],
 )
-def test_follow_up_needs_a_clear_time_within_hours(shop: "Shop", time: str, outcome: str) -> None:
+def test_follow_up_needs_a_clear_time_within_hours(shop: Shop, time: str, outcome: str) -> None:
     shop.log_in("s")
     step = shop.act("s", "schedule_follow_up", time=time)
     assert step.report.outcome == outcome

@@ -4,14 +4,12 @@ The corpus is generated from the declared effects.
 """
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tests.support.shop import Shop
 
 from gpt2flow.agent.turns.execution import Event
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
 
 CODE = "123456"
 VALUES: dict[str, list[str | int]] = {
@@ -33,7 +31,7 @@ ADVANCING = ("register", "verify", "add_to_cart", "check_out", "confirm_order", 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_facts_change_as_declared(shop: "Shop", seed: int) -> None:
+def test_facts_change_as_declared(shop: Shop, seed: int) -> None:
     """Random walks over legal actions, with slots given or omitted."""
     rng, book = random.Random(seed), shop.book
     for _ in range(40):

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import update
+from tests.support.shop import Shop
 
 from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.shop import Courier, OrderStatus, Product
 from gpt2flow.agent.turns.execution import Event
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
 
 BOOK: FlowBook = load_flows()
 OUTCOMES = [(action, name) for action, spec in BOOK.actions.items() for name in spec.outcomes]
@@ -22,7 +19,7 @@ UNREACHABLE = {("request_exchange", "needs_approval"), ("request_return", "needs
 GREETING = {"en": "hello", "zh": "你好"}
 
 
-def nothing(shop: "Shop") -> None:
+def nothing(shop: Shop) -> None:
     del shop
 
 
@@ -30,77 +27,77 @@ def nothing(shop: "Shop") -> None:
 class Setup:
     """Preparation of an outcome, and the arguments of its action."""
 
-    before: Callable[["Shop"], object] = nothing
+    before: Callable[[Shop], object] = nothing
     arguments: dict[str, str | int] = field(default_factory=dict)
     event: bool = False
 
 
-def registered(shop: "Shop") -> None:
+def registered(shop: Shop) -> None:
     shop.log_in("other")
     shop.clock.forward(hours=2)
 
 
-def coded(shop: "Shop") -> None:
+def coded(shop: Shop) -> None:
     registered(shop)
     for _ in range(5):
         shop.act("s", "log_in", contact="ann@example.com")
 
 
-def member(shop: "Shop") -> None:
+def member(shop: Shop) -> None:
     shop.log_in("s")
 
 
-def with_order(**order: object) -> Callable[["Shop"], None]:
-    def before(shop: "Shop") -> None:
+def with_order(**order: object) -> Callable[[Shop], None]:
+    def before(shop: Shop) -> None:
         shop.log_in("s")
         shop.order(**order)  # type: ignore[arg-type]
 
     return before
 
 
-def summarised(shop: "Shop") -> None:
+def summarised(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
 
 
-def changed(shop: "Shop") -> None:
+def changed(shop: Shop) -> None:
     summarised(shop)
     shop.act("s", "add_to_cart", product="umbrella")
 
 
-def sold_out(shop: "Shop") -> None:
+def sold_out(shop: Shop) -> None:
     summarised(shop)
     with shop.database.transaction() as db:
         db.execute(update(Product).values(stock=0))
 
 
-def claimed(shop: "Shop") -> None:
+def claimed(shop: Shop) -> None:
     with_order(delivered_days_ago=1)(shop)
     shop.act("s", "request_return", order="last", reason="late")
 
 
-def submitted(shop: "Shop") -> None:
+def submitted(shop: Shop) -> None:
     summarised(shop)
     shop.act("s", "confirm_order")
 
 
-def without_courier(shop: "Shop") -> None:
+def without_courier(shop: Shop) -> None:
     submitted(shop)
     with shop.database.transaction() as db:
         db.execute(update(Courier).values(active=False))
 
 
-def assigned(shop: "Shop") -> None:
+def assigned(shop: Shop) -> None:
     submitted(shop)
     shop.event("s", Event("order_submitted", "SO-1001"), "assign_courier")
 
 
-def expired(shop: "Shop") -> None:
+def expired(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@example.com")
     shop.clock.forward(hours=1)
 
 
-def verifying(shop: "Shop") -> None:
+def verifying(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@example.com")
 
 
@@ -185,7 +182,7 @@ SETUPS: dict[tuple[str, str], Setup] = {
 }
 
 
-def carry_out(shop: "Shop", action: str, setup: Setup, language: str) -> Step:
+def carry_out(shop: Shop, action: str, setup: Setup, language: str) -> Step:
     setup.before(shop)
     if setup.event:
         shop.act("s", "greet", message=GREETING[language])
@@ -196,7 +193,7 @@ def carry_out(shop: "Shop", action: str, setup: Setup, language: str) -> Step:
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("action, outcome", [pair for pair in OUTCOMES if pair not in UNREACHABLE])
 def test_outcome_is_reachable_in_both_languages(
-    shop: "Shop", action: str, outcome: str, language: str
+    shop: Shop, action: str, outcome: str, language: str
 ) -> None:
     step = carry_out(shop, action, SETUPS[action, outcome], language)
     spec = BOOK.actions[action].outcomes[outcome]
@@ -208,7 +205,7 @@ def test_outcome_is_reachable_in_both_languages(
 
 
 @pytest.mark.parametrize("topic", BOOK.slots["topic"].values)
-def test_every_topic_has_an_answer(shop: "Shop", topic: str) -> None:
+def test_every_topic_has_an_answer(shop: Shop, topic: str) -> None:
     for language in ("en", "zh"):
         step = shop.act("s", "answer_question", message=GREETING[language], topic=topic)
         assert "{" not in step.report.messages[0].text

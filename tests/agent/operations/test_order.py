@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 from threading import Barrier, Thread
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import update
+from tests.support.shop import Shop
 
 from gpt2flow.agent.shop import (
     CartLine,
@@ -17,20 +17,17 @@ from gpt2flow.agent.shop import (
     Product,
 )
 
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
 
-
-def stock(shop: "Shop", sku: str) -> int:
+def stock(shop: Shop, sku: str) -> int:
     return next(product.stock for product in shop.rows(Product) if product.sku == sku)
 
 
-def set_product(shop: "Shop", sku: str, **values: Decimal | int) -> None:
+def set_product(shop: Shop, sku: str, **values: Decimal | int) -> None:
     with shop.database.transaction() as db:
         db.execute(update(Product).where(Product.sku == sku).values(**values))
 
 
-def test_product_is_found_with_price_and_stock(shop: "Shop") -> None:
+def test_product_is_found_with_price_and_stock(shop: Shop) -> None:
     step = shop.act("s", "find_product", product="eletric ketle")
     assert step.report.messages[0].text == "electric kettle: 29.90 each, 40 in stock."
     step = shop.act("s", "find_product", message="羽绒服还有吗", product="羽绒服")
@@ -38,28 +35,28 @@ def test_product_is_found_with_price_and_stock(shop: "Shop") -> None:
     assert step.report.messages[0].text == "羽绒服 (139.00) 暂时缺货。"
 
 
-def test_unknown_product_gets_suggestions(shop: "Shop") -> None:
+def test_unknown_product_gets_suggestions(shop: Shop) -> None:
     step = shop.act("s", "add_to_cart", product="wireless keyboard")
     assert step.report.outcome == "unknown_product"
     assert "mechanical keyboard" in step.report.messages[0].text
     assert shop.facts("s") == {"guest"}
 
 
-def test_product_in_focus_is_inferred(shop: "Shop") -> None:
+def test_product_in_focus_is_inferred(shop: Shop) -> None:
     shop.act("s", "find_product", product="yoga mat")
     step = shop.act("s", "add_to_cart", quantity=2)
     assert step.report.used == {"product": "yoga mat", "quantity": 2}
     assert step.report.outcome == "added"
 
 
-def test_unmentioned_product_is_asked_for(shop: "Shop") -> None:
+def test_unmentioned_product_is_asked_for(shop: Shop) -> None:
     step = shop.act("s", "add_to_cart", quantity=2)
     assert (step.result, step.report.asked) == ("asked", "product")
     step = shop.act("s", "add_to_cart", product="mats")
     assert step.report.used == {"product": "mats", "quantity": 2}
 
 
-def test_cart_adds_up(shop: "Shop") -> None:
+def test_cart_adds_up(shop: Shop) -> None:
     shop.act("s", "add_to_cart", product="kettle")
     shop.act("s", "add_to_cart", product="electric kettles", quantity=2)
     step = shop.act("s", "view_cart")
@@ -70,20 +67,20 @@ def test_cart_adds_up(shop: "Shop") -> None:
 @pytest.mark.parametrize(
     "quantity, outcome", [(0, "too_many"), (51, "too_many"), (41, "out_of_stock"), (40, "added")]
 )
-def test_quantity_has_limits(shop: "Shop", quantity: int, outcome: str) -> None:
+def test_quantity_has_limits(shop: Shop, quantity: int, outcome: str) -> None:
     step = shop.act("s", "add_to_cart", product="kettle", quantity=quantity)
     assert step.report.outcome == outcome
     assert len(shop.rows(CartLine)) == (outcome == "added")
 
 
-def test_quantity_limits_include_the_cart(shop: "Shop") -> None:
+def test_quantity_limits_include_the_cart(shop: Shop) -> None:
     shop.act("s", "add_to_cart", product="kettle", quantity=30)
     step = shop.act("s", "add_to_cart", product="kettle", quantity=11)
     assert step.report.outcome == "out_of_stock"
     assert shop.rows(CartLine)[0].quantity == 30
 
 
-def test_product_is_removed_from_the_cart(shop: "Shop") -> None:
+def test_product_is_removed_from_the_cart(shop: Shop) -> None:
     shop.act("s", "add_to_cart", product="kettle")
     shop.act("s", "add_to_cart", product="umbrella")
     assert shop.act("s", "remove_from_cart", product="desk lamp").report.outcome == "not_in_cart"
@@ -93,14 +90,14 @@ def test_product_is_removed_from_the_cart(shop: "Shop") -> None:
     assert shop.facts("s") == {"guest"}
 
 
-def test_emptied_cart_loses_its_order_summary(shop: "Shop") -> None:
+def test_emptied_cart_loses_its_order_summary(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     shop.act("s", "remove_from_cart", product="kettle")
     assert shop.facts("s") == {"member"}
 
 
-def test_order_reserves_stock_and_empties_the_cart(shop: "Shop") -> None:
+def test_order_reserves_stock_and_empties_the_cart(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle", "umbrella", address="12 Elm St, Leeds")
     step = shop.act("s", "confirm_order")
@@ -125,7 +122,7 @@ def test_order_reserves_stock_and_empties_the_cart(shop: "Shop") -> None:
     assert ("cart_lines", "delete") in changed
 
 
-def test_address_of_the_last_order_is_inferred(shop: "Shop") -> None:
+def test_address_of_the_last_order_is_inferred(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle", address="12 Elm St")
     shop.act("s", "confirm_order")
@@ -135,7 +132,7 @@ def test_address_of_the_last_order_is_inferred(shop: "Shop") -> None:
     assert step.report.used == {"address": "12 Elm St"}
 
 
-def test_first_order_without_address_is_asked_for(shop: "Shop") -> None:
+def test_first_order_without_address_is_asked_for(shop: Shop) -> None:
     shop.log_in("s")
     shop.act("s", "add_to_cart", product="tea")
     step = shop.act("s", "check_out")
@@ -143,7 +140,7 @@ def test_first_order_without_address_is_asked_for(shop: "Shop") -> None:
     assert shop.facts("s") == {"member", "cart"}
 
 
-def test_changed_cart_needs_another_confirmation(shop: "Shop") -> None:
+def test_changed_cart_needs_another_confirmation(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     shop.act("s", "add_to_cart", product="umbrella")
@@ -153,7 +150,7 @@ def test_changed_cart_needs_another_confirmation(shop: "Shop") -> None:
     assert shop.act("s", "confirm_order").report.outcome == "submitted"
 
 
-def test_changed_price_needs_another_confirmation(shop: "Shop") -> None:
+def test_changed_price_needs_another_confirmation(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     set_product(shop, "electric-kettle", price=Decimal("35.00"))
@@ -162,7 +159,7 @@ def test_changed_price_needs_another_confirmation(shop: "Shop") -> None:
     assert shop.rows(Order)[0].total == Decimal("35.00")
 
 
-def test_sold_out_product_fails_the_order_and_reserves_nothing(shop: "Shop") -> None:
+def test_sold_out_product_fails_the_order_and_reserves_nothing(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle", "umbrella")
     set_product(shop, "umbrella", stock=0)
@@ -175,14 +172,14 @@ def test_sold_out_product_fails_the_order_and_reserves_nothing(shop: "Shop") -> 
     assert shop.facts("s") == {"member", "cart", "confirming"}
 
 
-def test_decline_keeps_the_cart(shop: "Shop") -> None:
+def test_decline_keeps_the_cart(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     shop.act("s", "decline_order")
     assert shop.facts("s") == {"member", "cart"}
 
 
-def test_cancellation_releases_the_stock_once(shop: "Shop") -> None:
+def test_cancellation_releases_the_stock_once(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     shop.act("s", "confirm_order")
@@ -192,7 +189,7 @@ def test_cancellation_releases_the_stock_once(shop: "Shop") -> None:
     assert shop.rows(Order)[0].status is OrderStatus.CANCELLED
 
 
-def test_collected_order_cannot_be_cancelled(shop: "Shop") -> None:
+def test_collected_order_cannot_be_cancelled(shop: Shop) -> None:
     shop.log_in("s")
     shop.order(status=OrderStatus.ASSIGNED, collected=True)
     step = shop.act("s", "cancel_order", order="last")
@@ -200,7 +197,7 @@ def test_collected_order_cannot_be_cancelled(shop: "Shop") -> None:
     assert "on its way" in step.report.messages[0].text
 
 
-def test_threads_do_not_oversell(shop: "Shop") -> None:
+def test_threads_do_not_oversell(shop: Shop) -> None:
     """Sixteen customers order one of the last three board games at once."""
     sessions = [f"s{i}" for i in range(16)]
     for session in sessions:

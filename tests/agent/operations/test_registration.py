@@ -1,19 +1,15 @@
 """Registration and login with verification codes."""
 
-from typing import TYPE_CHECKING
-
 import pytest
+from tests.support.shop import Shop
 
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.shop import Customer, OutboxMessage, Verification
 
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
-
 CODE = "123456"
 
 
-def test_registration_makes_a_customer_only_after_the_code(shop: "Shop") -> None:
+def test_registration_makes_a_customer_only_after_the_code(shop: Shop) -> None:
     step = shop.act("s", "register", name="Ann", contact="ann@example.com")
     assert step.report.outcome == "code_sent"
     assert shop.facts("s") == {"verifying"}
@@ -26,7 +22,7 @@ def test_registration_makes_a_customer_only_after_the_code(shop: "Shop") -> None
     assert shop.rows(Verification) == []
 
 
-def test_code_goes_to_the_contact_and_is_stored_as_a_hash(shop: "Shop") -> None:
+def test_code_goes_to_the_contact_and_is_stored_as_a_hash(shop: Shop) -> None:
     step = shop.act("s", "register", name="Ann", contact="ann@example.com")
     (sent,) = step.report.messages
     assert sent.to == "ann@example.com"
@@ -37,7 +33,7 @@ def test_code_goes_to_the_contact_and_is_stored_as_a_hash(shop: "Shop") -> None:
     assert not any(CODE in str(change.values) for change in step.report.changes)
 
 
-def test_registered_contact_logs_in_instead_of_registering_twice(shop: "Shop") -> None:
+def test_registered_contact_logs_in_instead_of_registering_twice(shop: Shop) -> None:
     shop.log_in("s")
     shop.act("s", "log_out")
     step = shop.act("s", "register", name="Mallory", contact="ann@example.com")
@@ -46,13 +42,13 @@ def test_registered_contact_logs_in_instead_of_registering_twice(shop: "Shop") -
     assert [customer.name for customer in shop.rows(Customer)] == ["Ann"]
 
 
-def test_login_needs_an_account(shop: "Shop") -> None:
+def test_login_needs_an_account(shop: Shop) -> None:
     step = shop.act("s", "log_in", contact="nobody@example.com")
     assert (step.result, step.report.outcome) == ("refused", "unknown_contact")
     assert shop.facts("s") == {"guest"}
 
 
-def test_code_expires(shop: "Shop") -> None:
+def test_code_expires(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@example.com")
     shop.clock.forward(minutes=15)
     assert shop.act("s", "verify", code=CODE).report.outcome == "expired"
@@ -61,7 +57,7 @@ def test_code_expires(shop: "Shop") -> None:
     assert shop.act("s", "verify", code=CODE).report.outcome == "verified"
 
 
-def test_attempts_are_bounded(shop: "Shop") -> None:
+def test_attempts_are_bounded(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@example.com")
     for _ in range(5):
         assert shop.act("s", "verify", code="000000").report.outcome == "wrong_code"
@@ -71,7 +67,7 @@ def test_attempts_are_bounded(shop: "Shop") -> None:
 
 @pytest.mark.parametrize("sessions", [["s"] * 6, [f"s{i}" for i in range(6)]])
 def test_codes_to_one_contact_are_bounded_over_all_sessions(
-    shop: "Shop", sessions: list[str]
+    shop: Shop, sessions: list[str]
 ) -> None:
     shop.log_in("owner")
     shop.clock.forward(hours=2)
@@ -82,7 +78,7 @@ def test_codes_to_one_contact_are_bounded_over_all_sessions(
     assert step.report.outcome == "code_sent"
 
 
-def test_new_code_voids_the_previous_one(shop: "Shop") -> None:
+def test_new_code_voids_the_previous_one(shop: Shop) -> None:
     codes = iter(["111111", "222222"])
     shop.executor._new_code = lambda: next(codes)
     shop.act("s", "register", name="Ann", contact="ann@example.com")
@@ -91,7 +87,7 @@ def test_new_code_voids_the_previous_one(shop: "Shop") -> None:
     assert shop.act("s", "verify", code="222222").report.outcome == "verified"
 
 
-def test_a_session_cannot_use_the_code_of_another(shop: "Shop") -> None:
+def test_a_session_cannot_use_the_code_of_another(shop: Shop) -> None:
     codes = iter(["111111", "222222"])
     shop.executor._new_code = lambda: next(codes)
     shop.act("ann", "register", name="Ann", contact="ann@example.com")
@@ -99,7 +95,7 @@ def test_a_session_cannot_use_the_code_of_another(shop: "Shop") -> None:
     assert shop.act("bob", "verify", code="111111").report.outcome == "wrong_code"
 
 
-def test_log_out_keeps_only_the_cart(shop: "Shop") -> None:
+def test_log_out_keeps_only_the_cart(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     assert shop.facts("s") == {"member", "cart", "confirming"}
@@ -107,7 +103,7 @@ def test_log_out_keeps_only_the_cart(shop: "Shop") -> None:
     assert shop.facts("s") == {"guest", "cart"}
 
 
-def test_missing_slots_are_asked_for_one_by_one_and_kept(shop: "Shop") -> None:
+def test_missing_slots_are_asked_for_one_by_one_and_kept(shop: Shop) -> None:
     step = shop.act("s", "register")
     assert (step.result, step.report.asked) == ("asked", "name")
     step = shop.act("s", "register", name="Ann")
@@ -123,6 +119,6 @@ def test_codes_are_six_digits_and_vary() -> None:
     assert len(codes) > 190
 
 
-def test_every_message_is_in_the_outbox_once(shop: "Shop") -> None:
+def test_every_message_is_in_the_outbox_once(shop: Shop) -> None:
     shop.log_in("s")
     assert len({message.key for message in shop.rows(OutboxMessage)}) == 2

@@ -1,21 +1,18 @@
 """Couriers, parcels, and changes of orders until collection."""
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import update
+from tests.support.shop import Shop
 
 from gpt2flow.agent.operations.shipping import _add_working_days
 from gpt2flow.agent.shop import Case, CaseKind, Courier, Order, OrderStatus, Shipment
 from gpt2flow.agent.turns.execution import Event
 
-if TYPE_CHECKING:
-    from tests.agent.conftest import Shop
-
 
 @pytest.fixture
-def event(shop: "Shop") -> Event:
+def event(shop: Shop) -> Event:
     """Event of a newly submitted order."""
     shop.log_in("s")
     shop.check_out("s", "kettle", address="12 Elm St")
@@ -25,7 +22,7 @@ def event(shop: "Shop") -> Event:
 
 
 def test_submitted_order_gets_a_courier_and_its_customer_the_details(
-    shop: "Shop", event: Event
+    shop: Shop, event: Event
 ) -> None:
     assert shop.executor.event_facts(event) == {"submitted"}
     step = shop.event("s", event, "assign_courier")
@@ -43,7 +40,7 @@ def test_submitted_order_gets_a_courier_and_its_customer_the_details(
     assert shop.rows(Order)[0].status is OrderStatus.ASSIGNED
 
 
-def test_parcels_are_spread_over_the_couriers(shop: "Shop") -> None:
+def test_parcels_are_spread_over_the_couriers(shop: Shop) -> None:
     shop.log_in("s")
     for _ in range(6):
         shop.check_out("s", "kettle")
@@ -54,7 +51,7 @@ def test_parcels_are_spread_over_the_couriers(shop: "Shop") -> None:
     assert sorted(codes) == ["BC", "BC", "HL", "HL", "NW", "NW"]
 
 
-def test_missing_courier_opens_a_case(shop: "Shop", event: Event) -> None:
+def test_missing_courier_opens_a_case(shop: Shop, event: Event) -> None:
     with shop.database.transaction() as db:
         db.execute(update(Courier).values(active=False))
     step = shop.event("s", event, "assign_courier")
@@ -62,7 +59,7 @@ def test_missing_courier_opens_a_case(shop: "Shop", event: Event) -> None:
     assert shop.rows(Case)[0].kind is CaseKind.NO_COURIER
 
 
-def test_order_is_on_its_way_after_collection(shop: "Shop", event: Event) -> None:
+def test_order_is_on_its_way_after_collection(shop: Shop, event: Event) -> None:
     shop.event("s", event, "assign_courier")
     texts = []
     for hours in (0, 13):
@@ -72,14 +69,14 @@ def test_order_is_on_its_way_after_collection(shop: "Shop", event: Event) -> Non
     assert texts[1].startswith("Order SO-1001 is on its way: Blue Crane")
 
 
-def test_order_without_parcel_has_only_a_status(shop: "Shop", event: Event) -> None:
+def test_order_without_parcel_has_only_a_status(shop: Shop, event: Event) -> None:
     del event
     step = shop.act("s", "track_order", order="last")
     assert step.report.outcome == "no_parcel"
     assert step.report.messages[0].text == "Order SO-1001 is being prepared."
 
 
-def test_address_can_change_until_collection(shop: "Shop") -> None:
+def test_address_can_change_until_collection(shop: Shop) -> None:
     shop.log_in("s")
     number = shop.order(status=OrderStatus.ASSIGNED)
     step = shop.act("s", "change_address", order=number, address="7 Oak Rd")
@@ -91,7 +88,7 @@ def test_address_can_change_until_collection(shop: "Shop") -> None:
     assert shop.rows(Order)[0].address == "7 Oak Rd"
 
 
-def test_customer_confirms_the_delivery_once(shop: "Shop") -> None:
+def test_customer_confirms_the_delivery_once(shop: Shop) -> None:
     shop.log_in("s")
     number = shop.order(status=OrderStatus.ASSIGNED, collected=True)
     assert shop.act("s", "confirm_delivery", order=number).report.outcome == "delivered"
@@ -102,7 +99,7 @@ def test_customer_confirms_the_delivery_once(shop: "Shop") -> None:
     assert shop.rows(Order)[0].delivered_at == datetime(2026, 3, 4, 10, 30, tzinfo=UTC)
 
 
-def test_delivery_report_on_an_unsent_order_opens_a_case(shop: "Shop") -> None:
+def test_delivery_report_on_an_unsent_order_opens_a_case(shop: Shop) -> None:
     shop.log_in("s")
     number = shop.order(status=OrderStatus.SUBMITTED)
     step = shop.act("s", "confirm_delivery", message="it is here", order=number)
@@ -111,7 +108,7 @@ def test_delivery_report_on_an_unsent_order_opens_a_case(shop: "Shop") -> None:
     assert (case.kind, case.note) == (CaseKind.DELIVERY_REPORT, "it is here")
 
 
-def test_only_eligible_order_is_inferred(shop: "Shop") -> None:
+def test_only_eligible_order_is_inferred(shop: Shop) -> None:
     shop.log_in("s")
     shop.order(delivered_days_ago=3)
     under_way = shop.order(status=OrderStatus.ASSIGNED)
@@ -120,7 +117,7 @@ def test_only_eligible_order_is_inferred(shop: "Shop") -> None:
         assert shop.act("s", action).report.used == {"order": under_way}
 
 
-def test_order_in_focus_is_inferred(shop: "Shop") -> None:
+def test_order_in_focus_is_inferred(shop: Shop) -> None:
     shop.log_in("s")
     first, _ = shop.order(), shop.order()
     assert shop.act("s", "track_order").report.asked == "order"
@@ -128,7 +125,7 @@ def test_order_in_focus_is_inferred(shop: "Shop") -> None:
     assert shop.act("s", "cancel_order").report.used == {"order": first}
 
 
-def test_customer_without_orders_gets_no_orders(shop: "Shop") -> None:
+def test_customer_without_orders_gets_no_orders(shop: Shop) -> None:
     shop.log_in("s")
     for arguments in ({}, {"order": "last"}, {"order": "SO-1001"}):
         assert shop.act("s", "track_order", **arguments).report.outcome == "no_orders"
@@ -147,7 +144,7 @@ def test_customer_without_orders_gets_no_orders(shop: "Shop") -> None:
     ],
 )
 def test_customer_cannot_access_the_order_of_another(
-    shop: "Shop", action: str, arguments: dict[str, str]
+    shop: Shop, action: str, arguments: dict[str, str]
 ) -> None:
     shop.log_in("ann")
     hers = shop.order(delivered_days_ago=2)

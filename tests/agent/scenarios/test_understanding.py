@@ -3,18 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from tests.support.scripted_model import FailingModel, ScriptedModel
 
 from gpt2flow.agent.errors import InputError, ModelError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.scenarios.understanding import Example, judge, load_examples, summary
 from gpt2flow.agent.turns.model import ModelAnswer
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import ScriptedModel
 
 
 def example(
@@ -32,7 +30,7 @@ def example(
 
 
 def verdict(
-    book: FlowBook, model: "ScriptedModel", labelled: Example, *chosen: Choice | str
+    book: FlowBook, model: ScriptedModel, labelled: Example, *chosen: Choice | str
 ) -> tuple[bool, bool]:
     model.script = {labelled.message: chosen}
     (found,) = judge(book, model, [labelled])
@@ -40,8 +38,8 @@ def verdict(
 
 
 @pytest.fixture
-def model(scripted_model: "type[ScriptedModel]") -> "ScriptedModel":
-    return scripted_model({})
+def model() -> ScriptedModel:
+    return ScriptedModel({})
 
 
 ACTION_OF = {"product": "add_to_cart", "quantity": "add_to_cart", "order": "cancel_order"}
@@ -99,7 +97,7 @@ def test_different_values_do_not_match(
 
 
 def test_sequence_must_match_in_order_length_and_arguments(
-    book: FlowBook, model: "ScriptedModel"
+    book: FlowBook, model: ScriptedModel
 ) -> None:
     labelled = example("x", {"action": "greet"}, {"action": "view_cart"})
     assert verdict(book, model, labelled, "greet", "view_cart") == (True, True)
@@ -110,7 +108,7 @@ def test_sequence_must_match_in_order_length_and_arguments(
     assert verdict(book, model, labelled) == (False, False)
 
 
-def test_state_follows_the_declared_effects(book: FlowBook, model: "ScriptedModel") -> None:
+def test_state_follows_the_declared_effects(book: FlowBook, model: ScriptedModel) -> None:
     add, check_out = {"action": "add_to_cart"}, {"action": "check_out"}
     labelled = example("x", add, check_out, {"action": "confirm_order"})
     assert verdict(book, model, labelled, "add_to_cart", "check_out", "confirm_order")[1]
@@ -128,15 +126,12 @@ def test_truncated_answer_is_a_miss(book: FlowBook) -> None:
 
 
 def test_model_error_ends_the_evaluation(book: FlowBook) -> None:
-    class UnavailableModel:
-        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-            raise ModelError(f"no server {prompt[:0]}{grammar[:0]}")
-
+    failing = FailingModel(ScriptedModel({}), answers=0)
     with pytest.raises(ModelError):
-        list(judge(book, UnavailableModel(), [example("x", {"action": "greet"})]))
+        list(judge(book, failing, [example("x", {"action": "greet"})]))
 
 
-def test_summary_has_shares_by_group_and_every_miss(book: FlowBook, model: "ScriptedModel") -> None:
+def test_summary_has_shares_by_group_and_every_miss(book: FlowBook, model: ScriptedModel) -> None:
     actions = {"action": "greet"}, {"action": "view_cart"}
     examples = [
         example("a", {"action": "greet"}),

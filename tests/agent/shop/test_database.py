@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_mock_engine, func, select, update
 from sqlalchemy.exc import StatementError
+from tests.support.shop import Clock, Shop
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
@@ -28,9 +28,6 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 from gpt2flow.agent.turns.execution import Executor
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import Clock, Shop
 
 POSTGRES = "GPT2FLOW_TEST_POSTGRES"
 
@@ -122,7 +119,7 @@ def test_schema_can_be_made_on_postgresql() -> None:
 
 @pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} names no empty database")
 def test_postgresql_stores_the_same_rows_as_sqlite(
-    book: FlowBook, clock: "Clock", shop: "Shop"
+    book: FlowBook, clock: Clock, shop: Shop
 ) -> None:
     """The environment variable names an empty database that the test fills."""
     database = Database.open(database_url(os.environ[POSTGRES]))

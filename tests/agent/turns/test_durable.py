@@ -3,27 +3,27 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 from tests.support.project import PROJECT
+from tests.support.scripted_model import FailingModel, Script, ScriptedModel
+from tests.support.shop import Clock
+from tests.support.waiting import eventually
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, database_url
-from gpt2flow.agent.turns.model import ModelAnswer
 
-if TYPE_CHECKING:
-    from tests.agent.conftest import Clock, ScriptedModel
+pytestmark = pytest.mark.process
 
-SCRIPT: dict[str, Sequence[Choice | str]] = {
+SCRIPT: Script = {
     "a kettle and a lamp": [
         Choice("add_to_cart", {"product": "kettle"}),
         Choice("add_to_cart", {"product": "lamp"}),
@@ -38,36 +38,18 @@ SCRIPT: dict[str, Sequence[Choice | str]] = {
     "order_submitted": ["assign_courier", "send_delivery_details"],
     "call me in 2 hours": [Choice("schedule_follow_up", {"time": "in 2 hours"})],
 }
-
-
-class UnavailableModel:
-    """Model that fails after a number of answers."""
-
-    def __init__(self, model: "ScriptedModel") -> None:
-        self.model = model
-        self.answers = 10**6
-
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        if not self.answers:
-            raise ModelError("no server answers at nowhere:1")
-        self.answers -= 1
-        return self.model.choose(prompt, grammar)
+# Longer than this process takes to close the agent that sets the timer.
+TIMER_SECONDS = 5
 
 
 @pytest.fixture
-def model(scripted_model: "type[ScriptedModel]") -> UnavailableModel:
-    return UnavailableModel(scripted_model(SCRIPT))
-
-
-@pytest.fixture
-def path(tmp_path: Path, new_shop: Path) -> Path:
-    path = tmp_path / "shop.sqlite"
-    path.write_bytes(new_shop.read_bytes())
-    return path
+def model() -> FailingModel:
+    """Model that fails once a test limits its answers."""
+    return FailingModel(ScriptedModel(SCRIPT), 10**6)
 
 
 @contextmanager
-def open_agent(path: Path, model: UnavailableModel, clock: "Clock") -> Iterator[Agent]:
+def open_agent(path: Path, model: FailingModel, clock: Clock) -> Iterator[Agent]:
     config = AgentConfig(database=str(path))
     with Agent(config, model=model, clock=clock, codes=lambda: "123456") as agent:
         yield agent
@@ -99,9 +81,7 @@ def test_turn_killed_at_any_step_boundary_ends_the_same(tmp_path: Path) -> None:
         assert result["workflows"] == expected["workflows"], name
 
 
-def test_repeated_message_is_handled_once(
-    path: Path, model: UnavailableModel, clock: "Clock"
-) -> None:
+def test_repeated_message_is_handled_once(path: Path, model: FailingModel, clock: Clock) -> None:
     with open_agent(path, model, clock) as agent:
         first = agent.handle("s", "a kettle and a lamp", "m1")
         second = agent.handle("s", "a kettle and a lamp", "m1")
@@ -112,7 +92,7 @@ def test_repeated_message_is_handled_once(
 
 
 def test_repeated_message_resumes_at_the_failed_step(
-    path: Path, model: UnavailableModel, clock: "Clock"
+    path: Path, model: FailingModel, clock: Clock
 ) -> None:
     with open_agent(path, model, clock) as agent:
         model.answers = 1
@@ -126,7 +106,7 @@ def test_repeated_message_resumes_at_the_failed_step(
 
 
 def test_a_failed_message_can_be_repeated_after_an_upgrade(
-    path: Path, model: UnavailableModel, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    path: Path, model: FailingModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, expected = "a kettle and a lamp", ["add_to_cart", "add_to_cart"]
     monkeypatch.setattr("gpt2flow.agent.turns.durable._VERSION", "before")
@@ -143,7 +123,7 @@ def test_a_failed_message_can_be_repeated_after_an_upgrade(
 
 
 def test_event_is_retried_after_a_restart(
-    path: Path, model: UnavailableModel, clock: "Clock", monkeypatch: pytest.MonkeyPatch
+    path: Path, model: FailingModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server fails after the submission and recovers after a restart."""
     monkeypatch.setattr("gpt2flow.agent.turns.durable._FIRST_RETRY_SECONDS", 0.1)
@@ -156,32 +136,25 @@ def test_event_is_retried_after_a_restart(
     assert "assign_courier" not in executed(path)
     model.answers = 10
     with open_agent(path, model, clock):
-        deadline = time.monotonic() + 60
-        while "send_delivery_details" not in executed(path) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        eventually(lambda: "send_delivery_details" in executed(path))
     assert executed(path).count("assign_courier") == 1
     assert executed(path).count("send_delivery_details") == 1
 
 
-def test_follow_up_falls_due_after_a_restart(
-    path: Path, model: UnavailableModel, clock: "Clock"
-) -> None:
+def test_follow_up_falls_due_after_a_restart(path: Path, model: FailingModel, clock: Clock) -> None:
     """A timer fires in a later process than it was set in."""
     with open_agent(path, model, clock) as agent:
         agent.handle("s", "i'm Ann, ann@example.com")
         agent.handle("s", "123456")
         later = type(clock)(clock.now)
-        later.forward(hours=2, seconds=-1)
-        # The delay is computed from a clock at which the call is one second away.
+        later.forward(hours=2, seconds=-TIMER_SECONDS)
+        # The delay is computed from a clock at which the call is a few seconds away.
         agent._workflows._clock = later
         report = agent.handle("s", "call me in 2 hours")
         assert report.actions[0].outcome == "scheduled"
     assert status(path) is CaseStatus.SCHEDULED
     with open_agent(path, model, clock):
-        deadline = time.monotonic() + 60
-        while status(path) is not CaseStatus.DUE and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert status(path) is CaseStatus.DUE
+        eventually(lambda: status(path) is CaseStatus.DUE)
 
 
 def status(path: Path) -> CaseStatus:

@@ -1,13 +1,15 @@
 """Turns with their events, compensation, timers and retries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import pytest
 from sqlalchemy import update
+from tests.support.scripted_model import FailingModel, Script, ScriptedModel
+from tests.support.shop import Shop
 
-from gpt2flow.agent.errors import AgentError, ModelError, UnanswerableError
+from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import (
@@ -24,15 +26,12 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.turns.execution import Event
 from gpt2flow.agent.turns.handler import TurnHandler
-from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel
-
-if TYPE_CHECKING:
-    from tests.agent.conftest import ScriptedModel, Shop
+from gpt2flow.agent.turns.model import RecordingModel
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
-SCRIPT: dict[str, Sequence[Choice | str]] = {
+SCRIPT: Script = {
     "yes": ["confirm_order"],
     "kettle, check out to 5 Oak Rd, yes": [
         Choice("add_to_cart", {"product": "kettle"}),
@@ -65,34 +64,17 @@ class InlineWorkflow:
         self.retries.append((session, event, attempt))
 
 
-class FailingModel:
-    """Model that fails after a number of answers."""
-
-    def __init__(
-        self, model: "ScriptedModel", answers: int, error: AgentError | None = None
-    ) -> None:
-        self.model = model
-        self.answers = answers
-        self.error = error or ModelError("no server answers at nowhere:1")
-
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        if not self.answers:
-            raise self.error
-        self.answers -= 1
-        return self.model.choose(prompt, grammar)
-
-
 @pytest.fixture
-def model(scripted_model: "type[ScriptedModel]") -> "ScriptedModel":
-    return scripted_model(SCRIPT)
+def model() -> ScriptedModel:
+    return ScriptedModel(SCRIPT)
 
 
-def new_handler(shop: "Shop", model: "ScriptedModel | FailingModel") -> TurnHandler:
+def new_handler(shop: Shop, model: ScriptedModel | FailingModel) -> TurnHandler:
     recording_model = RecordingModel(model, shop.database, shop.clock)
     return TurnHandler(shop.book, recording_model, shop.executor)
 
 
-def test_submitted_order_is_shipped_by_an_event(shop: "Shop", model: "ScriptedModel") -> None:
+def test_submitted_order_is_shipped_by_an_event(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     report = new_handler(shop, model).handle_message(
         InlineWorkflow(), "m1", "s", "1", "kettle, check out to 5 Oak Rd, yes"
@@ -107,7 +89,7 @@ def test_submitted_order_is_shipped_by_an_event(shop: "Shop", model: "ScriptedMo
     assert [m.to for m in report.messages] == [None, None, None, "ann@example.com"]
 
 
-def test_every_model_call_is_recorded(shop: "Shop", model: "ScriptedModel") -> None:
+def test_every_model_call_is_recorded(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     report = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", "yes")
@@ -120,7 +102,7 @@ def test_every_model_call_is_recorded(shop: "Shop", model: "ScriptedModel") -> N
     assert (first.fingerprint, first.prompt_tokens) == ("scripted", 20)
 
 
-def test_order_without_a_courier_is_compensated(shop: "Shop", model: "ScriptedModel") -> None:
+def test_order_without_a_courier_is_compensated(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     with shop.database.transaction() as db:
@@ -139,7 +121,7 @@ def test_order_without_a_courier_is_compensated(shop: "Shop", model: "ScriptedMo
 
 @pytest.mark.parametrize("answers", [2, 3])
 def test_event_is_retried_after_a_model_failure(
-    shop: "Shop", model: "ScriptedModel", answers: int
+    shop: Shop, model: ScriptedModel, answers: int
 ) -> None:
     """The order stays submitted, and the retry resumes after the completed actions."""
     shop.log_in("s")
@@ -159,7 +141,7 @@ def test_event_is_retried_after_a_model_failure(
     assert len(workflow.retries) == 1
 
 
-def test_timer_is_set_for_a_follow_up(shop: "Shop", model: "ScriptedModel") -> None:
+def test_timer_is_set_for_a_follow_up(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     workflow = InlineWorkflow()
     new_handler(shop, model).handle_message(workflow, "m1", "s", "1", "call me tomorrow at 3pm")
@@ -168,7 +150,7 @@ def test_timer_is_set_for_a_follow_up(shop: "Shop", model: "ScriptedModel") -> N
     assert [(timer.case, timer.due) for timer in workflow.timers] == [(case.id, case.due_at)]
 
 
-def test_event_cannot_choose_a_customer_action(shop: "Shop", model: "ScriptedModel") -> None:
+def test_event_cannot_choose_a_customer_action(shop: Shop, model: ScriptedModel) -> None:
     """Actions for customers are illegal in events."""
     shop.log_in("s")
     shop.check_out("s", "kettle")
@@ -179,7 +161,7 @@ def test_event_cannot_choose_a_customer_action(shop: "Shop", model: "ScriptedMod
     assert shop.rows(Order)[0].status is OrderStatus.SUBMITTED
 
 
-def test_failed_turn_still_schedules_its_events(shop: "Shop", model: "ScriptedModel") -> None:
+def test_failed_turn_still_schedules_its_events(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
     workflow = InlineWorkflow()
@@ -188,7 +170,7 @@ def test_failed_turn_still_schedules_its_events(shop: "Shop", model: "ScriptedMo
     assert workflow.retries == [("s", Event("order_submitted", "SO-1001"), 0)]
 
 
-def test_unfinished_turn_is_handed_over_to_a_person(shop: "Shop", model: "ScriptedModel") -> None:
+def test_unfinished_turn_is_handed_over_to_a_person(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     failing = FailingModel(model, 1, UnanswerableError("prompt over the context"))
     text = "kettle, check out to 5 Oak Rd, yes"
@@ -213,7 +195,7 @@ def test_unfinished_turn_is_handed_over_to_a_person(shop: "Shop", model: "Script
     ],
 )
 def test_illegal_choice_is_not_executed(
-    shop: "Shop", model: "ScriptedModel", message: str, text: str, executed: int
+    shop: Shop, model: ScriptedModel, message: str, text: str, executed: int
 ) -> None:
     """The executor checks legality even if a server ignores the grammar."""
     with pytest.raises(ModelError) as caught:
@@ -222,7 +204,7 @@ def test_illegal_choice_is_not_executed(
     assert len(shop.rows(ExecutedAction)) == executed
 
 
-def test_task_is_executed_once(shop: "Shop", model: "ScriptedModel") -> None:
+def test_task_is_executed_once(shop: Shop, model: ScriptedModel) -> None:
     shop.log_in("s")
     text = "kettle, check out to 5 Oak Rd, yes"
     first = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", text)

@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.export.conftest import weights_of
-from tests.support.served_graph import ServedGraph
+from tests.support.served_graph import ServedGraph, weights_of
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,8 @@ from gpt2flow.server.params import (
     StoppingParams,
 )
 from gpt2flow.server.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.process
 
 MOST_NEW_TOKENS = 20
 SLOTS = 6

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 from tests.support.random_models import (
     PHASES,
     TOLERANCE,
@@ -19,7 +20,7 @@ from gpt2flow.export.arrays import FloatArray
 ROWS = 3
 
 
-@settings(phases=PHASES, max_examples=100)
+@settings(phases=PHASES, max_examples=examples(100))
 @given(
     config=configurations(),
     seed=seeds,

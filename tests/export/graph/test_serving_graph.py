@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.recipe import Profile
@@ -222,7 +223,7 @@ def test_activation_functions_equal_those_of_transformers(
     by_layer=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 def test_any_shape_equals_pytorch(
     make_model: Any,
     serve: Any,

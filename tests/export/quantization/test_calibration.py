@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.export.conftest import DOCUMENTS
+from tests.support.documents import DOCUMENTS
 
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from gpt2flow.export.errors import EvaluationTextError

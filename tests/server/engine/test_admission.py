@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 from tests.support.schedule_driver import ScheduleDriver
 
 from gpt2flow.server.engine.request_queue import AGING_SECONDS
@@ -193,7 +194,7 @@ jobs = st.tuples(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(jobs, max_size=12), st.sampled_from([0.0, 1.0, AGING_SECONDS]))
 def test_all_requests_finish(
     arrivals: list[tuple[int, int, int, int, int]], seconds: float

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import CONTEXT, EOS, EngineBench
+from tests.support.examples import examples
 from tests.support.generation_params import (
     GREEDY,
     PROMPT,
@@ -34,7 +35,7 @@ from gpt2flow.server.params import (
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(prompt=prompts, params=generations)
 def test_a_request_alone_equals_naive_decoding(
     make_bench: Callable[[], EngineBench],
@@ -70,7 +71,7 @@ clients = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(mix=st.lists(clients, min_size=2, max_size=8))
 def test_a_request_in_any_mix_equals_the_request_alone(
     make_bench: Callable[[], EngineBench], mix: list[Client]

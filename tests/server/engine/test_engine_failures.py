@@ -3,21 +3,25 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from structlog.testing import capture_logs
 from tests.support.counting_engine import CountingEngine
 from tests.support.engine_bench import SLOTS
-from tests.support.running_server import PROMPT, RunningServer, config, failure, greedy, serving_as
+from tests.support.run_gate import RunGate, closed_gate
+from tests.support.running_server import PROMPT, RunningServer, failure, greedy, server_config
+from tests.support.waiting import SECONDS
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.errors import BrokenModelError
 from gpt2flow.server.models.reload import Reloader
+
+pytestmark = pytest.mark.process
 
 SHORT = pb.GenerateRequest(prompts=[PROMPT], options=greedy(5))
 LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(70))
@@ -33,23 +37,8 @@ class Panic(BaseException):
     """Exception of the kind that a panic in a Rust extension raises."""
 
 
-@pytest.fixture
-async def running(bundle: Path) -> AsyncIterator[RunningServer]:
-    """Server whose first model takes at least 5 ms per decode step."""
-    async with serving_as(config(bundle)) as running:
-        runner: Any = running.model.engine._engine._runner
-        decode = runner.decode
-
-        def slowly(*args: Any) -> Any:
-            threading.Event().wait(0.005)
-            return decode(*args)
-
-        runner.decode = slowly
-        yield running
-
-
 def engine(running: RunningServer) -> Any:
-    return running.model.engine._engine
+    return running.engine.engine
 
 
 def fail_once(target: Any, method: str, *, when: Callable[..., bool], error: BaseException) -> None:
@@ -69,11 +58,13 @@ def always(*_args: Any) -> bool:
     return True
 
 
-async def started(running: RunningServer) -> Any:
-    """Return a stream that has delivered its first message."""
-    call = running.stub.GenerateStream(LONG)
-    await call.read()
-    return call
+@asynccontextmanager
+async def started(running: RunningServer, count: int) -> AsyncIterator[tuple[RunGate, list[Any]]]:
+    """Hold `count` streams after their first messages, until the block ends."""
+    with closed_gate(running.engine) as gate:
+        streams = [running.stub.GenerateStream(LONG) for _ in range(count)]
+        await gate.begin(*streams)
+        yield gate, streams
 
 
 async def tokens(call: Any) -> int:
@@ -81,12 +72,6 @@ async def tokens(call: Any) -> int:
     while (message := await call.read()) is not grpc.aio.EOF:
         last = message
     return int(last.end.result.usage.completion_tokens)
-
-
-async def status(running: RunningServer, name: str) -> HealthCheckResponse.ServingStatus:
-    stub: Any = health_pb2_grpc.HealthStub(running.channel)
-    response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-    return response.status
 
 
 async def assert_serves_as_before(running: RunningServer) -> None:
@@ -98,20 +83,22 @@ async def assert_serves_as_before(running: RunningServer) -> None:
     )
     response = await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=options))
     assert len(response.results[0].candidates) == SLOTS
-    assert running.model.engine._thread.is_alive()
-    assert await status(running, "first") == HealthCheckResponse.SERVING
+    assert running.engine._thread.is_alive()
+    assert await running.status("first") == HealthCheckResponse.SERVING
 
 
 async def test_a_request_that_cannot_be_queued_fails_alone(running: RunningServer) -> None:
-    stream = await started(running)
-    error = RuntimeError("injected failure")
-    fail_once(
-        engine(running)._scheduler,
-        "add",
-        when=lambda request: list(request.prompt) == MARKED,
-        error=error,
-    )
-    code, text, _ = await failure(running.stub.Generate(BAD))
+    async with started(running, 1) as (gate, [stream]):
+        error = RuntimeError("injected failure")
+        fail_once(
+            engine(running)._scheduler,
+            "add",
+            when=lambda request: list(request.prompt) == MARKED,
+            error=error,
+        )
+        bad = running.stub.Generate(BAD)
+        await gate.until_unfinished(2)
+    code, text, _ = await failure(bad)
     assert code == grpc.StatusCode.INTERNAL
     assert "injected" not in text
     assert await tokens(stream) == 70
@@ -119,21 +106,23 @@ async def test_a_request_that_cannot_be_queued_fails_alone(running: RunningServe
 
 
 async def test_a_partly_queued_request_fails_alone(running: RunningServer) -> None:
-    stream = await started(running)
-    fail_once(engine(running)._forecast, "record_arrival", when=always, error=RuntimeError())
-    code, _, _ = await failure(running.stub.Generate(BAD))
+    async with started(running, 1) as (gate, [stream]):
+        fail_once(engine(running)._forecast, "record_arrival", when=always, error=RuntimeError())
+        bad = running.stub.Generate(BAD)
+        await gate.until_unfinished(2)
+    code, _, _ = await failure(bad)
     assert code == grpc.StatusCode.INTERNAL
     assert await tokens(stream) == 70
     await assert_serves_as_before(running)
 
 
 async def test_a_failing_abort_disturbs_no_other_request(running: RunningServer) -> None:
-    stream, left = await started(running), await started(running)
-    fail_once(
-        engine(running)._scheduler, "remove", when=always, error=RuntimeError("injected failure")
-    )
     with capture_logs() as log:
-        left.cancel()
+        async with started(running, 2) as (gate, [stream, left]):
+            error = RuntimeError("injected failure")
+            fail_once(engine(running)._scheduler, "remove", when=always, error=error)
+            left.cancel()
+            await gate.until_unfinished(1)
         assert await tokens(stream) == 70
         await running.wait_all_free()
     assert [line["event"] for line in log if line["log_level"] == "error"] == [
@@ -143,9 +132,11 @@ async def test_a_failing_abort_disturbs_no_other_request(running: RunningServer)
 
 
 async def test_a_lost_slot_is_recovered(running: RunningServer) -> None:
-    stream, left = await started(running), await started(running)
-    fail_once(engine(running)._cache, "free", when=always, error=RuntimeError("injected failure"))
-    left.cancel()
+    async with started(running, 2) as (gate, [stream, left]):
+        error = RuntimeError("injected failure")
+        fail_once(engine(running).cache, "free", when=always, error=error)
+        left.cancel()
+        await gate.until_unfinished(1)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await tokens(stream)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
@@ -166,8 +157,7 @@ async def test_a_request_that_finished_in_a_failing_step_still_ends(
         return events
 
     engine(running).step = failing
-    async with asyncio.timeout(20):
-        code, _, _ = await failure(running.stub.Generate(SHORT))
+    code, _, _ = await failure(running.stub.Generate(SHORT))
     assert code == grpc.StatusCode.INTERNAL
     await assert_serves_as_before(running)
 
@@ -175,16 +165,15 @@ async def test_a_request_that_finished_in_a_failing_step_still_ends(
 async def test_a_broken_engine_is_not_served_until_it_is_reloaded(
     running: RunningServer, bundle: Path
 ) -> None:
-    health: Any = health_pb2_grpc.HealthStub(running.channel)
-    watch = health.Watch(health_pb2.HealthCheckRequest(service="first"))
+    watch = running.health.Watch(HealthCheckRequest(service="first"))
     assert (await watch.read()).status == HealthCheckResponse.SERVING
-    streams = [await started(running) for _ in range(3)]
     other = running.stub.GenerateStream(ON_SECOND)
     broken = running.model
     cause = RuntimeError("injected failure")
-    fail_once(engine(running)._cache, "clear", when=always, error=cause)
     with capture_logs() as log:
-        fail_once(engine(running)._scheduler, "schedule", when=always, error=RuntimeError())
+        async with started(running, 3) as (_, streams):
+            fail_once(engine(running).cache, "clear", when=always, error=cause)
+            fail_once(engine(running)._scheduler, "schedule", when=always, error=RuntimeError())
         for stream in streams:
             with pytest.raises(grpc.aio.AioRpcError, match="'first' has failed") as caught:
                 await tokens(stream)
@@ -195,12 +184,12 @@ async def test_a_broken_engine_is_not_served_until_it_is_reloaded(
         assert (code, text) == (grpc.StatusCode.UNAVAILABLE, expected)
     [line] = [line for line in log if line["event"] == "engine_broken"]
     assert (line["log_level"], line["model"], line["exc_info"]) == ("error", "first", cause)
-    assert await status(running, "") == HealthCheckResponse.NOT_SERVING
-    assert await status(running, "second") == HealthCheckResponse.SERVING
+    assert await running.status("") == HealthCheckResponse.NOT_SERVING
+    assert await running.status("second") == HealthCheckResponse.SERVING
     assert await tokens(other) == 70
     with pytest.raises(BrokenModelError), broken.engine.submit([]):
         pass
-    settings = config(bundle)
+    settings = server_config(bundle)
     reloader = Reloader(running.server.registry, settings, read=lambda: settings, file=None)
     watching = asyncio.create_task(reloader.run())
     reloader.trigger()
@@ -209,21 +198,21 @@ async def test_a_broken_engine_is_not_served_until_it_is_reloaded(
     watching.cancel()
     assert running.model is not broken
     await assert_serves_as_before(running)
-    assert await status(running, "") == HealthCheckResponse.SERVING
+    assert await running.status("") == HealthCheckResponse.SERVING
 
 
 async def test_events_that_cannot_be_delivered_end_the_engine(running: RunningServer) -> None:
-    [unlucky, *others] = [await started(running) for _ in range(3)]
-    [live, *_] = running.model.engine._live.values()
-    fail_once(live.events, "put_nowait", when=always, error=RuntimeError("injected failure"))
-    for stream in (unlucky, *others):
+    async with started(running, 3) as (_, streams):
+        [live, *_] = running.engine._live.values()
+        fail_once(live.events, "put_nowait", when=always, error=RuntimeError("injected failure"))
+    for stream in streams:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await tokens(stream)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert await status(running, "first") == HealthCheckResponse.NOT_SERVING
-    assert running.model.engine.idle.is_set()
-    await asyncio.to_thread(running.model.engine._thread.join, 20)
-    assert not running.model.engine._thread.is_alive()
+    assert await running.status("first") == HealthCheckResponse.NOT_SERVING
+    assert running.engine.idle.is_set()
+    await asyncio.to_thread(running.engine._thread.join, SECONDS)
+    assert not running.engine._thread.is_alive()
 
 
 def test_an_engine_whose_event_loop_is_gone_stops(
@@ -240,6 +229,6 @@ def test_an_engine_whose_event_loop_is_gone_stops(
 
     asyncio.run(leave())
     thread = harness.engine._thread
-    thread.join(20)
+    thread.join(SECONDS)
     assert not thread.is_alive()
     assert not unhandled

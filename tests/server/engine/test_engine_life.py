@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import SLOTS, EngineBench
+from tests.support.examples import examples
 from tests.support.generation_params import (
     GREEDY,
     PROMPT,
@@ -18,7 +19,7 @@ from tests.support.generation_params import (
 )
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
-from gpt2flow.server.engine.results import Delta, GenerationResult
+from gpt2flow.server.engine.results import GenerationResult
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.errors import EngineError, TimeLimitError
 from gpt2flow.server.params import (
@@ -32,7 +33,7 @@ from gpt2flow.server.params import (
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(prompt=prompts, params=generations, echo=st.booleans())
 def test_deltas_add_up_to_the_result(
     make_bench: Callable[[], EngineBench],
@@ -44,13 +45,7 @@ def test_deltas_add_up_to_the_result(
     bench = make_bench()
     task = bench.add(bench.task(prompt, replace(params, output=output), stream=True))
     bench.finish()
-    result = bench.result(task)
-    deltas = [each.content for each in bench.events[task.request.id][:-1]]
-    for index, candidate in enumerate(result.candidates):
-        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
-        assert "".join(each.text for each in own) == candidate.text
-        assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
-        assert tuple(entry for each in own for entry in each.logprobs) == candidate.logprobs
+    bench.assert_deltas_match_result(task)
 
 
 def test_text_is_streamed_as_it_is_decoded(bench: EngineBench) -> None:
@@ -133,10 +128,7 @@ def test_a_time_limit_during_prefill_returns_all_candidates(bench: EngineBench, 
     candidates = bench.result(task).candidates
     assert [each.finish_reason for each in candidates] == [FinishReason.TIME_LIMIT] * 3
     assert [each.text for each in candidates] == ["Where is my order? " * 2] * 3
-    deltas = [each.content for each in bench.events[task.request.id][:-1]]
-    for index, candidate in enumerate(candidates):
-        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
-        assert "".join(each.text for each in own) == candidate.text
+    bench.assert_deltas_match_result(task)
 
 
 def test_an_interrupted_run_of_forced_tokens_stays_consistent(bench: EngineBench) -> None:

@@ -12,7 +12,7 @@ from tests.support.generation_params import beams, generations
 from tests.support.naive_decode import NaiveDecoder, UncachedRunner, assert_cache_matches_model
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
-from gpt2flow.server.engine.results import Delta, GenerationResult, ScoreResult
+from gpt2flow.server.engine.results import GenerationResult, ScoreResult
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.generation.factory import Arrival, Prompt
 from gpt2flow.server.params import BeamSearchParams, GenerationParams, OutputParams
@@ -158,15 +158,6 @@ def run(bench: EngineBench, mix: Mix, seen: Counter[str]) -> list[Task]:
     return tasks
 
 
-def assert_deltas_match_result(bench: EngineBench, task: Task) -> None:
-    """Check that the deltas of a stream add up to its result."""
-    deltas = [each.content for each in bench.events[task.request.id][:-1]]
-    for index, candidate in enumerate(bench.result(task).candidates):
-        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
-        assert "".join(each.text for each in own) == candidate.text
-        assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
-
-
 def test_any_mix_equals_naive_decoding(
     make_bench: Callable[..., EngineBench], fresh_runner: ModelRunner
 ) -> None:
@@ -192,7 +183,7 @@ def test_any_mix_equals_naive_decoding(
                 assert answer(bench, task) == expected
                 kind = type(client.work.decoding).__name__
                 if not isinstance(client.work.decoding, BeamSearchParams):
-                    assert_deltas_match_result(bench, task)
+                    bench.assert_deltas_match_result(task)
             seen[f"{kind} preempted"] += request.preemptions > 0
             seen["several preempted"] += request.preemptions > 0 and request.slots_needed > 1
         assert_cache_matches_model(bench, fresh_runner)

@@ -158,7 +158,7 @@ async def test_a_full_queue_evicts_no_request_of_a_higher_priority(open_engine: 
 
 async def test_the_retry_delay_follows_the_measured_time_per_slot(open_engine: OpenEngine) -> None:
     harness = open_engine(slots=1, queued=0)
-    harness.engine._engine._forecast.record_hold(4.0, 1)
+    harness.engine.engine._forecast.record_hold(4.0, 1)
     with harness.engine.submit([harness.task(900)]):
         delays = set()
         for count in (1, 1, 2, 100):

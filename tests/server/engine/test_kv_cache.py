@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from gpt2flow.server.engine.kv_cache import CacheCopy, SlotCache
 
@@ -216,7 +217,7 @@ steps: st.SearchStrategy[tuple[str, list[int]]] = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(1, 5), st.lists(steps, max_size=60))
 def test_cached_tokens_match_the_arrays(slots: int, script: list[tuple[str, list[int]]]) -> None:
     cache = SlotCache(slots, 8)

@@ -7,7 +7,7 @@ import pytest
 from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, SCHEMA, greedy
 
-from gpt2flow.server.engine.results import Delta, GenerationResult, PositionLogprobs, ScoreResult
+from gpt2flow.server.engine.results import GenerationResult, PositionLogprobs, ScoreResult
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import InvalidRequestError, TimeLimitError
@@ -95,15 +95,6 @@ def assert_same(outcome: object, expected: object) -> None:
         assert_close(one.logprobs, other.logprobs)
 
 
-def assert_deltas_match_result(bench: EngineBench, task: Task) -> None:
-    """Check that the deltas of a stream add up to its result."""
-    deltas = [each.content for each in bench.events[task.request.id][:-1]]
-    for index, candidate in enumerate(bench.result(task).candidates):
-        own = [each for each in deltas if isinstance(each, Delta) and each.index == index]
-        assert "".join(each.text for each in own) == candidate.text
-        assert tuple(token for each in own for token in each.token_ids) == candidate.token_ids
-
-
 @pytest.mark.parametrize("urgent", [1, SEVERAL], ids=["partly cached", "not cached"])
 @pytest.mark.parametrize("kind", [*KINDS, "score"])
 def test_preemption_at_any_step_keeps_the_result(
@@ -133,7 +124,7 @@ def test_preemption_at_any_step_keeps_the_result(
         bench.finish()
         assert_same(bench.outcome(task), alone.outcome(expected))
         if kind in KINDS and not isinstance(KINDS[kind][0], BeamSearchParams):
-            assert_deltas_match_result(bench, task)
+            bench.assert_deltas_match_result(task)
         bench.assert_all_free()
 
 

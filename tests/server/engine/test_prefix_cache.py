@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import CONTEXT, SLOTS, EngineBench
+from tests.support.examples import examples
 from tests.support.generation_params import beams, generations, greedy
+from tests.support.model_runs import record_runs
 from tests.support.naive_decode import assert_cache_matches_model
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -82,7 +84,7 @@ def run_mix(bench: EngineBench, mix: list[Client]) -> list[Task]:
     return tasks
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(mix=st.lists(clients, min_size=2, max_size=10))
 def test_shared_prefixes_change_no_result(
     make_bench: Callable[[], EngineBench], fresh_runner: ModelRunner, mix: list[Client]
@@ -100,7 +102,7 @@ def test_shared_prefixes_change_no_result(
     bench.assert_all_free()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(ends=st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=9), min_size=2, max_size=9))
 def test_a_shared_prefix_is_run_once(
     make_bench: Callable[[], EngineBench], ends: list[list[int]]
@@ -121,21 +123,9 @@ def test_a_repeated_prompt_runs_one_token(
     bench: EngineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = bench.run(PREFIX, greedy(1))
-    runs: list[int] = []
-    run_chunk, decode = ModelRunner.run_chunk, ModelRunner.decode
-
-    def record_chunk(runner: ModelRunner, slot: int, tokens: list[int], *rest: Any) -> Any:
-        runs.append(len(tokens))
-        return run_chunk(runner, slot, tokens, *rest)
-
-    def record_decode(runner: ModelRunner, tokens: list[int], *rest: Any) -> Any:
-        runs.append(len(tokens))
-        return decode(runner, tokens, *rest)
-
-    monkeypatch.setattr(ModelRunner, "run_chunk", record_chunk)
-    monkeypatch.setattr(ModelRunner, "decode", record_decode)
+    runs = record_runs(monkeypatch)
     again = bench.run(PREFIX, greedy(1))
-    assert runs == [1]
+    assert [run.tokens for run in runs] == [1]
     assert again.usage.cached_tokens == len(PREFIX) - 1
     assert again.candidates[0].token_ids == first.candidates[0].token_ids
 

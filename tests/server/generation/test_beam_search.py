@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import EOS, EngineBench
+from tests.support.examples import examples
+from tests.support.generation_params import PROMPT
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -24,8 +26,6 @@ from gpt2flow.server.params import (
     GenerationParams,
     StoppingParams,
 )
-
-PROMPT = [40, 88, 120, 7, 301]
 
 
 def transformers_beams(
@@ -51,7 +51,7 @@ def transformers_beams(
     return sequences, output.sequences_scores.tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=20),
     options=st.fixed_dictionaries(
@@ -175,7 +175,7 @@ def test_the_number_of_hypotheses_may_shrink_and_grow(bench: EngineBench) -> Non
         assert re.fullmatch("[QXZ]J|K~[0-9]!", candidate.text)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=10),
     num_beams=st.integers(1, 4),
@@ -207,7 +207,7 @@ def test_constrained_beams_obey_their_grammar(
     bench.assert_all_free()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     prompt=st.lists(st.integers(1, 300), min_size=1, max_size=10),
     stops=st.lists(st.sampled_from(["er", "a", ", ", '"', "new", "o"]), min_size=1, max_size=2),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import EngineBench
+from tests.support.examples import examples
 from tests.support.generation_params import (
     PROMPT,
     greedy,
@@ -19,7 +20,7 @@ from transformers import GPT2LMHeadModel
 from gpt2flow.server.generation.factory import Arrival, Prompt
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     prompt=prompts,
     continuations=st.lists(

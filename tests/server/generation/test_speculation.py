@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, greedy
+from tests.support.model_runs import ModelRun, record_runs
 
-from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import CandidateResult, Usage
 from gpt2flow.server.generation import sampling_task
 from gpt2flow.server.generation.prompt_lookup import PromptLookup
@@ -27,22 +27,8 @@ from gpt2flow.server.params import (
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
-    """Number of tokens and logit ids of each run of the model."""
-    seen: list[tuple[int, Any]] = []
-    run_chunk, decode = ModelRunner.run_chunk, ModelRunner.decode
-
-    def record_chunk(runner: ModelRunner, slot: int, tokens: Sequence[int], *rest: Any) -> Any:
-        seen.append((len(tokens), rest[-1]))
-        return run_chunk(runner, slot, tokens, *rest)
-
-    def record_decode(runner: ModelRunner, tokens: Sequence[int], *rest: Any) -> Any:
-        seen.append((len(tokens), rest[-1]))
-        return decode(runner, tokens, *rest)
-
-    monkeypatch.setattr(ModelRunner, "run_chunk", record_chunk)
-    monkeypatch.setattr(ModelRunner, "decode", record_decode)
-    return seen
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[ModelRun]:
+    return record_runs(monkeypatch)
 
 
 def test_a_draft_is_what_followed_the_last_match() -> None:
@@ -106,7 +92,7 @@ def answer(
 
 
 def test_repetitive_text_needs_fewer_runs(
-    make_bench: Callable[[], EngineBench], runs: list[tuple[int, Any]]
+    make_bench: Callable[[], EngineBench], runs: list[ModelRun]
 ) -> None:
     plain = make_bench()
     plain.factory._draft_tokens = 0
@@ -227,30 +213,28 @@ def choices(**options: Any) -> GenerationParams:
 
 
 def test_logits_that_a_grammar_excludes_are_not_computed(
-    bench: EngineBench, runs: list[tuple[int, Any]]
+    bench: EngineBench, runs: list[ModelRun]
 ) -> None:
     result = bench.run(PROMPT, choices())
     assert runs
-    assert all(ids is not None and len(ids) < 10 for _, ids in runs)
+    assert all(run.logit_ids is not None and len(run.logit_ids) < 10 for run in runs)
     assert result.candidates[0].cumulative_logprob is None
 
 
-def test_log_probabilities_need_all_logits(bench: EngineBench, runs: list[tuple[int, Any]]) -> None:
+def test_log_probabilities_need_all_logits(bench: EngineBench, runs: list[ModelRun]) -> None:
     result = bench.run(PROMPT, choices(output=OutputParams(logprobs=True)))
-    assert all(ids is None for _, ids in runs)
+    assert all(run.logit_ids is None for run in runs)
     [candidate] = result.candidates
     assert candidate.cumulative_logprob == pytest.approx(sum(logprobs(candidate)))
 
 
-def test_beams_and_processors_need_all_logits(
-    bench: EngineBench, runs: list[tuple[int, Any]]
-) -> None:
+def test_beams_and_processors_need_all_logits(bench: EngineBench, runs: list[ModelRun]) -> None:
     bench.run(PROMPT, replace(choices(), decoding=BeamSearchParams(num_beams=2)))
     bench.run(PROMPT, replace(choices(), decoding=replace(GREEDY, repetition_penalty=1.2)))
-    assert all(ids is None for _, ids in runs)
+    assert all(run.logit_ids is None for run in runs)
 
 
-def test_concurrent_grammars_share_a_run(bench: EngineBench, runs: list[tuple[int, Any]]) -> None:
+def test_concurrent_grammars_share_a_run(bench: EngineBench, runs: list[ModelRun]) -> None:
     grammars = [ConstraintParams(ConstraintKind.REGEX, (f"[{x}]{{6}}",)) for x in ("abc", "xyz")]
     mixed = [replace(choices(), constraint=grammar) for grammar in grammars]
     alone = [bench.tokens(PROMPT, params) for params in mixed]
@@ -259,12 +243,10 @@ def test_concurrent_grammars_share_a_run(bench: EngineBench, runs: list[tuple[in
     bench.finish()
     together = [[list(c.token_ids) for c in bench.result(task).candidates] for task in tasks]
     assert together == alone
-    assert any(tokens == 2 and ids is not None for tokens, ids in runs)
+    assert any(run.tokens == 2 and run.logit_ids is not None for run in runs)
 
 
-def test_a_fully_forced_answer_needs_no_run(
-    bench: EngineBench, runs: list[tuple[int, Any]]
-) -> None:
+def test_a_fully_forced_answer_needs_no_run(bench: EngineBench, runs: list[ModelRun]) -> None:
     only = ConstraintParams(ConstraintKind.CHOICES, ("the only answer",))
     params = replace(choices(), constraint=only, decoding=SamplingParams(n=2))
     result = bench.run(PROMPT, params)

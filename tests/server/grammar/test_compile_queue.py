@@ -1,14 +1,13 @@
 """Queue of grammars to compile: fairness, limits and deadlines."""
 
 import asyncio
-import json
 from collections import Counter
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.server.grammar.test_grammar_limits import ENDLESS
+from tests.support.grammars import ENDLESS, constraint_of, endless
 from tests.support.running_server import PROMPT, RunningServer, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -16,15 +15,6 @@ from gpt2flow.server.errors import OverloadedError, TimeLimitError
 from gpt2flow.server.grammar.compilation import QUEUE_CAPACITY, WORKERS, SandboxedCompiler
 from gpt2flow.server.grammar.compile_queue import PENALTY_SECONDS, CompileQueue, CompileRequest
 from gpt2flow.server.grammar.constraint import GrammarCompiler
-from gpt2flow.server.params import ConstraintKind, ConstraintParams
-
-
-def endless(i: int) -> ConstraintParams:
-    return ConstraintParams(ConstraintKind.JSON_SCHEMA, (f'{{"title": "{i}", {ENDLESS[1:]}',))
-
-
-def regex(source: str) -> ConstraintParams:
-    return ConstraintParams(ConstraintKind.REGEX, (source,))
 
 
 class ManualClockQueue(CompileQueue):
@@ -36,7 +26,10 @@ class ManualClockQueue(CompileQueue):
 
     def enter(self, caller: str, count: int = 1) -> list[CompileRequest]:
         """Queue `count` requests of a caller and return them."""
-        requests = [CompileRequest(regex("a"), caller, asyncio.Future()) for _ in range(count)]
+        requests = [
+            CompileRequest(constraint_of("regex", "a"), caller, asyncio.Future())
+            for _ in range(count)
+        ]
         for request in requests:
             self.add(request)
         return requests
@@ -144,10 +137,11 @@ async def test_a_request_that_cannot_be_compiled_in_time_is_refused_immediately(
     queue.check_deadline(other, deadline=0.01)
 
 
+@pytest.mark.process
 async def test_no_hostile_request_is_compiled_before_a_waiting_honest_one(
     grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = SandboxedCompiler(grammars, seconds=0.3)
+    compiler = SandboxedCompiler(grammars, seconds=1.0)
     take, taken = compiler._queue.take, list[str]()
 
     def record() -> CompileRequest | None:
@@ -164,7 +158,7 @@ async def test_no_hostile_request_is_compiled_before_a_waiting_honest_one(
     assert taken == ["hostile"] * WORKERS
     for i in range(1, 10):
         before = len(taken)
-        await compiler.precompile(regex(f"[a-c]{{{i}}}"), "honest")
+        await compiler.precompile(constraint_of("regex", f"[a-c]{{{i}}}"), "honest")
         assert taken[before] == "honest"
     # Hostile constraints are compiled, too.
     assert any(compiler.has_verdict(endless(i)) for i in range(WORKERS + QUEUE_CAPACITY))
@@ -173,14 +167,15 @@ async def test_no_hostile_request_is_compiled_before_a_waiting_honest_one(
     compiler.close()
 
 
+@pytest.mark.process
 async def test_a_request_waits_for_compilation_no_longer_than_its_time_limit(
     running: RunningServer,
 ) -> None:
     requests = []
     for partial in (False, True):
-        schema = json.dumps({"title": f"{partial}", **json.loads(ENDLESS)})
+        [schema] = endless(int(partial)).source
         options = greedy(5, constraint=pb.Constraint(json_schema=schema))
-        options.stopping.time_limit_ms = 100
+        options.stopping.time_limit_ms = 500
         options.stopping.return_partial_on_time_limit = partial
         requests.append(pb.GenerateRequest(prompts=[PROMPT], options=options))
     code, text, _ = await failure(running.stub.Generate(requests[0]))
@@ -192,13 +187,13 @@ async def test_a_request_waits_for_compilation_no_longer_than_its_time_limit(
     assert not candidate.text
 
 
+@pytest.mark.process
 async def test_bad_fields_are_named_with_the_grammar_and_start_no_compilation(
     running: RunningServer,
 ) -> None:
-    endless = pb.Constraint(json_schema=ENDLESS)
     for constraint, found in (
         (pb.Constraint(json_schema="{"), ["options.constraint.json_schema"]),
-        (endless, []),
+        (pb.Constraint(json_schema=ENDLESS), []),
     ):
         options = greedy(5, constraint=constraint, priority=1000)
         request = pb.GenerateRequest(prompts=[PROMPT, pb.Prompt()], options=options)
@@ -206,5 +201,4 @@ async def test_bad_fields_are_named_with_the_grammar_and_start_no_compilation(
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         fields = [each.field for each in detail.field_violations]
         assert fields == ["options.priority", *found, "prompts[1]"]
-    endless_params = ConstraintParams(ConstraintKind.JSON_SCHEMA, (ENDLESS,))
-    assert not running.model.grammars.has_verdict(endless_params)
+    assert not running.model.grammars.has_verdict(constraint_of("json_schema", ENDLESS))

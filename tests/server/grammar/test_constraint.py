@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask
 from tests.support.engine_bench import EOS
+from tests.support.grammars import constraint_of
 from tokenizers import Tokenizer as HfTokenizer
 
 from gpt2flow.server.errors import GrammarError
 from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
-from gpt2flow.server.params import ConstraintKind, ConstraintParams
 from gpt2flow.server.tokenizer import Tokenizer
 
 SCHEMA = json.dumps(
@@ -25,10 +25,6 @@ SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
-
-
-def params(kind: str, *source: str) -> ConstraintParams:
-    return ConstraintParams(ConstraintKind(kind), source)
 
 
 def advance(constraint: Constraint, tokenizer: Tokenizer, text: str) -> None:
@@ -70,7 +66,7 @@ def test_the_error_of_a_bad_grammar_is_one_line(
     grammars: GrammarCompiler, kind: str, source: str, message: str
 ) -> None:
     with pytest.raises(GrammarError, match=message) as caught:
-        grammars.compile(params(kind, source))
+        grammars.compile(constraint_of(kind, source))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) <= 400
 
@@ -80,7 +76,7 @@ def test_choices_admit_exactly_themselves(
     grammars: GrammarCompiler, tokenizer: Tokenizer, choices: list[str], data: st.DataObject
 ) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
-    constraint = grammars.compile(params("choices", *choices))
+    constraint = grammars.compile(constraint_of("choices", *choices))
     tokens = list(walk(constraint, np.random.default_rng(seed), 200))
     assert tokenizer.decode(tokens) in choices
 
@@ -88,7 +84,7 @@ def test_choices_admit_exactly_themselves(
 def test_each_choice_is_admitted(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
     choices = ["yes", "no", 'a "quoted" one', "back\\slash", "new\nline", "蓝色 😀", "a|b", "/x/"]
     for choice in choices:
-        constraint = grammars.compile(params("choices", *choices))
+        constraint = grammars.compile(constraint_of("choices", *choices))
         advance(constraint, tokenizer, choice)
         assert constraint.complete or EOS in constraint.allowed()
 
@@ -97,7 +93,7 @@ def test_each_choice_is_admitted(grammars: GrammarCompiler, tokenizer: Tokenizer
 def test_a_regex_matches_the_whole_output(
     grammars: GrammarCompiler, tokenizer: Tokenizer, seed: int
 ) -> None:
-    constraint = grammars.compile(params("regex", r"[a-c]{2,4}/[0-9]+"))
+    constraint = grammars.compile(constraint_of("regex", r"[a-c]{2,4}/[0-9]+"))
     text = tokenizer.decode(list(walk(constraint, np.random.default_rng(seed), 20)))
     assert set(text) <= set("abc/0123456789")
     assert 2 <= len(text.partition("/")[0]) <= 4
@@ -106,7 +102,7 @@ def test_a_regex_matches_the_whole_output(
 def test_output_is_complete_when_only_its_end_is_allowed(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = grammars.compile(params("json_schema", SCHEMA))
+    constraint = grammars.compile(constraint_of("json_schema", SCHEMA))
     advance(constraint, tokenizer, '{"name":"cup","amount":1')
     assert not constraint.complete
     advance(constraint, tokenizer, "}")
@@ -116,7 +112,7 @@ def test_output_is_complete_when_only_its_end_is_allowed(
 def test_output_may_end_or_continue_after_an_optional_part(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = grammars.compile(params("regex", "ab+"))
+    constraint = grammars.compile(constraint_of("regex", "ab+"))
     advance(constraint, tokenizer, "a")
     assert EOS not in constraint.allowed()
     advance(constraint, tokenizer, "b")
@@ -127,7 +123,7 @@ def test_output_may_end_or_continue_after_an_optional_part(
 def test_a_schema_is_written_without_optional_whitespace(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = grammars.compile(params("json_schema", SCHEMA))
+    constraint = grammars.compile(constraint_of("json_schema", SCHEMA))
     assert (
         tokenizer.decode(constraint.forced())
         == '{"name":"'[: len(tokenizer.decode(constraint.forced()))]
@@ -137,19 +133,19 @@ def test_a_schema_is_written_without_optional_whitespace(
 
 def test_a_schema_can_allow_whitespace(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
     schema = json.dumps(json.loads(SCHEMA) | {"x-guidance": {"whitespace_flexible": True}})
-    constraint = grammars.compile(params("json_schema", schema))
+    constraint = grammars.compile(constraint_of("json_schema", schema))
     advance(constraint, tokenizer, '{ "name"')
 
 
 def test_forced_tokens_are_allowed(grammars: GrammarCompiler) -> None:
-    constraint = grammars.compile(params("json_schema", SCHEMA))
+    constraint = grammars.compile(constraint_of("json_schema", SCHEMA))
     for token in constraint.forced():
         assert token in constraint.allowed()
         constraint.advance(token)
 
 
 def test_a_fork_advances_independently(grammars: GrammarCompiler, tokenizer: Tokenizer) -> None:
-    constraint = grammars.compile(params("choices", "ab", "cd"))
+    constraint = grammars.compile(constraint_of("choices", "ab", "cd"))
     twin = constraint.fork()
     advance(constraint, tokenizer, "ab")
     assert constraint.complete
@@ -161,20 +157,20 @@ def test_a_fork_advances_independently(grammars: GrammarCompiler, tokenizer: Tok
 def test_a_cached_grammar_starts_from_its_beginning(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
-    advance(grammars.compile(params("choices", "ab", "cd")), tokenizer, "ab")
-    assert not grammars.compile(params("choices", "ab", "cd")).complete
+    advance(grammars.compile(constraint_of("choices", "ab", "cd")), tokenizer, "ab")
+    assert not grammars.compile(constraint_of("choices", "ab", "cd")).complete
 
 
 def test_a_token_that_is_not_allowed_is_an_error(
     grammars: GrammarCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = grammars.compile(params("choices", "ab"))
+    constraint = grammars.compile(constraint_of("choices", "ab"))
     with pytest.raises(GrammarError):
         constraint.advance(tokenizer.encode("z")[0])
 
 
 def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> None:
-    constraint = grammars.compile(params("lark", 'start: <|user|> "hi"'))
+    constraint = grammars.compile(constraint_of("lark", 'start: <|user|> "hi"'))
     assert constraint.allowed().tolist() == [1]
 
 
@@ -204,8 +200,8 @@ def test_the_vocabulary_equals_that_of_llguidance(
     theirs = LLTokenizer(library.to_str(), n_vocab=size, eos_token=EOS)
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        constraint = ours.compile(params(kind, source))
-        matcher = LLMatcher(theirs, write_grammar(params(kind, source)), log_level=0)
+        constraint = ours.compile(constraint_of(kind, source))
+        matcher = LLMatcher(theirs, write_grammar(constraint_of(kind, source)), log_level=0)
         oracle = Constraint(matcher, allocate_token_bitmask(1, size), size)
         for _ in range(40):
             forced = constraint.forced()

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 import threading
 import weakref
 from pathlib import Path
@@ -10,17 +9,20 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.support.bundles import copy_bundle, copy_damaged_bundle
 from tests.support.engine_bench import SLOTS
+from tests.support.run_gate import closed_gate
 from tests.support.running_server import PROMPT, RunningServer, failure, greedy
+from tests.support.waiting import SECONDS, until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import BundleError, EngineConfig, ModelConfig
 from gpt2flow.server.errors import DrainingError
-from gpt2flow.server.models.model import Model, load_model
+from gpt2flow.server.models.model import load_model
 from gpt2flow.server.models.registry import Changes, Registry
+
+pytestmark = pytest.mark.process
 
 ENGINE = EngineConfig(threads=1, max_sequences=SLOTS, prefill_chunk=8)
 LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(60))
@@ -33,28 +35,7 @@ def model(path: Path, **options: Any) -> ModelConfig:
 
 async def wait_retired(registry: Registry) -> None:
     """Return when no model is being retired any more."""
-    async with asyncio.timeout(10):
-        while registry._retiring:  # noqa: ASYNC110 - no event to await
-            await asyncio.sleep(0.01)
-
-
-async def status(running: RunningServer, name: str) -> HealthCheckResponse.ServingStatus:
-    stub: Any = health_pb2_grpc.HealthStub(running.channel)
-    response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-    return response.status
-
-
-def block_decoding(model: Model) -> threading.Event:
-    """Block decoding after five steps until the returned event is set."""
-    runner: Any = model.engine._engine._runner
-    may_run, decode, steps = threading.Event(), runner.decode, itertools.count()
-
-    def waiting(*args: Any) -> Any:
-        assert next(steps) < 5 or may_run.wait(120)
-        return decode(*args)
-
-    runner.decode = waiting
-    return may_run
+    await until(lambda: not registry._retiring)
 
 
 async def rest_of(call: Any) -> list[pb.GenerateStreamResponse]:
@@ -69,16 +50,15 @@ async def test_a_stream_on_a_replaced_model_finishes_on_it(
     running: RunningServer, tmp_path: Path
 ) -> None:
     old, bundle = running.model, running.model.bundle.directory
-    may_run = block_decoding(old)
-    call = running.stub.GenerateStream(LONG)
-    await call.read()
-    new = copy_bundle(bundle, tmp_path / "new", run="2")
-    changes = await running.server.registry.apply({"first": model(new), "third": model(bundle)})
-    assert changes == Changes(added=["third"], replaced=["first"], removed=["second"])
-    assert old.engine._thread.is_alive()
-    response = await running.stub.Generate(SHORT)
-    assert response.fingerprint == running.model.bundle.fingerprint != old.bundle.fingerprint
-    may_run.set()
+    with closed_gate(old.engine) as gate:
+        call = running.stub.GenerateStream(LONG)
+        await gate.begin(call)
+        new = copy_bundle(bundle, tmp_path / "new", run="2")
+        changes = await running.server.registry.apply({"first": model(new), "third": model(bundle)})
+        assert changes == Changes(added=["third"], replaced=["first"], removed=["second"])
+        assert old.engine._thread.is_alive()
+        response = await running.stub.Generate(SHORT)
+        assert response.fingerprint == running.model.bundle.fingerprint != old.bundle.fingerprint
     rest = await rest_of(call)
     assert rest[-1].end.fingerprint == old.bundle.fingerprint
     assert rest[-1].end.result.usage.completion_tokens == 60
@@ -86,15 +66,17 @@ async def test_a_stream_on_a_replaced_model_finishes_on_it(
     assert not old.engine._thread.is_alive()
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_a_stream_that_outlives_the_drain_time_of_its_model_is_ended(
     running: RunningServer,
 ) -> None:
     running.server.registry._drain_seconds = 0.05
-    call = running.stub.GenerateStream(LONG)
-    await call.read()
-    bundle = running.model.bundle.directory
-    await running.server.registry.apply({"other": model(bundle)})
+    old, bundle = running.model, running.model.bundle.directory
+    with closed_gate(old.engine) as gate:
+        call = running.stub.GenerateStream(LONG)
+        await gate.begin(call)
+        await running.server.registry.apply({"other": model(bundle)})
+        # The drain has ended, and the engine has been told to stop before its next run.
+        await until(lambda: old.engine._stopping is not None)
     with pytest.raises(grpc.aio.AioRpcError, match="the model was unloaded") as caught:
         await rest_of(call)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
@@ -132,7 +114,7 @@ async def test_a_bad_model_leaves_all_models_unchanged(
             {"first": model(copy_bundle(bundle, tmp_path / "new", run="2")), "x": bad}
         )
     assert registry.models == before
-    assert await status(running, "first") == HealthCheckResponse.SERVING
+    assert await running.status("first") == HealthCheckResponse.SERVING
     code, _, _ = await failure(running.stub.GetModel(pb.GetModelRequest(model="x")))
     assert code == grpc.StatusCode.NOT_FOUND
 
@@ -142,9 +124,9 @@ async def test_an_unloaded_model_is_freed_completely(running: RunningServer) -> 
     constrained = greedy(20, constraint=pb.Constraint(regex="(ab){2}"))
     await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=constrained))
     old = running.model
-    runner: Any = old.engine._engine._runner
+    runner: Any = old.engine.engine._runner
     parts = [runner, runner._session, old.engine, old.engine._thread, old.tokenizer, old.tasks]
-    parts += [*runner._cache.values(), old.engine._engine._cache]
+    parts += [*runner._cache.values(), old.engine.engine.cache]
     dead = [weakref.ref(part) for part in parts]
     bundle = old.bundle.directory
     del old, runner, parts
@@ -152,8 +134,7 @@ async def test_an_unloaded_model_is_freed_completely(running: RunningServer) -> 
     try:
         await running.server.registry.apply({"other": model(bundle)})
         await wait_retired(running.server.registry)
-        await asyncio.sleep(0.05)
-        assert [reference() for reference in dead] == [None] * len(dead)
+        await until(lambda: [reference() for reference in dead] == [None] * len(dead))
     finally:
         gc.enable()
 
@@ -174,7 +155,7 @@ async def test_memory_is_trimmed_after_the_last_old_model_is_freed(
     gc.disable()
     try:
         await running.server.registry.apply({"other": model(bundle)})
-        assert await asyncio.to_thread(trimmed.wait, 10)
+        assert await asyncio.to_thread(trimmed.wait, SECONDS)
         assert found == [None, None]
     finally:
         gc.enable()
@@ -196,7 +177,7 @@ def may_load(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     may_load = threading.Event()
 
     def waiting(*args: Any) -> Any:
-        assert may_load.wait(120)
+        assert may_load.wait(SECONDS)
         return load_model(*args)
 
     monkeypatch.setattr("gpt2flow.server.models.registry.load_model", waiting)
@@ -207,15 +188,14 @@ async def test_health_follows_loading_and_unloading(
     running: RunningServer, may_load: threading.Event
 ) -> None:
     bundle = running.model.bundle.directory
-    stub: Any = health_pb2_grpc.HealthStub(running.channel)
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service="new"))
-    left = stub.Watch(health_pb2.HealthCheckRequest(service="new"))
+    watch = running.health.Watch(HealthCheckRequest(service="new"))
+    left = running.health.Watch(HealthCheckRequest(service="new"))
     for call in (watch, left):
         assert (await call.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
     left.cancel()
     applying = asyncio.create_task(running.server.registry.apply({"new": model(bundle)}))
     assert (await watch.read()).status == HealthCheckResponse.NOT_SERVING
-    assert await status(running, "") == HealthCheckResponse.SERVING
+    assert await running.status("") == HealthCheckResponse.SERVING
     request = pb.GenerateRequest(model="new", prompts=[PROMPT], options=greedy(3))
     code, text, _ = await failure(running.stub.Generate(request))
     assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "model 'new' is loading")
@@ -226,7 +206,7 @@ async def test_health_follows_loading_and_unloading(
     await running.server.registry.apply({"first": model(bundle)})
     assert (await watch.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await status(running, "new")
+        await running.status("new")
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     watch.cancel()
 

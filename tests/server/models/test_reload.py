@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.bundles import copy_bundle, copy_damaged_bundle, swap_bundle
-from tests.support.running_server import PROMPT, RunningServer, greedy, serving_as
+from tests.support.run_gate import closed_gate
+from tests.support.running_server import PROMPT, RunningServer, greedy, serving
+from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import ConfigSource
 from gpt2flow.server.models.reload import Reloader
+
+pytestmark = pytest.mark.process
 
 LONG = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(60))
 ENGINE = "port = 0\n[engine]\nthreads = 1\nmax_sequences = 6\n"
@@ -28,13 +32,28 @@ def entry(name: str, path: Path, *lines: str) -> str:
 
 @dataclass
 class Reloading:
-    """Server with its settings file, its reloader and its captured log."""
+    """Server with its settings file, its reloader and its captured log.
+
+    Attributes:
+        checks: Number of times that the reloader has read the state of the files.
+    """
 
     running: RunningServer
     reloader: Reloader
     file: Path
     bundle: Path
     log: list[Any]
+    checks: int = 0
+
+    def __post_init__(self) -> None:
+        stamp = self.reloader._stamp
+
+        async def counted() -> Any:
+            found = await stamp()
+            self.checks += 1
+            return found
+
+        self.reloader._stamp = counted  # type: ignore[method-assign]
 
     def write(self, *parts: str) -> None:
         """Replace the settings file by renaming, as an editor does."""
@@ -44,48 +63,52 @@ class Reloading:
 
     async def event(self, *events: str) -> Any:
         """Wait for one of these events; remove the log up to it."""
-        async with asyncio.timeout(20):
-            while True:
-                for i, line in enumerate(self.log):
-                    if line["event"] in events:
-                        del self.log[: i + 1]
-                        return line
-                await asyncio.sleep(0.01)
+        await until(lambda: any(line["event"] in events for line in self.log))
+        i = next(i for i, line in enumerate(self.log) if line["event"] in events)
+        line = self.log[i]
+        del self.log[: i + 1]
+        return line
 
     async def reload_event(self) -> Any:
         return await self.event("reloaded", "reload_failed")
 
+    async def checked(self, times: int = 1) -> None:
+        """Wait for further checks of the files."""
+        due = self.checks + times
+        await until(lambda: self.checks >= due)
+
 
 @asynccontextmanager
-async def reloading(bundle: Path, tmp_path: Path, *, watch: bool) -> AsyncIterator[Reloading]:
+async def start(bundle: Path, tmp_path: Path, *, watch: bool) -> AsyncIterator[Reloading]:
     place = Path(shutil.copytree(bundle, tmp_path / "place"))
     file = tmp_path / "server.toml"
     file.write_text(ENGINE + entry("first", place))
     source = ConfigSource(file=file, given={"host": "127.0.0.1"})
     config = source.read()
-    async with serving_as(config) as running:
+    async with serving(config) as running:
         reloader = Reloader(
             running.server.registry, config, source.read, file if watch else None, _POLL
         )
         with capture_logs() as log:
+            reloading = Reloading(running, reloader, file, place, log)
             task = asyncio.create_task(reloader.run())
-            await asyncio.sleep(0)
-            yield Reloading(running, reloader, file, place, log)
+            # Later changes differ from what this check has found.
+            await reloading.checked()
+            yield reloading
             assert not task.done()
             task.cancel()
 
 
 @pytest.fixture
 async def watched(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
-    async with reloading(bundle, tmp_path, watch=True) as reloading_:
-        await asyncio.sleep(3 * _POLL)
-        yield reloading_
+    async with start(bundle, tmp_path, watch=True) as reloading:
+        yield reloading
 
 
 @pytest.fixture
 async def unwatched(bundle: Path, tmp_path: Path) -> AsyncIterator[Reloading]:
-    async with reloading(bundle, tmp_path, watch=False) as reloading_:
-        yield reloading_
+    async with start(bundle, tmp_path, watch=False) as reloading:
+        yield reloading
 
 
 def names(running: RunningServer) -> list[str]:
@@ -116,26 +139,26 @@ async def test_another_bundle_in_the_same_place_is_loaded(
     assert watched.running.model.bundle.fingerprint != before
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_a_damaged_bundle_keeps_the_old_model(watched: Reloading, tmp_path: Path) -> None:
     old = watched.running.model
-    calls = [watched.running.stub.GenerateStream(LONG) for _ in range(4)]
     damaged = copy_damaged_bundle(
         copy_bundle(watched.bundle, tmp_path / "new", run="2"), tmp_path / "bad"
     )
-    swap_bundle(damaged, watched.bundle)
-    line = await watched.reload_event()
-    assert (line["event"], line["log_level"]) == ("reload_failed", "error")
-    assert "model.onnx.data does not match the hash" in line["reason"]
+    with closed_gate(old.engine) as gate:
+        calls = [watched.running.stub.GenerateStream(LONG) for _ in range(4)]
+        await gate.until_unfinished(4)
+        swap_bundle(damaged, watched.bundle)
+        line = await watched.reload_event()
+        assert (line["event"], line["log_level"]) == ("reload_failed", "error")
+        assert "model.onnx.data does not match the hash" in line["reason"]
     for call in calls:
         rest = [message async for message in call]
         assert rest[-1].end.result.usage.completion_tokens == 60
         assert rest[-1].end.fingerprint == old.bundle.fingerprint
     assert watched.running.model is old
-    await asyncio.sleep(5 * _POLL)
-    assert "reload_failed" not in {
-        line["event"] for line in watched.log
-    }  # The failure is logged once.
+    await watched.checked(5)
+    # The failure is logged once.
+    assert "reload_failed" not in {line["event"] for line in watched.log}
     swap_bundle(tmp_path / "new", watched.bundle)
     assert (await watched.reload_event())["replaced"] == ["first"]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.logits_oracle import VOCABULARY, by_transformers, random_scores
 from transformers.generation import logits_process as hf
 
 from gpt2flow.server.sampling import filters
@@ -15,24 +16,10 @@ from gpt2flow.server.sampling.filters import Floats
 from gpt2flow.server.sampling.processors import forbid
 from gpt2flow.server.sampling.sampler import draw
 
-VOCABULARY = 200
 # Large enough to be split into groups, and not a multiple of their size.
 LARGE = 50_257
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
-    scores = np.random.default_rng(seed).normal(0, spread, size)
-    return scores.astype(np.float32)
-
-
-def by_transformers(processor: Any, scores: Floats) -> Floats:
-    """Apply a logits processor of transformers."""
-    processed: Floats = processor(torch.tensor([[1]]), torch.from_numpy(scores.copy())[None])[
-        0
-    ].numpy()
-    return processed
 
 
 def kept(scores: Floats) -> list[int]:
@@ -56,7 +43,7 @@ def test_filters_keep_the_tokens_of_transformers(
     for value in values:
         for seed in range(20):
             scores = random_scores(seed, spread=spread)
-            expected = by_transformers(warper(value), scores)
+            expected = by_transformers(warper(value), [1], scores)
             assert keep(scores, value).tolist() == kept(expected), (value, seed)
 
 
@@ -72,7 +59,7 @@ def test_filters_keep_the_tokens_of_transformers(
 def test_filters_ignore_excluded_tokens(keep: Callable[..., Any], warper: Any) -> None:
     for seed in range(20):
         scores = forbid(random_scores(seed), np.arange(0, VOCABULARY, 3))
-        expected = by_transformers(warper, scores)
+        expected = by_transformers(warper, [1], scores)
         chosen = [place for place in keep(scores).tolist() if np.isfinite(scores[place])]
         assert chosen == kept(expected), seed
 

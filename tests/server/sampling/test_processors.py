@@ -1,34 +1,19 @@
 """Logits processors, compared with those of transformers."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.logits_oracle import VOCABULARY, by_transformers, random_scores
 from transformers.generation import logits_process as hf
 
 from gpt2flow.server.sampling import processors
-from gpt2flow.server.sampling.filters import Floats, Ids
+from gpt2flow.server.sampling.filters import Ids
 from gpt2flow.server.sampling.logits import LogitsRows
-
-VOCABULARY = 200
 
 seeds = st.integers(0, 2**32 - 1)
 histories = st.lists(st.integers(0, 9), min_size=1, max_size=30)
-
-
-def random_scores(seed: int, size: int = VOCABULARY, spread: float = 4.0) -> Floats:
-    scores = np.random.default_rng(seed).normal(0, spread, size)
-    return scores.astype(np.float32)
-
-
-def by_transformers(processor: Any, tokens: list[int], scores: Floats) -> Floats:
-    """Apply a logits processor of transformers."""
-    output = processor(torch.tensor([tokens]), torch.from_numpy(scores.copy())[None])
-    processed: Floats = output[0].numpy()
-    return processed
 
 
 def history(tokens: list[int]) -> Ids:

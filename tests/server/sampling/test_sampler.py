@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
+from tests.support.logits_oracle import random_scores
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from gpt2flow.server.params import BeamSearchParams, SamplingParams
@@ -21,7 +23,7 @@ TOKENS = [*PROMPT, 3, 5, 7]
 
 
 def random_logits(seed: int) -> Floats:
-    return np.random.default_rng(seed).normal(0, 3, VOCABULARY).astype(np.float32)
+    return random_scores(seed, VOCABULARY, spread=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def softmax(scores: torch.Tensor) -> Floats:
     return probabilities
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     seed=st.integers(0, 2**32 - 1),
     options=st.fixed_dictionaries(

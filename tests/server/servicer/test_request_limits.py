@@ -12,6 +12,8 @@ from gpt2flow.server.config.settings import RequestLimits
 from gpt2flow.server.errors import ConfigError
 from gpt2flow.server.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.process
+
 LIMITS = RequestLimits()
 
 

@@ -10,12 +10,15 @@ import grpc
 import pytest
 import structlog
 from tests.support.certificates import Authority
-from tests.support.running_server import PROMPT, greedy, serving
+from tests.support.running_server import PROMPT, greedy, server_config, serving
 from tests.support.tls_site import TlsSite, connector
+from tests.support.waiting import SECONDS
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from gpt2flow.server import ConfigError, ServerConfig, serve
+
+pytestmark = pytest.mark.process
 
 LIST = pb.ListModelsRequest()
 
@@ -33,14 +36,16 @@ def site(authority: Authority, tmp_path: Path) -> TlsSite:
 async def reaches(connect: Callable[[str], Any], port: int) -> bool:
     """Return whether a new connection is accepted."""
     async with connect(f"localhost:{port}") as channel:
-        call = InferenceServiceStub(channel).ListModels(LIST, timeout=10)
+        call = InferenceServiceStub(channel).ListModels(LIST, timeout=SECONDS)
         code = await call.code()
     assert code in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     return bool(code == grpc.StatusCode.OK)
 
 
 async def test_generation_over_tls(bundle: Path, site: TlsSite) -> None:
-    async with serving(bundle, site.connector(), security=site.security()) as running:
+    async with serving(
+        server_config(bundle, security=site.security()), site.connector()
+    ) as running:
         request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(5))
         messages = await running.stream(request)
         assert messages[-1].end.result.usage.completion_tokens == 5
@@ -53,7 +58,9 @@ async def test_clients_must_show_a_certificate_of_the_client_ca(
 ) -> None:
     clients = Authority()
     good = site.connector(clients.issue("shop"))
-    async with serving(bundle, good, security=site.security(clients.chain)) as running:
+    async with serving(
+        server_config(bundle, security=site.security(clients.chain)), good
+    ) as running:
         await running.stub.ListModels(LIST)
         assert not await reaches(site.connector(), running.port)
         assert not await reaches(site.connector(site.authority.issue("shop")), running.port)
@@ -72,7 +79,7 @@ async def test_the_certificate_names_the_caller(
 ) -> None:
     connect = site.connector(site.authority.issue(common_name, *names))
     security = site.security(site.authority.chain)
-    async with serving(bundle, connect, security=security) as running:
+    async with serving(server_config(bundle, security=security), connect) as running:
         with structlog.testing.capture_logs() as logs:
             await running.stub.ListModels(LIST)
     assert [line["caller"] for line in logs] == [caller]
@@ -80,7 +87,7 @@ async def test_the_certificate_names_the_caller(
 
 async def test_renewed_files_are_used_and_broken_ones_are_not(bundle: Path, site: TlsSite) -> None:
     connect = site.connector()
-    async with serving(bundle, connect, security=site.security()) as running:
+    async with serving(server_config(bundle, security=site.security()), connect) as running:
         await running.stub.ListModels(LIST)
         first = await served(running.port)
         renewed = site.authority.issue("renewed", "localhost")
@@ -105,7 +112,7 @@ async def served(port: int) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SECONDS):
         _, writer = await asyncio.open_connection("localhost", port, ssl=context)
     certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
@@ -116,7 +123,9 @@ async def test_replacing_the_client_ca_refuses_old_clients(bundle: Path, site: T
     old, new = Authority(), Authority()
     with_old = site.connector(old.issue("shop"))
     with_new = site.connector(new.issue("shop"))
-    async with serving(bundle, with_old, security=site.security(old.chain)) as running:
+    async with serving(
+        server_config(bundle, security=site.security(old.chain)), with_old
+    ) as running:
         assert not await reaches(with_new, running.port)
         site.client_ca.write_bytes(old.chain + new.chain)
         assert await reaches(with_new, running.port)

@@ -15,12 +15,22 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from tests.support.running_server import PROMPT, RunningServer, failure, greedy, serving
+from tests.support.run_gate import closed_gate
+from tests.support.running_server import (
+    PROMPT,
+    RunningServer,
+    failure,
+    greedy,
+    server_config,
+    serving,
+)
 from tests.support.scraping import LOOPBACK, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import SecurityConfig, TelemetryConfig
 from gpt2flow.server.servicer import SERVICE_NAME
+
+pytestmark = pytest.mark.process
 
 LIST = pb.ListModelsRequest()
 ENTRIES = """
@@ -75,7 +85,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def secured(bundle: Path, file: Path) -> AsyncIterator[RunningServer]:
-    async with serving(bundle, security=SecurityConfig(tokens=file)) as running:
+    async with serving(server_config(bundle, security=SecurityConfig(tokens=file))) as running:
         yield running
 
 
@@ -140,8 +150,7 @@ async def test_a_refused_stream_is_not_read(secured: RunningServer) -> None:
         yield ServerReflectionRequest()
 
     call = ServerReflectionStub(secured.channel).ServerReflectionInfo(forever())
-    async with asyncio.timeout(10):
-        assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_refusals_are_logged_without_the_token(secured: RunningServer) -> None:
@@ -261,27 +270,30 @@ async def test_defaults_are_lowered_to_the_limits_of_a_token(secured: RunningSer
     assert answer.results[0].usage.completion_tokens == 7
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_concurrent_requests_of_a_caller_are_limited(secured: RunningServer) -> None:
     def generate(count: int, metadata: Any) -> Any:
         request = pb.GenerateRequest(model="second", prompts=[PROMPT] * count, options=greedy(7))
         return secured.stub.Generate(request, metadata=metadata)
 
     stream = pb.GenerateStreamRequest(model="second", prompt=PROMPT, options=greedy(7))
-    running = secured.stub.GenerateStream(stream, metadata=SOME)
-    assert (await running.read()).HasField("delta")
-    # Both tokens of an entry belong to one caller.
-    code, text, detail = await failure(generate(2, bearing("other")))
-    assert (code, text) == (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "'some' would have 3 requests unfinished, may have 2",
-    )
-    assert isinstance(detail, RetryInfo)
-    assert detail.retry_delay.ToSeconds() == 1
-    await generate(2, ALL)
-    await generate(1, SOME)
-    running.cancel()
-    await secured.wait_all_free()
+    [_, second] = secured.server.registry.models
+    with closed_gate(second.engine) as gate:
+        running = secured.stub.GenerateStream(stream, metadata=SOME)
+        await gate.until_unfinished(1)
+        # Both tokens of an entry belong to one caller.
+        code, text, detail = await failure(generate(2, bearing("other")))
+        assert (code, text) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "'some' would have 3 requests unfinished, may have 2",
+        )
+        assert isinstance(detail, RetryInfo)
+        assert detail.retry_delay.ToSeconds() == 1
+        accepted = [generate(2, ALL), generate(1, SOME)]
+        await gate.until_unfinished(4)
+        running.cancel()
+        await gate.until_unfinished(3)
+    for call in accepted:
+        await call
     await generate(2, SOME)
     code, text, _ = await failure(generate(3, SOME))
     assert (code, text) == (
@@ -335,7 +347,8 @@ async def test_clients_without_a_token_cannot_create_metric_series(
     tokens.write_text(entries())
     telemetry = TelemetryConfig(metrics_address=LOOPBACK)
     security = SecurityConfig(tokens=tokens)
-    async with serving(bundle, security=security, telemetry=telemetry) as running:
+    config = server_config(bundle, security=security, telemetry=telemetry)
+    async with serving(config) as running:
         for i in range(3):
             unknown = running.channel.unary_unary(f"/{SERVICE_NAME}/Made{i}Up")
             assert (await failure(unknown(b"")))[0] == grpc.StatusCode.UNAUTHENTICATED

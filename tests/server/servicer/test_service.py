@@ -3,11 +3,10 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -16,6 +15,8 @@ from tests.support.running_server import PROMPT, RunningServer, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.bundle.manifest import load_bundle
+
+pytestmark = pytest.mark.process
 
 
 async def test_a_stream_equals_the_unary_answer(running: RunningServer) -> None:
@@ -203,12 +204,10 @@ async def test_models_are_listed_and_described(running: RunningServer, bundle: P
 
 
 async def test_health_covers_the_server_and_each_model(running: RunningServer) -> None:
-    stub: Any = health_pb2_grpc.HealthStub(running.channel)
     for name in ("", "gpt2flow.inference.v1.InferenceService", "first", "second"):
-        response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-        assert response.status == health_pb2.HealthCheckResponse.SERVING
+        assert await running.status(name) == HealthCheckResponse.SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Check(health_pb2.HealthCheckRequest(service="third"))
+        await running.status("third")
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 

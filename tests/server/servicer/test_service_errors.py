@@ -1,15 +1,17 @@
 """Errors of the RPCs: status codes, messages and details."""
 
-import asyncio
 from typing import Any
 
 import grpc
 import pytest
 from tests.support.engine_bench import CONTEXT, SLOTS
+from tests.support.run_gate import closed_gate
 from tests.support.running_server import PROMPT, RunningServer, bad_fields, failure, greedy
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.bundle.model_runner import ModelRunner
+
+pytestmark = pytest.mark.process
 
 
 async def test_every_bad_field_is_named(running: RunningServer) -> None:
@@ -140,18 +142,14 @@ async def test_a_token_id_outside_the_vocabulary_is_named(running: RunningServer
     assert (code, bad_fields(detail)) == (grpc.StatusCode.INVALID_ARGUMENT, ["tokens.ids[1]"])
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_a_full_queue_reports_a_retry_delay(running: RunningServer) -> None:
-    calls = [
-        running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(30)))
-        for _ in range(SLOTS + 2)
-    ]
-    await asyncio.sleep(0.1)
-    code, _, detail = await failure(
-        running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(1)))
-    )
-    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert detail.retry_delay.ToTimedelta().total_seconds() > 0
+    request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(30))
+    with closed_gate(running.engine) as gate:
+        calls = [running.stub.Generate(request) for _ in range(SLOTS + 2)]
+        await gate.until_unfinished(SLOTS + 2)
+        code, _, detail = await failure(running.stub.Generate(request))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert detail.retry_delay.ToTimedelta().total_seconds() > 0
     for call in calls:
         assert len((await call).results) == 1
 

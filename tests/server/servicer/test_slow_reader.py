@@ -4,13 +4,17 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from tests.support.counting_engine import OpenEngine
 from tests.support.engine_bench import SLOTS
 from tests.support.running_server import PROMPT, RunningServer, greedy
+from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from gpt2flow.server.engine.task import Task
+
+pytestmark = pytest.mark.process
 
 SMALL_WINDOW = (
     ("grpc.http2.lookahead_bytes", 1024),
@@ -26,9 +30,7 @@ async def test_unread_events_are_bounded_by_the_answer(open_engine: OpenEngine) 
         queue = harness.engine._live[idle.request.id].events
         for _ in range(5):
             assert len(await harness.run(harness.task(20, stream=True))) > 1
-        async with asyncio.timeout(10):
-            while idle.request.id in harness.engine._live:  # noqa: ASYNC110 - no event to await
-                await asyncio.sleep(0.001)
+        await until(lambda: idle.request.id not in harness.engine._live)
         # The request has finished and freed its slot, although its events are unread.
         await harness.wait_all_free()
         assert queue.qsize() <= 300 + 1
@@ -46,7 +48,7 @@ async def test_other_clients_are_served_while_streams_are_unread(running: Runnin
         unread = [stub.GenerateStream(request) for _ in range(SLOTS)]
         for call in unread:
             await call.read()
-        messages = await asyncio.wait_for(running.stream(request), 20)
+        messages = await running.stream(request)
         assert messages[-1].end.result.usage.completion_tokens == 70
         await running.wait_all_free()  # No unread stream holds a slot.
         # Unread streams are still complete.
@@ -65,8 +67,6 @@ async def test_a_handler_ends_with_its_client(running: RunningServer) -> None:
     for call in calls:
         await call.read()
     await channel.close(None)
-    await asyncio.wait_for(running.model.engine.idle.wait(), 10)
+    await until(running.engine.idle.is_set)
     await running.wait_all_free()
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - no event to await
-            await asyncio.sleep(0.01)
+    await until(lambda: len(asyncio.all_tasks()) <= before)

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from tests.support.project import PROJECT
-from tests.support.running_server import PROMPT, RunningServer, failure, greedy, serving
+from tests.support.running_server import (
+    PROMPT,
+    RunningServer,
+    failure,
+    greedy,
+    server_config,
+    serving,
+)
 from tests.support.scraping import LOOPBACK, until_counted
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -37,7 +44,7 @@ async def traffic(running: RunningServer) -> dict[str, Any]:
 
 async def test_the_dashboard_shows_exactly_the_exported_metrics(bundle: Path) -> None:
     telemetry = TelemetryConfig(metrics_address=LOOPBACK)
-    async with serving(bundle, telemetry=telemetry) as running:
+    async with serving(server_config(bundle, telemetry=telemetry)) as running:
         samples = await traffic(running)
     shown = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert shown <= samples.keys()

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import socket
-import time
 import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +12,20 @@ from typing import Any
 import grpc
 import pytest
 from tests.support.engine_bench import CONTEXT, SLOTS
-from tests.support.running_server import PROMPT, RunningServer, config, failure, greedy, serving
+from tests.support.run_gate import closed_gate, skip_time
+from tests.support.running_server import (
+    PROMPT,
+    RunningServer,
+    failure,
+    greedy,
+    server_config,
+    serving,
+)
 from tests.support.scraping import LOOPBACK, fetch, scrape, sums, until_counted
+from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
-from gpt2flow.server.bundle.model_runner import ModelRunner
 
 TELEMETRY = TelemetryConfig(metrics_address=LOOPBACK)
 TIMES = ("queue", "prefill", "decode")
@@ -27,7 +34,7 @@ TIMES = ("queue", "prefill", "decode")
 @pytest.fixture
 async def metered(bundle: Path) -> AsyncIterator[RunningServer]:
     """Server with a metrics endpoint."""
-    async with serving(bundle, telemetry=TELEMETRY) as running:
+    async with serving(server_config(bundle, telemetry=TELEMETRY)) as running:
         yield running
 
 
@@ -118,36 +125,23 @@ async def test_runs_of_the_model_are_counted_by_kind(metered: RunningServer) -> 
     assert 0 < found.get("run_duration_seconds_sum", kind="prefill") < 60
 
 
-@pytest.fixture
-def very_slow_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow decode steps to 50 ms, to keep requests running while scraped."""
-    decode = ModelRunner.decode
-
-    def slowly(*args: Any) -> Any:
-        time.sleep(0.05)
-        return decode(*args)
-
-    monkeypatch.setattr(ModelRunner, "decode", slowly)
-
-
-@pytest.mark.usefixtures("very_slow_decode")
 async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(80))
-    calls = [metered.stub.GenerateStream(request) for _ in range(SLOTS + 2)]
-    async with asyncio.timeout(10):
-        while True:
-            busy = await scrape(metered)
-            # All requests wait or run, and the running ones are past their prompts.
-            positions = busy.get("kv_cache_positions_running", model="first")
-            if busy.get("requests_waiting", model="first") == 2 and positions >= SLOTS * 8:
-                break
-            await asyncio.sleep(0.01)
-    assert busy.get("requests_running", model="first") == SLOTS
-    assert busy.get("requests_running", model="second") == 0
-    assert busy.get("slots_used", model="first") == SLOTS
-    assert busy.get("slots_free", model="first") == 0
-    for call in calls:
-        call.cancel()
+    with closed_gate(metered.engine) as gate:
+        calls = [metered.stub.GenerateStream(request) for _ in range(SLOTS + 2)]
+        await gate.until_unfinished(SLOTS + 2)
+        # Enough for all prompts, and too few for any answer.
+        await gate.pass_runs(40)
+        busy = await scrape(metered)
+        assert busy.get("requests_waiting", model="first") == 2
+        assert busy.get("requests_running", model="first") == SLOTS
+        assert busy.get("requests_running", model="second") == 0
+        assert busy.get("kv_cache_positions_running", model="first") >= SLOTS * 10
+        assert busy.get("slots_used", model="first") == SLOTS
+        assert busy.get("slots_free", model="first") == 0
+        for call in calls:
+            call.cancel()
+        await gate.until_unfinished(0)
     await metered.wait_all_free()
     free = await until_counted(metered, SLOTS + 2, code="CANCELLED")
     assert free.get("requests_running") == free.get("requests_waiting") == 0
@@ -160,30 +154,31 @@ async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     assert free.get("completion_tokens_total") == 0
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_preemptions_are_counted(metered: RunningServer) -> None:
-    low = greedy(40)
-    low.priority = -1
-    calls = [
-        metered.stub.GenerateStream(pb.GenerateStreamRequest(prompt=PROMPT, options=low))
-        for _ in range(SLOTS)
-    ]
-    for call in calls:
-        await call.read()
-    await metered.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
+    low = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(60, priority=-1))
+    with closed_gate(metered.engine) as gate:
+        calls = [metered.stub.GenerateStream(low) for _ in range(SLOTS)]
+        await gate.begin(*calls)
+        high = metered.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
+        await gate.until_unfinished(SLOTS + 1)
+    await high
     assert (await scrape(metered)).get("preemptions_total", model="first") == 1
     for call in calls:
         call.cancel()
 
 
-@pytest.mark.usefixtures("slow_decode")
 async def test_errors_are_counted_by_code(metered: RunningServer) -> None:
     generate = metered.stub.Generate
     bad = greedy(5)
     bad.sampling.top_p = 7
     await failure(generate(pb.GenerateRequest(prompts=[PROMPT], options=bad)))
     await failure(generate(pb.GenerateRequest(model="no such", prompts=[PROMPT])))
-    late = generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(70)), timeout=0.15)
+    limited = greedy(70)
+    limited.stopping.time_limit_ms = 3_600_000
+    with closed_gate(metered.engine) as gate:
+        late = generate(pb.GenerateRequest(prompts=[PROMPT], options=limited))
+        await gate.until_unfinished(1)
+        skip_time(metered.engine, 3600)
     assert (await failure(late))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
     many = generate(pb.GenerateRequest(prompts=[PROMPT] * (SLOTS + 3), options=greedy(2)))
     assert (await failure(many))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -209,20 +204,22 @@ async def test_metrics_follow_the_loaded_models(metered: RunningServer) -> None:
     assert before.get("model_info", fingerprint=metered.model.bundle.fingerprint) == 2
     [model, gone] = metered.server.registry.models
     weak = weakref.ref(gone.engine)
-    configs = config(metered.model.bundle.directory).model_configs
+    configs = server_config(metered.model.bundle.directory).model_configs
     await metered.server.registry.apply({"first": configs["first"]})
     after = await scrape(metered)
     assert after.get("models_loaded") == 1
     assert after.labels("slots_free", "model") == {"first"}
     del model, gone
-    async with asyncio.timeout(10):
-        while weak():
-            gc.collect()
-            await asyncio.sleep(0.01)
+
+    def is_freed() -> bool:
+        gc.collect()
+        return weak() is None
+
+    await until(is_freed)
 
 
 async def test_two_servers_count_separately(metered: RunningServer, bundle: Path) -> None:
-    async with serving(bundle, telemetry=TELEMETRY) as other:
+    async with serving(server_config(bundle, telemetry=TELEMETRY)) as other:
         assert other.server.metrics_port != metered.server.metrics_port
         await other.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(2)))
         assert (await until_counted(other, 1)).get("prompt_tokens_total") > 0

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from tests.support.running_server import PROMPT, failure, greedy, serving
+from tests.support.running_server import PROMPT, failure, greedy, server_config, serving
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import TelemetryConfig
@@ -68,7 +68,7 @@ async def test_spans_continue_the_trace_of_the_client(
     bundle: Path, collector: tuple[Collector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
-    async with serving(bundle, telemetry=telemetry) as running:
+    async with serving(server_config(bundle, telemetry=telemetry)) as running:
         request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(8))
         call = running.stub.GenerateStream(request, metadata=TRACEPARENT)
         messages = [message async for message in call]
@@ -102,7 +102,7 @@ async def test_spans_report_errors_and_skip_unsampled_traces(
     bundle: Path, collector: tuple[Collector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
-    async with serving(bundle, telemetry=telemetry) as running:
+    async with serving(server_config(bundle, telemetry=telemetry)) as running:
         await failure(running.stub.Generate(pb.GenerateRequest(model="x", prompts=[PROMPT])))
         late = pb.GenerateRequest(prompts=[PROMPT], options=greedy(70))
         late.options.stopping.time_limit_ms = 1
@@ -123,7 +123,7 @@ async def test_spans_report_errors_and_skip_unsampled_traces(
 
 async def test_an_unreachable_collector_fails_no_request(bundle: Path) -> None:
     telemetry = TelemetryConfig(otlp_endpoint="http://127.0.0.1:1")
-    async with serving(bundle, telemetry=telemetry) as running:
+    async with serving(server_config(bundle, telemetry=telemetry)) as running:
         request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(3))
         assert (await running.stub.Generate(request)).results
 

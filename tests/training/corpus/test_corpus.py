@@ -1,13 +1,11 @@
 """Generated turns agree with the agent's flows and grammar."""
 
 import json
-import random
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import llguidance
@@ -18,8 +16,6 @@ from gpt2flow.agent.flows.grammar import action_grammar
 from gpt2flow.agent.flows.prompt import DONE, language, normalise
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.training.corpus.corpus import make_flow_corpus
-from gpt2flow.training.corpus.turns import TurnGenerator
-from gpt2flow.training.errors import OutputError
 
 _DOCUMENT = re.compile(
     r"<\|state\|>(?P<state>[a-z_ ]+)<\|(?P<source>user|event)\|>(?P<message>.+?)"
@@ -68,6 +64,7 @@ def parsed(documents: list[str]) -> list[Turn]:
     return [_parse(document) for document in documents]
 
 
+@pytest.mark.process
 def test_every_action_is_one_that_the_grammar_allows(book: FlowBook, parsed: list[Turn]) -> None:
     """The oracle is the grammar that the agent passes to the server."""
     tokenizer = llguidance.LLTokenizer("byte")
@@ -190,15 +187,3 @@ def test_the_seed_determines_the_bytes_of_the_corpus(tmp_path: Path) -> None:
     assert texts["a"].count(b"<|endoftext|>\n") == 200
     assert valid.count("<|endoftext|>\n") == 50
     assert not set(valid.splitlines()[:5]) & set(texts["a"].decode().splitlines())
-
-
-def test_generation_exceeds_a_thousand_turns_per_second(turn_generator: TurnGenerator) -> None:
-    began = time.process_time()
-    count = sum(1 for _ in islice(turn_generator.documents(random.Random(2)), 2000))
-    assert count / (time.process_time() - began) > 1000
-
-
-def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="file: "):
-        make_flow_corpus(tmp_path / "file", 10, 1)

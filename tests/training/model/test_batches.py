@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.model.batches import BatchPlan, evaluation_batches
@@ -21,7 +22,7 @@ def _corpus(lengths: list[int]) -> EncodedCorpus:
     return EncodedCorpus(ids, ids % 3 == 0, starts, 0)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=40),
     packed_share=st.sampled_from([0.0, 0.5, 1.0]),

@@ -14,6 +14,8 @@ from gpt2flow.training.pipeline import train
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def corpora(documents: list[str]) -> tuple[EncodedCorpus, EncodedCorpus]:

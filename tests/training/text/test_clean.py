@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS
 from gpt2flow.training.text.clean import clean_documents, clean_text, split_documents
@@ -68,14 +69,14 @@ def test_numbers_other_than_phone_numbers_stay(text: str) -> None:
     assert clean_text(text) == text
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.one_of(st.text(), st.lists(_FRAGMENTS, max_size=12).map("".join)))
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean_text(text)
     assert clean_text(once) == once
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(_FRAGMENTS, max_size=12).map("".join))
 def test_cleaned_text_never_contains_a_special_token(text: str) -> None:
     assert not any(token in clean_text(text) for token in SPECIAL_TOKENS)

@@ -7,6 +7,7 @@ import llguidance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
@@ -27,13 +28,13 @@ def saved(vocabulary: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(text=st.text())
 def test_any_text_survives_the_round_trip(vocabulary: Tokenizer, text: str) -> None:
     assert vocabulary.decode(vocabulary.encode(text).ids, skip_special_tokens=False) == text
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(text=st.text())
 def test_transformers_and_llguidance_produce_the_same_tokens(
     vocabulary: Tokenizer, saved: Path, text: str

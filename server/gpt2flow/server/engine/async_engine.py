@@ -120,6 +120,11 @@ class AsyncEngine:
         await asyncio.to_thread(self._thread.join)
 
     @property
+    def engine(self) -> Engine:
+        """Synchronous engine, which the engine's thread owns."""
+        return self._engine
+
+    @property
     def load(self) -> EngineLoad:
         """Load of the engine."""
         return self._engine.load

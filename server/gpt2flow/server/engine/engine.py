@@ -69,6 +69,11 @@ class Engine:
         self.runs = RunStats()
 
     @property
+    def cache(self) -> SlotCache:
+        """Slots and cached positions of the model."""
+        return self._cache
+
+    @property
     def busy(self) -> bool:
         """True while requests are unfinished."""
         return bool(self._tasks)

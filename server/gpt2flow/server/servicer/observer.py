@@ -25,6 +25,8 @@ _INFERENCE: Final = DESCRIPTOR.services_by_name["InferenceService"]
 _SERVICE: Final[str] = _INFERENCE.full_name
 # Clients may send any method name, and metrics keep every value of a label.
 _OTHER_RPC: Final = "other"
+# gRPC may cancel a call slightly before its deadline, in seconds.
+_DEADLINE_SLACK: Final = 0.01
 
 _Behavior = Callable[[Any, Context], Awaitable[Any]]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -89,7 +91,8 @@ class Observer(grpc.aio.ServerInterceptor):
             yield
             code = _code(context, grpc.StatusCode.OK)
         except asyncio.CancelledError:
-            late = context.time_remaining() == 0
+            remaining: float | None = context.time_remaining()
+            late = remaining is not None and remaining < _DEADLINE_SLACK
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except Exception:

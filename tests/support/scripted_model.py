@@ -1,0 +1,58 @@
+"""Models of the agent that answer from a script, or fail."""
+
+import time
+from collections.abc import Sequence
+
+from gpt2flow.agent.errors import AgentError, ModelError
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.turns.model import ModelAnswer
+
+Script = dict[str, Sequence[Choice | str]]
+
+
+class ScriptedModel:
+    """Model that answers messages and events from a script."""
+
+    def __init__(self, script: Script, seconds: float = 0.0) -> None:
+        self.script = script
+        self.seconds = seconds
+        self.prompts: list[str] = []
+
+    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+        self.prompts.append(prompt)
+        time.sleep(self.seconds)
+        kind, _, rest = prompt.partition("<|user|>" if "<|user|>" in prompt else "<|event|>")
+        message, _, done = rest.partition("<|act|>")
+        if "<|event|>" in prompt:
+            message = message.split()[0]
+        position = done.count("<|result|>")
+        actions = self.script[message]
+        choice = actions[position] if position < len(actions) else "done"
+        choice = Choice(choice) if isinstance(choice, str) else choice
+        del kind, grammar
+        return ModelAnswer(choice.text, 1.0, 20, 8, "scripted")
+
+
+class FailingModel:
+    """Model that fails after a number of answers.
+
+    Args:
+        model: Model that gives the answers.
+        answers: Number of answers before it fails.
+        error: Error of each later call.
+
+    Attributes:
+        model: As above.
+        answers: Number of answers left.
+    """
+
+    def __init__(self, model: ScriptedModel, answers: int, error: AgentError | None = None) -> None:
+        self.model = model
+        self.answers = answers
+        self._error = error or ModelError("no server answers at nowhere:1")
+
+    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+        if not self.answers:
+            raise self._error
+        self.answers -= 1
+        return self.model.choose(prompt, grammar)
