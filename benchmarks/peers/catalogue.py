@@ -41,7 +41,7 @@ ENGINES = [
     Engine("gpt2flow-int8", "gpt2flow int8, gRPC", None, "gpt2flow_server", "int8", _SERVED),
     Engine("gpt2flow-int4", "gpt2flow int4, gRPC", None, "gpt2flow_server", "int4", _SERVED),
     Engine(
-        "gpt2flow-int4-guessing",
+        "gpt2flow-int4-speculative",
         "gpt2flow int4, gRPC, speculative",
         None,
         "gpt2flow_server",

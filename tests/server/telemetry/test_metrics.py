@@ -147,7 +147,7 @@ async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     assert free.get("requests_running") == free.get("requests_waiting") == 0
     assert free.get("slots_free", model="first") == SLOTS
     assert free.get("kv_cache_positions_running") == 0
-    assert free.get("kv_cache_positions_remembered", model="first") > 0
+    assert free.get("kv_cache_positions_cached", model="first") > 0
     assert free.get("kv_cache_positions", model="first") == SLOTS * CONTEXT
     assert free.get("kv_cache_bytes", model="first") == metered.model.kv_cache_bytes
     assert free.get("errors_total") == 0

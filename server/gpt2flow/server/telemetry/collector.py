@@ -29,7 +29,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
         "Positions of the KV cache that running sequences fill",
         lambda load: load.positions_running,
     ),
-    "kv_cache_positions_remembered": (
+    "kv_cache_positions_cached": (
         "Positions of the KV cache that hold cached prefixes in free slots",
         lambda load: load.positions_cached,
     ),
