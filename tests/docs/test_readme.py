@@ -31,6 +31,9 @@ def checkout(directory: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     (directory / ".venv").symlink_to(PROJECT / ".venv")
+    # Otherwise an edited file would have `make` install the copy into the shared environment.
+    for name in ("pyproject.toml", "constraints.txt"):
+        os.utime(directory / name, (0, 0))
     return directory
 
 
