@@ -4,6 +4,7 @@ Sentences are counted without code, and a cell of a table counts as one line.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from gpt2flow.server.config.reference import settings
 SOURCES = ["agent", "benchmarks", "cli", "client", "export", "files", "server", "training"]
 # A description names its noun first.
 BAD_STARTS = {"of", "for", "by", "as", "to", "whose", "who", "what", "which"}
+# Words that the glossary has replaced.
+RETIRED = re.compile(r"\b(guess\w*|remember\w*|roughen\w*|gives? way|told)\b", re.IGNORECASE)
 MAX_FIRST_LINE = 12
 MAX_SENTENCE = 25
 
@@ -75,6 +78,25 @@ def test_every_help_text_stands_alone() -> None:
     texts = list(help_texts())
     assert len(texts) > 200
     assert not [(what, text) for what, text in texts if first_word(text) in BAD_STARTS | {""}]
+    assert not [(what, text) for what, text in texts if RETIRED.search(text)]
+
+
+def dashboard_texts() -> Iterator[str]:
+    """Yield the titles, descriptions and legends of the dashboard."""
+    dashboard = json.loads((PROJECT / "deploy/grafana/gpt2flow.json").read_text(encoding="utf-8"))
+    for panel in dashboard["panels"]:
+        yield panel["title"]
+        yield from filter(None, [panel.get("description")])
+        for target in panel.get("targets", []):
+            yield target["legendFormat"]
+
+
+def test_every_text_of_the_dashboard_stands_alone() -> None:
+    texts = list(dashboard_texts())
+    assert len(texts) > 80
+    assert not [text for text in texts if first_word(text) in BAD_STARTS or RETIRED.search(text)]
+    long = [each for text in texts for each in sentences(text) if len(each.split()) > MAX_SENTENCE]
+    assert not long
 
 
 def page(path: str) -> list[tuple[int, str]]:
@@ -115,3 +137,4 @@ def test_a_page_has_one_short_sentence_a_line(path: str) -> None:
     ]
     assert not crowded
     assert not long
+    assert not [(line, text) for line, text in prose if RETIRED.search(text)]
