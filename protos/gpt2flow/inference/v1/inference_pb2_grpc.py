@@ -32,7 +32,8 @@ class InferenceServiceStub(object):
     bad field; NOT_FOUND an unknown model; RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo a full queue; DEADLINE_EXCEEDED a deadline that passed or
     cannot be met; UNAUTHENTICATED and PERMISSION_DENIED missing or insufficient
-    credentials; UNAVAILABLE a server that drains; INTERNAL a defect, with an id.
+    credentials; UNAVAILABLE a server that drains; INTERNAL an internal error,
+    with an id.
     """
 
     def __init__(self, channel):
@@ -85,7 +86,8 @@ class InferenceServiceServicer(object):
     bad field; NOT_FOUND an unknown model; RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo a full queue; DEADLINE_EXCEEDED a deadline that passed or
     cannot be met; UNAUTHENTICATED and PERMISSION_DENIED missing or insufficient
-    credentials; UNAVAILABLE a server that drains; INTERNAL a defect, with an id.
+    credentials; UNAVAILABLE a server that drains; INTERNAL an internal error,
+    with an id.
     """
 
     def Generate(self, request, context):
@@ -192,7 +194,8 @@ class InferenceService(object):
     bad field; NOT_FOUND an unknown model; RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo a full queue; DEADLINE_EXCEEDED a deadline that passed or
     cannot be met; UNAUTHENTICATED and PERMISSION_DENIED missing or insufficient
-    credentials; UNAVAILABLE a server that drains; INTERNAL a defect, with an id.
+    credentials; UNAVAILABLE a server that drains; INTERNAL an internal error,
+    with an id.
     """
 
     @staticmethod
