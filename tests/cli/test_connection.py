@@ -1,4 +1,4 @@
-"""Tests of the TLS and token options of client commands."""
+"""Tests of the connection options of client commands: address, TLS and token."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,10 @@ import pytest
 from tests.support.certificates import AuthorityFiles
 from tests.support.command_line import gpt2flow
 from tests.support.flaky_server import FlakyService, listening
+
+from gpt2flow.agent.config import AgentConfig
+from gpt2flow.cli.connection import DEFAULT_ADDRESS
+from gpt2flow.server import ServerConfig
 
 
 @pytest.fixture
@@ -102,3 +106,8 @@ def test_an_untrusted_certificate_is_reported_on_one_line(
     assert err.startswith("gpt2flow: error: no server answers at")
     assert err.count("\n") == 1
     assert "Tls handshake failed" in err
+
+
+def test_server_agent_and_commands_have_the_same_default_address() -> None:
+    assert ServerConfig(models={"m": Path("m")}).address == DEFAULT_ADDRESS
+    assert AgentConfig().address == DEFAULT_ADDRESS

@@ -149,8 +149,15 @@ def test_a_model_inherits_limits_missing_from_its_own_table(tmp_path: Path) -> N
 
 
 def test_an_error_of_the_command_line_does_not_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^threads is 0"):
+    with pytest.raises(ConfigError, match=r"^engine\.threads is 0"):
         read(tmp_path, MODEL, **{"engine.threads": 0})
+
+
+def test_an_error_of_the_command_line_names_what_was_typed() -> None:
+    given, names = {"engine.requests.beams": 0}, {"engine.requests.beams": "--max-beams"}
+    source = ConfigSource(given={"models": {"m": Path("p")}, **given}, names=names)
+    with pytest.raises(ConfigError, match=r"^--max-beams is 0, must be in \[1, "):
+        source.read()
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

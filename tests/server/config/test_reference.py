@@ -9,8 +9,10 @@ from tests.support.project import PROJECT
 from typer.testing import CliRunner
 
 from gpt2flow.cli.commands import serve as command
+from gpt2flow.cli.connection import DEFAULT_ADDRESS
+from gpt2flow.cli.outcome import CommandError
 from gpt2flow.server import ServerConfig
-from gpt2flow.server.config.reference import page, settings
+from gpt2flow.server.config.reference import ADDRESS, Setting, page, settings
 
 
 def test_the_reference_page_is_up_to_date() -> None:
@@ -38,12 +40,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
     return configs
 
 
-def run(*arguments: str, **variables: str) -> None:
+def run(*arguments: str, code: int = 0, **variables: str) -> str:
+    """Run the command, which exits with `code`; return its output."""
     app = typer.Typer()
     command.add_commands(app)
-    runner = CliRunner(env={f"GPT2FLOW_SERVER_{key}": value for key, value in variables.items()})
+    environment = {f"GPT2FLOW_SERVER_{key}": value for key, value in variables.items()}
+    runner = CliRunner(env=environment | {"COLUMNS": "400"})
     result = runner.invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def test_an_option_switches_off_what_the_file_switches_on(
@@ -69,6 +74,35 @@ def test_an_option_overrides_its_variable_which_overrides_the_file(
     [config] = started
     engine = config.model_configs["m"].engine
     assert (engine.threads, engine.max_queued, engine.prefill_chunk) == (3, 2, 1)
+
+
+NUMBERS = [each for each in settings() if each.kind in {int, float} and each.key != "port"]
+
+
+@pytest.mark.parametrize("setting", NUMBERS, ids=lambda each: each.key)
+def test_an_error_names_the_option_or_variable_that_was_given(
+    setting: Setting, started: list[ServerConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CommandError, match=f"^{setting.option} is -1(.0)?, must be in "):
+        run("--model", "m=p", setting.option, "-1")
+    monkeypatch.setenv(setting.variable, "-1")
+    with pytest.raises(CommandError, match=f"^{setting.variable} is -1(.0)?, must be in "):
+        run("--model", "m=p")
+    assert not started
+
+
+def test_a_variable_of_another_type_is_named(started: list[ServerConfig]) -> None:
+    output = run("--model", "m=p", code=2, THREADS="many")
+    assert "Invalid value for '--threads' (env var: 'GPT2FLOW_SERVER_THREADS')" in output
+    assert not started
+
+
+def test_the_help_shows_every_default() -> None:
+    output = run("--help")
+    for each in settings():
+        if each.default and each.key not in ADDRESS:
+            assert f"{each.meaning} Default: {each.default}." in output
+    assert f"Default: {DEFAULT_ADDRESS}." in output
 
 
 def test_environment_variables_alone_start_a_server(started: list[ServerConfig]) -> None:

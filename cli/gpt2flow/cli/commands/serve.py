@@ -1,28 +1,28 @@
 """`gpt2flow serve`: its options are the settings of the server."""
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt2flow.cli.connection import DEFAULT_ADDRESS
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 from gpt2flow.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from gpt2flow.server.config.reference import Setting
 
-_HELP = """Serve bundles over gRPC until SIGTERM or Ctrl-C.
+
+def serve(context: typer.Context) -> None:
+    """Serve bundles over gRPC until SIGTERM or Ctrl-C.
 
     Each option has an environment variable: GPT2FLOW_SERVER_THREADS for --threads.
 
     Options override variables, which override the file given by --config.
     """
-
-
-def serve(context: typer.Context) -> None:
-    """Serve bundles over gRPC until SIGTERM or Ctrl-C."""
     with needs_extra("server"):
         from gpt2flow.server.config.reference import settings
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -37,23 +37,29 @@ def _with_options(settings: "list[Setting]") -> Any:
     """Return the command as a function with a parameter for each setting."""
 
     def run(
-        config: Path | None, model: list[str] | None, ready_file: Path | None, **given: Any
+        context: typer.Context,
+        config: Path | None,
+        model: list[str] | None,
+        ready_file: Path | None,
+        **given: Any,
     ) -> None:
         keys = {_parameter_name(each.option): each.key for each in settings}
-        by_key = {keys.get(name, name): value for name, value in given.items()}
-        _serve(config, model, ready_file, by_key)
+        values = {keys.get(name, name): value for name, value in given.items()}
+        names = {keys.get(name, name): _typed_name(context, name) for name in given}
+        _serve(config, model, ready_file, values, names)
 
     parameters = list(_parameters(settings))
     # Typer reads the options from the signature.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
-    run.__doc__ = _HELP
+    run.__doc__ = serve.__doc__
     return run
 
 
 def _parameters(settings: "list[Setting]") -> Iterator[inspect.Parameter]:
     from gpt2flow.server.config.reference import ADDRESS
 
+    yield inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     yield _option(
         "--config",
         Path | None,
@@ -68,7 +74,7 @@ def _parameters(settings: "list[Setting]") -> Iterator[inspect.Parameter]:
         "--address",
         str | None,
         "host:port to listen on; port 0 picks a free one.",
-        "127.0.0.1:50051",
+        DEFAULT_ADDRESS,
     )
     for each in settings:
         if each.key not in ADDRESS:
@@ -89,10 +95,12 @@ def _option(
     name = option.partition("/")[0]
     info = typer.Option(
         option,
-        help=meaning,
+        # Typer would put parentheses around a default that it does not fill in itself.
+        help=f"{meaning} Default: {default}." if default else meaning,
         envvar=variable(name),
-        show_envvar=False,
-        show_default=default or False,
+        # Errors then name a variable that is set; the help of 40 options need not.
+        show_envvar=variable(name) in os.environ,
+        show_default=False,
         rich_help_panel=f"Settings: {group}" if group else None,
     )
     return inspect.Parameter(
@@ -107,11 +115,21 @@ def _parameter_name(option: str) -> str:
     return option.removeprefix("--").replace("-", "_")
 
 
+def _typed_name(context: typer.Context, name: str) -> str:
+    """Return the option or variable that set a parameter."""
+    from gpt2flow.server.config.reference import variable
+
+    option = f"--{name.replace('_', '-')}"
+    source = context.get_parameter_source(name)
+    return variable(option) if source is not None and source.name == "ENVIRONMENT" else option
+
+
 def _serve(
     config: Path | None,
     models: list[str] | None,
     ready_file: Path | None,
     given: Mapping[str, Any],
+    names: Mapping[str, str],
 ) -> None:
     """Serve with settings from a file, overridden by the given ones."""
     from gpt2flow.server import BundleError, ConfigError, ConfigSource, ServerError, parse_address
@@ -123,10 +141,11 @@ def _serve(
         values = dict(given)
         address = values.pop("address")
         if address is not None:
-            values["host"], values["port"] = parse_address(address)
+            values["host"], values["port"] = parse_address(address, names["address"])
         if models:
             values["models"] = _models(models)
-        source = ConfigSource(file=config, given=values)
+        names = {**names, "port": f"port of {names['address']}"}
+        source = ConfigSource(file=config, given=values, names=names)
         on_ready = None if ready_file is None else lambda port: _announce(ready_file, port)
         run(source.read(), on_ready, source)
 

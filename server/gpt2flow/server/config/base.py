@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -138,10 +138,16 @@ def _read_address(value: object) -> object:
         raise PydanticCustomError(_FORMAT, "must be of the form host:port") from error
 
 
+def _check_port(address: tuple[str, int]) -> tuple[str, int]:
+    if not 0 <= address[1] <= 65535:
+        raise PydanticCustomError(_FORMAT, "must have a port in [0, 65535]")
+    return address
+
+
 ByteCount = Annotated[int, BeforeValidator(_read_bytes)]
 """Number of bytes; text such as `512MB` is accepted."""
 
-Address = Annotated[tuple[str, int], BeforeValidator(_read_address)]
+Address = Annotated[tuple[str, int], BeforeValidator(_read_address), AfterValidator(_check_port)]
 """Host and port; text such as `127.0.0.1:9464` is accepted."""
 
 FilePath = Annotated[Path, Field(strict=False)]

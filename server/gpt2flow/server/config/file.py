@@ -23,10 +23,13 @@ class ConfigSource:
             table `[[models]]` for each model. None is no file.
         given: Values that override the file, by dotted field: `host`, `engine.threads`, `models`.
             A value of None overrides nothing.
+        names: Options or variables that the given values were typed as, by the same field. Errors
+            show them instead of the field.
     """
 
     file: Path | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> ServerConfig:
         """Return the settings.
@@ -36,27 +39,29 @@ class ConfigSource:
         """
         given = {key: value for key, value in self.given.items() if value is not None}
         if self.file is None:
-            return _Reader("", Path()).server({}, given)
+            return _Reader("", Path(), self.names).server({}, given)
         try:
             table = tomllib.loads(self.file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{self.file} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(f"{self.file} is not TOML: {error}") from error
-        return _Reader(f"{self.file}: ", self.file.parent).server(table, given)
+        return _Reader(f"{self.file}: ", self.file.parent, self.names).server(table, given)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Makes groups of settings from tables.
+    """Reader of groups of settings from tables.
 
     Attributes:
         origin: Start of the errors about a table.
         base: Directory that relative paths of a table are relative to.
+        names: Names of given values in errors, by dotted field.
     """
 
     origin: str
     base: Path
+    names: Mapping[str, str]
 
     def server(self, table: _Table, given: _Table) -> ServerConfig:
         """Return the settings of the server."""
@@ -119,10 +124,16 @@ class _Reader:
         try:
             return kind(**values)
         except ConfigError as error:
-            if error.field in given:
-                raise
-            place = where if error.field else ""
-            raise ConfigError(f"{self.origin}{place}{error}") from error
+            raise self._placed(error, where, given) from error
+
+    def _placed(self, error: ConfigError, where: str, given: _Table) -> ConfigError:
+        """Return an error under the name that the user gave the setting."""
+        if error.field is None:
+            return ConfigError(f"{self.origin}{error}")
+        key, rule = f"{where}{error.field}", str(error).removeprefix(error.field)
+        if error.field in given:
+            return ConfigError(f"{self.names.get(key, key)}{rule}")
+        return ConfigError(f"{self.origin}{key}{rule}")
 
     def _resolved(self, kind: type[Settings], name: str, value: object) -> object:
         """Return a value of a table, its path relative to the file."""

@@ -168,13 +168,6 @@ class TelemetryConfig(Settings):
         None, "OpenTelemetry collector of traces: an http:// or https:// URL."
     )
 
-    @model_validator(mode="after")
-    def _metrics_port_exists(self) -> Self:
-        if self.metrics_address is not None and not 0 <= self.metrics_address[1] <= 65535:
-            port = self.metrics_address[1]
-            raise conflict(f"metrics_address port is {port}, must be in [0, 65535]")
-        return self
-
 
 class SecurityConfig(Settings):
     """Transport security and authentication."""
