@@ -29,6 +29,7 @@ from gpt2flow.server import (
     StartupError,
     serve,
 )
+from gpt2flow.server.errors import DrainingError
 
 pytestmark = pytest.mark.process
 
@@ -162,3 +163,10 @@ async def test_two_servers_do_not_share_a_port(bundle: Path) -> None:
     async with serving(config) as running:
         with pytest.raises(StartupError):
             await Server(ServerConfig(models={"m": bundle}, port=running.port)).start()
+
+
+async def test_a_server_that_never_started_closes(bundle: Path) -> None:
+    server = Server(ServerConfig(models={"m": bundle}, port=0))
+    await server.stop()
+    with pytest.raises(DrainingError):
+        server.registry.lease("m")

@@ -34,7 +34,7 @@ _FLUSH_SECONDS = 1.0
 
 
 class Server:
-    """Inference server: a gRPC server and its models.
+    """Inference server: a gRPC server and its models, for one event loop.
 
     Attributes:
         registry: Registry of its models.
@@ -42,11 +42,26 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        """Prepare a server; `start` opens its port.
+
+        Raises:
+            ConfigError: A file of certificates or tokens is unusable.
+            StartupError: A package that the settings need is missing.
+        """
         self._config = config
         self.registry = Registry(config.models, config.drain_seconds)
         self.metrics = Metrics(lambda: self.registry.models)
         self._tracing = _tracing(config.telemetry.otlp_endpoint)
         self._endpoint: MetricsEndpoint | None = None
+        security = make_security(config.security)
+        interceptors = (
+            Observer(self.metrics, self._tracing),
+            *security.interceptors,
+            DecodingInterceptor(SERVICE_NAME),
+        )
+        self._credentials = security.credentials
+        self._server = grpc.aio.server(options=_channel_options(config), interceptors=interceptors)
+        self._health = add_services(self.registry, self._server)
 
     @property
     def metrics_port(self) -> int | None:
@@ -72,27 +87,17 @@ class Server:
 
         Raises:
             BundleError: A bundle cannot be served.
-            ConfigError: The memory for the KV cache does not hold one sequence, or a file of
-                certificates or tokens is unusable.
+            ConfigError: The memory for the KV cache does not hold one sequence.
             StartupError: A port cannot be bound.
         """
-        security = make_security(self._config.security)
-        interceptors = (
-            Observer(self.metrics, self._tracing),
-            *security.interceptors,
-            DecodingInterceptor(SERVICE_NAME),
-        )
-        options = _channel_options(self._config)
-        self._server = grpc.aio.server(options=options, interceptors=interceptors)
-        self._health = add_services(self.registry, self._server)
         try:
-            return await self._start(security.credentials)
+            return await self._start()
         except BaseException:
             await self.close()
             raise
 
-    async def _start(self, credentials: grpc.ServerCredentials | None) -> int:
-        port = _bind(self._server, self._config, credentials)
+    async def _start(self) -> int:
+        port = _bind(self._server, self._config, self._credentials)
         self.metrics.observe_tasks(asyncio.get_running_loop())
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry

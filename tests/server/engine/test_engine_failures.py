@@ -18,7 +18,7 @@ from tests.support.running_server import PROMPT, RunningServer, failure, greedy,
 from tests.support.waiting import SECONDS
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.server.errors import BrokenModelError
+from gpt2flow.server.errors import BrokenModelError, DrainingError
 from gpt2flow.server.models.reload import Reloader
 
 pytestmark = pytest.mark.process
@@ -232,3 +232,10 @@ def test_an_engine_whose_event_loop_is_gone_stops(
     thread.join(SECONDS)
     assert not thread.is_alive()
     assert not unhandled
+
+
+async def test_an_engine_that_never_started_stops(tokenizer: Any, grammars: Any) -> None:
+    harness = CountingEngine(tokenizer, grammars, slots=2, queued=4, seconds=0.005)
+    await harness.engine.stop()
+    with pytest.raises(DrainingError), harness.engine.submit([harness.task()]):
+        pass

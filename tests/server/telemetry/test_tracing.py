@@ -129,16 +129,18 @@ async def test_an_unreachable_collector_fails_no_request(bundle: Path) -> None:
 
 
 WITHOUT = """
-import sys
+import asyncio, sys
 sys.modules["opentelemetry"] = None
 from pathlib import Path
 from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
 models = {"m": Path("nowhere")}
-Server(ServerConfig(models=models))
-try:
-    Server(ServerConfig(models=models, telemetry=TelemetryConfig(otlp_endpoint="http://a:1")))
-except StartupError as error:
-    print(error)
+async def main():
+    Server(ServerConfig(models=models))
+    try:
+        Server(ServerConfig(models=models, telemetry=TelemetryConfig(otlp_endpoint="http://a:1")))
+    except StartupError as error:
+        print(error)
+asyncio.run(main())
 """
 
 

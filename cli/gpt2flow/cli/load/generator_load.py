@@ -2,9 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from gpt2flow.cli.load.measurements import percentiles
 
@@ -35,35 +35,34 @@ class GeneratorLoad:
         return self.cpu_share > 0.9 or self.lag_p99_ms > 20 or self.lag_max_ms > 100
 
 
-class GeneratorLoadMonitor:
-    """Monitor of the running event loop for the duration of a block."""
+@asynccontextmanager
+async def monitored_load() -> AsyncIterator[Callable[[], GeneratorLoad]]:
+    """Monitor the running event loop for the duration of a block.
 
-    async def __aenter__(self) -> Self:
-        self._started, self._cpu_time = time.perf_counter(), time.process_time()
-        self._lags: list[float] = []
-        self._task = asyncio.create_task(self._sample())
-        return self
+    Yields:
+        A function that returns the load since the block began.
+    """
+    started, cpu_time, lags = time.perf_counter(), time.process_time(), list[float]()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._task.cancel()
-
-    def load(self) -> GeneratorLoad:
-        """Return the load since the block began."""
-        seconds = max(time.perf_counter() - self._started, 1e-9)
-        lags = percentiles(self._lags)
+    def load() -> GeneratorLoad:
+        seconds = max(time.perf_counter() - started, 1e-9)
+        lag = percentiles(lags)
         return GeneratorLoad(
-            cpu_share=(time.process_time() - self._cpu_time) / seconds,
-            lag_p99_ms=lags.p99 * 1000 if lags else 0.0,
-            lag_max_ms=lags.max * 1000 if lags else 0.0,
+            cpu_share=(time.process_time() - cpu_time) / seconds,
+            lag_p99_ms=lag.p99 * 1000 if lag else 0.0,
+            lag_max_ms=lag.max * 1000 if lag else 0.0,
         )
 
-    async def _sample(self) -> None:
-        while True:
-            due = time.perf_counter() + _SAMPLING_PERIOD
-            await asyncio.sleep(_SAMPLING_PERIOD)
-            self._lags.append(max(0.0, time.perf_counter() - due))
+    sampling = asyncio.create_task(_sample(lags))
+    try:
+        yield load
+    finally:
+        sampling.cancel()
+
+
+async def _sample(lags: list[float]) -> None:
+    """Append the wake-up lag of the event loop, again and again."""
+    while True:
+        due = time.perf_counter() + _SAMPLING_PERIOD
+        await asyncio.sleep(_SAMPLING_PERIOD)
+        lags.append(max(0.0, time.perf_counter() - due))

@@ -5,7 +5,7 @@ from random import Random
 from time import perf_counter
 
 from gpt2flow.cli.load.figures import LevelFigures, level_figures
-from gpt2flow.cli.load.generator_load import GeneratorLoadMonitor
+from gpt2flow.cli.load.generator_load import monitored_load
 from gpt2flow.cli.load.loops import closed_loop, open_loop, poisson, send
 from gpt2flow.cli.load.measurements import Record
 from gpt2flow.cli.load.settings import Budget, ClosedLevel, Level, Settings
@@ -66,7 +66,7 @@ class Sweep:
             self._progress(level)
 
         started = perf_counter()
-        async with GeneratorLoadMonitor() as monitor:
+        async with monitored_load() as load:
             try:
                 if isinstance(level, ClosedLevel):
                     await closed_loop(measure, self._requests, level.concurrency, settings.budget)
@@ -81,7 +81,7 @@ class Sweep:
                             level.label,
                             records,
                             started,
-                            monitor.load(),
+                            load(),
                             limits=settings.limits,
                             complete=complete,
                         )

@@ -98,6 +98,8 @@ class AsyncEngine:
         self._ids = itertools.count()
         self._log = structlog.get_logger().bind(model=name)
         self._thread = threading.Thread(target=self._run_loop, name=f"engine-{name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_broken: Callable[[], None] = lambda: None
         self._stopping: str | None = None
         self.broken = False
         self.idle = asyncio.Event()
@@ -117,7 +119,8 @@ class AsyncEngine:
         """End the thread; unfinished requests end with `DrainingError` and this reason."""
         self._stopping = why
         self._inbox.put(_Stop())
-        await asyncio.to_thread(self._thread.join)
+        if self._loop is not None:
+            await asyncio.to_thread(self._thread.join)
 
     @property
     def engine(self) -> Engine:
@@ -264,7 +267,7 @@ class AsyncEngine:
             self._engine.clear()
             self._call_loop(self._end, list(self._live), DrainingError(self._stopping or ""))
         except BaseException as error:  # noqa: BLE001 - clients must not hang
-            if not self._loop.is_closed():  # Otherwise no client is left.
+            if self._loop and not self._loop.is_closed():  # Otherwise no client is left.
                 self._call_loop(self._break, error)
 
     def _run_once(self) -> bool:
@@ -329,6 +332,7 @@ class AsyncEngine:
 
     def _call_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         """Schedule a call in the event loop; calls keep their order."""
+        assert self._loop is not None
         self._loop.call_soon_threadsafe(callback, *arguments)
 
 
