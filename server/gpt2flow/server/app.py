@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -29,8 +29,8 @@ from gpt2flow.server.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from gpt2flow.server.telemetry.tracing import Tracing
 
-# Time for the last responses to leave the process before its connections close.
-_FLUSH_SECONDS = 1.0
+# Time for clients to accept the last responses: the bound of what one that does not read delays.
+_FLUSH_SECONDS = 5.0
 
 
 class Server:
@@ -114,24 +114,32 @@ class Server:
     async def drain(self) -> None:
         """Refuse new requests, and wait up to the drain time for others.
 
-        Every health watcher is sent NOT_SERVING before any stream can end.
+        It also waits up to 5 seconds until every health watcher has been sent NOT_SERVING.
         """
         self.registry.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_SECONDS):
-                await self._health.notified()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.drain_seconds):
-                await self.registry.finished()
+        await asyncio.gather(
+            _within(_FLUSH_SECONDS, self._health.notified()),
+            _within(self._config.drain_seconds, self.registry.finished()),
+        )
 
     async def close(self) -> None:
-        """End unfinished requests with UNAVAILABLE, and close the port."""
+        """End unfinished requests with UNAVAILABLE, and close the port.
+
+        Clients have up to 5 seconds to accept the last responses.
+        """
         await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
+
+
+async def _within(seconds: float, waiting: Coroutine[Any, Any, None]) -> None:
+    """Await something for a limited time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await waiting
 
 
 def _tracing(endpoint: str | None) -> "Tracing | None":
