@@ -1,13 +1,22 @@
-"""Folders of the programs: number, size and names of their modules."""
+"""Folders of the programs: number, size and names of their modules and classes."""
 
+import ast
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tests.support.project import PROJECT
 
 PROGRAMS = ["agent", "cli", "client", "export", "files", "server", "training"]
+# Programs that share a process.
+PROCESSES = [
+    ["server", "files"],
+    ["export", "server", "files"],
+    ["training", "agent", "files"],
+    ["agent", "client", "files"],
+]
 MAX_MODULES = 10
 MIN_LINES = 50
 # Folders with more modules, and why.
@@ -67,3 +76,15 @@ def test_a_short_module_has_a_reason() -> None:
 def test_names_of_a_folder_differ_by_more_than_an_ending(folder: Path) -> None:
     stems = [_ENDING.sub("", path.stem) for path in modules(folder)]
     assert not [pair for pair in itertools.combinations(stems, 2) if pair[0] == pair[1]]
+
+
+@pytest.mark.parametrize("programs", PROCESSES, ids="-".join)
+def test_a_process_has_no_two_classes_of_one_name(programs: list[str]) -> None:
+    classes = Counter(
+        node.name
+        for program in programs
+        for path in (PROJECT / program).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [each for each, count in classes.items() if count > 1]

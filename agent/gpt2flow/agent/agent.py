@@ -18,7 +18,7 @@ from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
-from gpt2flow.agent.turns.model import Model, RecordingModel, ServedModel
+from gpt2flow.agent.turns.model import ChoiceModel, RecordingModel, ServedModel
 
 MAX_CHARACTERS = 1000
 _MAX_ID_CHARACTERS = 200
@@ -47,7 +47,7 @@ class Agent:
         self,
         config: AgentConfig,
         *,
-        model: Model | None = None,
+        model: ChoiceModel | None = None,
         clock: Clock = utc_now,
         codes: Callable[[], str] = new_code,
     ) -> None:

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 # The input of these is the whole document, or says no more than the message.
 _WITHOUT_VALUE: Final = {"missing", "extra_forbidden", "json_invalid", "model_type"}
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base class of documents and their parts: frozen, without unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_json(path: Path, error: type[Exception]) -> Any:

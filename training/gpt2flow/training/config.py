@@ -3,22 +3,20 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from gpt2flow.files.documents import first_violation, read_yaml
+from gpt2flow.files.documents import StrictModel, first_violation, read_yaml
 from gpt2flow.training.errors import ConfigError
 
 RECIPES = Path(__file__).parent / "recipes"
 SHOP_RECIPE = RECIPES / "shop.yaml"
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(StrictModel):
     """Settings of data, architecture and optimization.
 
     The defaults suit a few megabytes of ordinary text. A recipe is a YAML file of these fields.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(1, description="Seed of the corpus, the split, the weights and the batches")
     flow_documents: int = Field(

@@ -6,19 +6,16 @@ wording of its messages. Code applies the policies; the grammar enforces the ord
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.files.documents import StrictModel
 
 # Text by language.
 Wording = dict[Literal["en", "zh"], str]
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Slot(_StrictModel):
+class Slot(StrictModel):
     """Typed argument of an action.
 
     Attributes:
@@ -38,7 +35,7 @@ class Slot(_StrictModel):
         return self
 
 
-class Outcome(_StrictModel):
+class Outcome(StrictModel):
     """Possible outcome of an action.
 
     Attributes:
@@ -50,14 +47,14 @@ class Outcome(_StrictModel):
     message: Wording | None = None
 
 
-class Effects(_StrictModel):
+class Effects(StrictModel):
     """Facts that a successful action adds and removes."""
 
     add: list[str] = []
     remove: list[str] = []
 
 
-class Fallback(_StrictModel):
+class Fallback(StrictModel):
     """Alternative to an action that is not legal.
 
     Attributes:
@@ -69,7 +66,7 @@ class Fallback(_StrictModel):
     action: str
 
 
-class Action(_StrictModel):
+class Action(StrictModel):
     """Action that the model may choose.
 
     Attributes:
@@ -103,7 +100,7 @@ class Action(_StrictModel):
         return self
 
 
-class Flow(_StrictModel):
+class Flow(StrictModel):
     """Business process.
 
     Attributes:
@@ -123,7 +120,7 @@ class Flow(_StrictModel):
     actions: dict[str, Action]
 
 
-class Shared(_StrictModel):
+class Shared(StrictModel):
     """Definitions that all flows share.
 
     Attributes:

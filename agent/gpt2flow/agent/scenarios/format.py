@@ -3,20 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import Field, RootModel
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop.orders import OrderStatus
-from gpt2flow.files.documents import read_yaml
+from gpt2flow.files.documents import StrictModel, read_yaml
 
 Value = str | int | float | bool | None
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CustomerState(_StrictModel):
+class CustomerState(StrictModel):
     """Customer with an account."""
 
     contact: str
@@ -25,7 +21,7 @@ class CustomerState(_StrictModel):
     address: str | None = None
 
 
-class OrderState(_StrictModel):
+class OrderState(StrictModel):
     """Order of such a customer; ages are days before the start."""
 
     number: str = Field(pattern=r"^SO-[0-9]{4,6}$")
@@ -37,7 +33,7 @@ class OrderState(_StrictModel):
     delivered_days_ago: float | None = Field(None, ge=0)
 
 
-class ShopState(_StrictModel):
+class ShopState(StrictModel):
     """Initial content of the shop beside its catalogue."""
 
     customers: list[CustomerState] = []
@@ -47,7 +43,7 @@ class ShopState(_StrictModel):
     )
 
 
-class Turn(_StrictModel):
+class Turn(StrictModel):
     """Message of a customer.
 
     `{code}` in the text is replaced by the last verification code that was sent.
@@ -57,7 +53,7 @@ class Turn(_StrictModel):
     session: str = "customer"
 
 
-class Expectation(_StrictModel):
+class Expectation(StrictModel):
     """Expected final state of a scenario.
 
     Attributes:
@@ -70,7 +66,7 @@ class Expectation(_StrictModel):
     facts: list[str] = Field([], description="Texts that must each appear in some message.")
 
 
-class Scenario(_StrictModel):
+class Scenario(StrictModel):
     """Conversation to play, and the state that it must end in.
 
     Attributes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from gpt2flow.agent.errors import InputError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
@@ -19,21 +19,19 @@ from gpt2flow.agent.flows.prompt import DONE, Choice, PromptState, Result, norma
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.matching import same_product, strip_article
-from gpt2flow.agent.turns.model import Model, ModelAnswer, parse_choice
+from gpt2flow.agent.turns.model import ChoiceModel, ModelAnswer, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
-from gpt2flow.files.documents import first_violation
+from gpt2flow.files.documents import StrictModel, first_violation
 
 _PRODUCT = "product"
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _State(StrictModel):
     facts: frozenset[str]
     awaiting: tuple[str, str] | None = None
 
 
-class Example(BaseModel):
+class Example(StrictModel):
     """Labelled message.
 
     Attributes:
@@ -43,8 +41,6 @@ class Example(BaseModel):
         message: Text of the message.
         actions: Expected actions in order, without `done`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     lang: Literal["en", "zh"]
@@ -114,7 +110,7 @@ def _parse_example(path: Path, number: int, line: str) -> Example:
         raise InputError(f"{path}: line {number}: {first_violation(error)}") from error
 
 
-def judge(book: FlowBook, model: Model, examples: Iterable[Example]) -> Iterator[Verdict]:
+def judge(book: FlowBook, model: ChoiceModel, examples: Iterable[Example]) -> Iterator[Verdict]:
     """Run the model on every example and compare its choices.
 
     Raises:
@@ -131,7 +127,7 @@ def judge(book: FlowBook, model: Model, examples: Iterable[Example]) -> Iterator
 
 
 def _run_example(
-    book: FlowBook, model: Model, example: Example
+    book: FlowBook, model: ChoiceModel, example: Example
 ) -> tuple[list[Choice], list[ModelAnswer]]:
     chosen, answers = list[Choice](), list[ModelAnswer]()
 

@@ -5,18 +5,14 @@ from functools import cached_property
 from importlib.resources import files
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.shipments import Courier
+from gpt2flow.files.documents import StrictModel
 
 
-class _StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Item(_StrictModel):
+class Item(StrictModel):
     """Product in the catalogue file."""
 
     sku: str
@@ -27,7 +23,7 @@ class Item(_StrictModel):
     aliases: list[str] = []
 
 
-class Carrier(_StrictModel):
+class Carrier(StrictModel):
     """Courier in the catalogue file."""
 
     code: str
@@ -35,7 +31,7 @@ class Carrier(_StrictModel):
     zh: str
 
 
-class Catalogue(_StrictModel):
+class Catalogue(StrictModel):
     """Products and couriers of the demo shop."""
 
     products: list[Item]

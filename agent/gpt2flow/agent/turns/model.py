@@ -41,7 +41,7 @@ class ModelAnswer:
     fingerprint: str
 
 
-class Model(Protocol):
+class ChoiceModel(Protocol):
     """Model that continues a prompt greedily under a grammar."""
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
@@ -81,7 +81,7 @@ class ServedModel:
         self._name = name
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        """Call the server; see `Model.choose`."""
+        """Call the server; see `ChoiceModel.choose`."""
         options = Options(decoding=Sampling(temperature=0.0), constraint=Lark(grammar))
         start = perf_counter()
         try:
@@ -120,7 +120,7 @@ def parse_choice(text: str) -> Choice:
 class RecordingModel:
     """Model wrapper that records every prompt and answer in the database."""
 
-    def __init__(self, model: Model, database: Database, clock: Clock) -> None:
+    def __init__(self, model: ChoiceModel, database: Database, clock: Clock) -> None:
         self._model = model
         self._database = database
         self._clock = clock

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from gpt2flow.files.documents import first_violation
+from gpt2flow.files.documents import StrictModel, first_violation
 from gpt2flow.server.errors import BundleError
 
 FORMAT_VERSION: Final = 1
@@ -18,13 +18,7 @@ WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 
 
-class _Part(BaseModel):
-    """Base class of the manifest's parts: frozen, without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Part):
+class Source(StrictModel):
     """Checkpoint that the bundle was made from."""
 
     checkpoint_sha256: str
@@ -32,14 +26,14 @@ class Source(_Part):
     architecture: Literal["gpt2"] = "gpt2"
 
 
-class OperatorRecipe(_Part):
+class OperatorRecipe(StrictModel):
     """Storage of one node's weights; without block size, a scale per output."""
 
     bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
 
 
-class Recipe(_Part):
+class Recipe(StrictModel):
     """Storage of the weights and of the KV cache.
 
     Attributes:
@@ -71,7 +65,7 @@ class Recipe(_Part):
     operators: dict[str, OperatorRecipe] = Field(default_factory=dict)
 
 
-class ModelShape(_Part):
+class ModelShape(StrictModel):
     """Dimensions of the model, which size buffers and bound requests."""
 
     layers: int = Field(gt=0)
@@ -84,7 +78,7 @@ class ModelShape(_Part):
     bos_token_id: int = Field(ge=0)
 
 
-class PartQuality(_Part):
+class PartQuality(StrictModel):
     """Quality of the predictions of one path through the graph."""
 
     tokens: int = Field(gt=0)
@@ -93,7 +87,7 @@ class PartQuality(_Part):
     mean_kl: float
 
 
-class Quality(_Part):
+class Quality(StrictModel):
     """Quality of the bundle against the fp32 reference, on the evaluation text.
 
     Attributes:
@@ -122,7 +116,7 @@ class Quality(_Part):
     forced: bool = False
 
 
-class Manifest(_Part):
+class Manifest(StrictModel):
     """Content of `manifest.json`."""
 
     format_version: Literal[1] = FORMAT_VERSION

@@ -2,24 +2,22 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from gpt2flow.files.documents import read_yaml
+from gpt2flow.files.documents import StrictModel, read_yaml
 from gpt2flow.training.corpus.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
 LEXICONS = Path(__file__).parent / "lexicon"
 
 
-class Lexicon(BaseModel):
+class Lexicon(StrictModel):
     """Words of one language from which slot values are generated.
 
     The entries of `times`, `last_order`, `order_mentions` and `address_patterns` are templates.
     `address_patterns` have placeholders for number, street, city, postcode and unit;
     `order_mentions` have one for number.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     products: list[str] = Field(min_length=1)
     adjectives: list[str] = Field(min_length=1)

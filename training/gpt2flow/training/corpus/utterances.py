@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.files.documents import read_yaml
+from gpt2flow.files.documents import StrictModel, read_yaml
 from gpt2flow.training.corpus.templates import Template, TemplateParser
 from gpt2flow.training.errors import CorpusError
 
@@ -17,7 +15,7 @@ Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
-class _UtteranceFile(BaseModel):
+class _UtteranceFile(StrictModel):
     """Schema of `utterances.<language>.yaml`.
 
     Attributes:
@@ -30,8 +28,6 @@ class _UtteranceFile(BaseModel):
         closers: Templates after the last request of a message.
         joiners: Templates between two requests.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     phrases: dict[str, list[str]] = {}
     actions: dict[str, list[str]] = {}
