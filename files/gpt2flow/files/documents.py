@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 # The input of these is the whole document, or says no more than the message.
 _WITHOUT_VALUE: Final = {"missing", "extra_forbidden", "json_invalid", "model_type"}
@@ -85,10 +86,19 @@ def read_yaml(
 
 
 def first_violation(error: ValidationError) -> str:
-    """Return a one-line message about the first invalid field, with its value."""
-    first = error.errors()[0]
+    """Return a one-line message about an invalid field, with its value."""
+    first = first_error(error)
     name = ".".join(str(part) for part in first["loc"])
     message = f"field {name}: {first['msg']}" if name else first["msg"]
     if first["type"] in _WITHOUT_VALUE:
         return message
     return f"{message}, not {first['input']!r:.80}"
+
+
+def first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error of an unknown field, or else the first one.
+
+    A misspelt field may also be missing; that it is unknown says more.
+    """
+    errors = error.errors()
+    return next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from gpt2flow.files.documents import first_error
 from gpt2flow.server.access.permissions import Caller
 from gpt2flow.server.errors import ConfigError, UnauthenticatedError
 from gpt2flow.server.params import MAX_PRIORITY
@@ -166,10 +167,8 @@ def token_digest(token: str) -> str:
 
 
 def _explain(error: ValidationError, content: dict[str, Any]) -> str:
-    """Return the first error of a file as one line."""
-    errors = error.errors()
-    # A misspelt field may also be missing; that it is unknown says more.
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    """Return the error of a file as one line."""
+    first = first_error(error)
     match first["loc"]:
         case ("token", int(index)):
             return f"{_entry(content, index)}: must be a table"

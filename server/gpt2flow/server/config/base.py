@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from gpt2flow.files.documents import first_error
 from gpt2flow.server.errors import ConfigError
 
 _UNITS: Final = {
@@ -155,10 +156,8 @@ FilePath = Annotated[Path, Field(strict=False)]
 
 
 def _config_error(kind: type[Settings], error: ValidationError) -> ConfigError:
-    """Return the first error of a group as one line."""
-    errors = error.errors()
-    # A misspelt field may also be missing; that it is unknown says more.
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    """Return the error of a group as one line."""
+    first = first_error(error)
     path = ".".join(map(str, first["loc"]))
     if first["type"] == _CONFLICT:
         return ConfigError(first["msg"])
