@@ -218,5 +218,8 @@ class EngineError(ServerError):
 class GrammarError(ValueError):
     """Error of a grammar that does not compile, or exceeds its limits.
 
-    The message is one line.
+    The message is one line of at most 300 characters.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split())[:300])

@@ -26,3 +26,8 @@ class Limits:
     def max_candidates(self) -> int:
         """Most candidates per request; all of them run at the same time."""
         return min(self.max_sequences, self.requests.candidates)
+
+    @property
+    def token_id_rule(self) -> str:
+        """Rule for token ids, as errors state it."""
+        return f"must be below the vocabulary size of {self.vocabulary_size}"

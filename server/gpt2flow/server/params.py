@@ -210,7 +210,7 @@ def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
     for i, (token_id, bias) in enumerate(p.logit_bias):
         where = f"options.sampling.logit_bias[{i}]"
         if not 0 <= token_id < limits.vocabulary_size:
-            yield FieldViolation(f"{where}.token_id", _vocabulary(limits))
+            yield FieldViolation(f"{where}.token_id", limits.token_id_rule)
         if not -100 <= bias <= 100:
             yield FieldViolation(f"{where}.bias", "must be in [-100, 100]")
     for i, word in enumerate(p.bad_words):
@@ -255,7 +255,7 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
         yield from _sized(f"{name}.stop_strings[{i}]", text, requests.stop_string_bytes)
     for i, token_id in enumerate(p.stop_token_ids):
         if not 0 <= token_id < limits.vocabulary_size:
-            yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", _vocabulary(limits))
+            yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", limits.token_id_rule)
 
 
 def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:
@@ -317,7 +317,3 @@ def _violations(message: str, checks: dict[str, tuple[bool, str]]) -> Iterator[F
     for name, (holds, description) in checks.items():
         if not holds:
             yield FieldViolation(f"{message}.{name}", description)
-
-
-def _vocabulary(limits: Limits) -> str:
-    return f"must be below the vocabulary size of {limits.vocabulary_size}"

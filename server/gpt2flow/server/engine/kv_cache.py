@@ -192,13 +192,13 @@ class SlotCache:
             held = self._tokens[slot]
             # One comparison rules most slots out.
             if held[: longest + 1] == prefix[: longest + 1]:
-                shared = _common_length(held, prefix)
+                shared = common_length(held, prefix)
                 if shared > longest:
                     best, longest = slot, shared
         return best, longest
 
 
-def _common_length(one: list[int], other: list[int]) -> int:
+def common_length(one: list[int], other: list[int]) -> int:
     """Return the length of the common prefix, by bisection: slices compare fast."""
     low, high = 0, min(len(one), len(other))
     while low < high:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.kv_cache import SlotCache, common_length
 from gpt2flow.server.engine.sequence import FinishReason, Sequence
 from gpt2flow.server.generation.output import Output
 from gpt2flow.server.params import BeamSearchParams, EarlyStopping
@@ -125,7 +125,7 @@ class BeamSearch:
             slot = parent.slot
             if id(parent) in heirs:
                 slot, former = vacant.pop() if vacant else (unused.pop(), None)
-                shared = 0 if former is None else _common_length(former, parent)
+                shared = 0 if former is None else common_length(former.tokens, parent.tokens)
                 cache.fork(parent.slot, slot, shared)
             heirs.add(id(parent))
             sequence = Sequence(
@@ -160,14 +160,3 @@ class BeamSearch:
         if early_stopping is EarlyStopping.NEVER and self._params.length_penalty > 0:
             length = self._max_new_tokens
         return bool(self._rank(best.score, length) <= self.ended[-1].score)
-
-
-def _common_length(one: Sequence, other: Sequence) -> int:
-    """Return the number of leading tokens that two sequences share."""
-    start = one.prompt_length
-    for at, (left, right) in enumerate(
-        zip(one.tokens[start:], other.tokens[start:], strict=False), start
-    ):
-        if left != right:
-            return at
-    return min(len(one.tokens), len(other.tokens))

@@ -277,10 +277,7 @@ class TaskFactory:
         if not ids:
             raise InvalidRequestError.of(prompt.field, "must have text or token ids, not none")
         if max(ids) >= self._limits.vocabulary_size:
-            raise InvalidRequestError.of(
-                f"{prompt.field}.tokens.ids",
-                f"must be below the vocabulary size of {self._limits.vocabulary_size}",
-            )
+            raise InvalidRequestError.of(f"{prompt.field}.tokens.ids", self._limits.token_id_rule)
         return ids
 
     def _text(self, prompt: Prompt) -> str:

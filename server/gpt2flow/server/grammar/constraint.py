@@ -26,8 +26,6 @@ _CACHED_LARGE = 8
 # Memory of a lexer: a state takes 1 to 2 KB.
 _LIMITS: Final[Mapping[str, Any]] = {"max_lexer_states": 50_000, "verbose_errors": False}
 
-_MESSAGE_CHARACTERS = 300
-
 
 class Constraint:
     """State of one sequence in its grammar."""
@@ -84,7 +82,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(_one_line(self._matcher.get_error()))
+            raise GrammarError(self._matcher.get_error())
 
 
 class GrammarCompiler:
@@ -158,7 +156,7 @@ def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
     limits = LLParserLimits(**_LIMITS)
     matcher = LLMatcher(tokenizer, write_grammar(params), log_level=0, limits=limits)
     if matcher.is_error():
-        raise GrammarError(_one_line(matcher.get_error()))
+        raise GrammarError(matcher.get_error())
     return matcher
 
 
@@ -190,7 +188,7 @@ def _json_schema(source: str) -> str:
         )
     except ValueError as error:
         # Python accepts JSON that llguidance rejects: numbers out of range, lone surrogates.
-        raise GrammarError(_one_line(f"not JSON: {error}")) from error
+        raise GrammarError(f"not JSON: {error}") from error
     return str(grammar)
 
 
@@ -207,7 +205,3 @@ def _parsed(source: str) -> object:
 def _choices(values: Sequence[str]) -> str:
     # One terminal for all choices: the limit on rules is far lower.
     return "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(value) for value in values)
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())[:_MESSAGE_CHARACTERS]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpt2flow.server.errors import EngineError
+from gpt2flow.server.errors import EngineError, GrammarError
 
 _PROGRAM: Final = Path(__file__).with_name("worker.py")
 _START_SECONDS: Final = 60.0
@@ -110,4 +110,4 @@ class SandboxWorker:
         if not (line := process.stdout.readline()):
             raise EOFError
         error: str | None = json.loads(line)
-        return error and " ".join(error.split())[:300]
+        return None if error is None else str(GrammarError(error))

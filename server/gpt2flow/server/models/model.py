@@ -151,9 +151,8 @@ class Model:
         return await _offload(lambda: self._detokenize(ids), heavy=len(ids) > _LONG)
 
     def _detokenize(self, ids: Sequence[int]) -> str:
-        size = self.limits.vocabulary_size
-        rule = f"must be below the vocabulary size of {size}"
-        bad = (i for i, token_id in enumerate(ids) if token_id >= size)
+        rule = self.limits.token_id_rule
+        bad = (i for i, token_id in enumerate(ids) if token_id >= self.limits.vocabulary_size)
         violations = [FieldViolation(f"tokens.ids[{i}]", rule) for i in islice(bad, MAX_VIOLATIONS)]
         if violations:
             raise InvalidRequestError(violations)
