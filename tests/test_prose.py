@@ -8,10 +8,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
+from tests.support.command_line import commands
+from tests.support.doc_pages import pages
 from tests.support.project import PROJECT
 
 from gpt2flow.cli.main import app
@@ -53,16 +54,9 @@ def test_a_docstring_names_its_noun_or_verb_in_a_short_line(root: str) -> None:
     assert not found
 
 
-def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield a Click command and those below it, by name."""
-    yield name, command
-    for key, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{name} {key}")
-
-
 def help_texts() -> Iterator[tuple[str, str]]:
     """Yield each help text of the command line, with what it describes."""
-    for name, command in commands(typer.main.get_command(app), "gpt2flow"):
+    for name, command in commands(typer.main.get_command(app)):
         yield name, command.help or ""
         for parameter in command.params:
             yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
@@ -115,11 +109,6 @@ def page(path: str) -> list[tuple[int, str]]:
 
 def sentences(text: str) -> list[str]:
     return [each for each in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text) if each]
-
-
-def pages() -> list[str]:
-    found = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
-    return sorted(path.relative_to(PROJECT).as_posix() for path in found)
 
 
 @pytest.mark.parametrize("path", pages())

@@ -1,8 +1,10 @@
-"""Command line of the project, run as a process."""
+"""Command line of the project: its commands, run as processes."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.waiting import SECONDS
 
@@ -22,3 +24,10 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def commands(command: Any, name: str = "gpt2flow") -> Iterator[tuple[str, Any]]:
+    """Yield a command as Typer makes it, and those below it, by name."""
+    yield name, command
+    for key, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {key}")

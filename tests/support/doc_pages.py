@@ -1,4 +1,4 @@
-"""Code blocks of the pages of docs/."""
+"""Pages of the project and their code blocks."""
 
 import re
 
@@ -7,6 +7,12 @@ from tests.support.project import PROJECT
 DOCS = PROJECT / "docs"
 # Address of the server on the pages.
 ADDRESS = "127.0.0.1:50051"
+
+
+def pages() -> list[str]:
+    """Return the paths of all pages, relative to the project."""
+    found = [*PROJECT.glob("*.md"), *DOCS.rglob("*.md")]
+    return sorted(path.relative_to(PROJECT).as_posix() for path in found)
 
 
 def blocks(page: str, language: str = "") -> list[str]:

@@ -1,0 +1,56 @@
+"""Options that the pages mention exist."""
+
+import re
+
+import pytest
+import typer
+from tests.support.command_line import commands
+from tests.support.doc_pages import pages
+from tests.support.project import PROJECT
+
+from gpt2flow.cli.commands import serve
+from gpt2flow.cli.main import app
+from gpt2flow.server.config.reference import settings
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+# Options of other programs.
+FOREIGN = {
+    "curl": {"--silent"},
+    "docker": {
+        *("--cap-drop", "--detach", "--env", "--file", "--publish", "--read-only", "--rm"),
+        *("--security-opt", "--stop-timeout", "--tag", "--target", "--volume", "--wait"),
+    },
+    "kubectl": {"--filename"},
+    "pytest": {"--hypothesis-profile"},
+    "systemctl": {"--now"},
+    "vllm bench": {"--max-concurrency", "--request-rate"},
+}
+
+
+def options() -> set[str]:
+    """Return the options of all commands and benchmarks."""
+    parsed = typer.Typer()
+    # `serve` reads its options from the settings when it runs.
+    parsed.command()(serve._with_options(list(settings())))
+    found = {"--help"}
+    for group in (app, parsed):
+        for _, command in commands(typer.main.get_command(group)):
+            for parameter in command.params:
+                found.update(parameter.opts, parameter.secondary_opts)
+    for path in (PROJECT / "benchmarks").rglob("*.py"):
+        found.update(re.findall(r'"(--[a-z-]+)', path.read_text(encoding="utf-8")))
+    return found
+
+
+KNOWN = options().union(*FOREIGN.values())
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_option_of_a_page_exists(page: str) -> None:
+    mentioned = set(OPTION.findall((PROJECT / page).read_text(encoding="utf-8")))
+    assert not mentioned - KNOWN
+
+
+def test_every_foreign_option_is_mentioned() -> None:
+    text = "".join((PROJECT / page).read_text(encoding="utf-8") for page in pages())
+    assert set().union(*FOREIGN.values()) <= set(OPTION.findall(text))
