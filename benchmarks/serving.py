@@ -39,14 +39,14 @@ class Figures:
 
     Attributes:
         streams: Number of concurrent streams.
-        first_token_ms: Time to first token, in milliseconds.
-        between_tokens_ms: Inter-token latency, in milliseconds.
+        time_to_first_token_ms: Time to first token, in milliseconds.
+        inter_token_latency_ms: Inter-token latency, in milliseconds.
         tokens_per_second: Throughput of all streams together.
     """
 
     streams: int
-    first_token_ms: float
-    between_tokens_ms: float
+    time_to_first_token_ms: float
+    inter_token_latency_ms: float
     tokens_per_second: float
 
 
@@ -65,11 +65,14 @@ def main(
     if as_json:
         json.dump([asdict(row) for row in rows], sys.stdout, indent=1)
         return
-    print("| streams | first token (ms) | between tokens (ms) | tokens/s |\n|---|---|---|---|")
+    print(
+        "| streams | time to first token (ms) | inter-token latency (ms) | tokens/s |\n"
+        "|---|---|---|---|"
+    )
     for row in rows:
         print(
-            f"| {row.streams} | {row.first_token_ms:.1f} | {row.between_tokens_ms:.2f} "
-            f"| {row.tokens_per_second:.0f} |"
+            f"| {row.streams} | {row.time_to_first_token_ms:.1f} "
+            f"| {row.inter_token_latency_ms:.2f} | {row.tokens_per_second:.0f} |"
         )
 
 

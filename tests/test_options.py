@@ -51,6 +51,12 @@ def test_every_option_of_a_page_exists(page: str) -> None:
     assert not mentioned - KNOWN
 
 
+def test_the_page_of_limits_has_every_limit_of_a_request() -> None:
+    page = (PROJECT / "docs/limits.md").read_text(encoding="utf-8")
+    limits = [each.option for each in settings() if each.key.startswith("engine.requests.")]
+    assert not [option for option in limits if f"`{option}`" not in page]
+
+
 def test_every_foreign_option_is_mentioned() -> None:
     text = "".join((PROJECT / page).read_text(encoding="utf-8") for page in pages())
     assert set().union(*FOREIGN.values()) <= set(OPTION.findall(text))

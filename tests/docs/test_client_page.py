@@ -53,7 +53,7 @@ def test_the_command_line_needs_its_token_file(protected: Protected) -> None:
     assert gpt2flow(*command, *tls, "--token-file", str(protected.folder / "token"))[0] == 0
     code, _, err = gpt2flow(*command, *tls)
     assert code == 1
-    assert f"{protected.address} does not know who calls" in err
+    assert f"{protected.address} does not accept the credentials" in err
 
 
 def test_every_error_is_on_the_page() -> None:

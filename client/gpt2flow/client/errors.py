@@ -111,7 +111,10 @@ _MESSAGES: dict[grpc.StatusCode, tuple[type[ClientError], str]] = {
         "no response from {} before the deadline ({})",
     ),
     grpc.StatusCode.UNAVAILABLE: (UnavailableError, "no server answers at {} ({})"),
-    grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "{} does not know who calls ({})"),
+    grpc.StatusCode.UNAUTHENTICATED: (
+        UnauthenticatedError,
+        "{} does not accept the credentials ({})",
+    ),
     grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, "{} does not permit the call ({})"),
 }
 

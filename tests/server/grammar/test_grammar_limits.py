@@ -90,7 +90,7 @@ async def test_the_compile_queue_is_bounded(compiler: SandboxedCompiler) -> None
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match=f"{QUEUE_CAPACITY} constraints wait"):
         await compiler.precompile(constraint_of("regex", "one too many"), "many")
-    # The largest holder gives way to another caller.
+    # The largest holder makes room for another caller.
     await compiler.precompile(constraint_of("regex", "one too many"), "one")
     *others, last = await asyncio.gather(*waiting, return_exceptions=True)
     assert set(others) == {None}

@@ -75,7 +75,7 @@ async def test_a_stream_that_outlives_the_drain_time_of_its_model_is_ended(
         call = running.stub.GenerateStream(LONG)
         await gate.begin(call)
         await running.server.registry.apply({"other": model(bundle)})
-        # The drain has ended, and the engine has been told to stop before its next run.
+        # The drain has ended, and the engine stops before its next run.
         await until(lambda: old.engine._stopping is not None)
     with pytest.raises(grpc.aio.AioRpcError, match="the model was unloaded") as caught:
         await rest_of(call)

@@ -158,8 +158,8 @@ def test_refused_requests_do_not_delay_those_behind_them(
     forecast = Forecast(cache)
     forecast.record_hold(hold, 1)
     queue = [
-        Request(i, [1], width, arrival=0.0, deadline=deadline)
-        for i, (width, deadline) in enumerate(waiting)
+        Request(i, [1], slots_needed, arrival=0.0, deadline=deadline)
+        for i, (slots_needed, deadline) in enumerate(waiting)
     ]
     late = dict(forecast.late(queue, 0.0))
     lacking = -cache.free_slots

@@ -141,7 +141,7 @@ async def test_draining_is_bounded_in_time(bundle: Path) -> None:
             call = running.stub.Generate(LONG)
             await gate.until_unfinished(1)
             stopping = asyncio.create_task(running.server.stop())
-            # The drain has ended, and the engine has been told to stop before its next run.
+            # The drain has ended, and the engine stops before its next run.
             await until(lambda: running.engine._stopping is not None)
         code, _, _ = await failure(call)
         assert code == grpc.StatusCode.UNAVAILABLE
