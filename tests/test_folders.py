@@ -1,4 +1,4 @@
-"""Folders of the programs: number, size and names of their modules and classes."""
+"""Folders of the programs: size and names of modules and classes."""
 
 import ast
 import itertools

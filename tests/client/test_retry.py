@@ -127,7 +127,7 @@ def test_a_stream_is_never_retried_after_its_first_delta(kind: type[Any]) -> Non
 
 @pytest.fixture
 def on_failure(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
-    """Functions to call when the first attempt of a call has failed, before its retry."""
+    """Functions to call between a failed first attempt and its retry."""
     functions: list[Callable[[], object]] = []
     retry_delay = Attempts.retry_delay
 

@@ -1,4 +1,4 @@
-"""Every command of the README runs as written, in a fresh checkout and in the README's order."""
+"""Every command of the README runs as written, in a fresh checkout."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def checkout(directory: Path) -> Path:
 
 
 def script() -> str:
-    """Return the README's blocks as one script; it waits for each server that it starts."""
+    """Return the README's blocks as one script that waits for its servers."""
     lines = ["set -euo pipefail"]
     for language, code in BLOCK.findall(README.read_text(encoding="utf-8")):
         if language == "python":

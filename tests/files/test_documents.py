@@ -1,4 +1,4 @@
-"""Readers of documents: an error names the file and the field that says most."""
+"""Readers of documents: errors name the file and the field."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ def gpt2flow(*arguments: str, stdin: str = "", cwd: Path | None = None) -> tuple
 
 
 def commands(command: Any, name: str = "gpt2flow") -> Iterator[tuple[str, Any]]:
-    """Yield a command as Typer makes it, and those below it, by name."""
+    """Yield a command of Typer and those below it, by name."""
     yield name, command
     for key, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, f"{name} {key}")

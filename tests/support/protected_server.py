@@ -29,7 +29,7 @@ class Protected:
 
 @contextmanager
 def protected_server(folder: Path) -> Iterator[Protected]:
-    """Serve the shipped bundle as `shop`, with certificates and a token, until the block ends."""
+    """Serve the shipped bundle as `shop`, with certificates and a token."""
     pair = AuthorityFiles(folder, "ca").pair("server")
     _, out, _ = gpt2flow("token", "example", "--json")
     token = json.loads(out)

@@ -123,7 +123,7 @@ async def test_an_idle_engine_uses_no_cpu(open_engine: OpenEngine) -> None:
 
 
 async def cpu_share(seconds: float) -> float:
-    """Return the share of a processor that this process uses while it waits."""
+    """Return the share of a processor that this waiting process uses."""
     began, busy = time.monotonic(), time.process_time()
     await asyncio.sleep(seconds)
     return (time.process_time() - busy) / (time.monotonic() - began)
