@@ -54,7 +54,7 @@ print(time.perf_counter() - started)
 
 
 def make_checkpoint(directory: Path, text: Path, vocabulary: Path) -> None:
-    """Write a randomly initialised GPT-2 124M with evaluation and calibration texts."""
+    """Write a randomly initialized GPT-2 124M with evaluation and calibration texts."""
     from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415 - the import takes seconds
 
     GPT2LMHeadModel(GPT2Config()).save_pretrained(directory)

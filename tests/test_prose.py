@@ -25,6 +25,11 @@ SOURCES = [
 BAD_STARTS = {"of", "for", "by", "as", "to", "whose", "who", "what", "which"}
 # Words that the glossary has replaced.
 RETIRED = re.compile(r"\b(guess\w*|remember\w*|roughen\w*|gives? way|told)\b", re.IGNORECASE)
+ISE = re.compile(
+    r"\w*(normal|summar|token|penal|serial|initial|recogn|priorit)is(e|ing|ation)\w*", re.IGNORECASE
+)
+# Names in data that users have.
+NAMES = {"summarised"}
 MAX_FIRST_LINE = 12
 MAX_SENTENCE = 25
 
@@ -131,3 +136,15 @@ def test_a_page_has_one_short_sentence_a_line(path: str) -> None:
     assert not crowded
     assert not long
     assert not [(line, text) for line, text in prose if RETIRED.search(text)]
+
+
+def test_verbs_are_spelled_with_ize() -> None:
+    protos = [path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("protos/**/*.proto")]
+    modules = [path.relative_to(PROJECT).as_posix() for each in SOURCES for path in paths(each)]
+    found = {
+        f"{path}: {match[0]}"
+        for path in [*pages(), *protos, *modules]
+        for match in ISE.finditer((PROJECT / path).read_text(encoding="utf-8"))
+        if match[0] not in NAMES
+    }
+    assert not found

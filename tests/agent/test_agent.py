@@ -103,7 +103,7 @@ def test_report_has_messages_changes_and_model_usage(agent: Agent) -> None:
         "blank",
         "long",
         "huge",
-        "long when normalised",
+        "long when normalized",
         "no session",
         "two lines",
         "long session",

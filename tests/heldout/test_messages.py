@@ -118,7 +118,7 @@ ROWS = load()
 each_row = pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split()).replace('"', "'")
 
 
@@ -141,7 +141,7 @@ def mentions_contact(text: str, value: str) -> bool:
 
 
 def mentions(message: str, slot: str, value: Any) -> bool:
-    text = normalise(message)
+    text = normalize(message)
     if slot == "quantity":
         return type(value) is int and value > 0
     if not isinstance(value, str) or not value:
@@ -150,7 +150,7 @@ def mentions(message: str, slot: str, value: Any) -> bool:
         "order": lambda: mentions_order(text, value),
         "contact": lambda: mentions_contact(text, value),
         "code": lambda: re.fullmatch(r"\d{6}", value) is not None and value in join_digits(text),
-        **{name: lambda: normalise(value) in text for name in SPANS},
+        **{name: lambda: normalize(value) in text for name in SPANS},
         **{name: lambda: value in ENUMS[slot] for name in ENUMS},
     }
     return checks[slot]()
@@ -203,7 +203,7 @@ def test_small_talk_stands_alone(row: Row) -> None:
 def test_ids_and_messages_are_unique() -> None:
     assert len({row["id"] for row in ROWS}) == len(ROWS)
     # The same bare number may occur in two states, but not twice in one.
-    keys = {(normalise(row["message"]).casefold(), json.dumps(row["state"])) for row in ROWS}
+    keys = {(normalize(row["message"]).casefold(), json.dumps(row["state"])) for row in ROWS}
     assert len(keys) == len(ROWS)
 
 

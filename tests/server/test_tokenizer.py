@@ -68,7 +68,7 @@ def test_least_tokens_is_zero_if_text_may_be_dropped(bundle: Path, changes: dict
     assert Tokenizer(library.to_str().encode()).least_tokens("é" * 1000) == 0
 
 
-def test_other_threads_run_while_a_text_is_tokenised(tokenizer: Tokenizer) -> None:
+def test_other_threads_run_while_a_text_is_tokenized(tokenizer: Tokenizer) -> None:
     text = "word " * 100_000
     thread = threading.Thread(target=tokenizer.encode, args=(text,))
     turns = 0
@@ -89,7 +89,7 @@ def test_an_unused_id_has_no_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.piece(10**6) == b""
 
 
-def test_offsets_refer_to_the_text_before_normalisation(tokenizer: Tokenizer) -> None:
+def test_offsets_refer_to_the_text_before_normalization(tokenizer: Tokenizer) -> None:
     library = HfTokenizer.from_buffer(tokenizer.json)
     library.normalizer = normalizers.Lowercase()
     tokens = Tokenizer(library.to_str().encode()).tokenize("éWhere")

@@ -11,7 +11,7 @@ from typing import Self
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
 from gpt2flow.agent.errors import InputError, MessageIdError
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.flows.prompt import normalise
+from gpt2flow.agent.flows.prompt import normalize
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
@@ -53,7 +53,7 @@ class Agent:
     ) -> None:
         book = load_flows(config.flows)
         url = database_url(config.database)
-        # Messages of a session are serialised: each may depend on the one before.
+        # Messages of a session are serialized: each may depend on the one before.
         self._locks = [Lock() for _ in range(_LOCK_COUNT)]
         with ExitStack() as resources:
             self._database = Database.open(url)
@@ -121,8 +121,8 @@ class Agent:
 def _validate_message(session: str, text: str) -> str:
     """Return the message in the normal form that the model reads."""
     _validate_id("session", session)
-    # An oversized text is refused without the cost of normalising it.
-    message = normalise(text) if len(text) <= MAX_CHARACTERS else text
+    # An oversized text is refused without the cost of normalizing it.
+    message = normalize(text) if len(text) <= MAX_CHARACTERS else text
     if not message:
         raise InputError("the message is empty")
     if len(message) > MAX_CHARACTERS:

@@ -1,4 +1,4 @@
-"""Reports of turns, actions and events; they serialise to JSON."""
+"""Reports of turns, actions and events; they serialize to JSON."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -128,7 +128,7 @@ class TurnReport(_Record):
     Attributes:
         session: Id of the conversation.
         message_id: Id of the message within its session.
-        message: Normalised text of the message.
+        message: Normalized text of the message.
         language: Language of the message, `en` or `zh`.
         actions: Actions that handled the message.
         events: Events that these actions raised.

@@ -25,7 +25,7 @@ _CMAKE = [
 _TILES = "    _tile_loadconfig(&tc);"
 _TILES_KEPT = '    asm volatile("" : : "r"(&tc) : "memory");\n' + _TILES
 
-# Runs the converter, and has it split an unrecognised byte-level vocabulary as GPT-2's.
+# Runs the converter, and has it split an unrecognized byte-level vocabulary as GPT-2's.
 _CONVERT = """
 import sys
 sys.path[:0] = sys.argv[1:3]

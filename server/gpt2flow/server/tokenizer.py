@@ -65,7 +65,7 @@ class Tokenizer:
         return self._pieces
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; special tokens in it are recognised."""
+        """Return the ids of a text; special tokens in it are recognized."""
         # A batch of one: only for batches does the library release the interpreter lock.
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.grammar import action_grammar
-from gpt2flow.agent.flows.prompt import Choice, normalise
+from gpt2flow.agent.flows.prompt import Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 
 MESSAGES = (
@@ -57,7 +57,7 @@ def choices(book: FlowBook, action: str, message: str) -> list[Choice]:
 def test_grammar_accepts_exactly_the_legal_actions(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str
 ) -> None:
-    message = normalise(message)
+    message = normalize(message)
     for facts in ({"guest"}, {"verifying", "cart"}, {"member"}, set(MEMBER)):
         legal = book.legal(facts)
         grammar = action_grammar(book, legal, message)
@@ -98,7 +98,7 @@ def test_values_absent_from_the_message_are_rejected(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str
 ) -> None:
     legal = book.legal({"member", "cart"})
-    assert not accepts(tokenizer, action_grammar(book, legal, normalise(MESSAGES[0])), text)
+    assert not accepts(tokenizer, action_grammar(book, legal, normalize(MESSAGES[0])), text)
 
 
 def test_event_accepts_only_its_own_actions(
@@ -121,7 +121,7 @@ def test_any_word_sequence_of_a_message_is_a_span(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, text: str, data: st.DataObject
 ) -> None:
     """The words of any message survive as JSON, without special tokens."""
-    message = normalise(text)
+    message = normalize(text)
     if not message:
         return
     assert "<|" not in message

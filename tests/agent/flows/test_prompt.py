@@ -1,4 +1,4 @@
-"""Normalisation of messages, and the prompt format."""
+"""Normalization of messages, and the prompt format."""
 
 import json
 
@@ -14,7 +14,7 @@ from gpt2flow.agent.flows.prompt import (
     PromptState,
     first_prompt,
     language,
-    normalise,
+    normalize,
 )
 from gpt2flow.agent.turns.state import message_language
 
@@ -34,22 +34,22 @@ from gpt2flow.agent.turns.state import message_language
         ("<\uff5cact|>", "< |act|>"),
     ],
 )
-def test_message_is_normalised(typed: str, message: str) -> None:
-    assert normalise(typed) == message
+def test_message_is_normalized(typed: str, message: str) -> None:
+    assert normalize(typed) == message
 
 
 @settings(max_examples=examples(500))
 @given(text=st.text())
-def test_normalisation_is_idempotent_and_removes_special_tokens(text: str) -> None:
-    message = normalise(text)
-    assert normalise(message) == message
+def test_normalization_is_idempotent_and_removes_special_tokens(text: str) -> None:
+    message = normalize(text)
+    assert normalize(message) == message
     assert not any(token in message for token in SPECIAL_TOKENS)
     assert json.dumps(message, ensure_ascii=False) == f'"{message}"'
 
 
 @given(text=st.text())
 def test_message_cannot_inject_special_tokens(book: FlowBook, text: str) -> None:
-    prompt = first_prompt(book.shared, PromptState(frozenset({"guest"})), normalise(text))
+    prompt = first_prompt(book.shared, PromptState(frozenset({"guest"})), normalize(text))
     assert [prompt.count(token) for token in SPECIAL_TOKENS] == [0, 1, 1, 0, 1, 0]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt2flow.agent.flows.prompt import normalise
+from gpt2flow.agent.flows.prompt import normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 
 
@@ -19,7 +19,7 @@ from gpt2flow.agent.flows.slots import SlotKind, candidates
     ],
 )
 def test_contact_candidates(message: str, values: list[str]) -> None:
-    assert candidates(SlotKind.CONTACT, normalise(message)) == values
+    assert candidates(SlotKind.CONTACT, normalize(message)) == values
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_contact_candidates(message: str, values: list[str]) -> None:
     ],
 )
 def test_code_candidates(message: str, values: list[str]) -> None:
-    assert candidates(SlotKind.CODE, normalise(message)) == values
+    assert candidates(SlotKind.CODE, normalize(message)) == values
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_code_candidates(message: str, values: list[str]) -> None:
     ],
 )
 def test_order_candidates(message: str, values: list[str]) -> None:
-    assert candidates(SlotKind.ORDER, normalise(message)) == values
+    assert candidates(SlotKind.ORDER, normalize(message)) == values
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_order_candidates(message: str, values: list[str]) -> None:
     ],
 )
 def test_integer_candidates(message: str, values: list[str]) -> None:
-    assert candidates(SlotKind.INTEGER, normalise(message)) == values
+    assert candidates(SlotKind.INTEGER, normalize(message)) == values

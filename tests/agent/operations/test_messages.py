@@ -55,18 +55,18 @@ def with_order(**order: object) -> Callable[[Shop], None]:
     return before
 
 
-def summarised(shop: Shop) -> None:
+def summarized(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")
 
 
 def changed(shop: Shop) -> None:
-    summarised(shop)
+    summarized(shop)
     shop.act("s", "add_to_cart", product="umbrella")
 
 
 def sold_out(shop: Shop) -> None:
-    summarised(shop)
+    summarized(shop)
     with shop.database.transaction() as db:
         db.execute(update(Product).values(stock=0))
 
@@ -77,7 +77,7 @@ def claimed(shop: Shop) -> None:
 
 
 def submitted(shop: Shop) -> None:
-    summarised(shop)
+    summarized(shop)
     shop.act("s", "confirm_order")
 
 
@@ -148,10 +148,10 @@ SETUPS: dict[tuple[str, str], Setup] = {
     ("view_cart", "shown"): Setup(changed),
     ("view_cart", "empty"): Setup(),
     ("check_out", "summarised"): Setup(changed, {"address": "1 {High} St"}),
-    ("confirm_order", "submitted"): Setup(summarised),
+    ("confirm_order", "submitted"): Setup(summarized),
     ("confirm_order", "out_of_stock"): Setup(sold_out),
     ("confirm_order", "changed"): Setup(changed),
-    ("decline_order", "declined"): Setup(summarised),
+    ("decline_order", "declined"): Setup(summarized),
     ("cancel_order", "cancelled"): Setup(with_order(), LAST),
     ("cancel_order", "unknown_order"): Setup(with_order(), UNKNOWN),
     ("cancel_order", "no_orders"): Setup(member, LAST),

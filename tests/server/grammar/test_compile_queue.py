@@ -56,7 +56,7 @@ async def test_a_lone_caller_uses_all_workers_until_another_arrives() -> None:
     assert callers(queue.dispatch()) == ["many"]
 
 
-async def test_a_caller_that_killed_a_worker_is_deprioritised() -> None:
+async def test_a_caller_that_killed_a_worker_is_deprioritized() -> None:
     queue = ManualClockQueue()
     queue.enter("bad", 9)
     for request in queue.dispatch():

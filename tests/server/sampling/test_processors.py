@@ -35,7 +35,7 @@ def test_repetition_penalty_equals_transformers(
 ) -> None:
     scores = random_scores(seed)
     expected = by_transformers(hf.RepetitionPenaltyLogitsProcessor(penalty), tokens, scores)
-    ours = processors.penalise_repetition(scores, history(tokens), penalty)
+    ours = processors.penalize_repetition(scores, history(tokens), penalty)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
@@ -43,13 +43,13 @@ def test_presence_counts_once_and_frequency_per_occurrence() -> None:
     scores = np.zeros(4, np.float32)
     produced = history([2, 1, 2, 2])
     np.testing.assert_allclose(
-        processors.penalise_occurrence(scores, produced, 0.5, 0), [0, -0.5, -0.5, 0]
+        processors.penalize_occurrence(scores, produced, 0.5, 0), [0, -0.5, -0.5, 0]
     )
     np.testing.assert_allclose(
-        processors.penalise_occurrence(scores, produced, 0, 0.5), [0, -0.5, -1.5, 0]
+        processors.penalize_occurrence(scores, produced, 0, 0.5), [0, -0.5, -1.5, 0]
     )
     np.testing.assert_allclose(
-        processors.penalise_occurrence(scores, produced, 1, -0.5), [0, -0.5, 0.5, 0]
+        processors.penalize_occurrence(scores, produced, 1, -0.5), [0, -0.5, 0.5, 0]
     )
 
 
@@ -103,7 +103,7 @@ def test_processors_do_not_modify_their_arguments() -> None:
     before = scores.copy()
     ids = history([1, 2, 2])
     processors.bias_tokens(scores, ids, np.ones(3, np.float32))
-    processors.penalise_repetition(scores, ids, 2.0)
-    processors.penalise_occurrence(scores, ids, 1.0, 1.0)
+    processors.penalize_repetition(scores, ids, 2.0)
+    processors.penalize_occurrence(scores, ids, 1.0, 1.0)
     processors.forbid(scores, ids)
     np.testing.assert_array_equal(scores, before)

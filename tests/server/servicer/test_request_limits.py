@@ -103,7 +103,7 @@ async def test_the_number_of_continuations_is_limited(running: RunningServer) ->
     assert bad_fields(detail) == ["continuations"]
 
 
-async def test_a_text_that_cannot_fit_is_refused_untokenised(
+async def test_a_text_that_cannot_fit_is_refused_untokenized(
     running: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, encoded = Tokenizer.encode, list[str]()
@@ -134,7 +134,7 @@ async def test_a_text_that_cannot_fit_is_refused_untokenised(
     assert encoded == [PROMPT.text]
 
 
-async def test_a_long_text_is_not_tokenised_by_the_event_loop(
+async def test_a_long_text_is_not_tokenized_by_the_event_loop(
     running: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, threads = Tokenizer.encode, set[int]()

@@ -183,7 +183,7 @@ async def test_detokenize_undoes_tokenize(running: RunningServer) -> None:
     assert back.text == text
 
 
-async def test_a_long_text_is_tokenised(running: RunningServer) -> None:
+async def test_a_long_text_is_tokenized(running: RunningServer) -> None:
     response = await running.stub.Tokenize(pb.TokenizeRequest(text="cup " * 25_000))
     assert response.tokens[-1].end == 100_000
 

@@ -13,7 +13,7 @@ import pytest
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.grammar import action_grammar
-from gpt2flow.agent.flows.prompt import DONE, language, normalise
+from gpt2flow.agent.flows.prompt import DONE, language, normalize
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.training.corpus.corpus import make_flow_corpus
 
@@ -87,7 +87,7 @@ def test_each_turn_ends_with_its_only_done(parsed: list[Turn]) -> None:
 
 
 def test_messages_are_normalized_as_by_the_agent(parsed: list[Turn]) -> None:
-    assert all(turn.message == normalise(turn.message) for turn in parsed)
+    assert all(turn.message == normalize(turn.message) for turn in parsed)
 
 
 def test_an_action_without_a_required_slot_results_in_a_question(

@@ -22,7 +22,7 @@ def action_grammar(
     Args:
         book: Loaded flows.
         legal: Names of the legal actions.
-        message: Normalised message.
+        message: Normalized message.
         may_end: Whether the model may choose `done`.
 
     Returns:

@@ -38,7 +38,7 @@ Result = Literal["ok", "refused", "asked"]
 Arguments = dict[str, str | int]
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Return `text` in NFKC on one line, without characters that JSON escapes.
 
     Control and format characters are removed, and each run of white space becomes
@@ -113,7 +113,7 @@ def first_prompt(shared: Shared, state: PromptState, message: str, event: str | 
     Args:
         shared: Shared definitions, which give the order of the facts.
         state: State at the start of the turn.
-        message: Normalised message, or the subject of the event.
+        message: Normalized message, or the subject of the event.
         event: Name of the event; None for a customer message.
     """
     source = f"{USER}{message}" if event is None else f"{EVENT}{event} {message}"
@@ -137,7 +137,7 @@ def document(
     Args:
         shared: Shared definitions, which give the order of the facts.
         state: State at the start of the turn.
-        message: Normalised message, or the subject of the event.
+        message: Normalized message, or the subject of the event.
         steps: Choices of the turn with their results.
         event: Name of the event; None for a customer message.
     """

@@ -80,7 +80,7 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
 
     Args:
         kind: Kind of the slot, except `SPAN` and `ENUM`, which are not extracted.
-        message: Normalised message.
+        message: Normalized message.
 
     Returns:
         Values in canonical form. E-mail addresses are in lower case, phone

@@ -29,7 +29,7 @@ class Context:
         customer: Logged-in customer, or the customer of the event's order.
         flow: Flow of the action.
         action: Name of the action.
-        message: Normalised message, or the subject of the event.
+        message: Normalized message, or the subject of the event.
         language: Language of the message to the customer.
         now: Current time.
         new_code: Generator of verification codes.

@@ -99,7 +99,7 @@ def check_out(context: Context, arguments: Arguments) -> Outcome:
         checkout = Checkout(session_id=context.session.id)
         context.db.add(checkout)
     checkout.address = str(arguments["address"])
-    checkout.lines = _summarise(lines)
+    checkout.lines = _summarize(lines)
     return "summarised", bill_fields(context, lines) | {"address": checkout.address}
 
 
@@ -112,8 +112,8 @@ def confirm_order(context: Context, arguments: Arguments) -> Outcome:
     del arguments
     checkout = context.db.get_one(Checkout, context.session.id)
     lines = load_cart(context)
-    if _summarise(lines) != checkout.lines:
-        checkout.lines = _summarise(lines)
+    if _summarize(lines) != checkout.lines:
+        checkout.lines = _summarize(lines)
         return "changed", bill_fields(context, lines) | {"address": checkout.address}
     short = _reserve_stock(context, lines)
     if short is not None:
@@ -166,7 +166,7 @@ def cancel_order(context: Context, arguments: Arguments, order: Order) -> Outcom
     return "cancelled", fields
 
 
-def _summarise(lines: Sequence[tuple[Product, int]]) -> list[list[str | int]]:
+def _summarize(lines: Sequence[tuple[Product, int]]) -> list[list[str | int]]:
     return [[product.sku, n, str(product.price)] for product, n in lines]
 
 

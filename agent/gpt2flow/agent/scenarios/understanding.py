@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gpt2flow.agent.errors import InputError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import DONE, Choice, PromptState, Result, normalise
+from gpt2flow.agent.flows.prompt import DONE, Choice, PromptState, Result, normalize
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.matching import same_product, strip_article
@@ -151,7 +151,7 @@ def _run_example(
         return _AssumedStep("ok", facts)
 
     state = PromptState(facts, example.state.awaiting)
-    run_turn(book, state, normalise(example.message), choose, execute)
+    run_turn(book, state, normalize(example.message), choose, execute)
     return chosen, answers
 
 
@@ -179,11 +179,11 @@ def _is_same_value(
 
 def _fold(text: str) -> str:
     """Return the text in lower case, without spaces and punctuation."""
-    return "".join(c for c in normalise(text).casefold() if unicodedata.category(c)[0] not in "PZ")
+    return "".join(c for c in normalize(text).casefold() if unicodedata.category(c)[0] not in "PZ")
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Summarise an evaluation as a JSON object.
+    """Summarize an evaluation as a JSON object.
 
     Returns:
         Shares of examples with a correct first action and a correct whole sequence,

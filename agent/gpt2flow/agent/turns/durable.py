@@ -120,7 +120,7 @@ class Workflows:
         Args:
             session: Id of the conversation.
             message_id: Id of the message within the session.
-            text: Normalised message.
+            text: Normalized message.
         """
         workflow_id = _workflow_id(session, message_id)
         status = DBOS.get_workflow_status(workflow_id)

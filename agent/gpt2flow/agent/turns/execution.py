@@ -52,7 +52,7 @@ class Task:
     Attributes:
         key: Idempotency key; a key executes at most once.
         session: Id of the conversation.
-        message: Normalised message, or the subject of the event.
+        message: Normalized message, or the subject of the event.
         choice: Action and arguments to execute.
         language: Language of the message.
         pending_arguments: Arguments given before the question that this action answers.

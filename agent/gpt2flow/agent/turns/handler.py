@@ -47,7 +47,7 @@ class TurnHandler:
     def handle_message(
         self, workflow: WorkflowContext, key: str, session: str, message_id: str, text: str
     ) -> TurnReport:
-        """Handle a normalised message and the events that it raises.
+        """Handle a normalized message and the events that it raises.
 
         If the model cannot finish a turn after its first action, a person takes over.
 
@@ -56,7 +56,7 @@ class TurnHandler:
             key: Prefix of the idempotency keys of the turn.
             session: Id of the conversation.
             message_id: Id of the message within the session.
-            text: Normalised message.
+            text: Normalized message.
 
         Raises:
             ModelError: The model failed; the message lists the actions carried out before.

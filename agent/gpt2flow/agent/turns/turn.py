@@ -59,7 +59,7 @@ def run_turn(
     Args:
         book: Loaded flows.
         state: State at the start of the turn.
-        message: Normalised message, or the subject of the event.
+        message: Normalized message, or the subject of the event.
         choose: Function that returns the model's choice.
         execute: Function that carries out a choice.
         event: Name of the event; None for a customer message.

@@ -143,7 +143,7 @@ class BeamSearch:
         del self.ended[self._params.num_beams :]
 
     def _rank(self, score: np.float32, length: int) -> np.float32:
-        """Return the length-penalised score of a hypothesis of `length` tokens."""
+        """Return the length-penalized score of a hypothesis of `length` tokens."""
         # Extreme penalties leave the range of float32, and nothing to rank by.
         with np.errstate(over="ignore", divide="ignore"):
             divisor = np.float32(np.float64(max(length, 1)) ** self._params.length_penalty)

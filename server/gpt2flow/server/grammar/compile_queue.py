@@ -12,7 +12,7 @@ from gpt2flow.server.errors import OverloadedError, TimeLimitError
 from gpt2flow.server.fair_queue import FairQueue, largest_holder
 from gpt2flow.server.params import ConstraintParams
 
-# Seconds for which a caller is deprioritised after its constraint killed a worker.
+# Seconds for which a caller is deprioritized after its constraint killed a worker.
 PENALTY_SECONDS: Final = 60.0
 
 # Least retry delay of a refusal.
@@ -83,10 +83,10 @@ class CompileQueue:
         """Remove and return the next constraint, if a worker is free."""
         if self._running.total() >= self._workers:
             return None
-        penalised = self._penalised()
-        busy = sum(self._running[caller] for caller in penalised)
+        penalized = self._penalized()
+        busy = sum(self._running[caller] for caller in penalized)
         for request in self._order():
-            if request.caller in penalised and busy >= max(self._workers - 1, 1):
+            if request.caller in penalized and busy >= max(self._workers - 1, 1):
                 continue
             self._waiting.take(request)
             self._running[request.caller] += 1
@@ -142,13 +142,13 @@ class CompileQueue:
 
     def _order(self) -> list[CompileRequest]:
         """Return the waiting constraints in the order of their turns."""
-        penalised = self._penalised()
+        penalized = self._penalized()
         # A constraint that runs has used a round up.
         in_turn = self._waiting.in_turn(self._waiting, self._running)
-        return sorted(in_turn, key=lambda request: request.caller in penalised)
+        return sorted(in_turn, key=lambda request: request.caller in penalized)
 
-    def _penalised(self) -> set[str]:
-        """Return the penalised callers, after dropping penalties that have ended."""
+    def _penalized(self) -> set[str]:
+        """Return the penalized callers, after dropping penalties that have ended."""
         now = self._clock()
         while self._penalties and next(iter(self._penalties.values())) <= now:
             del self._penalties[next(iter(self._penalties))]

@@ -22,7 +22,7 @@ def bias_tokens(scores: Floats, ids: Ids, biases: Floats) -> Floats:
     return scores
 
 
-def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
+def penalize_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
     """Divide positive and multiply negative scores of all tokens so far.
 
     Args:
@@ -37,8 +37,8 @@ def penalise_repetition(scores: Floats, tokens: Ids, penalty: float) -> Floats:
     return scores
 
 
-def penalise_occurrence(scores: Floats, produced: Ids, presence: float, frequency: float) -> Floats:
-    """Penalise output tokens: `presence` once, `frequency` per occurrence.
+def penalize_occurrence(scores: Floats, produced: Ids, presence: float, frequency: float) -> Floats:
+    """Penalize output tokens: `presence` once, `frequency` per occurrence.
 
     transformers has neither; the definition is that of the OpenAI API.
     """
@@ -96,9 +96,9 @@ def make_processors(
     if isinstance(params, SamplingParams) and params.logit_bias:
         processors.append(_biasing(params.logit_bias))
     if params.repetition_penalty != 1:
-        processors.append(_penalising_repetition(params.repetition_penalty))
+        processors.append(_penalizing_repetition(params.repetition_penalty))
     if isinstance(params, SamplingParams) and (params.presence_penalty or params.frequency_penalty):
-        processors.append(_penalising_occurrence(params.presence_penalty, params.frequency_penalty))
+        processors.append(_penalizing_occurrence(params.presence_penalty, params.frequency_penalty))
     if params.no_repeat_ngram_size:
         processors.append(_forbidding_repeated_ngrams(params.no_repeat_ngram_size))
     if bad_words:
@@ -118,18 +118,18 @@ def _biasing(biases: Sequence[tuple[int, float]]) -> Processor:
     return bias
 
 
-def _penalising_repetition(penalty: float) -> Processor:
-    def penalise(scores: Floats, tokens: Ids, _prompt_length: int) -> Floats:
-        return penalise_repetition(scores, tokens, penalty)
+def _penalizing_repetition(penalty: float) -> Processor:
+    def penalize(scores: Floats, tokens: Ids, _prompt_length: int) -> Floats:
+        return penalize_repetition(scores, tokens, penalty)
 
-    return penalise
+    return penalize
 
 
-def _penalising_occurrence(presence: float, frequency: float) -> Processor:
-    def penalise(scores: Floats, tokens: Ids, prompt_length: int) -> Floats:
-        return penalise_occurrence(scores, tokens[prompt_length:], presence, frequency)
+def _penalizing_occurrence(presence: float, frequency: float) -> Processor:
+    def penalize(scores: Floats, tokens: Ids, prompt_length: int) -> Floats:
+        return penalize_occurrence(scores, tokens[prompt_length:], presence, frequency)
 
-    return penalise
+    return penalize
 
 
 def _forbidding_repeated_ngrams(size: int) -> Processor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Arguments, Choice, normalise
+from gpt2flow.agent.flows.prompt import Arguments, Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.mentions import MentionGenerator, refer_back
 from gpt2flow.training.corpus.noise import Segment, add_noise
@@ -104,7 +104,7 @@ class MessageGenerator:
             segments += self._write_request(action, template, pending, rng)
         segments += self._sample_closer(segments, rng)
         add_noise(segments, self._language, rng)
-        text = normalise("".join(segment.text for segment in segments))
+        text = normalize("".join(segment.text for segment in segments))
         return text, [self._resolve_intent(intent, text) for intent in pending]
 
     def _resolve_intent(self, intent: _PendingIntent, message: str) -> Intent:
@@ -115,7 +115,7 @@ class MessageGenerator:
             if isinstance(value, str) or str(value) in candidates(SlotKind.INTEGER, message)
         }
         for slot, (segment, value) in intent.mentions.items():
-            values[slot] = normalise(segment.text) if value is None else value
+            values[slot] = normalize(segment.text) if value is None else value
         slots = self._book.actions[intent.action].slots
         return Intent(intent.action, {slot: values[slot] for slot in slots if slot in values})
 
