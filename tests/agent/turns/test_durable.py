@@ -20,6 +20,7 @@ from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, database_url
+from gpt2flow.agent.turns.durable import retry_seconds
 
 pytestmark = pytest.mark.process
 
@@ -122,11 +123,16 @@ def test_a_failed_message_can_be_repeated_after_an_upgrade(
     assert executed(path) == expected
 
 
+def test_the_delay_of_an_event_doubles_with_each_attempt() -> None:
+    """An event whose message failed has had no attempt."""
+    assert [retry_seconds(attempts) for attempts in (0, 1, 2, 3, 20)] == [2.5, 5, 10, 20, 600]
+
+
 def test_event_is_retried_after_a_restart(
     path: Path, model: FailingModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server fails after the submission and recovers after a restart."""
-    monkeypatch.setattr("gpt2flow.agent.turns.durable._FIRST_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("gpt2flow.agent.turns.durable._MIN_RETRY_SECONDS", 0.1)
     with open_agent(path, model, clock) as agent:
         for message in ("i'm Ann, ann@example.com", "123456", "a kettle to 5 Oak Rd"):
             agent.handle("s", message)

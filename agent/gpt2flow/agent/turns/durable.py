@@ -29,7 +29,8 @@ _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _POLL_SECONDS = 0.1
-_FIRST_RETRY_SECONDS = 2.5
+# Delay of an event's next attempt: of one that was not tried yet, and the longest.
+_MIN_RETRY_SECONDS = 2.5
 _MAX_RETRY_SECONDS = 600.0
 
 
@@ -149,9 +150,9 @@ class Workflows:
         self._enqueue(f"case-{timer.case}", seconds, self._due_workflow, timer.case)
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
-        """Schedule the attempt after `attempt`, with exponential backoff."""
-        seconds = min(_FIRST_RETRY_SECONDS * 2**attempt, _MAX_RETRY_SECONDS)
+        """Schedule the next attempt at an event, after `attempt` of them."""
         workflow_id = f"{event.name}-{event.subject}-{attempt + 1}"
+        seconds = retry_seconds(attempt)
         self._enqueue(workflow_id, seconds, self._event_workflow, session, event, attempt + 1)
 
     def _enqueue(
@@ -164,6 +165,11 @@ class Workflows:
     ) -> None:
         with SetWorkflowID(workflow_id), SetEnqueueOptions(delay_seconds=max(seconds, 0.0)):
             DBOS.enqueue_workflow(_QUEUE, workflow, *args, **kwargs)
+
+
+def retry_seconds(attempts: int) -> float:
+    """Return the delay after a number of attempts: exponential backoff."""
+    return min(_MIN_RETRY_SECONDS * 2.0**attempts, _MAX_RETRY_SECONDS)
 
 
 def _failed_step(workflow_id: str) -> int:

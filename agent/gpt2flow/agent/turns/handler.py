@@ -30,7 +30,7 @@ class WorkflowContext(Protocol):
         """Schedule a case to be marked as due."""
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
-        """Schedule the next attempt at an event, after the given one."""
+        """Schedule the next attempt at an event, after `attempt` of them."""
 
 
 class TurnHandler:
