@@ -131,6 +131,8 @@ class LoadingError(ServerError):
 class OverloadedError(ServerError):
     """Refusal while a queue or quota is full; a retry may succeed.
 
+    The message ends with the delay.
+
     Attributes:
         retry_after_seconds: Delay after which to retry.
     """
@@ -138,7 +140,7 @@ class OverloadedError(ServerError):
     code = ErrorCode.OVERLOADED
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
-        super().__init__(message)
+        super().__init__(f"{message}; retry in {retry_after_seconds:.1f} s")
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -123,7 +123,9 @@ async def test_a_full_queue_evicts_the_largest_holder_for_another_caller(
         [event] = [event async for event in many[-1]]
         assert isinstance(event.content, OverloadedError)
         with (
-            pytest.raises(OverloadedError, match="4 requests would wait, limit 3"),
+            pytest.raises(
+                OverloadedError, match=r"4 requests would wait, limit 3; retry in 1\.\d s"
+            ),
             harness.engine.submit([harness.task(caller="many")]),
         ):
             pass

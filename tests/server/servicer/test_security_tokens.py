@@ -284,7 +284,7 @@ async def test_concurrent_requests_of_a_caller_are_limited(secured: RunningServe
         code, text, detail = await failure(generate(2, bearing("other")))
         assert (code, text) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED,
-            "'some' would have 3 requests unfinished, may have 2",
+            "'some' would have 3 requests unfinished, may have 2; retry in 1.0 s",
         )
         assert isinstance(detail, RetryInfo)
         assert detail.retry_delay.ToSeconds() == 1
