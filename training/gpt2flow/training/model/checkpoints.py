@@ -58,8 +58,6 @@ def save_checkpoint(
 ) -> None:
     """Write checkpoint `step-N` to a directory and delete the older ones."""
     path = directory / f"{_PREFIX}{state.step:07d}"
-    # A resumed run may write the checkpoint that it started from once more.
-    shutil.rmtree(path, ignore_errors=True)
     try:
         with atomic_directory(path) as staging:
             save_model(staging, model, tokenizer)
