@@ -1,6 +1,7 @@
 """Shop database on SQLite or PostgreSQL."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 SCHEMA_VERSION = 1
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
+_WAL_RETRY_SECONDS = 0.01
 # Key of the advisory lock; arbitrary, but unique within the PostgreSQL database.
 _SCHEMA_LOCK = 7_213_501
 
@@ -140,12 +142,26 @@ def _create_engine(url: URL) -> Engine:
 def _configure_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     del record
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {_BUSY_MILLISECONDS}",
-        "journal_mode = WAL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    _use_wal(connection)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch a database to write-ahead logging.
+
+    The switch needs the whole database, and does not wait for another process that makes it.
+    """
+    deadline = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def _prepare_schema(connection: Connection, url: URL) -> None:
