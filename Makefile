@@ -21,12 +21,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # One stamp for each set of extras, so that a second run installs nothing.
-$(VENV)/.run-installed: pyproject.toml constraints.txt | $(BIN)/python
+NATIVE := $(wildcard native/*.py native/src/*)
+
+$(VENV)/.run-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing the server, the client and the agent (no torch)"
 	@$(PIP) --editable '.[server,client,agent]'
 	@touch $@
 
-$(VENV)/.all-installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.all-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing everything, torch included"
 	@$(PIP) --editable '.[all]'
 	@touch $@ $(VENV)/.run-installed
@@ -57,9 +59,20 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
 
 .PHONY: test
-test: $(VENV)/.all-installed lint proto-check node ## Run every check and every test.
+test: $(VENV)/.all-installed lint proto-check node gcc ## Run every check and every test.
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest -q
+
+.PHONY: gcc
+gcc: ## Install gcc, whose sanitizers check the operators (Debian).
+	@command -v gcc > /dev/null || { echo "Installing gcc"; apt-get -qq update; apt-get -qq install -y gcc libc6-dev; }
+
+.PHONY: wheels
+wheels: $(BIN)/python ## Build a wheel for each platform, and one of pure Python.
+	@for target in x86_64-linux aarch64-linux x86_64-macos aarch64-macos none; do \
+	  echo "Building the wheel for $$target"; \
+	  GPT2FLOW_TARGET=$$target $(BIN)/python -m pip --disable-pip-version-check wheel --quiet \
+	    --no-deps --wheel-dir dist . || exit 1; done
 
 .PHONY: test-fast
 test-fast: $(VENV)/.all-installed ## Run the tests that start no process (about a minute).

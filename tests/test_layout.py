@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-ROOTS = ["agent", "cli", "client", "export", "files", "protos", "server", "training"]
+ROOTS = ["agent", "cli", "client", "export", "files", "native", "protos", "server", "training"]
 
 # Allowed imports of each component, as `gpt2flow.<name>` prefixes.
 ALLOWED = {
     "client": {"client", "inference"},
-    "server": {"server", "inference", "files"},
+    "server": {"server", "inference", "files", "native"},
     "files": {"files"},
-    "export": {"export", "server.bundle", "files"},
+    "native": {"native"},
+    "export": {"export", "server.bundle", "files", "native"},
     "agent": {"agent", "client", "files"},
     "training": {
         "training",
