@@ -15,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from wikitext_model import load_gpt2_tokenizer
 
@@ -48,7 +46,7 @@ shape = bundle.manifest.shape
 runner = ModelRunner(
     bundle.directory / "model.onnx", slots=16, capacity=shape.context_length, threads=2
 )
-runner.run_chunk(0, [1] * 128, past=0, rows=[127])
+runner.run([1] * 128, [0] * 128, range(128), [127])
 print(time.perf_counter() - started)
 """
 
@@ -100,7 +98,8 @@ class ServedGraph:
 
     def prefill(self) -> None:
         """Prefill a prompt of `PROMPT_TOKENS` tokens."""
-        self._runner.run_chunk(0, [1] * PROMPT_TOKENS, past=0, rows=[PROMPT_TOKENS - 1])
+        positions = range(PROMPT_TOKENS)
+        self._runner.run([1] * PROMPT_TOKENS, [0] * PROMPT_TOKENS, positions, [PROMPT_TOKENS - 1])
 
     def decode(self, batch: int, context: int, steps: int) -> float:
         """Return the mean seconds of a decode step.
@@ -110,10 +109,11 @@ class ServedGraph:
             context: Cached tokens per row before the first step.
             steps: Number of steps to average over.
         """
-        self._runner.decode([1] * batch, [context] * batch)
+        rows = range(batch)
+        self._runner.run([1] * batch, rows, [context] * batch, rows)
         started = time.perf_counter()
         for step in range(steps):
-            self._runner.decode([1] * batch, [context + step] * batch)
+            self._runner.run([1] * batch, rows, [context + step] * batch, rows)
         return (time.perf_counter() - started) / steps
 
 
@@ -175,41 +175,6 @@ class OptimumInt8:
             ).past_key_values
 
 
-def write_prototypes(checkpoint: Path, work: Path) -> list[str]:
-    """Write graphs that use one kind of operators at every batch size.
-
-    The 4-bit blocks are the best kind for one row, the 8-bit columns for large batches.
-
-    Returns:
-        Names of the graphs, which are also their directories in `work`.
-    """
-    import numpy as np  # noqa: PLC0415 - as above
-
-    from gpt2flow.export.checkpoint.checkpoint import read_checkpoint  # noqa: PLC0415
-    from gpt2flow.export.graph.cache import CacheScales  # noqa: PLC0415
-    from gpt2flow.export.graph.serving_graph import write_serving_graph  # noqa: PLC0415
-    from gpt2flow.export.recipe import COLUMNS, RECIPES, Profile  # noqa: PLC0415
-
-    source = read_checkpoint(checkpoint)
-    shape = source.architecture
-    scales: Any = np.full((shape.layers, shape.heads, shape.head_size), 0.05, np.float32)
-    int8, int4 = RECIPES[Profile.INT8], RECIPES[Profile.INT4]
-    recipes = {
-        "prototype, 4-bit blocks, 8-bit head": replace(int4, head=int8.head),
-        "prototype, 8-bit columns": replace(int8, body=COLUMNS, head=COLUMNS),
-    }
-    for name, recipe in recipes.items():
-        (work / name).mkdir(exist_ok=True)
-        write_serving_graph(
-            work / name / "model.onnx",
-            shape,
-            source.weights,
-            replace(recipe, small_batch_rows=None),
-            cache_scales=CacheScales(scales, scales),
-        )
-    return list(recipes)
-
-
 def measure_steps(models: dict[str, ServedGraph | OptimumInt8]) -> dict[str, dict[str, float]]:
     """Return milliseconds of prefill and of decode steps, by model and column.
 
@@ -268,7 +233,7 @@ def main() -> None:
             size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
             load = median(measure_first_token(bundle) for _ in range(3))
             print(f"| {name} | {seconds:.0f} | {peak:.1f} | {size:.0f} | {load:.2f} |", flush=True)
-        names = [*EXPORTS, *write_prototypes(checkpoint, work)]
+        names = list(EXPORTS)
         bundles = {name: ServedGraph(work / name) for name in names if name != "int4, no GPTQ"}
         optimum = OptimumInt8(checkpoint, Path(temporary))
         steps = measure_steps({"Optimum int8": optimum, **bundles})

@@ -2,9 +2,8 @@
 
     python benchmarks/quantization.py CHECKPOINT… [--only TEXT] [--json FILE]
 
-A variant uses the same operators for small and large batches, so that its quality is its own. The
-profiles at the end are those that an export writes. Speed is that of a single-row decode step after
-128 tokens. The variants are timed round-robin, so that machine noise affects all of them alike.
+The profiles at the end are those that an export writes. Speed is that of a decode step of one row
+after 128 tokens. The variants are timed round-robin, so that machine noise affects all alike.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from gpt2flow.export.graph.serving_graph import write_serving_graph
 from gpt2flow.export.quantization.calibration import Texts, find_texts
 from gpt2flow.export.quantization.plan import make_plan
 from gpt2flow.export.recipe import (
-    COLUMNS,
     RECIPES,
     KvCache,
     Method,
@@ -44,10 +42,8 @@ def variants() -> Iterator[tuple[str, ProfileRecipe]]:
     """Yield the name and recipe of each variant."""
     yield "fp32", FP32
     yield "fp32, int8 cache", replace(FP32, kv_cache=KvCache.INT8)
-    int8 = replace(INT8, small_batch_rows=None, kv_cache=KvCache.FP32)
-    yield "int8 columns", replace(int8, body=COLUMNS)
-    yield "int8 blocks of 128", int8
-    int4 = replace(INT4, small_batch_rows=None, kv_cache=KvCache.FP32, mixed_precision_budget=0.0)
+    yield "int8 blocks of 128", replace(INT8, kv_cache=KvCache.FP32)
+    int4 = replace(INT4, kv_cache=KvCache.FP32, mixed_precision_budget=0.0)
     for method in Method:
         for block_size in (128, 64, 32):
             body = Storage(4, block_size)
@@ -111,13 +107,7 @@ def measure_variant(
         cache_scales=plan.cache_scales,
     )
     seconds = time.monotonic() - started
-    quality = measure(
-        texts.evaluation,
-        oracle,
-        graph,
-        recipe.small_batch_rows,
-        on_tokens=lambda *_: None,
-    ).whole
+    quality = measure(texts.evaluation, oracle, graph, on_tokens=lambda *_: None).whole
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return Row(
         name,
@@ -139,13 +129,13 @@ def measure_speed(rows: list[Row], folders: list[Path], context_length: int) -> 
     ]
     times: list[list[float]] = [[] for _ in rows]
     for runner in runners:
-        runner.run_chunk(0, [0] * past, past=0, rows=[])
+        runner.run([0] * past, [0] * past, range(past), [])
     for repeat in range(ROUNDS):
         for runner, taken in zip(runners, times, strict=True):
-            runner.decode([1], [past])
+            runner.run([1], [0], [past], [0])
             started = time.perf_counter()
             for step in range(STEPS):
-                runner.decode([1], [past + repeat * STEPS + step])
+                runner.run([1], [0], [past + repeat * STEPS + step], [0])
             taken.append((time.perf_counter() - started) / STEPS * 1e3)
     for row, taken in zip(rows, times, strict=True):
         row.step_milliseconds = median(taken)

@@ -33,8 +33,9 @@ def checkout(directory: Path) -> Path:
             shutil.copy2(source, target)
     (directory / ".venv").symlink_to(PROJECT / ".venv")
     # Otherwise an edited file would have `make` install the copy into the shared environment.
-    for name in ("pyproject.toml", "constraints.txt"):
-        os.utime(directory / name, (0, 0))
+    installed = [directory / "pyproject.toml", directory / "constraints.txt"]
+    for path in [*installed, *(directory / "native").rglob("*")]:
+        os.utime(path, (0, 0))
     return directory
 
 

@@ -25,21 +25,13 @@ def test_an_inspection_reports_sizes_storage_and_operators(bundle: Path) -> None
     assert inspection.sizes == {
         path.name: path.stat().st_size for path in bundle.iterdir() if path.name != "manifest.json"
     }
-    # Nodes that share a matrix all count: the embedding, the small-batch and the restricted head.
-    assert inspection.storage == {
-        "8 bits in blocks of 16": 10,
-        "8 bits in blocks of 64": 2,
-        "8 bits in columns": 9,
-    }
+    # Two tables, four matrices of each of two layers, and the head.
+    assert inspection.storage == {"8 bits in blocks of 16": 9, "8 bits in blocks of 64": 2}
     assert inspection.operators is not None
-    assert inspection.operators["MatMulNBits"] == 9
-    assert inspection.operators["DynamicQuantizeMatMul"] == 9
-    # Nodes of subgraphs count: small-batch decode, large-batch decode and prefill per layer.
-    assert inspection.operators["GroupQueryAttention"] == 4
-    assert inspection.operators["Attention"] == 2
-    # Token embeddings, position embeddings, and the entries for restricted logits.
-    assert inspection.operators["GatherBlockQuantized"] == 3
-    assert inspection.operators["Gemm"] == 1
+    assert inspection.operators["RowQuantMatMul8"] == 8
+    assert inspection.operators["RowQuantHead8"] == 1
+    assert inspection.operators["RaggedAttention"] == 2
+    assert inspection.operators["GatherBlockQuantized"] == 2
     assert json.loads(json.dumps(inspection.as_json()))["manifest"]["recipe"]["profile"] == "int8"
 
 

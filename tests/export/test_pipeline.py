@@ -97,30 +97,16 @@ def test_a_bundle_has_its_files_and_a_matching_manifest(
     assert recipe.profile == profile
     stored = {operator.bits for operator in recipe.operators.values()}
     if profile is Profile.FP32:
-        assert (recipe.kv_cache, recipe.calibration, recipe.narrow_rows) == ("fp32", None, None)
+        assert (recipe.kv_cache, recipe.calibration) == ("fp32", None)
         assert stored == {32}
     else:
-        assert (recipe.kv_cache, recipe.narrow_rows is not None) == ("int8", True)
+        assert recipe.kv_cache == "int8"
         digest = file_sha256(checkpoint / "calibration.txt")
         assert recipe.calibration == f"calibration.txt sha256:{digest}"
         assert stored == ({8} if profile is Profile.INT8 else {4, 8})
-        assert recipe.operators["narrow/lm_head"].block_size == 16
+        assert recipe.operators["lm_head"].block_size == 16
         assert recipe.operators["wte"].bits == 8
-        assert recipe.second_copy_bytes > 0
     assert manifest.created_by["onnxruntime"] == onnxruntime.__version__
-
-
-@pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
-def test_a_single_layout_bundle_is_smaller_and_passes_its_gate(
-    bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
-) -> None:
-    out = tmp_path / "bundle"
-    recipe = export_bundle(checkpoint, out, profile=profile, dual_layout=False).recipe
-    assert (recipe.narrow_rows, recipe.second_copy_bytes) == (None, 0)
-    assert recipe.operators["lm_head"].bits == recipe.default_bits
-    small, large = ((path / "model.onnx.data").stat().st_size for path in (out, bundles[profile]))
-    twice = load_bundle(bundles[profile]).manifest.recipe.second_copy_bytes
-    assert small < large - twice / 2
 
 
 def test_quality_is_measured_on_the_text_of_the_checkpoint(

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from gpt2flow.native import load_operators
 from tests.support.bundles import copy_damaged_bundle
 from tests.support.engine_bench import CONTEXT
 from tests.support.running_server import serving
@@ -55,6 +56,7 @@ def test_the_server_logs_ready_and_stops_cleanly(bundle: Path, tmp_path: Path) -
         assert [line["event"] for line in others] == ["rpc", "draining", "stopped"]
         assert (ready["event"], ready["port"], ready["models"]) == ("ready", server.port, ["m"])
         assert ready["kv_cache"] == {"m": {"slots": SLOTS, "bytes": SLOTS * SLOT_BYTES}}
+        assert ready["kernels"] == {"m": str(load_operators())}
         with pytest.raises(grpc.RpcError):
             generate(server.address, 1)
 
@@ -107,6 +109,7 @@ async def test_memory_and_max_sequences_limit_the_slots(
         assert running.server.kv_caches == {"m": sizes}
         models = await running.stub.ListModels(pb.ListModelsRequest())
         assert models.models[0].limits.max_sequences == slots
+        assert models.models[0].kernels == str(load_operators())
 
 
 def test_memory_for_less_than_one_slot_fails_the_start(bundle: Path) -> None:

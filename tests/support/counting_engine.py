@@ -37,29 +37,21 @@ class CountingRunner:
         self.seconds = seconds
         self.runs = 0
 
-    def run_chunk(
+    def run(
         self,
-        _slot: int,
         tokens: Sequence[int],
-        _past: int,
+        _slots: Sequence[int],
+        _positions: Sequence[int],
         rows: Sequence[int],
         _ids: Ids | None = None,
     ) -> tuple[Floats, None]:
-        return self._run([tokens[row] for row in rows])
-
-    def decode(
-        self, tokens: Sequence[int], _lengths: Sequence[int], _ids: Ids | None = None
-    ) -> tuple[Floats, None]:
-        return self._run(tokens)
+        self.runs += 1
+        time.sleep(self.seconds)
+        following = (np.array([tokens[row] for row in rows], np.intp) + 1) % VOCABULARY
+        return np.eye(VOCABULARY, dtype=np.float32)[following], None
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         pass
-
-    def _run(self, tokens: Sequence[int]) -> tuple[Floats, None]:
-        self.runs += 1
-        time.sleep(self.seconds)
-        following = (np.array(tokens, np.intp) + 1) % VOCABULARY
-        return np.eye(VOCABULARY, dtype=np.float32)[following], None
 
 
 class CountingEngine:

@@ -41,6 +41,7 @@ class EngineBench:
         now: Time of the engine's clock, in seconds; tests set it.
         slots: Number of cache slots.
         draft_tokens: Most draft tokens per step; 0 turns speculative decoding off.
+        context: Positions of a slot.
         events: Events per request id, in the order of the steps that returned them.
     """
 
@@ -51,10 +52,11 @@ class EngineBench:
     now: float = 0.0
     slots: int = SLOTS
     draft_tokens: int = 4
+    context: int = CONTEXT
     events: dict[int, list[Event]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.cache = SlotCache(self.slots, CONTEXT)
+        self.cache = SlotCache(self.slots, self.context)
         self.engine = Engine(
             self.runner, self.cache, Scheduler(self.cache, CHUNK), clock=lambda: self.now
         )

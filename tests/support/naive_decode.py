@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from tests.support.engine_bench import EOS, EngineBench
+from tests.support.served_graph import by_position
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.kv_cache import CacheCopy
@@ -25,8 +26,8 @@ class NaiveDecoder:
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Return the logits [vocabulary] after the last token."""
-        last = len(tokens) - 1
-        logits, _ = self.runner.run_chunk(0, tokens, 0, [last])
+        count = len(tokens)
+        logits, _ = self.runner.run(tokens, [0] * count, range(count), [count - 1])
         values: Floats = logits[0]
         return values
 
@@ -79,27 +80,24 @@ class UncachedRunner:
         self._runner = runner
         self._tokens: defaultdict[int, list[int]] = defaultdict(list)
 
-    def run_chunk(
+    def run(
         self,
-        slot: int,
         tokens: Sequence[int],
-        past: int,
+        slots: Sequence[int],
+        positions: Sequence[int],
         rows: Sequence[int],
         ids: Ids | None = None,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> tuple[Floats, None]:
         assert ids is None
-        self._tokens[slot][past:] = tokens
-        rows = [past + row for row in rows]
-        logits, _ = self._runner.run_chunk(0, self._tokens[slot], 0, rows)
-        return logits, None
-
-    def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
-    ) -> tuple[Floats, Floats | None]:
-        assert ids is None
-        steps = enumerate(zip(tokens, lengths, strict=True))
-        rows = [self.run_chunk(slot, [token], length, [0])[0] for slot, (token, length) in steps]
-        return np.concatenate(rows), None
+        logits = []
+        for token, slot, position in zip(tokens, slots, positions, strict=True):
+            self._tokens[slot][position:] = [token]
+            held = self._tokens[slot]
+            count = len(held)
+            row, _ = self._runner.run(held, [0] * count, range(count), [count - 1])
+            logits.append(row[0])
+        stacked: Floats = np.stack(logits)[list(rows)]
+        return stacked, None
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         for copy in copies:
@@ -114,7 +112,9 @@ def assert_cache_matches_model(bench: EngineBench, fresh_runner: ModelRunner) ->
     for slot, tokens in enumerate(bench.cache._tokens):
         if not tokens:
             continue
-        fresh_runner.run_chunk(0, tokens, 0, [0])
+        count = len(tokens)
+        fresh_runner.run(tokens, [0] * count, range(count), [0])
         for name, array in bench.runner._cache.items():
-            expected = fresh_runner._cache[name][0, :, : len(tokens)]
-            np.testing.assert_allclose(array[slot, :, : len(tokens)], expected, atol=1e-3)
+            expected = by_position(fresh_runner._cache[name])[0, :, :count]
+            actual = by_position(array)[slot, :, :count]
+            np.testing.assert_allclose(actual, expected, atol=1e-3)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 
 from gpt2flow.server.engine.kv_cache import SlotCache
-from gpt2flow.server.engine.scheduler import Chunk, Scheduler
+from gpt2flow.server.engine.scheduler import Scheduler
 from gpt2flow.server.engine.sequence import Request, Sequence
 
 IDS = itertools.count()
@@ -17,9 +17,9 @@ class ScheduleDriver:
         now: Time of the clock, in seconds.
     """
 
-    def __init__(self, slots: int = 4, chunk: int = 4) -> None:
+    def __init__(self, slots: int = 4, budget: int = 4) -> None:
         self.cache = SlotCache(slots, 1000)
-        self.scheduler = Scheduler(self.cache, chunk)
+        self.scheduler = Scheduler(self.cache, budget)
         self.now = 0.0
 
     @property
@@ -66,24 +66,20 @@ class ScheduleDriver:
                 request.sequences.append(sequence)
         return admitted
 
-    def step(self) -> tuple[str, list[int]]:
-        """Run the next batch; return its kind and its request ids."""
+    def step(self) -> list[tuple[int, int, int]]:
+        """Run the next batch; return the (request id, start, stop) of spans."""
         self.admit()
         batch = self.scheduler.schedule()
-        assert batch is not None
-        if isinstance(batch, Chunk):
-            sequence = batch.sequence
-            assert self.cache.lengths[sequence.slot] == batch.start < batch.stop
-            self.cache.extend(sequence.slot, sequence.tokens[batch.start : batch.stop])
-            if batch.stop == len(sequence.tokens):
+        assert batch
+        for span in batch:
+            sequence = span.sequence
+            assert self.cache.lengths[sequence.slot] == span.start < span.stop
+            self.cache.extend(sequence.slot, span.tokens)
+            if span.stop == len(sequence.tokens):
                 sequence.tokens.append(1)
-            return f"chunk {batch.start}:{batch.stop}", [batch.request.id]
-        for sequence in batch.sequences:
-            self.cache.extend(sequence.slot, sequence.tokens[-1:])
-            sequence.tokens.append(1)
-        return "decode", [request.id for request, _ in batch.parts]
+        return [(span.request.id, span.start, span.stop) for span in batch]
 
     def chunks(self, count: int) -> list[int]:
-        """Run `count` batches; return the request ids of the chunks among them."""
+        """Run `count` batches; return the request ids of their chunks."""
         runs = [self.step() for _ in range(count)]
-        return [ids[0] for kind, ids in runs if kind != "decode"]
+        return [number for run in runs for number, start, stop in run if stop - start > 1]

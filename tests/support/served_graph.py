@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
@@ -19,8 +18,11 @@ def weights_of(model: GPT2LMHeadModel) -> dict[str, FloatArray]:
 class ServedGraph(ModelRunner):
     """Runner on one thread that returns the logits after every token."""
 
-    def __init__(self, model: Path, architecture: Architecture, slots: int) -> None:
-        super().__init__(model, slots=slots, capacity=architecture.context_length, threads=1)
+    def __init__(
+        self, model: Path, architecture: Architecture, slots: int, kernels: str | None = None
+    ) -> None:
+        capacity = architecture.context_length
+        super().__init__(model, slots=slots, capacity=capacity, threads=1, kernels=kernels)
 
     def prefill(self, slot: int, tokens: TokenArray) -> FloatArray:
         """Overwrite a slot; return logits [tokens, vocabulary]."""
@@ -28,11 +30,20 @@ class ServedGraph(ModelRunner):
 
     def extend(self, slot: int, tokens: TokenArray, past: int) -> FloatArray:
         """Append tokens to a slot; return logits [tokens, vocabulary]."""
-        logits, _ = self.run_chunk(slot, tokens.tolist(), past, range(len(tokens)))
-        return logits
+        count = len(tokens)
+        positions = range(past, past + count)
+        return self.run(tokens.tolist(), [slot] * count, positions, range(count))[0]
 
     def step(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
         """Append a token per slot; return logits [slots, vocabulary]."""
-        logits, _ = self.decode(tokens.tolist(), lengths.tolist())
-        copied: FloatArray = np.array(logits)
-        return copied
+        slots = range(len(tokens))
+        return self.run(tokens.tolist(), slots, lengths.tolist(), slots)[0]
+
+
+def by_position(cached: FloatArray) -> FloatArray:
+    """Return keys or values of a cache as [slots, heads, capacity, head_size]."""
+    if cached.ndim == 4:
+        return cached
+    slots, heads, blocks, groups, positions, channels = cached.shape
+    by_channel = cached.swapaxes(3, 4)
+    return by_channel.reshape(slots, heads, blocks * positions, groups * channels)

@@ -1,4 +1,4 @@
-"""`gpt2flow` whose decode steps are slow until a file exists.
+"""`gpt2flow` whose runs are slow until a file exists.
 
 Usage: python -m tests.support.slow_server SECONDS HURRY_FILE serve …
 """
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from gpt2flow.cli.main import main
-from gpt2flow.server.bundle.model_runner import ModelRunner
+from gpt2flow.server.bundle.model_runner import Floats, ModelRunner
 
 _POLL_SECONDS = 0.02
 
 
 def slow_down(seconds: float, hurry_file: Path) -> None:
-    """Make decode steps take at least `seconds` until the file exists."""
-    decode = ModelRunner.decode
+    """Make runs take at least `seconds` until the file exists."""
+    run = ModelRunner.run
 
-    def slowly(runner: ModelRunner, *args: Any) -> Any:
+    def slowly(runner: ModelRunner, *args: Any) -> tuple[Floats, Floats | None]:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends and not hurry_file.exists():
             time.sleep(_POLL_SECONDS)
-        return decode(runner, *args)
+        return run(runner, *args)
 
-    ModelRunner.decode = slowly  # type: ignore[method-assign,assignment]
+    ModelRunner.run = slowly  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

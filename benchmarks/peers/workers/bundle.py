@@ -1,11 +1,12 @@
 """Bundle that gpt2flow serves: given, or exported from the checkpoint."""
 
 import hashlib
-import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 from peers.workers.loop import Setup
 
 import gpt2flow.export
@@ -51,8 +52,13 @@ def _profile(setup: Setup) -> str:
 def weight_bytes(bundle: Path) -> int:
     """Return the bytes of the weights that a single-row step reads.
 
-    The second weight layout, for large batches, is not among them.
+    Of the tables of embeddings it reads one entry each, unless a table is the head as well.
     """
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    size = sum(path.stat().st_size for path in bundle.glob("model.onnx*"))
-    return size - int(manifest["recipe"].get("second_copy_bytes", 0))
+    model = onnx.load(bundle / "model.onnx", load_external_data=False)
+    head = next(node for node in model.graph.node if "lm_head" in node.name or node.op_type == "If")
+    tables = ("wpe.",) if head.op_type == "If" else ("wpe.", "wte.")
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+        if not tensor.name.startswith(tables)
+    )

@@ -46,14 +46,15 @@ class Gpt2FlowGraph(Worker):
         started = time.perf_counter()
         last = []
         for slot, prompt in enumerate(prompts):
-            rows = [len(prompt) - 1]
-            logits, _ = self._runner.run_chunk(slot, prompt, past=0, rows=rows)
+            count = len(prompt)
+            logits, _ = self._runner.run(prompt, [slot] * count, range(count), [count - 1])
             last.append(int(logits[0].argmax()))
             arrivals[slot].append(time.perf_counter() - started)
         for step in range(1, new_tokens):
-            lengths = [len(prompt) + step - 1 for prompt in prompts]
-            logits, _ = self._runner.decode(last, lengths)
-            last = [int(row.argmax()) for row in logits]
+            positions = [len(prompt) + step - 1 for prompt in prompts]
+            slots = range(len(prompts))
+            logits, _ = self._runner.run(last, slots, positions, slots)
+            last = logits.argmax(-1).tolist()
             now = time.perf_counter() - started
             for times in arrivals:
                 times.append(now)

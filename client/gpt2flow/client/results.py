@@ -261,6 +261,7 @@ class Model:
         limits: Limits of requests.
         quality: Quality figures of the bundle's manifest.
         recipe: Export recipe of the bundle's manifest: bits, block sizes, cache type.
+        kernels: Kernels that its operators run on, such as `avx512` or `onnxruntime`.
     """
 
     name: str
@@ -271,6 +272,7 @@ class Model:
     limits: ModelLimits
     quality: dict[str, Any]
     recipe: dict[str, Any]
+    kernels: str
 
 
 def parse_generations(response: pb.GenerateResponse, request_id: str) -> list[Generation]:
@@ -353,6 +355,7 @@ def parse_model(message: pb.Model) -> Model:
         limits=_parse_limits(message.limits),
         quality=json_format.MessageToDict(message.quality),
         recipe=json_format.MessageToDict(message.recipe),
+        kernels=message.kernels,
     )
 
 

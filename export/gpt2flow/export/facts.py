@@ -1,14 +1,13 @@
 """Manifest of a bundle, built from the results of its export."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.graph.head_padding import padded_head_size
-from gpt2flow.export.graph.matrix_writer import ACCURACY_LEVEL
-from gpt2flow.export.graph.serving_graph import GraphFacts
-from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe
+from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe, Storage
 from gpt2flow.server.bundle.manifest import (
     Manifest,
     ModelShape,
@@ -33,7 +32,7 @@ _TOOLS: Final = (
 def describe_recipe(
     profile: Profile,
     recipe: ProfileRecipe,
-    facts: GraphFacts,
+    storage: Mapping[str, Storage],
     kept: frozenset[str],
     calibration: str | None,
 ) -> Recipe:
@@ -42,7 +41,7 @@ def describe_recipe(
     Args:
         profile: Profile of the bundle.
         recipe: Recipe that the graph was written by.
-        facts: Storage of its matrices.
+        storage: Storage format of each node's matrix.
         kept: Names of the matrices that mixed precision keeps in 8 bits.
         calibration: Name and hash of the calibration text, None without calibration.
     """
@@ -51,15 +50,12 @@ def describe_recipe(
         kv_cache=recipe.kv_cache,
         default_bits=recipe.body.bits,
         block_size=recipe.body.block_size,
-        accuracy_level=ACCURACY_LEVEL if recipe.quantized else None,
         method=recipe.method if recipe.quantized else None,
-        narrow_rows=recipe.small_batch_rows,
-        second_copy_bytes=facts.dual_layout_bytes,
         kept=sorted(kept),
         calibration=calibration,
         operators={
             name: OperatorRecipe(bits=stored.bits, block_size=stored.block_size)
-            for name, stored in facts.storage.items()
+            for name, stored in storage.items()
         },
     )
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+
+from gpt2flow.native import load_operators
 
 from gpt2flow.server.bundle.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
-
-_FP32_BITS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Inspection:
         sizes: Size in bytes of every file but the manifest, by file name.
         storage: Number of nodes per way of storing a matrix; nodes that share a matrix all count.
         operators: Number of nodes per operator, None if onnx is not installed.
+        kernels: Kernels that the operators would run on here.
     """
 
     directory: Path
@@ -34,6 +35,7 @@ class Inspection:
     sizes: dict[str, int]
     storage: dict[str, int]
     operators: dict[str, int] | None
+    kernels: str
 
     def as_json(self) -> dict[str, Any]:
         """Return the inspection as JSON-serializable types."""
@@ -44,6 +46,7 @@ class Inspection:
             "sizes": self.sizes,
             "storage": self.storage,
             "operators": self.operators,
+            "kernels": self.kernels,
         }
 
 
@@ -63,6 +66,7 @@ def inspect_bundle(directory: Path) -> Inspection:
         sizes={name: (directory / name).stat().st_size for name in bundle.manifest.files},
         storage=dict(Counter(_describe_storage(recipe) for recipe in recipes)),
         operators=_count_operators(directory / MODEL_NAME),
+        kernels=str(load_operators()),
     )
 
 
@@ -70,7 +74,7 @@ def _describe_storage(recipe: OperatorRecipe) -> str:
     """Return a short description of how a matrix is stored."""
     if recipe.block_size is not None:
         return f"{recipe.bits} bits in blocks of {recipe.block_size}"
-    return f"fp{recipe.bits}" if recipe.bits == _FP32_BITS else f"{recipe.bits} bits in columns"
+    return f"fp{recipe.bits}"
 
 
 def _count_operators(model: Path) -> dict[str, int] | None:

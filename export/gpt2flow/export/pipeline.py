@@ -40,7 +40,6 @@ def export_bundle(
     method: Method | None = None,
     block_size: int | None = None,
     mixed_precision_budget: float | None = None,
-    dual_layout: bool = True,
     calibration_text: Path | None = None,
     eval_text: Path | None = None,
     force: bool = False,
@@ -57,9 +56,6 @@ def export_bundle(
         block_size: Number of weights that share a scale; None for the profile's default.
         mixed_precision_budget: Bytes to spend on keeping sensitive matrices in 8 bits, as a share
             of the 4-bit bytes of the layers; None for the profile's default.
-        dual_layout: Whether to store every matrix in two layouts, one for small and one for large
-            batches. A single layout makes the bundle and the server's memory smaller, at the
-            price of speed for one of the two batch sizes.
         calibration_text: Text to calibrate with. The default is `calibration.txt` of the
             checkpoint, or else a part of the evaluation text.
         eval_text: Text to measure quality on. The default is `eval.txt` of the checkpoint. Only
@@ -82,7 +78,6 @@ def export_bundle(
         method=method,
         block_size=block_size,
         mixed_precision_budget=mixed_precision_budget,
-        dual_layout=dual_layout,
     )
     report_progress = progress or _ignore_progress
     try:
@@ -156,7 +151,7 @@ class _Export:
             calibration.windows if calibration else (),
             self.report_progress,
         )
-        facts = write_serving_graph(
+        storage = write_serving_graph(
             self.directory / MODEL_NAME,
             source.architecture,
             source.weights,
@@ -170,7 +165,7 @@ class _Export:
         generation_config = json.dumps(source.generation_config, indent=2, sort_keys=True)
         (self.directory / GENERATION_CONFIG_NAME).write_text(f"{generation_config}\n")
         text = calibration.name if calibration else None
-        return describe_recipe(self.profile, self.recipe, facts, plan.kept, text)
+        return describe_recipe(self.profile, self.recipe, storage, plan.kept, text)
 
     def _measure_quality(self, reference: Path, served: Path | None) -> Quality | None:
         """Return the quality of the bundle, None without an evaluation text.
@@ -191,13 +186,7 @@ class _Export:
         if served is None:
             comparison = measure_reference(text, oracle, report_verification)
         else:
-            comparison = measure(
-                text,
-                oracle,
-                served,
-                self.recipe.small_batch_rows,
-                on_tokens=report_verification,
-            )
+            comparison = measure(text, oracle, served, on_tokens=report_verification)
         return enforce_quality_gate(comparison, text, self.profile, force=self.force)
 
 

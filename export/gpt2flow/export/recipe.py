@@ -63,18 +63,18 @@ class Storage:
 
     Attributes:
         bits: Bits per weight; 32 means floating point.
-        block_size: Number of inputs that share a scale. None with 8 bits means one scale per
-            output, that is per column of the [in, out] matrix.
+        block_size: Number of inputs that share a scale; None for floating point.
     """
 
     bits: int
     block_size: int | None = None
 
+    def divides(self, inputs: int) -> bool:
+        """Return whether inputs divide into blocks without padding."""
+        return self.block_size is not None and inputs % self.block_size == 0
+
 
 FP32_STORAGE: Final = Storage(bits=32)
-
-COLUMNS: Final = Storage(bits=8)
-"""8-bit integers with one scale per output, for matrices of any width."""
 
 StorageSelector = Callable[[str, int], Storage]
 """Function that maps a matrix's name and number of inputs to its storage format."""
@@ -84,16 +84,13 @@ StorageSelector = Callable[[str, int], Storage]
 class ProfileRecipe:
     """Storage formats and quality gate of a profile.
 
-    A format with blocks applies to matrices whose width a block size divides; see `fit_storage`.
+    A format applies to matrices whose width a block size divides; see `fit_storage`.
 
     Attributes:
         body: Format of the matrices of the layers.
         head: Format of the head.
         embeddings: Format of the token and position embeddings.
         gate: Largest allowed ratio of the bundle's perplexity to that of fp32.
-        small_batch_rows: Largest number of rows for which products with these formats are fast.
-            For more rows, the graph has a second layout of every matrix, `COLUMNS`. None means a
-            single layout for any number of rows.
         kv_cache: Data type of the KV cache.
         method: Method of rounding weights to 4 bits.
         mixed_precision_budget: Bytes that may be added by keeping the most sensitive matrices of
@@ -104,7 +101,6 @@ class ProfileRecipe:
     head: Storage
     embeddings: Storage
     gate: float
-    small_batch_rows: int | None = None
     kv_cache: KvCache = KvCache.FP32
     method: Method = Method.RTN
     mixed_precision_budget: float = 0.0
@@ -130,7 +126,6 @@ class ProfileRecipe:
         method: Method | None = None,
         block_size: int | None = None,
         mixed_precision_budget: float | None = None,
-        dual_layout: bool = True,
     ) -> "ProfileRecipe":
         """Return the recipe with some of its options replaced.
 
@@ -139,12 +134,11 @@ class ProfileRecipe:
             method: Rounding method; None keeps the recipe's.
             block_size: Block size of layers and head; None keeps the recipe's.
             mixed_precision_budget: Budget for 8-bit matrices; None keeps the recipe's.
-            dual_layout: Whether to keep the second layout for large batches.
 
         Raises:
             InputError: The profile does not support an option, or a value is out of range.
         """
-        recipe = self if dual_layout else _with_single_layout(self)
+        recipe = self
         if kv_cache is not None:
             recipe = replace(recipe, kv_cache=kv_cache)
         if block_size is not None:
@@ -162,25 +156,10 @@ class ProfileRecipe:
         return recipe
 
 
-def _with_single_layout(recipe: ProfileRecipe) -> ProfileRecipe:
-    """Return the recipe of a graph with a single weight layout."""
-    if not recipe.quantized:
-        raise InputError("second copy: the profile has none to leave out; omit --no-second-copy")
-    if recipe.body.bits == COLUMNS.bits:
-        # At equal size, columns slow small batches down less than blocks would large ones.
-        return replace(recipe, small_batch_rows=None, body=COLUMNS, head=COLUMNS)
-    return replace(recipe, small_batch_rows=None)
-
-
 def _with_block_size(recipe: ProfileRecipe, block_size: int) -> ProfileRecipe:
     if not recipe.quantized:
         raise InputError(
             f"block size {block_size}: the profile quantizes no weights; omit --block-size"
-        )
-    if recipe.body == COLUMNS:
-        raise InputError(
-            f"block size {block_size}: 8 bits without a second copy are in columns; "
-            "omit --block-size"
         )
     if block_size not in BLOCK_SIZES:
         allowed = ", ".join(map(str, BLOCK_SIZES))
@@ -196,7 +175,7 @@ def fit_storage(requested: Storage, inputs: int) -> Storage:
     """Return the format closest to the requested one that a matrix allows.
 
     A block size that does not divide the inputs is replaced by the largest smaller one that does.
-    If there is none, the matrix goes to `COLUMNS`, which allow any width.
+    If there is none, the matrix has 8 bits, and its last blocks are padded with zeros.
 
     Args:
         requested: Format to use if possible.
@@ -207,7 +186,7 @@ def fit_storage(requested: Storage, inputs: int) -> Storage:
     for block_size in BLOCK_SIZES:
         if block_size <= requested.block_size and inputs % block_size == 0:
             return Storage(requested.bits, block_size)
-    return COLUMNS
+    return Storage(max(requested.bits, 8), BLOCK_SIZES[-1])
 
 
 _INT8_BLOCKS: Final = Storage(bits=8, block_size=128)
@@ -222,7 +201,6 @@ RECIPES: Final = {
         _INT8_BLOCKS,
         _INT8_BLOCKS,
         gate=1.01,
-        small_batch_rows=3,
         kv_cache=KvCache.INT8,
     ),
     Profile.INT4: ProfileRecipe(
@@ -230,7 +208,6 @@ RECIPES: Final = {
         _INT4_BLOCKS,
         _INT8_BLOCKS,
         gate=1.03,
-        small_batch_rows=5,
         kv_cache=KvCache.INT8,
         method=Method.GPTQ,
         mixed_precision_budget=0.1,

@@ -69,6 +69,11 @@ class Server:
         return None if self._endpoint is None else self._endpoint.port
 
     @property
+    def kernels(self) -> dict[str, str]:
+        """Kernels that the operators run on, by model."""
+        return {model.name: model.kernels for model in self.registry.models}
+
+    @property
     def kv_caches(self) -> dict[str, dict[str, int]]:
         """Slots and bytes of the KV cache, by model."""
         return {
@@ -255,6 +260,7 @@ async def _serve(
             port=port,
             models=list(config.models),
             kv_cache=server.kv_caches,
+            kernels=server.kernels,
             **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
         )
         if on_ready is not None:

@@ -1,17 +1,14 @@
 """The serving graph computes PyTorch's logits, in whatever chunks tokens arrive."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
+from tests.support.served_graph import by_position
 
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.recipe import Profile
@@ -90,7 +87,7 @@ def test_the_whole_context_can_be_used_and_no_more(make_model: Any, serve: Any) 
     served.prefill(0, tokens[:63])
     last = served.step(tokens[63:], np.array([63]))
     np.testing.assert_allclose(last, oracle(model, tokens)[-1:], atol=TOLERANCE, rtol=0)
-    with pytest.raises(ValueError, match="65 positions exceed the slot's capacity 64"):
+    with pytest.raises(ValueError, match="position 64 exceeds the slot's capacity 64"):
         served.step(tokens[:1], np.array([64]))
 
 
@@ -114,7 +111,7 @@ def test_the_cache_is_updated_in_place_and_only_where_tokens_are_new(
     for buffer in served._cache.values():
         buffer.fill(7.0)
     served.prefill(1, random_tokens(5))
-    for buffer in served._cache.values():
+    for buffer in map(by_position, served._cache.values()):
         assert (buffer[[0, 2]] == 7.0).all()
         assert (buffer[1, :, 5:] == 7.0).all()
         assert (buffer[1, :, :5] != 7.0).all()
@@ -126,23 +123,12 @@ def test_logits_are_computed_for_the_requested_rows_only(
 ) -> None:
     """A chunk of a prompt with unused logits runs no head."""
     served = serve(make_model(), profile)
-    tokens = random_tokens(6)[np.newaxis]
-    everything = served.prefill(0, tokens[0])
-    session: onnxruntime.InferenceSession = served._session
+    tokens = random_tokens(6)
+    everything = served.prefill(0, tokens)
     for rows in ([5], [4, 1, 1], []):
-        inputs = {
-            "input_ids": tokens,
-            "position_ids": np.arange(6)[np.newaxis],
-            "seqlens_k": np.array([5], np.int32),
-            "total_sequence_length": np.array(6, np.int32),
-            "logits_rows": np.array(rows, np.int64),
-            "logits_ids": np.empty(0, np.int64),
-        } | {f"past_key_values.{name}": buffer for name, buffer in served._cache.items()}
-        logits = session.run(["logits"], inputs)[0]
+        logits, _ = served.run(tokens.tolist(), [0] * 6, range(6), rows)
         assert logits.shape == (len(rows), 113)
-        # Small and large batches have differently rounded weights of the head.
-        atol = 1e-5 if profile is Profile.FP32 else 0.02 * np.ptp(everything)
-        np.testing.assert_allclose(logits, everything[rows], atol=atol)
+        np.testing.assert_allclose(logits, everything[rows], atol=1e-5)
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
@@ -151,30 +137,23 @@ def test_restricted_logits_equal_those_of_the_whole_vocabulary(
 ) -> None:
     """A grammar that allows few tokens restricts the head to these."""
     runner = make_runner(model, profile)
-    tokens, ids = random_tokens(6).tolist(), np.array([3, 112, 0, 50])
-    everything, _ = runner.run_chunk(0, tokens, 0, [0, 5])
-    restricted, _ = runner.run_chunk(0, tokens, 0, [0, 5], ids)
+    run = random_tokens(6).tolist(), [0] * 6, range(6), [0, 5]
+    ids = np.array([3, 112, 0, 50])
+    restricted, everything = runner.run(*run, ids)[0], runner.run(*run)[0]
     assert restricted.shape == (2, 4)
-    # Only the full head rounds its weights to 4 bits and its input to 8.
-    atol = {Profile.FP32: 1e-5, Profile.INT8: 0.02, Profile.INT4: 0.15}[profile]
-    atol *= np.ptp(everything)
-    np.testing.assert_allclose(restricted, everything[:, ids], atol=atol)
-    restricted, _ = runner.decode([7], [6], ids)
-    everything, _ = runner.decode([7], [6])
-    np.testing.assert_allclose(restricted, everything[:, ids], atol=atol)
+    atol = 1e-5 if profile is Profile.FP32 else 0
+    np.testing.assert_allclose(restricted, everything[:, ids], atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
 def test_logsumexp_normalizes_the_logits(model: Any, make_runner: Any, profile: Profile) -> None:
     runner = make_runner(model, profile)
-    logits, logsumexp = runner.run_chunk(0, random_tokens(6).tolist(), 0, [0, 5])
-    expected = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
-    np.testing.assert_allclose(logsumexp, expected, atol=1e-5)
-    logits, logsumexp = runner.decode([7], [6])
+    run = random_tokens(6).tolist(), [0] * 6, range(6), [0, 5]
+    logits, logsumexp = runner.run(*run)
     expected = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
     np.testing.assert_allclose(logsumexp, expected, atol=1e-5)
     # A sum over a part of the vocabulary is useless.
-    assert runner.decode([7], [6], np.array([3, 112]))[1] is None
+    assert runner.run(*run, np.array([3, 112]))[1] is None
 
 
 def test_greedy_tokens_equal_those_of_transformers(model: Any, serve: Any) -> None:
@@ -258,26 +237,3 @@ def test_any_shape_equals_pytorch(
     np.testing.assert_allclose(
         np.concatenate(logits), oracle(model, tokens), atol=TOLERANCE, rtol=0
     )
-
-
-@pytest.mark.parametrize("profile", [Profile.INT8, Profile.INT4])
-def test_every_matrix_can_be_prepacked(
-    make_model: Any, serve: Any, tmp_path: Path, profile: Profile
-) -> None:
-    """onnxruntime prepacks matrices of the node's graph or its parent only."""
-    serve(make_model(), profile)
-    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
-    products = list(matrix_depths(graph, []))
-    assert len(products) > 4
-    assert all(depth <= 1 for depth in products)
-
-
-def matrix_depths(graph: Any, parents: list[set[str]]) -> Iterator[int]:
-    """Yield, for each quantized product, how many graphs up its matrix is."""
-    scopes = [{tensor.name for tensor in graph.initializer}, *parents]
-    for node in graph.node:
-        if node.op_type in {"MatMulNBits", "DynamicQuantizeMatMul"}:
-            yield next(depth for depth, names in enumerate(scopes) if node.input[1] in names)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from matrix_depths(attribute.g, scopes)

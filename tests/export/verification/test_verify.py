@@ -63,25 +63,28 @@ class Recorder:
     decoded: int = 0
     largest_batch: int = 0
 
-    def run_chunk(
-        self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+    def run(
+        self,
+        tokens: Sequence[int],
+        slots: Sequence[int],
+        positions: Sequence[int],
+        rows: Sequence[int],
     ) -> tuple[FloatArray, None]:
-        assert slot < self.slots
-        assert past == 0
         assert list(rows) == list(range(len(tokens)))
-        self.history[slot] = list(tokens)
-        self.prefilled += len(tokens)
-        return Oracle().logits(np.array(tokens)), None
-
-    def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int]
-    ) -> tuple[FloatArray, FloatArray | None]:
-        for slot, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
-            assert len(self.history[slot]) == length
+        assert max(slots) < self.slots
+        logits = []
+        if prefill := positions[0] == 0:
+            self.history[slots[0]] = []
+            self.prefilled += len(tokens)
+        else:
+            self.decoded += len(tokens)
+            self.largest_batch = max(self.largest_batch, len(tokens))
+        for token, slot, position in zip(tokens, slots, positions, strict=True):
+            assert len(self.history[slot]) == position
             self.history[slot].append(token)
-        self.decoded += len(tokens)
-        self.largest_batch = max(self.largest_batch, len(tokens))
-        return np.stack([logits_after(self.history[slot]) for slot in range(len(tokens))]), None
+            logits.append(logits_after(self.history[slot]))
+        assert not prefill or len(set(slots)) == 1
+        return np.stack(logits), None
 
 
 def test_every_token_but_the_first_is_predicted_once() -> None:
@@ -90,7 +93,7 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
     windows = [rng.integers(0, VOCABULARY, length) for length in lengths]
     served = Recorder(SLOTS)
     progress: list[int] = []
-    comparison = compare(windows, Oracle(), served, 3, progress.append)
+    comparison = compare(windows, Oracle(), served, progress.append)
     predictions = sum(len(window) - 1 for window in windows)
     assert comparison.whole.tokens == predictions == progress[-1]
     # Predictions agree only if every slot has the right history.
@@ -102,38 +105,22 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
     assert served.largest_batch == SLOTS
 
 
-@pytest.mark.parametrize("small_batch_rows", [1, 3, 5])
-def test_decoded_tokens_are_counted_by_batch_size(small_batch_rows: int) -> None:
-    windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(16)]
-    served = Recorder(SLOTS)
-    comparison = compare(windows, Oracle(), served, small_batch_rows)
-    small, large = (
-        comparison.by_phase[phase].tokens
-        for phase in (Phase.DECODE_SMALL_BATCH, Phase.DECODE_LARGE_BATCH)
-    )
-    # Sixteen windows of one length, in batches of one, eight, four and three.
-    expected = 9 * sum(rows for rows in (1, 8, 4, 3) if rows <= small_batch_rows)
-    assert (small, large) == (expected, served.decoded - expected)
-
-
-@pytest.mark.parametrize("bad", [Phase.PREFILL, Phase.DECODE_SMALL_BATCH, Phase.DECODE_LARGE_BATCH])
+@pytest.mark.parametrize("bad", list(Phase))
 def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
     class FaultyModel(Recorder):
-        def run_chunk(
-            self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+        def run(
+            self,
+            tokens: Sequence[int],
+            slots: Sequence[int],
+            positions: Sequence[int],
+            rows: Sequence[int],
         ) -> tuple[FloatArray, None]:
-            logits, _ = super().run_chunk(slot, tokens, past, rows)
-            return (logits[:, ::-1] if bad is Phase.PREFILL else logits), None
-
-        def decode(
-            self, tokens: Sequence[int], lengths: Sequence[int]
-        ) -> tuple[FloatArray, FloatArray | None]:
-            logits, _ = super().decode(tokens, lengths)
-            phase = Phase.DECODE_SMALL_BATCH if len(tokens) <= 3 else Phase.DECODE_LARGE_BATCH
+            logits, _ = super().run(tokens, slots, positions, rows)
+            phase = Phase.PREFILL if positions[0] == 0 else Phase.DECODE
             return (logits[:, ::-1] if bad is phase else logits), None
 
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]
-    comparison = compare(windows, Oracle(), FaultyModel(SLOTS), 3)
+    comparison = compare(windows, Oracle(), FaultyModel(SLOTS))
     for phase, figures in comparison.by_phase.items():
         assert (figures.argmax_agreement < 0.9) == (phase is bad)
 
@@ -141,7 +128,7 @@ def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
 def compared(
     perplexity_fp32: float, perplexity: float, phase: Phase = Phase.PREFILL, tokens: int = 1
 ) -> PhaseComparison:
-    comparison = PhaseComparison(SLOTS)
+    comparison = PhaseComparison()
     reference, bundle = (
         np.repeat(log(1 / p, 1 - 1 / p), tokens, axis=0) for p in (perplexity_fp32, perplexity)
     )
@@ -171,7 +158,7 @@ def test_a_forced_miss_is_recorded_in_the_manifest() -> None:
 
 
 def test_nan_misses_the_gate() -> None:
-    comparison = PhaseComparison(SLOTS)
+    comparison = PhaseComparison()
     nothing = log(0.5, 0.5) * np.float32("nan")
     comparison.by_phase[Phase.PREFILL].add(log(0.5, 0.5), nothing, np.array([0]))
     with pytest.raises(QualityGateError):
@@ -187,20 +174,18 @@ def test_an_overflowing_perplexity_is_infinite() -> None:
 
 def test_a_single_phase_can_miss_the_gate() -> None:
     good = compared(4.0, 4.0, Phase.PREFILL, tokens=2000)
-    bad = compared(4.0, 4.08, Phase.DECODE_SMALL_BATCH, tokens=250)
-    good.by_phase[Phase.DECODE_SMALL_BATCH] = bad.by_phase[Phase.DECODE_SMALL_BATCH]
+    bad = compared(4.0, 4.08, Phase.DECODE, tokens=250)
+    good.by_phase[Phase.DECODE] = bad.by_phase[Phase.DECODE]
     assert good.whole.perplexity_ratio < 1.01
-    with pytest.raises(QualityGateError, match=r"\(decode, few rows\).*1\.02"):
+    with pytest.raises(QualityGateError, match=r"\(decode\).*1\.02"):
         enforce_quality_gate(good, TEXT, Profile.INT8, force=False)
     quality = enforce_quality_gate(good, TEXT, Profile.INT8, force=True)
     assert quality.forced
-    assert set(quality.parts) == {"prefill", "decode, few rows"}
-    assert quality.parts["decode, few rows"].perplexity_ratio == pytest.approx(1.02, abs=1e-5)
+    assert set(quality.parts) == {"prefill", "decode"}
+    assert quality.parts["decode"].perplexity_ratio == pytest.approx(1.02, abs=1e-5)
 
 
 def test_a_phase_with_few_tokens_is_not_gated() -> None:
     few = compared(4.0, 4.0, Phase.PREFILL, tokens=2000)
-    few.by_phase[Phase.DECODE_SMALL_BATCH] = compared(
-        4.0, 4.2, Phase.DECODE_SMALL_BATCH, tokens=20
-    ).by_phase[Phase.DECODE_SMALL_BATCH]
+    few.by_phase[Phase.DECODE] = compared(4.0, 4.2, Phase.DECODE, tokens=20).by_phase[Phase.DECODE]
     assert not enforce_quality_gate(few, TEXT, Profile.INT8, force=False).forced

@@ -70,9 +70,9 @@ def test_an_invalid_manifest_is_refused(copy: Path, text: str) -> None:
         load_bundle(copy)
 
 
-def test_another_format_version_is_refused_with_both_versions(copy: Path) -> None:
-    edit_manifest(copy, format_version=2)
-    with pytest.raises(BundleError, match=r"format version 2; .* reads 1"):
+def test_another_format_version_is_refused_with_the_command_that_exports_anew(copy: Path) -> None:
+    edit_manifest(copy, format_version=1)
+    with pytest.raises(BundleError, match=r"format version 1, must be 2; .* gpt2flow export "):
         load_bundle(copy)
 
 

@@ -184,7 +184,7 @@ def test_a_failing_run_ends_only_the_requests_in_it(
         raise RuntimeError("injected failure")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ModelRunner, "decode", broken)
+        patch.setattr(ModelRunner, "run", broken)
         bench.step()
     outcome = bench.outcome(task)
     assert isinstance(outcome, EngineError)

@@ -210,7 +210,7 @@ def test_nothing_of_a_failed_run_is_reused(
         raise RuntimeError("injected failure")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ModelRunner, "run_chunk", broken)
+        patch.setattr(ModelRunner, "run", broken)
         bench.add(bench.task([*PREFIX, 1, 2], greedy(1)))
         bench.finish()
     assert cached(bench, PREFIX, greedy(1)) == 0

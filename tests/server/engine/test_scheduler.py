@@ -1,4 +1,4 @@
-"""Order of chunks and decode steps."""
+"""Order of chunks, and what a run has."""
 
 import itertools
 
@@ -6,59 +6,62 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.schedule_driver import ScheduleDriver
 
-from gpt2flow.server.engine.scheduler import FIRST_COME_EVERY, Chunk, Decode
+from gpt2flow.server.engine.scheduler import FIRST_COME_EVERY
 from gpt2flow.server.engine.sequence import Sequence
+
+BUDGET = 4
 
 
 def test_an_idle_scheduler_has_no_batch() -> None:
-    assert ScheduleDriver().scheduler.schedule() is None
+    assert ScheduleDriver().scheduler.schedule() == []
 
 
 def test_a_prompt_is_run_in_chunks_before_decoding() -> None:
     driver = ScheduleDriver()
-    request = driver.add(10)
-    kinds = [driver.step() for _ in range(5)]
-    assert [kind for kind, _ in kinds] == [
-        "chunk 0:4",
-        "chunk 4:8",
-        "chunk 8:10",
-        "decode",
-        "decode",
+    number = driver.add(10).id
+    spans = [span for _ in range(5) for span in driver.step()]
+    assert spans == [
+        (number, start, stop) for start, stop in [(0, 4), (4, 8), (8, 10), (10, 11), (11, 12)]
     ]
-    assert {tuple(ids) for _, ids in kinds} == {(request.id,)}
 
 
-def test_a_prompt_of_one_token_needs_no_chunk() -> None:
+def test_a_stream_gets_a_token_in_every_run() -> None:
     driver = ScheduleDriver()
-    driver.add(1)
-    assert driver.step()[0] == "decode"
-
-
-def test_a_running_stream_waits_for_one_chunk_at_most() -> None:
-    driver = ScheduleDriver()
-    running = driver.add(2)
+    stream = driver.add(1)
     driver.step()
     long = driver.add(40)
-    kinds = [driver.step() for _ in range(12)]
-    delayed = [ids == [long.id] for _, ids in kinds]
-    assert not any(one and two for one, two in itertools.pairwise(delayed))
-    assert [running.id] in [ids for _, ids in kinds]
+    for step in range(10):
+        at = 4 * step
+        assert driver.step() == [(stream.id, step + 1, step + 2), (long.id, at, at + 4)]
 
 
-def test_forced_tokens_prompts_and_decoding_alternate() -> None:
-    driver = ScheduleDriver()
+def test_chunks_of_several_prompts_share_a_run() -> None:
+    driver = ScheduleDriver(budget=10)
+    first, second, third = (driver.add(length) for length in (3, 4, 5))
+    assert driver.step() == [(first.id, 0, 3), (second.id, 0, 4), (third.id, 0, 3)]
+
+
+def test_forced_tokens_share_the_run_of_streams_and_prompts() -> None:
+    driver = ScheduleDriver(budget=10)
     forced, decoding = driver.add(1), driver.add(1)
     driver.step()
-    forced.sequences[0].tokens += [1] * 20
+    forced.sequences[0].tokens += [1] * 5
     long = driver.add(40)
-    runs = [tuple(driver.step()[1]) for _ in range(6)]
-    assert runs == [(forced.id,), (long.id,), (decoding.id,)] * 2
+    assert driver.step() == [(decoding.id, 1, 2), (forced.id, 1, 7), (long.id, 0, 4)]
 
 
-def test_all_sequences_that_lack_one_token_are_decoded_together() -> None:
-    driver = ScheduleDriver()
-    requests = [driver.add(1) for _ in range(3)]
-    assert driver.step() == ("decode", [request.id for request in requests])
+def test_drafts_take_their_part_of_the_budget_first() -> None:
+    driver = ScheduleDriver(budget=5)
+    one, other = driver.add(1), driver.add(1)
+    driver.step()
+    one.sequences[0].drafts, other.sequences[0].drafts = [7, 8, 9], [7, 8, 9]
+    long = driver.add(40)
+    assert driver.step() == [(one.id, 1, 5), (other.id, 1, 4)]
+    one.sequences[0].drafts.clear()
+    other.sequences[0].drafts.clear()
+    driver.cache.truncate(one.sequences[0].slot, 1)
+    driver.cache.truncate(other.sequences[0].slot, 1)
+    assert (long.id, 0, 5) in driver.step()
 
 
 def test_the_last_token_of_a_finished_sequence_is_not_run() -> None:
@@ -68,20 +71,8 @@ def test_the_last_token_of_a_finished_sequence_is_not_run() -> None:
     sequence = request.sequences[0]
     sequence.tokens += [1, 1]
     sequence.grows = False
-    batch = driver.scheduler.schedule()
-    assert isinstance(batch, Chunk)
-    assert batch.stop == 4
-
-
-def test_sequences_of_one_request_are_adjacent() -> None:
-    driver = ScheduleDriver()
-    first, second = driver.add(1, slots_needed=2), driver.add(1)
-    driver.admit()
-    twin = Sequence([1], 1, first.slots[1], 0)
-    first.sequences.append(twin)
-    batch = driver.scheduler.schedule()
-    assert isinstance(batch, Decode)
-    assert list(batch.sequences) == [*first.sequences, *second.sequences]
+    [span] = driver.scheduler.schedule()
+    assert span.stop == 4
 
 
 def test_sequences_in_lockstep_wait_for_each_other() -> None:
@@ -92,16 +83,15 @@ def test_sequences_in_lockstep_wait_for_each_other() -> None:
     request.sequences.append(Sequence([1] * 6, 6, request.slots[1], 5))
     batches = []
     for _ in range(3):
-        batch = driver.scheduler.schedule()
-        batches.append(batch)
-        if isinstance(batch, Chunk):
-            driver.cache.extend(batch.sequence.slot, [1] * (batch.stop - batch.start))
-    one, two, last = batches
-    assert isinstance(one, Chunk)
-    assert isinstance(two, Chunk)
-    assert [(each.start, each.stop) for each in (one, two)] == [(0, 4), (4, 5)]
-    assert isinstance(last, Decode)
-    assert list(last.sequences) == request.sequences
+        batches.append(driver.scheduler.schedule())
+        for span in batches[-1]:
+            driver.cache.extend(span.sequence.slot, span.tokens)
+    assert [[(span.start, span.stop) for span in batch] for batch in batches] == [
+        [(0, 4)],
+        [(4, 5)],
+        [(0, 1), (5, 6)],
+    ]
+    assert [span.sequence for span in batches[-1]] == request.sequences
 
 
 # --- Chunks of several prompts --------------------------------------------------------
@@ -110,9 +100,10 @@ def test_sequences_in_lockstep_wait_for_each_other() -> None:
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     driver = ScheduleDriver()
     long = driver.add(1000)
-    assert driver.step() == ("chunk 0:4", [long.id])
+    assert driver.step() == [(long.id, 0, 4)]
     short = driver.add(7)
-    assert driver.chunks(2) == [short.id, short.id]
+    assert driver.step() == [(short.id, 0, 4)]
+    assert driver.step()[0] == (short.id, 4, 7)
     assert short.sequences[0].new_tokens == 1
 
 
@@ -127,27 +118,26 @@ def test_a_long_prompt_gets_its_share_among_higher_priorities() -> None:
     driver = ScheduleDriver(slots=4)
     long = driver.add(40)
     driver.admit()
-    chunks: list[int] = []
+    runs = 0
     while long.sequences[0].new_tokens == 0:
         driver.add(4, priority=5) if len(driver.running) < 4 else None
-        chunks += driver.chunks(1)
+        driver.step()
+        runs += 1
         for request in driver.running:
             if request.sequences[0].new_tokens and request is not long:
                 driver.scheduler.remove(request)
                 break
-    assert chunks.count(long.id) == 10
-    assert len(chunks) == FIRST_COME_EVERY * 10
+    assert runs == FIRST_COME_EVERY * 10
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 30), st.integers(0, 2)), min_size=1))
 def test_prefill_delay_is_bounded(arrivals: list[tuple[int, int, int]]) -> None:
-    """Prompts wait for a bounded number of chunks, streams for one."""
+    """Prompts wait for a bounded number of runs, streams for none."""
     driver = ScheduleDriver(slots=len(arrivals) + 1)
     stream = driver.add(1)
     driver.step()
     due = list(itertools.accumulate(delay for delay, _, _ in arrivals))
-    kinds: list[str] = []
-    limits: dict[int, int] = {}  # Request id to the most chunks before its prompt is done.
+    limits: dict[int, int] = {}  # Request id to the most runs before its prompt is done.
     for step in range(due[-1] + sum(length for _, length, _ in arrivals) * 2):
         for at, (_, length, priority) in zip(due, arrivals, strict=True):
             if at == step:
@@ -157,17 +147,17 @@ def test_prefill_delay_is_bounded(arrivals: list[tuple[int, int, int]]) -> None:
                 len(each.prompt) - driver.cache.lengths[each.slots[0]] for each in driver.running
             ]
             lacks = lacks[: driver.running.index(request) + 1]
-            needed = sum(-(-each // 4) for each in lacks if each > 0)
-            limits[request.id] = kinds.count("chunk") + FIRST_COME_EVERY * needed
-        kind, ids = driver.step()
-        kinds.append(kind.split()[0])
-        assert kind != "decode" or stream.id in ids
-        for request in driver.running:
+            needed = sum(-(-each // BUDGET) for each in lacks if each > 0)
+            limits[request.id] = step + FIRST_COME_EVERY * needed
+        spans = driver.step()
+        assert stream.id in [number for number, _, _ in spans]
+        chunks = [stop - start for _, start, stop in spans if stop - start > 1]
+        assert sum(chunks) <= BUDGET
+        for request in list(driver.running):
             if request is not stream and request.sequences[0].new_tokens:
-                assert kinds.count("chunk") <= limits[request.id]
+                assert step <= limits[request.id]
                 driver.scheduler.remove(request)
     assert driver.running == [stream]
-    assert ("chunk", "chunk") not in set(itertools.pairwise(kinds))
 
 
 def test_equal_prompts_that_arrive_together_share_each_chunk() -> None:

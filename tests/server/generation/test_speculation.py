@@ -12,6 +12,7 @@ from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, greedy
 from tests.support.model_runs import ModelRun, record_runs
 
+from gpt2flow.server.engine.forecast import RunCost
 from gpt2flow.server.engine.results import CandidateResult, Usage
 from gpt2flow.server.generation import sampling_task
 from gpt2flow.server.generation.prompt_lookup import PromptLookup
@@ -189,18 +190,25 @@ def test_nothing_is_drafted_before_the_candidates_diverge(bench: EngineBench) ->
     assert bench.tokens(prompt, params) == expected
 
 
-def test_concurrent_streams_are_not_drafted(bench: EngineBench) -> None:
+def test_concurrent_streams_are_drafted_together(bench: EngineBench, runs: list[ModelRun]) -> None:
     params = greedy(40, ignore_eos=True)
+    expected = bench.tokens(PROMPT, params)
     tasks = [bench.add(bench.task(PROMPT, params)) for _ in range(2)]
+    runs.clear()
     bench.finish()
-    assert all(bench.result(task).usage.drafted_tokens == 0 for task in tasks)
+    results = [bench.result(task) for task in tasks]
+    assert [list(each.candidates[0].token_ids) for each in results] == expected * 2
+    assert all(result.usage.drafted_tokens > 0 for result in results)
+    assert any(run.slots == 2 and run.tokens > 3 for run in runs)
 
 
-def test_a_stream_is_drafted_again_once_it_is_alone(bench: EngineBench) -> None:
-    longer = bench.add(bench.task(PROMPT, greedy(70, ignore_eos=True)))
-    bench.add(bench.task(PROMPT, greedy(2, ignore_eos=True)))
+def test_nothing_is_drafted_where_it_does_not_pay(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunCost, "break_even", lambda _cost, _tokens: 1.0)
+    task = bench.add(bench.task(PROMPT, greedy(40, ignore_eos=True)))
     bench.finish()
-    assert bench.result(longer).usage.drafted_tokens > 0
+    assert bench.result(task).usage.drafted_tokens == 0
 
 
 def choices(**options: Any) -> GenerationParams:

@@ -14,11 +14,10 @@ def test_warm_up_runs_every_kind_of_batch(bundle: Path, monkeypatch: pytest.Monk
     runs = record_runs(monkeypatch)
     config = EngineConfig(threads=1, max_sequences=3, prefill_chunk=32)
     load_model("model", load_bundle(bundle), config)
-    assert {(run.method, run.tokens, run.logit_ids is not None) for run in runs} == {
-        ("run_chunk", 1, False),
-        ("run_chunk", 32, False),
+    assert {(run.tokens, run.slots, run.logit_ids is not None) for run in runs} == {
+        (32, 1, False),
         # One sequence, all sequences, and one sequence with restricted logits.
-        ("decode", 1, False),
-        ("decode", 3, False),
-        ("decode", 1, True),
+        (1, 1, False),
+        (3, 3, False),
+        (1, 1, True),
     }

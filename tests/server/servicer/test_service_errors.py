@@ -160,7 +160,7 @@ async def test_an_internal_error_has_an_id_and_is_explained_in_the_log_only(
     def broken(*_args: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(ModelRunner, "run_chunk", broken)
+    monkeypatch.setattr(ModelRunner, "run", broken)
     code, text, _ = await failure(
         running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(3)))
     )

@@ -26,6 +26,7 @@ from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
+from gpt2flow.server.engine.forecast import RunCost
 
 TELEMETRY = TelemetryConfig(metrics_address=LOOPBACK)
 TIMES = ("queue", "prefill", "decode")
@@ -46,7 +47,11 @@ def constrained() -> pb.GenerationOptions:
     )
 
 
-async def test_counts_equal_those_of_the_responses(metered: RunningServer) -> None:
+async def test_counts_equal_those_of_the_responses(
+    metered: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether drafts pay is measured; here they always do.
+    monkeypatch.setattr(RunCost, "break_even", lambda _cost, _tokens: 0.0)
     request = pb.GenerateRequest(prompts=[PROMPT, PROMPT], options=greedy(9))
     unary = await metered.stub.Generate(request)
     forced = await metered.stub.Generate(
@@ -117,10 +122,10 @@ async def test_runs_of_the_model_are_counted_by_kind(metered: RunningServer) -> 
     found = await until_counted(metered, 1)
     usage = response.results[0].usage
     assert (usage.prompt_tokens, usage.drafted_tokens) == (9, 0)
-    # A chunk of eight tokens; the ninth is run in the first decode step.
-    assert found.get("run_tokens_sum", kind="prefill", model="first") == 8
-    assert found.get("run_tokens_count", kind="prefill") == 1
-    assert found.get("run_tokens_sum", kind="decode") == 1 + 5
+    # A chunk of eight tokens, and one of the ninth.
+    assert found.get("run_tokens_sum", kind="prefill", model="first") == 9
+    assert found.get("run_tokens_count", kind="prefill") == 2
+    assert found.get("run_tokens_sum", kind="decode") == 5
     assert found.get("run_tokens_count") == found.get("run_duration_seconds_count") == 7
     assert 0 < found.get("run_duration_seconds_sum", kind="prefill") < 60
 

@@ -52,8 +52,7 @@ async def test_the_log_holds_no_text_of_requests(
         async with serving(server_config(bundle)) as running:
             await send_good_and_bad(running)
             with monkeypatch.context() as patch:
-                patch.setattr(ModelRunner, "run_chunk", fail)
-                patch.setattr(ModelRunner, "decode", fail)
+                patch.setattr(ModelRunner, "run", fail)
                 await assert_internal_error(running)
             with monkeypatch.context() as patch:
                 patch.setattr(SamplingTask, "accept", fail)

@@ -60,13 +60,6 @@ def export(
             show_default="0.1",
         ),
     ] = None,
-    second_copy: Annotated[
-        bool,
-        typer.Option(
-            help="Store quantized weights in two layouts, for small and for large batches: "
-            "faster, but larger."
-        ),
-    ] = True,
     calibration_text: Annotated[
         Path | None,
         typer.Option(
@@ -120,7 +113,6 @@ def export(
             method=None if method is None else Method.parse(method),
             block_size=block_size,
             mixed_precision_budget=kept_share,
-            dual_layout=second_copy,
             calibration_text=calibration_text,
             eval_text=eval_text,
             force=force,

@@ -54,6 +54,7 @@ def _table(inspection: "Inspection") -> Table:
         table.add_row(name, f"{size:,} bytes, hash verified")
     for name, count in (inspection.operators or {}).items():
         table.add_row("operator", f"{count} × {name}")
+    table.add_row("kernels of this machine", inspection.kernels)
     for tool, version in manifest.created_by.items():
         table.add_row(f"made with {tool}", version)
     return table

@@ -1,5 +1,6 @@
 """KV cache of the serving graph: tensor names, data type and scales."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from gpt2flow.export.graph.head_padding import padded_head_size
 from gpt2flow.export.graph.model_writer import make_value_info
 
 PARTS: Final = ("key", "value")
+
+KEYS_OF_BLOCK: Final = 16
+"""Number of positions whose keys lie side by side, channel by channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +28,6 @@ class CacheScales:
 
     key: FloatArray
     value: FloatArray
-
-    def for_layer(self, layer: int, part: str, head_size: int) -> FloatArray:
-        """Return the scales of the keys or values of a layer.
-
-        Args:
-            layer: Index of the layer, counted from 0.
-            part: `key` or `value`.
-            head_size: Padded number of channels of a head.
-
-        Returns:
-            float32 [1, heads, 1, head_size].
-        """
-        scales: FloatArray = getattr(self, part)[layer]
-        # Padding channels are always zero, so any scale represents them.
-        padding = [(0, 0), (0, head_size - scales.shape[-1])]
-        padded: FloatArray = np.pad(scales, padding, constant_values=1)
-        return padded[np.newaxis, :, np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +47,45 @@ class CacheSpec:
         """Number of channels of a head, padded."""
         return padded_head_size(self.architecture)
 
+    def scales_of(self, layer: int, part: str) -> FloatArray:
+        """Return the scales of a layer's keys or values.
+
+        The cache must be int8.
+
+        Args:
+            layer: Index of the layer, counted from 0.
+            part: `key` or `value`.
+
+        Returns:
+            float32 [heads, head_size].
+        """
+        scales: FloatArray = getattr(self.scales, part)[layer]
+        # Padding channels are always zero, so any scale represents them.
+        padding = [(0, 0), (0, self.head_size - scales.shape[-1])]
+        padded: FloatArray = np.pad(scales, padding, constant_values=1)
+        return padded
+
     def past_value_infos(self) -> list[Any]:
         """Return the value infos of all past keys and values."""
-        return [
-            self._info(name)
-            for layer in range(self.architecture.layers)
-            for name in past_names(layer)
-        ]
+        return self._infos(past_names)
 
-    def present_value_infos(self, scope: str) -> list[Any]:
+    def present_value_infos(self) -> list[Any]:
         """Return the value infos of all present keys and values."""
-        layers = range(self.architecture.layers)
-        return [info for layer in layers for info in self.layer_present_value_infos(scope, layer)]
+        return self._infos(present_names)
 
-    def layer_present_value_infos(self, scope: str, layer: int) -> list[Any]:
-        """Return the value infos of one layer's present keys and values."""
-        return [self._info(name) for name in present_names(scope, layer)]
-
-    def _info(self, name: str) -> Any:
+    def _infos(self, names: Callable[[int], list[str]]) -> list[Any]:
         dtype = np.float32 if self.scales is None else np.int8
-        return make_value_info(
-            name, dtype, ["batch", self.architecture.heads, "capacity", self.head_size]
+        heads, size = self.architecture.heads, self.head_size
+        n = 1 if self.scales is None else 2
+        shapes: tuple[list[str | int], ...] = (
+            ["slots", heads, f"capacity / {KEYS_OF_BLOCK}", size // n, KEYS_OF_BLOCK, n],
+            ["slots", heads, "capacity", size],
         )
+        return [
+            make_value_info(name, dtype, shape)
+            for layer in range(self.architecture.layers)
+            for name, shape in zip(names(layer), shapes, strict=True)
+        ]
 
 
 def past_names(layer: int) -> list[str]:
@@ -89,11 +93,6 @@ def past_names(layer: int) -> list[str]:
     return [f"past_key_values.{layer}.{part}" for part in PARTS]
 
 
-def present_names(scope: str, layer: int) -> list[str]:
-    """Return the names of a layer's keys and values, new tokens included.
-
-    Args:
-        scope: Prefix of the names; empty for the outputs of the graph.
-        layer: Index of the layer, counted from 0.
-    """
-    return [f"{scope}present.{layer}.{part}" for part in PARTS]
+def present_names(layer: int) -> list[str]:
+    """Return the graph outputs that hold a layer's updated keys and values."""
+    return [f"present.{layer}.{part}" for part in PARTS]

@@ -9,8 +9,8 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 
-# `GroupQueryAttention` requires head sizes to be a multiple of this.
-HEAD_MULTIPLE: Final = 8
+# `RaggedAttention` requires head sizes to be a multiple of this.
+HEAD_MULTIPLE: Final = 16
 
 _IN_PROJECTION: Final = re.compile(r"h\.\d+\.attn\.c_attn\.(weight|bias)")
 _OUT_PROJECTION: Final = re.compile(r"h\.\d+\.attn\.c_proj\.weight")

@@ -1,6 +1,5 @@
 """Writer of an ONNX model with external weights that can be memory-mapped."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-# The first with `TensorScatter`.
-OPSET: Final = 24
+OPSET: Final = 21
 IR_VERSION: Final = 10
 CONTRIB: Final = "com.microsoft"
 
@@ -45,9 +43,8 @@ class ModelWriter:
         self._data_name = f"{path.name}.data"
         self._data = path.with_name(self._data_name).open("wb")
         self._nodes: list[Any] = []
-        # A stack of initializers: of the graph, then of each open subgraph that has its own.
-        self._constants: list[dict[str, Any]] = [{}]
-        self._outputs: set[str] = set()
+        self._constants: dict[str, Any] = {}
+        self._functions: dict[tuple[str, str], Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -62,11 +59,7 @@ class ModelWriter:
 
     def has_constant(self, name: str) -> bool:
         """Return whether a tensor of this name was added."""
-        return any(name in constants for constants in self._constants)
-
-    def has_output(self, name: str) -> bool:
-        """Return whether an added node has an output of this name."""
-        return name in self._outputs
+        return name in self._constants
 
     def add_constant(self, name: str, array: Array) -> str:
         """Add a tensor, unless one of this name exists.
@@ -84,28 +77,12 @@ class ModelWriter:
             self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
             self._set_location(tensor, self._data.tell(), data.nbytes)
             self._data.write(data.data)
-        self._constants[-1][name] = tensor
+        self._constants[name] = tensor
         return name
 
-    def add_alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """Add a tensor that shares the bytes of another one.
-
-        Args:
-            name: Name of the new tensor.
-            original: Name of the tensor that has the bytes.
-            shape: Shape of the new tensor; one dimension may be -1 and is then inferred.
-
-        Returns:
-            The name of the new tensor.
-        """
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(next(scope[original] for scope in self._constants if original in scope))
-        tensor.name = name
-        inferred = -math.prod(tensor.dims) // math.prod(shape)
-        del tensor.dims[:]
-        tensor.dims.extend(inferred if size < 0 else size for size in shape)
-        self._constants[-1][name] = tensor
-        return name
+    def add_function(self, function: Any) -> None:
+        """Add a function that nodes may use as an operator."""
+        self._functions[function.domain, function.name] = function
 
     def add_node(
         self,
@@ -132,37 +109,27 @@ class ModelWriter:
         """
         node = helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
         self._nodes.append(node)
-        self._outputs.update(outputs)
         return outputs[0]
 
     @contextmanager
-    def subgraph(
-        self, name: str, outputs: Sequence[Any], *, own_constants: bool = False
-    ) -> Iterator[Any]:
+    def subgraph(self, name: str, outputs: Sequence[Any]) -> Iterator[Any]:
         """Collect the nodes added inside the block in a subgraph.
 
         Nodes of the subgraph may use all tensors and outputs added before it.
 
-        Nested subgraphs require constants of their own. onnxruntime prepacks a matrix only if it
-        is an initializer of the node's own graph or of its parent. Without prepacking,
-        `MatMulNBits` is fifty times slower.
-
         Args:
             name: Name of the subgraph.
             outputs: Value infos of its outputs.
-            own_constants: Whether constants added inside become initializers of the subgraph.
 
         Yields:
             The subgraph, whose nodes are filled in when the block ends.
         """
         outer, self._nodes = self._nodes, []
-        self._constants += [{}] if own_constants else []
         graph = onnx.GraphProto(name=name)
         try:
             yield graph
             graph.node.extend(self._nodes)
             graph.output.extend(outputs)
-            graph.initializer.extend(self._constants.pop().values() if own_constants else ())
         finally:
             self._nodes = outer
 
@@ -177,13 +144,15 @@ class ModelWriter:
             metadata: Metadata properties, for facts that the shapes do not express.
         """
         graph = helper.make_graph(
-            self._nodes, "gpt2", inputs, outputs, list(self._constants[0].values())
+            self._nodes, "gpt2", inputs, outputs, list(self._constants.values())
         )
+        domains = ("", CONTRIB, *{domain for domain, _ in self._functions})
         model = helper.make_model(
             graph,
             producer_name="gpt2flow",
             ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+            opset_imports=[helper.make_opsetid(each, 1 if each else OPSET) for each in domains],
+            functions=list(self._functions.values()),
         )
         helper.set_model_props(model, dict(metadata))
         self._path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,33 +1,29 @@
-"""Serving graph for both prefill and decode, with an in-place KV cache.
+"""Serving graph for any mix of new tokens, with a KV cache.
+
+The cache is updated in place.
 
 Inputs:
-    input_ids: int64 [batch, tokens], the new tokens. More than one token per row requires a
-        batch of one.
-    position_ids: int64 [batch, tokens], their positions.
-    seqlens_k: int32 [batch], the total length (past + new) of each row, minus one.
-    total_sequence_length: int32 scalar, the largest total length.
-    logits_rows: int64 [rows], the positions to compute logits for, as indices into
-        batch · tokens.
-    logits_ids: int64 [ids], the token ids to restrict the logits to; empty for the whole
+    input_ids: int64 [tokens], the new tokens.
+    slots: int64 [tokens], the slot of each token's sequence in the cache.
+    positions: int64 [tokens], the position of each token in its sequence.
+    logits_rows: int64 [rows], indices of the tokens to compute logits for.
+    logit_ids: int64 [ids], the token ids to restrict the logits to; empty for the whole
         vocabulary.
-    past_key_values.{layer}.key and .value: float32 or int8
-        [batch, heads, capacity, head_size], the KV cache.
+    past_key_values.{layer}.key and .value: float32 or int8, the KV cache: keys
+        [slots, heads, capacity / 16, head_size / n, 16, n], where n is 2 for int8 and 1 for
+        float32, and values [slots, heads, capacity, head_size].
 
 Outputs:
     logits: float32 [rows, ids or vocabulary].
     logsumexp: float32 [rows], the logarithm of the summed exponentials of a row's logits.
-        Subtracting it from a logit yields the log-probability.
+        Subtracting it from a logit of the whole vocabulary yields the log-probability.
     present.{layer}.key and .value: The updated cache, to be bound to the buffers of the past.
 
-The size of the vocabulary is in the metadata of the model.
-
-No quantized operator is fast for both small and large batches. Quantized graphs therefore have a
-dual weight layout. Layers and head exist twice, and `If` nodes select one of them by the number
-of rows.
+A token attends to the positions of its slot up to its own, whether they were filled by an earlier
+run or by this one. The size of the vocabulary is in the metadata of the model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,23 +31,14 @@ import numpy as np
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
-from gpt2flow.export.graph.attention import AttentionWriter
 from gpt2flow.export.graph.cache import CacheScales, CacheSpec
+from gpt2flow.export.graph.functions import DOMAIN, logsumexp_function
 from gpt2flow.export.graph.head_padding import PaddedHeads
 from gpt2flow.export.graph.layers import LayersWriter
 from gpt2flow.export.graph.matrix_writer import MatrixWriter
 from gpt2flow.export.graph.model_writer import ModelWriter, make_value_info
 from gpt2flow.export.quantization.rounding import Quantizer, round_to_nearest
-from gpt2flow.export.recipe import COLUMNS, ProfileRecipe, Storage, StorageSelector, fit_storage
-
-SMALL_BATCH: Final = "narrow/"
-"""Prefix of the names of small-batch nodes in a graph with a dual weight layout."""
-
-LARGE_BATCH: Final = "wide/"
-"""Prefix of the names of large-batch nodes in a graph with a dual weight layout."""
-
-RESTRICTED: Final = "some/"
-"""Prefix of the names of nodes that compute restricted logits."""
+from gpt2flow.export.recipe import FP32_STORAGE, ProfileRecipe, Storage, fit_storage
 
 _MIXED_PRECISION_BITS: Final = 8
 
@@ -66,7 +53,7 @@ def write_serving_graph(
     quantizer: Quantizer = round_to_nearest,
     cache_scales: CacheScales | None = None,
     on_layer: Callable[[int, int], None] = lambda _done, _total: None,
-) -> "GraphFacts":
+) -> dict[str, Storage]:
     """Write the serving graph of a GPT-2 and, beside it, its weights.
 
     Args:
@@ -80,38 +67,33 @@ def write_serving_graph(
         on_layer: Progress callback, called after each layer with the layers done and in total.
 
     Returns:
-        The storage of the weights.
+        Storage format of each node's matrix, by the name of the node.
     """
     with ModelWriter(path) as writer:
         padded = PaddedHeads(weights, architecture)
-        graph = _ServingGraph(
-            writer,
-            architecture,
-            padded,
-            MatrixWriter(writer, padded, quantizer, tied=architecture.tie_word_embeddings),
-            CacheSpec(architecture, cache_scales),
-        )
-        return graph.build(recipe, kept, on_layer)
+        tied = architecture.tie_word_embeddings
+        matrices = MatrixWriter(writer, padded, quantizer, tied=tied)
+        cache = CacheSpec(architecture, cache_scales)
+        layers = LayersWriter(writer, architecture, padded, matrices, cache)
+
+        def body(name: str, inputs: int) -> Storage:
+            return select_storage(recipe, kept, name, inputs)
+
+        embeddings = fit_storage(recipe.embeddings, architecture.hidden_size)
+        matrices.add_embedding("wte", "input_ids", embeddings)
+        matrices.add_embedding("wpe", "positions", embeddings)
+        hidden = layers.add(body, on_layer)
+        _add_logits(writer, matrices, hidden, body("lm_head", architecture.hidden_size))
+        writer.add_function(logsumexp_function())
+        name = "logsumexp"
+        writer.add_node("RowLogSumExp", ["logits"], [name], name=name, domain=DOMAIN)
+        metadata = {"vocabulary_size": str(architecture.vocabulary_size)}
+        writer.finish(_inputs(cache), _outputs(cache), metadata)
+        return matrices.storage
 
 
-@dataclass(frozen=True, slots=True)
-class GraphFacts:
-    """Storage of the weights in a graph.
-
-    Attributes:
-        storage: Storage format of each node's matrix, by the name of the node.
-        dual_layout_bytes: Size in bytes of the large-batch layout that the graph has in addition
-            to the small-batch one.
-    """
-
-    storage: dict[str, Storage]
-    dual_layout_bytes: int
-
-
-def small_batch_storage(
-    recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int
-) -> Storage:
-    """Return the storage format of a matrix in the small-batch layout.
+def select_storage(recipe: ProfileRecipe, kept: frozenset[str], name: str, inputs: int) -> Storage:
+    """Return the storage format of a matrix.
 
     Args:
         recipe: Recipe of the graph.
@@ -125,172 +107,36 @@ def small_batch_storage(
     return fit_storage(requested, inputs)
 
 
-class _ServingGraph:
-    """Builder of the nodes of one model."""
-
-    def __init__(
-        self,
-        writer: ModelWriter,
-        architecture: Architecture,
-        weights: Mapping[str, FloatArray],
-        matrices: MatrixWriter,
-        cache: CacheSpec,
-    ) -> None:
-        self._writer = writer
-        self._architecture = architecture
-        self._matrices = matrices
-        self._cache = cache
-        attention = AttentionWriter(writer, cache)
-        self._layers = LayersWriter(writer, architecture, weights, matrices, attention)
-
-    def build(
-        self, recipe: ProfileRecipe, kept: frozenset[str], on_layer: Callable[[int, int], None]
-    ) -> "GraphFacts":
-        """Add all nodes, and return the storage of the weights."""
-        embeddings = fit_storage(recipe.embeddings, self._architecture.hidden_size)
-        head = fit_storage(recipe.head, self._architecture.hidden_size)
-        self._matrices.add_embedding("wte", "input_ids", embeddings)
-        self._matrices.add_embedding("wpe", "position_ids", embeddings)
-        count_layer = _LayerProgress(
-            self._architecture.layers * (2 if recipe.small_batch_rows else 1), on_layer
-        )
-
-        def body(name: str, inputs: int) -> Storage:
-            return small_batch_storage(recipe, kept, name, inputs)
-
-        if recipe.small_batch_rows is None:
-            hidden = self._layers.add("", body, count_layer, small_batch=False)
-            self._add_logits(
-                hidden, embeddings, lambda output: self._matrices.add_head("", hidden, output, head)
-            )
-        else:
-            limit = self._writer.add_constant("narrow_rows", np.array(recipe.small_batch_rows))
-            self._add_layers_by_batch_size(limit, body, count_layer)
-            self._add_logits(
-                "hidden",
-                embeddings,
-                lambda output: self._add_head_by_batch_size(limit, head, output),
-            )
-        metadata = {"vocabulary_size": str(self._architecture.vocabulary_size)}
-        self._writer.finish(self._inputs(), self._outputs(), metadata)
-        column_bytes = sum(self._matrices.column_bytes.values())
-        dual_layout = recipe.small_batch_rows and embeddings != COLUMNS
-        return GraphFacts(self._matrices.storage, column_bytes if dual_layout else 0)
-
-    def _add_layers_by_batch_size(
-        self, limit: str, body: StorageSelector, count_layer: Callable[[], None]
-    ) -> None:
-        """Add both layouts of the layers, and an `If` that selects one.
-
-        The output is named `hidden`.
-        """
-        branches = {}
-        for field, scope, select_storage in (
-            ("then_branch", SMALL_BATCH, body),
-            ("else_branch", LARGE_BATCH, lambda _name, _inputs: COLUMNS),
-        ):
-            with self._writer.subgraph(f"{scope}layers", []) as graph:
-                hidden = self._layers.add(
-                    scope, select_storage, count_layer, small_batch=scope == SMALL_BATCH
-                )
-            width = self._architecture.hidden_size
-            graph.output.append(make_value_info(hidden, np.float32, ["rows", width]))
-            graph.output.extend(self._cache.present_value_infos(scope))
-            branches[field] = graph
-        present = [info.name for info in self._cache.present_value_infos("")]
-        is_small = self._add_size_check("input_ids", limit)
-        self._writer.add_node("If", [is_small], ["hidden", *present], name="layers", **branches)
-
-    def _add_logits(
-        self, hidden: str, embeddings: Storage, add_full_head: Callable[[str], str]
-    ) -> None:
-        """Add full and restricted logits, and an `If` that selects one.
-
-        Args:
-            hidden: Name of the input, [rows, channels].
-            embeddings: Storage format of the embeddings.
-            add_full_head: Function that adds the head for the whole vocabulary. It receives the
-                name of the output to create.
-        """
-        restricted, full = self._logits("some/logits"), self._logits("all/logits")
-        with self._writer.subgraph("some", [restricted]) as restricted_graph:
-            self._matrices.add_restricted_head(
-                RESTRICTED, hidden, "logits_ids", restricted.name, embeddings
-            )
-        with self._writer.subgraph("all", [full]) as full_graph:
-            add_full_head(full.name)
-        zero = self._writer.add_constant("no_ids", np.array(0))
-        unrestricted = self._add_size_check("logits_ids", zero)
-        branches = {"then_branch": full_graph, "else_branch": restricted_graph}
-        self._writer.add_node("If", [unrestricted], ["logits"], name="logits", **branches)
-        self._add_logsumexp()
-
-    def _add_logsumexp(self) -> None:
-        """Add `logsumexp`, the difference of logits and log-probabilities."""
-        # `ReduceLogSumExp` is twelve times slower.
-        self._writer.add_node("LogSoftmax", ["logits"], ["logprobs"], name="logprobs", axis=-1)
-        first = self._writer.add_constant("first_column", np.array(0))
-        columns = []
-        for values in ("logits", "logprobs"):
-            name = f"{values}.first"
-            columns.append(
-                self._writer.add_node("Gather", [values, first], [name], name=name, axis=1)
-            )
-        self._writer.add_node("Sub", columns, ["logsumexp"], name="logsumexp")
-
-    def _add_head_by_batch_size(self, limit: str, small_batch: Storage, output: str) -> str:
-        """Add both layouts of the head, and an `If` that selects one.
-
-        Returns:
-            The name of the output.
-        """
-        branches = {}
-        for field, scope, storage in (
-            ("then_branch", SMALL_BATCH, small_batch),
-            ("else_branch", LARGE_BATCH, COLUMNS),
-        ):
-            logits = self._logits(f"{scope}logits")
-            name = f"{scope}head"
-            with self._writer.subgraph(name, [logits], own_constants=True) as branches[field]:
-                self._matrices.add_head(scope, "hidden", logits.name, storage)
-        is_small = self._add_size_check("logits_rows", limit)
-        return self._writer.add_node("If", [is_small], [output], name="head", **branches)
-
-    def _add_size_check(self, name: str, limit: str) -> str:
-        """Add a boolean: whether a tensor has at most `limit` elements."""
-        size = self._writer.add_node("Size", [name], [f"{name}.size"], name=f"{name}.size")
-        return self._writer.add_node(
-            "LessOrEqual", [size, limit], [f"{name}.few"], name=f"{name}.few"
-        )
-
-    def _inputs(self) -> list[Any]:
-        shape = ["batch", "tokens"]
-        return [
-            make_value_info("input_ids", np.int64, shape),
-            make_value_info("position_ids", np.int64, shape),
-            make_value_info("seqlens_k", np.int32, ["batch"]),
-            make_value_info("total_sequence_length", np.int32, []),
-            make_value_info("logits_rows", np.int64, ["rows"]),
-            make_value_info("logits_ids", np.int64, ["ids"]),
-            *self._cache.past_value_infos(),
-        ]
-
-    def _outputs(self) -> list[Any]:
-        rows = make_value_info("logsumexp", np.float32, ["rows"])
-        return [self._logits("logits"), rows, *self._cache.present_value_infos("")]
-
-    def _logits(self, name: str) -> Any:
-        return make_value_info(name, np.float32, ["rows", "ids or vocabulary"])
+def _add_logits(writer: ModelWriter, matrices: MatrixWriter, hidden: str, storage: Storage) -> None:
+    """Add the logits of all token ids, or of those in `logit_ids`."""
+    if storage != FP32_STORAGE:
+        matrices.add_head(hidden, "logit_ids", "logits", storage)
+        return
+    branches = {}
+    for field, restricted in (("then_branch", False), ("else_branch", True)):
+        output = "restricted/logits" if restricted else "all/logits"
+        with writer.subgraph(output, [_logits(output)]) as branches[field]:
+            matrices.add_float_head(hidden, "logit_ids", output, restricted=restricted)
+    none = writer.add_constant("no_ids", np.array(0))
+    count = writer.add_node("Size", ["logit_ids"], ["id_count"], name="id_count")
+    every = writer.add_node("Equal", [count, none], ["every_id"], name="every_id")
+    writer.add_node("If", [every], ["logits"], name="logits", **branches)
 
 
-class _LayerProgress:
-    """Callable that counts layers and reports the count to a progress callback."""
+def _inputs(cache: CacheSpec) -> list[Any]:
+    return [
+        *(make_value_info(name, np.int64, ["tokens"]) for name in ("input_ids", "slots")),
+        make_value_info("positions", np.int64, ["tokens"]),
+        make_value_info("logits_rows", np.int64, ["rows"]),
+        make_value_info("logit_ids", np.int64, ["ids"]),
+        *cache.past_value_infos(),
+    ]
 
-    def __init__(self, total: int, report_progress: Callable[[int, int], None]) -> None:
-        self._done = 0
-        self._total = total
-        self._report_progress = report_progress
 
-    def __call__(self) -> None:
-        self._done += 1
-        self._report_progress(self._done, self._total)
+def _outputs(cache: CacheSpec) -> list[Any]:
+    sums = make_value_info("logsumexp", np.float32, ["rows"])
+    return [_logits("logits"), sums, *cache.present_value_infos()]
+
+
+def _logits(name: str) -> Any:
+    return make_value_info(name, np.float32, ["rows", "ids or vocabulary"])

@@ -12,7 +12,6 @@ from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.errors import EvaluationTextError
 from gpt2flow.export.graph.cache import CacheScales
-from gpt2flow.export.quantization.rounding import INT8_MAX
 from gpt2flow.export.verification.evaluation_text import (
     TOKEN_BUDGET,
     EvaluationText,
@@ -29,6 +28,7 @@ LONG_WINDOW: Final = 1024
 # Enough for the inputs of every matrix of GPT-2 124M (up to 3,072) to span all their dimensions.
 CALIBRATION_TOKENS: Final = 8192
 
+_INT8_MAX: Final = 127
 _EVALUATION_NAME: Final = "eval.txt"
 _CALIBRATION_NAME: Final = "calibration.txt"
 
@@ -150,5 +150,5 @@ def calibrate_cache(
                 )
         on_window(done, len(windows))
     # Any scale represents a channel that is always zero.
-    key, value = np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
+    key, value = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
     return CacheScales(key, value)

@@ -16,7 +16,7 @@ from gpt2flow.export.checkpoint.torch_model import load_torch_model, quiet_libra
 from gpt2flow.export.graph.head_padding import PaddedHeads
 from gpt2flow.export.quantization.gptq import quantize_gptq
 from gpt2flow.export.quantization.rounding import BlockMatrix
-from gpt2flow.export.recipe import COLUMNS, Storage, StorageSelector
+from gpt2flow.export.recipe import Storage, StorageSelector
 
 MATRICES: Final = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """Names of the matrices of a layer, in the order of their use."""
@@ -113,7 +113,7 @@ class LayerwiseModel:
             for name in group:
                 weight = self.weight(name)
                 storage = select_storage(name, len(weight))
-                if storage != COLUMNS:
+                if storage.divides(len(weight)):
                     yield name, weight, storage
             on_layer(min(done + 1, count), count)
 
@@ -185,8 +185,8 @@ def quantize_model_with_gptq(
     Args:
         model: Model whose weights are replaced by the dequantized ones.
         windows: Token windows to calibrate with, int64 [tokens] each.
-        select_storage: Function that selects the storage format of each matrix; those in `COLUMNS`
-            are skipped.
+        select_storage: Function that selects the storage format of each matrix; those whose
+            inputs do not divide into blocks are skipped.
         on_layer: Progress callback, called after each layer with the layers done and in total.
 
     Returns:
@@ -199,14 +199,14 @@ def quantize_model_with_gptq(
         for name, hessian in model.hessians(layer, rows).items():
             weight = model.weight(name)
             storage = select_storage(name, len(weight))
-            if storage != COLUMNS:
+            if storage.divides(len(weight)):
                 blocks[name] = quantize_gptq(torch.from_numpy(weight), hessian, storage)
                 model.replace_weight(name, blocks[name])
         rows = [model.run_layer(layer, hidden) for hidden in rows]
         on_layer(layer + 1, count)
     weight = model.weight(HEAD)
     storage = select_storage(HEAD, len(weight))
-    if storage != COLUMNS:
+    if storage.divides(len(weight)):
         matrix = torch.from_numpy(weight)
         blocks[HEAD] = quantize_gptq(matrix, model.head_hessian(rows), storage)
     return blocks

@@ -9,7 +9,7 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray, TokenArray
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.graph.cache import CacheScales
-from gpt2flow.export.graph.serving_graph import small_batch_storage
+from gpt2flow.export.graph.serving_graph import select_storage
 from gpt2flow.export.quantization.calibration import calibrate_cache
 from gpt2flow.export.quantization.rounding import BlockMatrix, Quantizer, round_to_nearest
 from gpt2flow.export.recipe import KvCache, Method, ProfileRecipe, Storage
@@ -111,15 +111,15 @@ def _quantize_blocks(
 
     model = LayerwiseModel(source)
 
-    def select_storage(name: str, inputs: int) -> Storage:
-        return small_batch_storage(recipe, frozenset(), name, inputs)
+    def select(name: str, inputs: int) -> Storage:
+        return select_storage(recipe, frozenset(), name, inputs)
 
     if recipe.method is Method.GPTQ:
-        return quantize_model_with_gptq(model, windows, select_storage, report_quantization)
+        return quantize_model_with_gptq(model, windows, select, report_quantization)
     quantize = quantize_hqq if recipe.method is Method.HQQ else round_to_nearest
     return {
         name: quantize(name, weight, storage)
-        for name, weight, storage in model.block_matrices(select_storage, report_quantization)
+        for name, weight, storage in model.block_matrices(select, report_quantization)
     }
 
 

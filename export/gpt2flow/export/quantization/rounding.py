@@ -1,8 +1,8 @@
 """Quantized matrices, and rounding to nearest.
 
 A weight is stored as an integer code of 4 or 8 bits. Groups of weights share a scale, so that a
-weight is approximately (code - zero point) · scale. A group is either a block of consecutive
-inputs of one output, or all inputs of one output (a column of the [in, out] matrix).
+weight is approximately (code - zero point) · scale. A group is a block of consecutive inputs of
+one output.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,6 @@ _BLOCK_QUANTIZERS: Final[dict[int, Callable[..., Any]]] = {
     4: quantize_matmul_4bits,
     8: quantize_matmul_8bits,
 }
-INT8_MAX: Final = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,11 @@ class BlockMatrix:
     data: Codes
     scales: FloatArray
     zero_points: Codes | None = None
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs, with the padding of the last block."""
+        return int(self.data[0].size) * 8 // self.bits
 
     @classmethod
     def from_codes(
@@ -69,24 +73,6 @@ class BlockMatrix:
         return np.ascontiguousarray(blocks.reshape(len(blocks), -1).T)
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnMatrix:
-    """Matrix of signed 8-bit codes, with one scale per output.
-
-    Attributes:
-        data: int8 [in, out]; code · scale is the weight.
-        scales: float32 [out].
-    """
-
-    data: npt.NDArray[np.int8]
-    scales: FloatArray
-
-    def dequantize(self) -> FloatArray:
-        """Return the weights that the codes represent, float32 [in, out]."""
-        weights: FloatArray = self.data.astype(np.float32) * self.scales
-        return weights
-
-
 Quantizer = Callable[[str, FloatArray, Storage], BlockMatrix]
 """Function that quantizes a matrix in blocks.
 
@@ -100,35 +86,20 @@ def round_to_nearest(_name: str, weight: FloatArray, storage: Storage) -> BlockM
     Quantization is symmetric. The weight of largest magnitude in a block determines its scale.
 
     Args:
-        weight: float32 [in, out]; the block size must divide `in`.
+        weight: float32 [in, out]; the last block is padded with zeros.
         storage: Storage format, of 4 or 8 bits and with a block size.
-
-    Raises:
-        ValueError: The block size does not divide the inputs.
     """
-    inputs, outputs = weight.shape
     bits, block_size = storage.bits, storage.block_size
-    if not block_size or inputs % block_size:
-        raise ValueError(f"{inputs} inputs do not divide into blocks of {block_size}")
+    assert block_size
+    source = np.pad(weight, [(0, -len(weight) % block_size), (0, 0)])
+    inputs, outputs = source.shape
     blocks = inputs // block_size
     data = np.zeros((outputs, blocks, block_size * bits // 8), np.uint8)
     scales = np.zeros((outputs, blocks), np.float32)
     zero_points = np.zeros((outputs, blocks), np.uint8)  # Left unused by symmetric rounding.
-    source = np.ascontiguousarray(weight)
+    source = np.ascontiguousarray(source)
     _BLOCK_QUANTIZERS[bits](data, source, scales, zero_points, block_size, outputs, inputs, True)  # noqa: FBT003 - positional in C++
     return BlockMatrix(bits, data, scales)
-
-
-def quantize_columns(weight: FloatArray) -> ColumnMatrix:
-    """Quantize a matrix to 8 bits with one symmetric scale per output.
-
-    Args:
-        weight: float32 [in, out].
-    """
-    # Any scale represents a column of zeros.
-    largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest / INT8_MAX, 1).astype(np.float32)
-    return ColumnMatrix(np.rint(weight / scales).astype(np.int8), scales)
 
 
 def pack(codes: Codes) -> Codes:

@@ -22,7 +22,6 @@ def measure(
     text: EvaluationText,
     reference: ReferenceModel,
     model: Path,
-    small_batch_rows: int | None,
     *,
     on_tokens: Callable[[int, int], None],
 ) -> PhaseComparison:
@@ -32,8 +31,6 @@ def measure(
         text: Text to predict.
         reference: Reference model.
         model: Path of the serving graph.
-        small_batch_rows: Largest number of rows in the graph's small-batch layout; None for a
-            single layout.
         on_tokens: Progress callback, called with the predictions done and in total.
     """
     total = text.predictions
@@ -41,13 +38,7 @@ def measure(
     # A cache of whole contexts may be larger than the model.
     capacity = max(map(len, text.windows))
     served = ModelRunner(model, slots=SLOTS, capacity=capacity, threads=os.cpu_count() or 1)
-    return compare(
-        text.windows,
-        reference,
-        served,
-        small_batch_rows or SLOTS,
-        lambda done: on_tokens(done, total),
-    )
+    return compare(text.windows, reference, served, lambda done: on_tokens(done, total))
 
 
 def measure_reference(
@@ -62,7 +53,7 @@ def measure_reference(
         reference: Reference model.
         on_tokens: Progress callback, called with the predictions done and in total.
     """
-    comparison = PhaseComparison(SLOTS)
+    comparison = PhaseComparison()
     sums = comparison.by_phase[Phase.PREFILL]
     for window in text.windows:
         logits = reference.logits(window[:-1])

@@ -16,8 +16,7 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 SLOTS: Final = 8
 """Most windows per batch."""
 
-# Sizes of successive batches. Small and large batches get about half of the tokens each, and the
-# longest window is decoded alone.
+# Sizes of successive batches. The longest window is decoded alone.
 _BATCH_SIZES: Final = (1, SLOTS, 4, 3)
 
 
@@ -28,18 +27,17 @@ class SupportsLogits(Protocol):
         """Return the logits after each token, float32 [tokens, vocabulary]."""
 
 
-class SupportsDecoding(Protocol):
+class SupportsRuns(Protocol):
     """Interface of the server's `ModelRunner`, which documents it."""
 
-    def run_chunk(
-        self, slot: int, tokens: Sequence[int], past: int, rows: Sequence[int]
+    def run(
+        self,
+        tokens: Sequence[int],
+        slots: Sequence[int],
+        positions: Sequence[int],
+        rows: Sequence[int],
     ) -> tuple[FloatArray, FloatArray | None]:
-        """Run several tokens of one slot."""
-
-    def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int]
-    ) -> tuple[FloatArray, FloatArray | None]:
-        """Run one token of each of the first slots."""
+        """Run new tokens of any slots."""
 
 
 @dataclass(slots=True)
@@ -116,8 +114,7 @@ class Phase(StrEnum):
     """Phase of inference that a prediction comes from."""
 
     PREFILL = "prefill"
-    DECODE_SMALL_BATCH = "decode, few rows"
-    DECODE_LARGE_BATCH = "decode, many rows"
+    DECODE = "decode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +122,12 @@ class PhaseComparison:
     """Sums over predictions, by phase.
 
     Attributes:
-        small_batch_rows: Largest number of rows that count as a small batch.
         by_phase: Sums of each phase.
     """
 
-    small_batch_rows: int
     by_phase: dict[Phase, Comparison] = field(
         default_factory=lambda: {p: Comparison() for p in Phase}
     )
-
-    def decoding(self, rows: int) -> Comparison:
-        """Return the sums of the decode phase for a number of rows."""
-        small_batch = rows <= self.small_batch_rows
-        return self.by_phase[Phase.DECODE_SMALL_BATCH if small_batch else Phase.DECODE_LARGE_BATCH]
 
     @property
     def whole(self) -> Comparison:
@@ -148,23 +138,20 @@ class PhaseComparison:
 def compare(
     windows: Sequence[TokenArray],
     reference: SupportsLogits,
-    served: SupportsDecoding,
-    small_batch_rows: int = SLOTS,
+    served: SupportsRuns,
     on_tokens: Callable[[int], None] = lambda _done: None,
 ) -> PhaseComparison:
     """Compare the predictions of a served model with those of a reference.
 
-    Half of each window is prefilled, and the rest decoded. Windows are decoded in batches of
-    varying size, so that both layouts of a graph are verified.
+    Half of each window is prefilled, and the rest decoded, in batches of varying size.
 
     Args:
         windows: Token windows, int64 [tokens] each, at least two tokens.
         reference: Model to compare with.
         served: Model to verify, with `SLOTS` slots.
-        small_batch_rows: Largest number of rows that count as a small batch.
         on_tokens: Progress callback, called with the predictions done.
     """
-    comparison = PhaseComparison(small_batch_rows)
+    comparison = PhaseComparison()
     # Longest first, so that the rows still decoding always occupy the first slots.
     ordered = deque(sorted(windows, key=len, reverse=True))
     done = 0
@@ -181,7 +168,7 @@ def compare(
 def _compare_batch(
     windows: Sequence[TokenArray],
     reference: SupportsLogits,
-    served: SupportsDecoding,
+    served: SupportsRuns,
     comparison: PhaseComparison,
 ) -> Iterator[int]:
     """Compare windows that are decoded as a batch.
@@ -198,15 +185,17 @@ def _compare_batch(
     expected = [reference.logits(window[:-1]) for window in windows]
     lengths = np.array([len(window) // 2 for window in windows])
     for slot, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
-        logits, _ = served.run_chunk(slot, window[:length].tolist(), 0, range(length))
+        positions = range(length)
+        logits, _ = served.run(window[:length].tolist(), [slot] * length, positions, positions)
         prefill = comparison.by_phase[Phase.PREFILL]
         prefill.add(expected[slot][:length], logits, window[1 : length + 1])
         yield length
     ends = np.array([len(window) - 1 for window in windows])
     while (rows := int((lengths < ends).sum())) > 0:
         at = [(slot, lengths[slot]) for slot in range(rows)]
-        logits, _ = served.decode([int(windows[s][p]) for s, p in at], lengths[:rows].tolist())
-        comparison.decoding(rows).add(
+        tokens = [int(windows[s][p]) for s, p in at]
+        logits, _ = served.run(tokens, range(rows), lengths[:rows].tolist(), range(rows))
+        comparison.by_phase[Phase.DECODE].add(
             np.stack([expected[s][p] for s, p in at]),
             logits,
             np.array([windows[s][p + 1] for s, p in at]),

@@ -451,7 +451,7 @@ class ModelLimits(_message.Message):
     def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_continuations: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_string_bytes: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_bad_words: _Optional[int] = ..., max_bad_word_bytes: _Optional[int] = ..., max_logit_biases: _Optional[int] = ..., max_choices: _Optional[int] = ..., max_constraint_bytes: _Optional[int] = ..., max_grammar_ms: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe")
+    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe", "kernels")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +460,7 @@ class Model(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     profile: str
@@ -468,4 +469,5 @@ class Model(_message.Message):
     limits: ModelLimits
     quality: _struct_pb2.Struct
     recipe: _struct_pb2.Struct
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    kernels: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., kernels: _Optional[str] = ...) -> None: ...

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from gpt2flow.files.documents import StrictModel, first_violation
 from gpt2flow.server.errors import BundleError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 WEIGHTS_NAME = "model.onnx.data"
@@ -27,7 +27,7 @@ class Source(StrictModel):
 
 
 class OperatorRecipe(StrictModel):
-    """Storage of one node's weights; without block size, a scale per output."""
+    """Storage of one node's weights; without block size, floating point."""
 
     bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
@@ -40,13 +40,8 @@ class Recipe(StrictModel):
         profile: Name of the quantization profile.
         kv_cache: Dtype of the KV cache.
         default_bits: Bits per weight of most matrices.
-        block_size: Number of weights that share a scale; None is one scale per output.
-        accuracy_level: Attribute `accuracy_level` of `MatMulNBits`.
+        block_size: Number of weights that share a scale; None without quantization.
         method: Rounding method of the weights.
-        narrow_rows: Most rows of the small-batch path, which uses matrices in blocks; more rows
-            take the large-batch path, which uses the same matrices in columns. None if there is
-            one path.
-        second_copy_bytes: Size of the weights of the large-batch path (dual weight layout).
         kept: Names of sensitive matrices, which have more bits than the others.
         calibration: Name of the text that calibrated the method and the cache.
         operators: Storage of the weights by node.
@@ -56,10 +51,7 @@ class Recipe(StrictModel):
     kv_cache: str
     default_bits: int = Field(gt=0)
     block_size: int | None = Field(default=None, gt=0)
-    accuracy_level: int | None = None
     method: str | None = None
-    narrow_rows: int | None = Field(default=None, gt=0)
-    second_copy_bytes: int = Field(default=0, ge=0)
     kept: list[str] = Field(default_factory=list)
     calibration: str | None = None
     operators: dict[str, OperatorRecipe] = Field(default_factory=dict)
@@ -79,7 +71,7 @@ class ModelShape(StrictModel):
 
 
 class PartQuality(StrictModel):
-    """Quality of the predictions of one path through the graph."""
+    """Quality of the predictions of one phase of inference."""
 
     tokens: int = Field(gt=0)
     perplexity_ratio: float
@@ -98,8 +90,7 @@ class Quality(StrictModel):
         perplexity_ratio: Perplexity of the bundle divided by that of the reference.
         argmax_agreement: Share of predictions whose most likely token is the same.
         mean_kl: Mean Kullback-Leibler divergence of the bundle from the reference, in nats.
-        parts: Quality of prefill, and of decoding small and large batches, which use different
-            operators of the graph.
+        parts: Quality of prefill, and of decoding.
         gate: Largest allowed ratio of the quality gate; None without a gate.
         forced: Whether the bundle was written although it failed the gate.
     """
@@ -119,7 +110,7 @@ class Quality(StrictModel):
 class Manifest(StrictModel):
     """Content of `manifest.json`."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     created_by: dict[str, str]
     source: Source
     recipe: Recipe
@@ -154,8 +145,8 @@ class Manifest(StrictModel):
         version = fields.get("format_version") if isinstance(fields, dict) else None
         if version != FORMAT_VERSION:
             raise BundleError(
-                f"{MANIFEST_NAME} has format version {version!r}; this version of gpt2flow "
-                f"reads {FORMAT_VERSION}"
+                f"{MANIFEST_NAME} has format version {version!r}, must be {FORMAT_VERSION}; "
+                "write the bundle anew with: gpt2flow export CHECKPOINT OUT"
             )
         try:
             return cls.model_validate(fields)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from gpt2flow.native.library import Operators, load_operators
 
 from gpt2flow.server.errors import ConfigError
 
@@ -20,6 +21,8 @@ Ids = npt.NDArray[np.intp]
 _ERRORS_ONLY: Final = 3
 _PAST: Final = "past_key_values."
 _PRESENT: Final = "present."
+# Positions whose keys lie side by side.
+_BLOCK: Final = 16
 # One token's logit costs this many times as much alone as within the whole head.
 _RESTRICTED_COST: Final = 32
 _ALL_IDS: Final = np.empty(0, np.int64)
@@ -30,22 +33,29 @@ class RunnerError(Exception):
 
 
 class ModelRunner:
-    """One model, its KV cache, and the bindings between them.
+    """One model and its KV cache.
 
-    The cache has an array [slots, heads, capacity, head_size] per layer for keys, and one for
-    values. The graph updates it in place: past and present are bound to the same memory. Not
-    thread-safe: one thread runs it.
+    The cache has an array of keys and one of values per layer, in the layout of
+    `native/src/attention.h`. The graph updates it in place: past and present
+    are bound to the same memory. Not thread-safe: one thread runs it.
 
     Attributes:
         slots: Number of slots of the cache.
         slot_bytes: Memory of a slot.
         vocabulary_size: Number of logits per row.
-        max_logit_ids: Most token ids for which restricted logits are cheaper; 0 where the graph
-            has none.
+        max_logit_ids: Most token ids for which restricted logits are cheaper.
+        operators: Operators that the graph runs on.
     """
 
     def __init__(
-        self, model: Path, *, slots: int, capacity: int, threads: int, memory: int | None = None
+        self,
+        model: Path,
+        *,
+        slots: int,
+        capacity: int,
+        threads: int,
+        memory: int | None = None,
+        kernels: str | None = None,
     ) -> None:
         """Load the graph and reserve the cache.
 
@@ -57,20 +67,23 @@ class ModelRunner:
             capacity: Positions per slot.
             threads: Threads per run.
             memory: Most bytes of the cache, to which slots are reduced; None is no limit.
+            kernels: Name of the operators' kernels; see `load_operators`.
 
         Raises:
             RunnerError: onnxruntime cannot load it.
-            ConfigError: The memory does not hold one slot.
+            ConfigError: The memory does not hold one slot, or the processor cannot run the kernels.
         """
         try:
-            self._session = _open(model, threads)
+            self.operators = load_operators(kernels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        try:
+            self._session = _open(model, threads, self.operators)
         except Exception as error:  # onnxruntime raises many kinds, all without a common base.
             raise RunnerError(f"{model} cannot be loaded: {error}") from error
+        self._capacity = capacity
         parts = {
-            node.name.removeprefix(_PAST): (
-                (node.shape[1], capacity, node.shape[3]),
-                _numpy_type(node.type),
-            )
+            node.name.removeprefix(_PAST): (_slot_shape(node, capacity), _numpy_type(node.type))
             for node in self._session.get_inputs()
             if node.name.startswith(_PAST)
         }
@@ -81,164 +94,102 @@ class ModelRunner:
                 f"kv_cache_memory is {memory} bytes, must be at least {self.slot_bytes}: "
                 f"the size of one sequence of {capacity} positions in {model}"
             )
-        self._capacity = capacity
         self._cache = {
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
-        self.vocabulary_size = _vocabulary_size(self._session)
-        self._restricts = any(node.name == "logits_ids" for node in self._session.get_inputs())
-        self._has_logsumexp = any(node.name == "logsumexp" for node in self._session.get_outputs())
-        self.max_logit_ids = self.vocabulary_size // _RESTRICTED_COST if self._restricts else 0
-        self._logits = np.zeros((self.slots, self.vocabulary_size), np.float32)
-        self._slot_bindings: dict[int, ort.IOBinding] = {}
-        self._steps: dict[int, _DecodeStep] = {}
+        facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.vocabulary_size = int(facts["vocabulary_size"])
+        self.max_logit_ids = self.vocabulary_size // _RESTRICTED_COST
+        self._binding = self._bind_cache()
 
-    def run_chunk(
+    def run(
         self,
-        slot: int,
         tokens: Sequence[int],
-        past: int,
+        slots: Sequence[int],
+        positions: Sequence[int],
         rows: Sequence[int],
         ids: Ids | None = None,
     ) -> tuple[Floats, Floats | None]:
-        """Run several tokens of one sequence.
+        """Run new tokens of any sequences.
+
+        The keys and values of all tokens are written before any token attends to its slot's
+        positions up to its own. A position must have been filled by this run or an earlier one.
 
         Args:
-            slot: Slot of its keys and values, to which the new ones are appended.
-            tokens: Token ids after the first `past` ones.
-            past: Number of filled positions of the slot.
-            rows: Indices into `tokens`: positions whose logits are returned.
+            tokens: Token ids, at least one.
+            slots: Slot of each token's sequence.
+            positions: Position of each token in its sequence.
+            rows: Indices of the tokens whose logits are returned.
             ids: Token ids to restrict the logits to, one to `max_logit_ids`; None is all.
 
         Returns:
-            Logits [rows, ids or vocabulary], and the log-sum-exp [rows] of each row's logits.
-            The latter is None if the logits are restricted or the graph has no such output.
-
-        Raises:
-            ValueError: The slot has no room for the tokens.
-        """
-        count = len(tokens)
-        self._check_room(past + count)
-        if slot not in self._slot_bindings:
-            self._slot_bindings[slot] = self._bind_cache(slot, slot + 1)
-        binding = self._slot_bindings[slot]
-        binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
-        binding.bind_cpu_input("position_ids", np.arange(past, past + count)[np.newaxis])
-        binding.bind_cpu_input("seqlens_k", np.array([past + count - 1], np.int32))
-        binding.bind_cpu_input("total_sequence_length", np.array(past + count, np.int32))
-        binding.bind_cpu_input("logits_rows", np.array(rows, np.int64))
-        self._bind_ids(binding, ids)
-        columns = self.vocabulary_size if ids is None else len(ids)
-        logits = np.empty((len(rows), columns), np.float32)
-        return logits, self._run(binding, logits, np.empty(len(rows), np.float32), ids)
-
-    def decode(
-        self, tokens: Sequence[int], lengths: Sequence[int], ids: Ids | None = None
-    ) -> tuple[Floats, Floats | None]:
-        """Run one token of each of the first slots.
-
-        Slots in between that are idle take part: their token is written to the position after
-        the last, which is overwritten later.
-
-        Args:
-            tokens: Next token of each slot, from slot 0 on.
-            lengths: Number of filled positions of each slot.
-            ids: As in `run_chunk`.
-
-        Returns:
-            As `run_chunk`, with a row for each slot; valid until the next call.
+            Logits [rows, ids or vocabulary], and the log-sum-exp [rows] of each row's logits; None
+            if the logits are restricted.
 
         Raises:
             ValueError: A slot has no room for a token.
         """
-        count = len(tokens)
-        if count not in self._steps:
-            self._steps[count] = _DecodeStep(self._bind_cache(0, count), count)
-        step = self._steps[count]
-        step.tokens[:, 0] = tokens
-        step.positions[:, 0] = lengths
-        step.seqlens[:] = lengths
-        total = max(lengths) + 1
-        self._check_room(total)
-        step.total[...] = total
-        self._bind_ids(step.binding, ids)
-        logits = self._logits[:count] if ids is None else np.empty((count, len(ids)), np.float32)
-        return logits, self._run(step.binding, logits, step.logsumexp, ids)
+        if max(positions) >= self._capacity:
+            raise ValueError(
+                f"position {max(positions)} exceeds the slot's capacity {self._capacity}"
+            )
+        inputs = {
+            "input_ids": np.array(tokens, np.int64),
+            "slots": np.array(slots, np.int64),
+            "positions": np.array(positions, np.int64),
+            "logits_rows": np.array(rows, np.int64),
+            "logit_ids": _ALL_IDS if ids is None else np.asarray(ids, np.int64),
+        }
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, array)
+        columns = self.vocabulary_size if ids is None else len(ids)
+        logits = np.empty((len(rows), columns), np.float32)
+        logsumexp = np.empty(len(rows), np.float32)
+        for name, output in {"logits": logits, "logsumexp": logsumexp}.items():
+            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
+        self._session.run_with_iobinding(self._binding)
+        return logits, logsumexp if ids is None else None
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
-        """Copy positions of slots, each given as (source, target, start, stop)."""
+        """Copy positions of slots, each given as (source, target, start, stop).
+
+        The positions before `start` must be equal in both slots: keys are copied in whole blocks.
+        """
         for source, target, start, stop in copies:
-            span = slice(start, stop)
             for array in self._cache.values():
+                is_keys = array.ndim == 6
+                span = slice(start // _BLOCK, -(-stop // _BLOCK)) if is_keys else slice(start, stop)
                 array[target, :, span] = array[source, :, span]
 
-    def _run(
-        self, binding: ort.IOBinding, logits: Floats, logsumexp: Floats, ids: Ids | None
-    ) -> Floats | None:
-        """Run the graph with these arrays as its outputs; return the log-sum-exp."""
-        binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
-        if self._has_logsumexp:
-            binding.bind_ortvalue_output("logsumexp", ort.OrtValue.ortvalue_from_numpy(logsumexp))
-        self._session.run_with_iobinding(binding)
-        return logsumexp if self._has_logsumexp and ids is None else None
-
-    def _check_room(self, positions: int) -> None:
-        # The graph would return a larger buffer, and leave the cache as it was.
-        if positions > self._capacity:
-            raise ValueError(f"{positions} positions exceed the slot's capacity {self._capacity}")
-
-    def _bind_ids(self, binding: ort.IOBinding, ids: Ids | None) -> None:
-        if self._restricts:
-            binding.bind_cpu_input("logits_ids", _ALL_IDS if ids is None else ids)
-
-    def _bind_cache(self, start: int, stop: int) -> ort.IOBinding:
-        """Return a binding whose past and present are the slots [start, stop)."""
+    def _bind_cache(self) -> ort.IOBinding:
+        """Return a binding whose past and present are the cache."""
         binding = self._session.io_binding()
         for name, array in self._cache.items():
-            value = ort.OrtValue.ortvalue_from_numpy(array[start:stop])
+            value = ort.OrtValue.ortvalue_from_numpy(array)
             binding.bind_ortvalue_input(_PAST + name, value)
             binding.bind_ortvalue_output(_PRESENT + name, value)
         return binding
 
 
-class _DecodeStep:
-    """Binding of a decode step over `rows` slots, with its arrays."""
-
-    def __init__(self, binding: ort.IOBinding, rows: int) -> None:
-        self.binding = binding
-        self.tokens = np.zeros((rows, 1), np.int64)
-        self.positions = np.zeros((rows, 1), np.int64)
-        self.seqlens = np.zeros(rows, np.int32)
-        self.total = np.zeros((), np.int32)
-        self.logsumexp = np.zeros(rows, np.float32)
-        inputs = {
-            "input_ids": self.tokens,
-            "position_ids": self.positions,
-            "seqlens_k": self.seqlens,
-            "total_sequence_length": self.total,
-            "logits_rows": np.arange(rows),
-        }
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-
-
-def _open(model: Path, threads: int) -> ort.InferenceSession:
+def _open(model: Path, threads: int, operators: Operators) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     # Threads spin while a run lasts, for speed, and sleep between runs: idle is idle.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if operators.library:
+        options.register_custom_ops_library(str(operators.library))
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _vocabulary_size(session: ort.InferenceSession) -> int:
-    """Return the number of logits per row.
-
-    Older graphs have it in the shape of their output.
-    """
-    facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    return int(facts.get("vocabulary_size", session.get_outputs()[0].shape[1]))
+def _slot_shape(node: ort.NodeArg, capacity: int) -> tuple[int, ...]:
+    """Return the shape of a slot's keys or values."""
+    heads, *inner = node.shape[1:]
+    blocks = -(-capacity // _BLOCK)
+    if len(node.shape) == 4:  # values
+        return heads, blocks * _BLOCK, inner[1]
+    return heads, blocks, *inner[1:]
 
 
 def _numpy_type(onnx_type: str) -> np.dtype[np.generic]:

@@ -84,6 +84,11 @@ class EngineConfig(Settings):
         high=1024,
         shown="all cores",
     )
+    kernels: str | None = setting(
+        None,
+        "Kernels of the operators, such as avx512 or onnxruntime.",
+        shown="the fastest",
+    )
     max_sequences: int = setting(
         16, "Slots of the KV cache: sequences that run at once.", low=1, high=MAX_SEQUENCES
     )
@@ -98,13 +103,13 @@ class EngineConfig(Settings):
     )
     prefill_chunk: int = setting(
         128,
-        "Tokens per prefill chunk; the bound of what a running stream waits for.",
+        "Tokens of prompts, forced tokens and drafts per run, beside one token of each stream.",
         low=1,
         high=1_000_000,
     )
     speculation: bool = setting(
         True,  # noqa: FBT003 - the value of a setting
-        "Speculative decoding by prompt lookup, for a single stream.",
+        "Speculative decoding by prompt lookup, where it pays.",
     )
     default_max_new_tokens: int = setting(
         256,

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
-from gpt2flow.server.engine.forecast import Forecast
+from gpt2flow.server.engine.forecast import Forecast, RunCost
 from gpt2flow.server.engine.kv_cache import CacheCopy, SlotCache
 from gpt2flow.server.engine.results import Event, GenerationResult, ScoreResult
-from gpt2flow.server.engine.scheduler import Chunk, Decode, Scheduler
-from gpt2flow.server.engine.sequence import Ids, Request, Sequence
+from gpt2flow.server.engine.scheduler import Batch, Scheduler, Span
+from gpt2flow.server.engine.sequence import Ids, Request
 from gpt2flow.server.engine.stats import EngineLoad, RunStats
 from gpt2flow.server.engine.task import Row, Task
 from gpt2flow.server.errors import (
@@ -32,15 +33,15 @@ class Runner(Protocol):
     vocabulary_size: int
     max_logit_ids: int
 
-    def run_chunk(
-        self, slot: int, tokens: Items[int], past: int, rows: Items[int], ids: Ids | None
+    def run(
+        self,
+        tokens: Items[int],
+        slots: Items[int],
+        positions: Items[int],
+        rows: Items[int],
+        ids: Ids | None,
     ) -> tuple[Floats, Floats | None]:
-        """Run several tokens of one sequence."""
-
-    def decode(
-        self, tokens: Items[int], lengths: Items[int], ids: Ids | None
-    ) -> tuple[Floats, Floats | None]:
-        """Run one token in each of the first slots."""
+        """Run new tokens of any sequences."""
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         """Copy positions of slots to other slots."""
@@ -65,6 +66,7 @@ class Engine:
         self._scheduler = scheduler
         self._clock = clock
         self._forecast = Forecast(cache)
+        self._cost = RunCost()
         self._tasks: dict[int, Task] = {}
         self.runs = RunStats()
 
@@ -140,7 +142,7 @@ class Engine:
         """
         events = self._expire() + self._admit() + self._refuse_late() + self._draft()
         batch = self._scheduler.schedule()
-        if batch is None:
+        if not batch:
             return events
         try:
             logits, parts = self._run(batch)
@@ -190,71 +192,66 @@ class Engine:
         return events
 
     def _draft(self) -> list[Event]:
-        """Draft tokens for speculative decoding, if one request runs alone."""
-        alone = self._scheduler.alone
-        return self._guard(alone, self._draft_task) if alone else []
+        """Draft tokens for speculative decoding, where that pays."""
+        running = self._scheduler.running
+        break_even = self._cost.break_even(sum(len(each.sequences) for each in running))
+        events = []
+        for request in list(running):
+            events += self._guard(request, partial(self._draft_task, break_even=break_even))
+        return events
 
-    def _draft_task(self, task: Task) -> list[Event]:
-        task.draft(self._cache)
+    def _draft_task(self, task: Task, break_even: float) -> list[Event]:
+        task.draft(self._cache, break_even)
         return []
 
-    def _run(self, batch: Chunk | Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
+    def _run(self, batch: Batch) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
         """Run a batch; return its logits, and the rows of each request."""
         started = self._clock()
-        for request in _requests(batch):
-            if request.started is None:
-                request.started = started
+        for span in batch:
+            if span.request.started is None:
+                span.request.started = started
         if copies := self._cache.take_copies():
             self._runner.copy(copies)
-        ran = self._run_chunk(batch) if isinstance(batch, Chunk) else self._decode(batch)
-        seconds = self._clock() - started
-        self.runs.observe(batch, seconds)
-        if isinstance(batch, Chunk) and batch.stop <= len(batch.request.prompt):
-            self._forecast.record_prompt(seconds, batch.stop - batch.start)
-        return ran
-
-    def _run_chunk(self, chunk: Chunk) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
-        sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
-        positions = range(max(start, sequence.logits_from), stop)
-        tokens = [*sequence.tokens, *sequence.drafts][start:stop]
-        # Drafts are verified against the logits of all tokens.
-        ids = None if stop > len(sequence.tokens) else self._logit_ids([sequence])
-        outputs = self._runner.run_chunk(
-            sequence.slot, tokens, start, [position - start for position in positions], ids
+        inputs, rows = _Inputs(), list[Row]()
+        for span in batch:
+            rows += inputs.add(span, len(rows))
+        ids = self._logit_ids(batch)
+        logits, logsumexp = self._runner.run(
+            inputs.tokens, inputs.slots, inputs.positions, inputs.logits_rows, ids
         )
-        self._cache.extend(sequence.slot, tokens)
-        rows = [Row(sequence, position, row) for row, position in enumerate(positions)]
-        return self._logits(outputs, ids), [(chunk.request, rows)]
+        self._record(batch, self._clock() - started)
+        parts: dict[Request, list[Row]] = {span.request: [] for span in batch}
+        owners = {span.sequence: span.request for span in batch}
+        for row in rows:
+            parts[owners[row.sequence]].append(row)
+        values = LogitsRows(logits, ids, self._runner.vocabulary_size, logsumexp)
+        return values, list(parts.items())
 
-    def _decode(self, batch: Decode) -> tuple[LogitsRows, list[tuple[Request, list[Row]]]]:
-        lengths = self._cache.lengths
-        span = max(sequence.slot for sequence in batch.sequences) + 1
-        tokens = [0] * span
-        for sequence in batch.sequences:
-            tokens[sequence.slot] = sequence.tokens[lengths[sequence.slot]]
-        ids = self._logit_ids(batch.sequences)
-        outputs = self._runner.decode(tokens, lengths[:span], ids)
-        parts = []
-        for request, sequences in batch.parts:
-            rows = [Row(each, lengths[each.slot], each.slot) for each in sequences]
-            parts.append((request, rows))
-        for sequence in batch.sequences:
-            self._cache.extend(sequence.slot, (tokens[sequence.slot],))
-        return self._logits(outputs, ids), parts
+    def _record(self, batch: Batch, seconds: float) -> None:
+        """Record that a batch has been run."""
+        for span in batch:
+            self._cache.extend(span.sequence.slot, span.tokens)
+        self.runs.observe(batch, seconds)
+        total = sum(span.stop - span.start for span in batch)
+        prompt = sum(span.stop - span.start for span in batch if span.in_prompt)
+        if prompt:
+            self._forecast.record_prompt(seconds * prompt / total, prompt)
+        else:
+            self._cost.record(total, seconds)
 
-    def _logit_ids(self, sequences: Iterable[Sequence]) -> Ids | None:
+    def _logit_ids(self, batch: Batch) -> Ids | None:
         """Return the token ids to restrict the logits to; None is all."""
         limit = self._runner.max_logit_ids
-        requested = [sequence.logit_ids for sequence in sequences]
+        requested = [
+            span.sequence.logit_ids for span in batch if span.stop > span.sequence.logits_from
+        ]
         restricted = [ids for ids in requested if ids is not None and len(ids) <= limit]
-        if len(restricted) < len(requested):
+        # Drafts are verified against the logits of all tokens.
+        drafted = any(span.sequence.drafts for span in batch)
+        if drafted or not restricted or len(restricted) < len(requested):
             return None
         ids = restricted[0] if len(restricted) == 1 else np.unique(np.concatenate(restricted))
         return ids if len(ids) <= limit else None
-
-    def _logits(self, outputs: tuple[Floats, Floats | None], ids: Ids | None) -> LogitsRows:
-        logits, logsumexp = outputs
-        return LogitsRows(logits, ids, self._runner.vocabulary_size, logsumexp)
 
     def _sample(self, task: Task, rows: list[Row], logits: LogitsRows) -> list[Event]:
         """Sample the next tokens of a request from its logits."""
@@ -279,9 +276,10 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - any failure ends this request alone
             return [self._fail(request, error)]
 
-    def _fail_batch(self, batch: Chunk | Decode, cause: Exception) -> list[Event]:
+    def _fail_batch(self, batch: Batch, cause: Exception) -> list[Event]:
         """End all requests of a run that failed."""
-        events = [self._fail(request, cause) for request in _requests(batch)]
+        requests = dict.fromkeys(span.request for span in batch)
+        events = [self._fail(request, cause) for request in requests]
         self._cache.evict_all()  # The run may have overwritten any position.
         return events
 
@@ -298,7 +296,22 @@ class Engine:
         return Event(task.request.id, answer)
 
 
-def _requests(batch: Chunk | Decode) -> list[Request]:
-    if isinstance(batch, Chunk):
-        return [batch.request]
-    return [request for request, _ in batch.parts]
+@dataclass(slots=True)
+class _Inputs:
+    """Inputs of a run, in the order of the batch."""
+
+    tokens: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    logits_rows: list[int] = field(default_factory=list)
+
+    def add(self, span: Span, row: int) -> list[Row]:
+        """Add a span, and return its rows of logits from `row` on."""
+        sequence, start, stop = span.sequence, span.start, span.stop
+        offset = len(self.tokens) - start
+        needed = range(max(start, sequence.logits_from), stop)
+        self.tokens += span.tokens
+        self.slots += [sequence.slot] * (stop - start)
+        self.positions += range(start, stop)
+        self.logits_rows += [offset + position for position in needed]
+        return [Row(sequence, position, row + i) for i, position in enumerate(needed)]

@@ -1,4 +1,4 @@
-"""Forecast of waiting times, and the requests that cannot start in time."""
+"""Forecasts from measured runs: waiting times, and where drafts pay."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -18,6 +18,8 @@ MEASURED_TOKENS: Final = 16
 
 # Weight of a value in an average, relative to that of the next one.
 _DECAY = 0.9
+# The same for runs, of which there are more.
+_RUN_DECAY: Final = 0.98
 
 
 class Average:
@@ -112,3 +114,47 @@ class Forecast:
             if OPTIMISM * ((lacking - 1) * interval + prompt) > remaining:
                 yield request, lacking * interval + prompt
                 lacking -= request.slots_needed
+
+
+class RunCost:
+    """Line through the durations of the latest runs, by their tokens.
+
+    A run reads all weights, however few its tokens are. So another token costs less than a run of
+    its own, and least where few sequences share a run.
+    """
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._tokens_squared = 0.0
+        self._product = 0.0
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """Record a run that computed the logits of all its tokens."""
+        self._weight = _RUN_DECAY * self._weight + 1
+        self._tokens = _RUN_DECAY * self._tokens + tokens
+        self._seconds = _RUN_DECAY * self._seconds + seconds
+        self._tokens_squared = _RUN_DECAY * self._tokens_squared + tokens * tokens
+        self._product = _RUN_DECAY * self._product + tokens * seconds
+
+    def break_even(self, tokens: int) -> float:
+        """Return the acceptance rate from which a draft token pays.
+
+        A run of n tokens takes a + b * n, and yields a token for each. One more token takes b. It
+        pays if it is accepted more often than b * n / (a + b * n).
+
+        Args:
+            tokens: Number of tokens that the run has without drafts.
+
+        Returns:
+            A rate from 0 to 1; 0 while runs of one size alone were measured.
+        """
+        spread = self._weight * self._tokens_squared - self._tokens * self._tokens
+        if spread <= 1e-9 * self._tokens_squared * self._weight:
+            return 0.0
+        slope = (self._weight * self._product - self._tokens * self._seconds) / spread
+        constant = (self._seconds - slope * self._tokens) / self._weight
+        marginal = max(slope, 0.0) * tokens
+        total = max(constant, 0.0) + marginal
+        return marginal / total if total > 0 else 0.0

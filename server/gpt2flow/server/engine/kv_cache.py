@@ -4,13 +4,12 @@ A released slot keeps its tokens as a cached prefix. A prompt that starts with t
 them again.
 """
 
-import heapq
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-# A cached prefix is relocated only if more than this share of it would be lost. Of prompts that
-# differ in their last tokens alone, one copy is enough.
+# A sequence takes over the slot of a cached prefix, instead of a copy, if no more than this share
+# of the prefix is lost. Of prompts that differ in their last tokens alone, one copy is enough.
 _TOLERATED_LOSS = 0.25
 
 
@@ -26,9 +25,7 @@ class CacheCopy(NamedTuple):
 class SlotCache:
     """Slots of equal capacity, each for the cache of one sequence.
 
-    Running sequences occupy the lowest slots, because a decode step runs over all rows up to the
-    last one. A cached prefix in the way of one is relocated: it overwrites the least recently
-    used cached prefix.
+    A new sequence gets the free slot that was used least recently, which evicts its prefix.
 
     Attributes:
         slots: Number of slots.
@@ -46,7 +43,7 @@ class SlotCache:
         """Free all slots, and evict everything they hold."""
         self.lengths = [0] * self.slots
         self._tokens: list[list[int]] = [[] for _ in range(self.slots)]
-        self._free = list(range(self.slots))
+        self._free = set(range(self.slots))
         self._copies: list[CacheCopy] = []
         # Time of the last use by slot, for LRU eviction; 0 without a cached prefix.
         self._last_used = [0] * self.slots
@@ -68,7 +65,7 @@ class SlotCache:
         return max(0, sum(self.lengths) - self.cached_positions)
 
     def allocate(self, count: int, tokens: Sequence[int] = ()) -> list[int]:
-        """Allocate the lowest free slots.
+        """Allocate free slots, the least recently used first.
 
         The first one returned holds the longest cached prefix of `tokens`; the others are empty.
 
@@ -81,20 +78,16 @@ class SlotCache:
         """
         if count > len(self._free):
             raise ValueError(f"{count} slots requested, {len(self._free)} free")
-        taken = [heapq.heappop(self._free) for _ in range(count)]
-        source, shared = self._longest_match(tokens, (*taken, *range(self.slots)))
+        # Of equal matches, a free slot needs no copy.
+        source, shared = self._longest_match(tokens, (*sorted(self._free), *range(self.slots)))
         if shared:
             self._last_used[source] = next(self._now)
-            # A match in an allocated slot needs no copy.
-            taken.sort(key=lambda slot: slot != source)
+        taken = self._least_recently_used(count, source, shared)
         for slot in taken:
-            kept = shared if slot == source else 0
-            self._relocate(slot, kept)
-            self.truncate(slot, kept)
-        self.reuse(taken[0], tokens)
-        if self._is_mostly_kept(source, shared):
-            # The new sequence holds most of the source, which becomes the first to be evicted.
-            self._last_used[source] = 0
+            self._free.remove(slot)
+            self.truncate(slot, shared if slot == source else 0)
+        if shared and source != taken[0]:
+            self._copy(source, taken[0], 0, shared)
         return taken
 
     def cached_length(self, tokens: Sequence[int]) -> int:
@@ -118,10 +111,8 @@ class SlotCache:
 
     def free(self, slot: int) -> None:
         """Release a slot; its tokens become a cached prefix."""
-        # A decode step may overwrite the position after the last one.
-        self.truncate(slot, self.capacity - 1)
         self._last_used[slot] = next(self._now) if self.lengths[slot] else 0
-        heapq.heappush(self._free, slot)
+        self._free.add(slot)
 
     def evict_all(self) -> None:
         """Evict the cached prefixes of all free slots."""
@@ -159,30 +150,20 @@ class SlotCache:
         self.lengths[target] = stop
         self._copies.append(CacheCopy(source, target, start, stop))
 
-    def _relocate(self, slot: int, kept: int) -> None:
-        """Copy the prefix of an allocated slot over the least recently used.
-
-        It stays where it is if most of it survives anyway, or if all others were used later.
+    def _least_recently_used(self, count: int, source: int, shared: int) -> list[int]:
+        """Return free slots to allocate, `source` first if it is among them.
 
         Args:
-            slot: Slot that is about to be truncated.
-            kept: Length to which it is truncated.
+            count: Number of slots.
+            source: Slot of the longest cached prefix.
+            shared: Length of that prefix.
         """
-        tokens = self._tokens[slot]
-        others = (other for other in range(self.slots) if other != slot)
-        twin, covered = self._longest_match(tokens, others)
-        if self._is_mostly_kept(slot, max(kept, covered)):
-            if covered > kept:
-                self._last_used[twin] = max(self._last_used[twin], self._last_used[slot])
-            return
-        oldest = min(self._free, key=self._last_used.__getitem__, default=slot)
-        if self._last_used[oldest] < self._last_used[slot]:
-            self._copy(slot, oldest, 0, len(tokens))
-            self._last_used[oldest] = self._last_used[slot]
-
-    def _is_mostly_kept(self, slot: int, kept: int) -> bool:
-        """Return whether `kept` positions of a slot are enough of it."""
-        return self.lengths[slot] - kept <= _TOLERATED_LOSS * self.lengths[slot]
+        lost = self.lengths[source] - shared
+        taken_over = bool(shared) and lost <= _TOLERATED_LOSS * self.lengths[source]
+        order = sorted(self._free, key=lambda slot: (self._last_used[slot], slot))
+        if taken_over and source in self._free:
+            order.sort(key=lambda slot: slot != source)
+        return sorted(order[:count], key=lambda slot: not (shared and slot == source))
 
     def _longest_match(self, tokens: Sequence[int], slots: Iterable[int]) -> tuple[int, int]:
         """Return the slot with the longest prefix of `tokens`, and its length."""

@@ -1,6 +1,5 @@
-"""Scheduler of an engine: admission, preemption, chunked prefill, batched decoding."""
+"""Scheduler of an engine: admission, preemption, and the tokens of each run."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,62 +8,70 @@ from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.request_queue import RequestQueue
 from gpt2flow.server.engine.sequence import Request, Sequence
 
-# One chunk of a kind in this number goes to the request that was admitted first.
+# One run in this number spends its budget on the requests that were admitted first.
 FIRST_COME_EVERY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Run of positions [start, stop) of one sequence."""
+class Span:
+    """Positions [start, stop) of one sequence, drafts included, for one run."""
 
     request: Request
     sequence: Sequence
     start: int
     stop: int
 
-
-@dataclass(frozen=True, slots=True)
-class Decode:
-    """Run of the next token of many sequences, grouped by request."""
-
-    parts: list[tuple[Request, list[Sequence]]]
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids at its positions."""
+        known = self.sequence.tokens
+        if self.stop <= len(known):
+            return known[self.start : self.stop]
+        return [*known[self.start :], *self.sequence.drafts[: self.stop - len(known)]]
 
     @property
-    def sequences(self) -> Iterator[Sequence]:
-        """All sequences, in order."""
-        return (sequence for _, sequences in self.parts for sequence in sequences)
+    def in_prompt(self) -> bool:
+        """True for a chunk of a prompt."""
+        return self.start < self.sequence.prompt_length
+
+
+Batch = list[Span]
+"""Spans of one run of the model."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """Runnable work by kind, each kind in the order of admission."""
+    """Sequences that can run, in the order of their admission.
 
-    decode: list[tuple[Request, list[Sequence]]] = field(default_factory=list)
-    extend: list[tuple[Request, Sequence]] = field(default_factory=list)
-    prefill: list[tuple[Request, Sequence]] = field(default_factory=list)
+    Attributes:
+        ready: Sequences that lack one token.
+        behind: Sequences that lack several: of a prompt, or forced by a constraint, or evicted by
+            a preemption.
+    """
+
+    ready: list[tuple[Request, Sequence]] = field(default_factory=list)
+    behind: list[tuple[Request, Sequence]] = field(default_factory=list)
 
 
 class Scheduler:
     """Continuous batching: each decision is one run of the model.
 
-    **Runs.** There are three kinds of runs, served round-robin; kinds without work are skipped:
+    **Runs.** A run has the next token of every sequence that lacks one. Beside these, it has a
+    budget of tokens. Drafts take their part of it first, then the sequences that lack several
+    tokens take chunks of the rest.
 
-    - decode: one step of all sequences that lack one token;
-    - extend: a chunk of a sequence past its prompt that lacks several tokens, because a
-      constraint forced them or a preemption evicted them;
-    - prefill: a chunk of a prompt.
+    Bound: a stream gets a token in every run, and a run has at most the budget of tokens beside
+    one for each stream.
 
-    If a single sequence decodes, a chunk that verifies its drafts replaces the step.
+    **Chunks.** The highest effective priority goes first. Among equals, the sequence that lacks
+    the fewest tokens goes first: forced tokens overtake prompts, and short prompts overtake long
+    ones. But every `FIRST_COME_EVERY`-th run spends its budget in the order of admission.
 
-    Bound: between two decode steps, a stream waits for at most one extend chunk and one prefill
-    chunk, whatever else arrives.
+    Bound: let a prompt, and the prompts admitted before it, be C budgets together. The prompt has
+    been run after at most `FIRST_COME_EVERY` * C runs, whatever else arrives.
 
-    **Chunks.** A chunk goes to the sequence of the highest effective priority. Among equals it
-    goes to the sequence that lacks the fewest tokens, so that short prompts overtake long ones.
-    But each `FIRST_COME_EVERY`-th chunk of a kind goes to the request that was admitted first.
-
-    Bound: let a prompt, and the prompts admitted before it, be C chunks together. The prompt has
-    been run after at most `FIRST_COME_EVERY` * C prefill chunks, whatever else arrives.
+    A sequence waits for the next run if this one computes at least half of its chunk for another
+    sequence. Then it reuses these tokens.
 
     **Admission.** The queue orders requests by effective priority, which rises with waiting, and
     serves the callers of one priority round-robin (`RequestQueue`). The first request is admitted
@@ -84,13 +91,11 @@ class Scheduler:
         preemptions: Number of preemptions since the start.
     """
 
-    _KINDS = ("decode", "extend", "prefill")
-
-    def __init__(self, cache: SlotCache, chunk_size: int) -> None:
+    def __init__(self, cache: SlotCache, budget: int) -> None:
+        """Take the slots, and the budget of tokens of a run."""
         self._cache = cache
-        self._chunk_size = chunk_size
-        self._turn = 0
-        self._chunks: Counter[str] = Counter()
+        self._budget = budget
+        self._runs = 0
         self.preemptions = 0
         self.clear()
 
@@ -107,12 +112,9 @@ class Scheduler:
         yield from self._waiting
 
     @property
-    def alone(self) -> Request | None:
-        """Running request, if there is exactly one.
-
-        Only then does speculative decoding pay.
-        """
-        return self._running[0] if len(self._running) == 1 else None
+    def running(self) -> list[Request]:
+        """Requests that hold slots, in the order of their admission."""
+        return self._running
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -157,15 +159,25 @@ class Scheduler:
             admitted.append(request)
         return admitted
 
-    def schedule(self) -> Chunk | Decode | None:
-        """Return the next run of the model; None without work."""
+    def schedule(self) -> Batch:
+        """Return the next run of the model; empty without work."""
         work = self._find_work()
-        for i in range(len(self._KINDS)):
-            kind = (self._turn + i) % len(self._KINDS)
-            if getattr(work, self._KINDS[kind]):
-                self._turn = kind + 1
-                return self._batch(work, self._KINDS[kind])
-        return None
+        budget = self._budget
+        batch = []
+        for request, sequence in work.ready:
+            start = self._cache.lengths[sequence.slot]
+            drafts = min(len(sequence.drafts), budget)
+            batch.append(Span(request, sequence, start, start + 1 + drafts))
+            budget -= drafts
+        for request, sequence in self._in_order(work.behind):
+            if budget <= 0:
+                break
+            self._reuse(request, sequence)
+            chunk = self._chunk(request, sequence, budget)
+            if not self._repeats(chunk, batch):
+                batch.append(chunk)
+                budget -= chunk.stop - chunk.start
+        return batch
 
     def _next_to_admit(self, now: float) -> Request | None:
         """Return the next request if it fits, or preemption makes room."""
@@ -222,53 +234,56 @@ class Scheduler:
         work = _Work()
         lengths = self._cache.lengths
         for request in self._running:
-            ready: list[Sequence] = []
-            behind: list[Sequence] = []
+            ready: list[tuple[Request, Sequence]] = []
+            behind: list[tuple[Request, Sequence]] = []
             for sequence in request.sequences:
                 lacks_one = sequence.to_run - lengths[sequence.slot] == 1
-                (ready if lacks_one else behind).append(sequence)
-            if ready and not (behind and request.lockstep):
-                work.decode.append((request, ready))
-            for sequence in behind:
-                in_prompt = lengths[sequence.slot] < sequence.prompt_length
-                (work.prefill if in_prompt else work.extend).append((request, sequence))
+                (ready if lacks_one else behind).append((request, sequence))
+            if not (behind and request.lockstep):
+                work.ready += ready
+            work.behind += behind
         return work
 
-    def _batch(self, work: _Work, kind: str) -> Chunk | Decode:
-        if kind == "decode":
-            return self._decode(Decode(work.decode))
-        behind = work.extend if kind == "extend" else work.prefill
-        self._chunks[kind] += 1
-        if self._chunks[kind] % FIRST_COME_EVERY == 0:
-            return self._chunk(*behind[0])
-        return self._chunk(*min(behind, key=self._rank))
-
-    def _decode(self, step: Decode) -> Chunk | Decode:
-        """Return the step, or the chunk that verifies a single sequence's drafts."""
-        request, sequences = step.parts[0]
-        if len(step.parts) > 1 or len(sequences) > 1 or not sequences[0].drafts:
-            return step
-        [sequence] = sequences
-        start = self._cache.lengths[sequence.slot]
-        stop = sequence.to_run + len(sequence.drafts)
-        return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
+    def _in_order(self, behind: list[tuple[Request, Sequence]]) -> list[tuple[Request, Sequence]]:
+        """Return sequences in the order in which they share the budget."""
+        if not behind:
+            return behind
+        self._runs += 1
+        if self._runs % FIRST_COME_EVERY == 0:
+            return behind
+        return sorted(behind, key=self._rank)
 
     def _rank(self, behind: tuple[Request, Sequence]) -> tuple[int, int]:
         """Return the sort key of a sequence; the least is served first."""
         request, sequence = behind
         return -request.effective_priority, sequence.to_run - self._cache.lengths[sequence.slot]
 
-    def _chunk(self, request: Request, sequence: Sequence) -> Chunk:
-        """Return the next chunk of a sequence, at least one token."""
-        stop = sequence.to_run
-        if request.lockstep and len(request.sequences) > 1:
-            stop -= 1  # The last token waits for the decode step of all sequences.
+    def _repeats(self, chunk: Span, batch: Batch) -> bool:
+        """Return whether another span computes at least half of a chunk."""
+        half = (chunk.start + chunk.stop + 1) // 2
+        tokens = chunk.sequence.tokens[:half]
+        return any(
+            span.start < half <= span.stop and span.sequence.tokens[:half] == tokens
+            for span in batch
+        )
+
+    def _reuse(self, request: Request, sequence: Sequence) -> None:
+        """Take what other sequences have run of the same tokens since."""
         start = self._cache.lengths[sequence.slot]
-        reusable = sequence.reusable[: stop - 1]
-        if start < len(reusable):  # Other sequences may have run the same tokens since.
+        reusable = sequence.reusable[: self._chunk_end(request, sequence) - 1]
+        if start < len(reusable):
             reached = self._cache.reuse(sequence.slot, reusable)
             if not request.preemptions:
                 prompt = len(request.prompt)
                 request.cached_tokens += min(reached, prompt) - min(start, prompt)
-            start = reached
-        return Chunk(request, sequence, start, min(start + self._chunk_size, stop))
+
+    def _chunk(self, request: Request, sequence: Sequence, most: int) -> Span:
+        """Return the next chunk of a sequence, of 1 to `most` tokens."""
+        start = self._cache.lengths[sequence.slot]
+        return Span(request, sequence, start, min(start + most, self._chunk_end(request, sequence)))
+
+    def _chunk_end(self, request: Request, sequence: Sequence) -> int:
+        """Return the position before which chunks of a sequence end."""
+        if request.lockstep and len(request.sequences) > 1:
+            return sequence.to_run - 1  # The last token waits for the run of all sequences.
+        return sequence.to_run

@@ -30,7 +30,7 @@ class Sequence:
         logits_from: First position whose logits are needed; the logits of a position predict
             the next token. Preemption moves it past the positions that were run.
         logit_ids: Token ids to restrict the logits to; None is all.
-        drafts: Draft tokens to verify in the next run alone; rejected ones are dropped.
+        drafts: Draft tokens to verify in the next run; rejected ones are dropped.
         grows: Whether more tokens are to be appended.
     """
 

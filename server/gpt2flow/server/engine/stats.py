@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gpt2flow.server.engine.scheduler import Chunk, Decode
+from gpt2flow.server.engine.scheduler import Batch, Span
 
 # Buckets in seconds, fine enough for percentiles of single tokens.
 TOKEN_SECONDS: Final = (
@@ -44,11 +44,13 @@ class Histogram:
 
 
 class RunStats:
-    """Runs of the model, by kind.
+    """Runs of the model, and their tokens by kind.
 
-    - `prefill`: a chunk of a prompt.
-    - `extend`: a chunk of forced tokens, of drafts, or of tokens that a preemption evicted.
+    - `prefill`: tokens of prompts.
+    - `extend`: drafts, forced tokens, and tokens that a preemption evicted.
     - `decode`: one token of each running sequence.
+
+    A run counts as the first of these kinds that it has tokens of.
 
     Attributes:
         seconds: Durations of runs, by kind.
@@ -59,16 +61,21 @@ class RunStats:
         self.seconds = {kind: Histogram(TOKEN_SECONDS) for kind in RUN_KINDS}
         self.tokens = {kind: Histogram(_TOKENS) for kind in RUN_KINDS}
 
-    def observe(self, batch: Chunk | Decode, seconds: float) -> None:
+    def observe(self, batch: Batch, seconds: float) -> None:
         """Record a run and its duration."""
-        if isinstance(batch, Chunk):
-            kind = "prefill" if batch.start < batch.sequence.prompt_length else "extend"
-            tokens = batch.stop - batch.start
-        else:
-            kind = "decode"
-            tokens = sum([len(sequences) for _, sequences in batch.parts])
-        self.seconds[kind].observe(seconds)
-        self.tokens[kind].observe(tokens)
+        counts = dict.fromkeys(RUN_KINDS, 0)
+        for span in batch:
+            counts[_kind(span)] += span.stop - span.start
+        present = [kind for kind in RUN_KINDS if counts[kind]]
+        self.seconds[present[0]].observe(seconds)
+        for kind in present:
+            self.tokens[kind].observe(counts[kind])
+
+
+def _kind(span: Span) -> str:
+    if span.in_prompt:
+        return "prefill"
+    return "decode" if span.stop - span.start == 1 else "extend"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,14 @@ class Task(ABC):
     def accept(self, rows: Items[Row], logits: LogitsRows, cache: SlotCache) -> None:
         """Take the logits of one run: append tokens, end sequences."""
 
-    def draft(self, cache: SlotCache) -> None:
-        """Draft next tokens, before a run for this request alone."""
-        del cache
+    def draft(self, cache: SlotCache, break_even: float) -> None:
+        """Draft next tokens, before a run.
+
+        Args:
+            cache: Slots of the request.
+            break_even: Acceptance rate from which a draft token pays, from 0 to 1.
+        """
+        del cache, break_even
 
     @abstractmethod
     def result(self, finished: float) -> GenerationResult | ScoreResult:

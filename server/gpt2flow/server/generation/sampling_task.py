@@ -81,14 +81,14 @@ class SamplingTask(Task):
             self._fork(first, cache)
             self._release_complete(cache)
 
-    def draft(self, cache: SlotCache) -> None:
-        """Draft the next tokens of a candidate that runs alone."""
+    def draft(self, cache: SlotCache, break_even: float) -> None:
+        """Draft the next tokens of each candidate that lacks one."""
         # The others start with a copy of the first one's cache, which must hold no drafts.
-        if len(self._running) != 1 or len(self._candidates) < self._count:
+        if not self._generation.draft_tokens or len(self._candidates) < self._count:
             return
-        [(sequence, candidate)] = self._running.items()
-        if sequence.to_run - cache.lengths[sequence.slot] == 1:
-            self._draft(candidate)
+        for sequence, candidate in self._running.items():
+            if sequence.to_run - cache.lengths[sequence.slot] == 1:
+                self._draft(candidate, break_even)
 
     def accept(self, rows: Items[Row], logits: LogitsRows, cache: SlotCache) -> None:
         """Take the logits of each sequence in turn."""
@@ -174,10 +174,10 @@ class SamplingTask(Task):
             self._candidates.append(twin)
             self._run(twin)
 
-    def _draft(self, candidate: _Candidate) -> None:
+    def _draft(self, candidate: _Candidate, break_even: float) -> None:
         """Draft the next tokens, for one run."""
         generation, output, sequence = self._generation, candidate.output, candidate.sequence
-        if not (generation.draft_tokens and sequence.grows):
+        if not sequence.grows:
             return
         if candidate.allowed is not None and len(candidate.allowed) < _FREE_CHOICE:
             return
@@ -186,7 +186,7 @@ class SamplingTask(Task):
         candidate.lookup.extend(output.tokens[len(candidate.lookup) :])
         # The run itself always yields one token.
         limit = generation.max_new_tokens - output.new_tokens - 1
-        sequence.drafts = output.valid_start(candidate.lookup.propose(limit))
+        sequence.drafts = output.valid_start(candidate.lookup.propose(limit, break_even))
 
     def _accept(
         self, candidate: _Candidate, rows: Items[Row], logits: LogitsRows, cache: SlotCache

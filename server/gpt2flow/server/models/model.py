@@ -28,12 +28,12 @@ from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
 from gpt2flow.server.grammar.compilation import SandboxedCompiler
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
-from gpt2flow.server.models.memory import release
+from gpt2flow.server.models.memory import release, trim
 from gpt2flow.server.params import ConstraintKind, ConstraintParams, GenerationParams
 from gpt2flow.server.tokenizer import Token, Tokenizer
 
-# Rows that verify a draft in graphs with one path for all batch sizes.
-_SINGLE_PATH_ROWS: Final = 5
+# Usual number of tokens of a draft: with the token before it, a tile of rows of the kernels.
+_DRAFT_TOKENS: Final = 4
 # Longer texts are processed in another thread, so that the event loop stays live: a microsecond
 # a character, up to 1 ms.
 _LONG: Final = 1024
@@ -55,6 +55,7 @@ class Model:
         grammars: Compiles constraints.
         engine: Runs tasks.
         kv_cache_bytes: Memory of its KV cache.
+        kernels: Kernels of the operators that it runs on.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Model:
     grammars: SandboxedCompiler
     engine: AsyncEngine
     kv_cache_bytes: int
+    kernels: str
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
         """Start the threads that run requests.
@@ -255,9 +257,11 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
             capacity=capacity,
             threads=config.threads,
             memory=config.kv_cache_memory,
+            kernels=config.kernels,
         )
     except (ValueError, RunnerError) as error:
         raise BundleError(f"{directory}: {error}") from error
+    release(directory / WEIGHTS_NAME)
     _warm_up(runner, compiler, min(config.prefill_chunk, capacity))
     cache = SlotCache(runner.slots, capacity)
     engine = AsyncEngine(
@@ -282,29 +286,27 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         tokenizer=tokenizer,
         grammars=grammars,
         next_id=engine.next_id,
-        draft_tokens=_draft_tokens(bundle) if config.speculation else 0,
+        draft_tokens=_DRAFT_TOKENS if config.speculation else 0,
     )
-    release(directory / WEIGHTS_NAME)
-    kv_cache_bytes = runner.slots * runner.slot_bytes
-    return Model(name, bundle, limits, tokenizer, tasks, grammars, engine, kv_cache_bytes)
+    trim()
+    return Model(
+        name,
+        bundle,
+        limits,
+        tokenizer,
+        tasks,
+        grammars,
+        engine,
+        kv_cache_bytes=runner.slots * runner.slot_bytes,
+        kernels=str(runner.operators),
+    )
 
 
 def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
     """Run everything once, so that the first request is not slower."""
-    # The graph takes different operators for different numbers of rows.
-    runner.run_chunk(0, [0] * chunk, past=0, rows=[chunk - 1])
-    runner.run_chunk(0, [0], past=0, rows=[0])
+    runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
     for slots in (1, runner.slots):
-        runner.decode([0] * slots, [0] * slots)
+        runner.run([0] * slots, range(slots), [0] * slots, range(slots))
     ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
     if len(ids) <= runner.max_logit_ids:
-        runner.decode([0], [0], ids)
-
-
-def _draft_tokens(bundle: Bundle) -> int:
-    """Return the usual number of tokens of a draft.
-
-    As many are verified in one run at little more than the cost of one token.
-    """
-    # With more rows, a quantized graph takes the large-batch path, which pays for many rows only.
-    return (bundle.manifest.recipe.narrow_rows or _SINGLE_PATH_ROWS) - 1
+        runner.run([0], [0], [0], [0], ids)

@@ -101,6 +101,7 @@ def write_model(model: Model) -> pb.Model:
         limits=_limits(limits),
         quality=_struct(manifest.quality.model_dump(mode="json") if manifest.quality else {}),
         recipe=_struct(manifest.recipe.model_dump(mode="json")),
+        kernels=model.kernels,
     )
 
 
