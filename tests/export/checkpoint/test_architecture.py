@@ -90,6 +90,10 @@ def test_a_long_value_is_shortened() -> None:
     [
         ({"n_head": 5}, "n_embd 48 is not divisible by n_head 5"),
         (
+            {"n_embd": 1028, "n_head": 4},
+            "n_embd 1028 and n_head 4 make heads of 257 channels; at most 256 can be exported",
+        ),
+        (
             {"vocab_size": 113},
             "eos_token_id 50256 is outside of the vocabulary of 113 entries",
         ),

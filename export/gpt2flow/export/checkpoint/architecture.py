@@ -19,6 +19,9 @@ from gpt2flow.export.errors import CheckpointError, shorten
 
 CONFIG_NAME: Final = "config.json"
 
+MAX_HEAD_SIZE: Final = 256
+"""Most channels of a head that the attention operator takes."""
+
 # Classes that compute the same function as the graph, in any framework.
 _CLASSES: Final = re.compile(r"(TF|Flax)?GPT2(LMHead)?Model")
 # Forty times GPT-2 XL's 48: a typo is refused here instead of filling the memory with names.
@@ -72,6 +75,11 @@ class Architecture(BaseModel):
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"n_embd {self.hidden_size} is not divisible by n_head {self.heads}",
+            )
+        if self.head_size > MAX_HEAD_SIZE:
+            raise ValueError(
+                f"n_embd {self.hidden_size} and n_head {self.heads} make heads of "
+                f"{self.head_size} channels; at most {MAX_HEAD_SIZE} can be exported",
             )
         for name in ("eos_token_id", "bos_token_id"):
             if getattr(self, name) >= self.vocabulary_size:
