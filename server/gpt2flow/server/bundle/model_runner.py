@@ -100,7 +100,6 @@ class ModelRunner:
         facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.vocabulary_size = int(facts["vocabulary_size"])
         self.max_logit_ids = self.vocabulary_size // _RESTRICTED_COST
-        self._logits = np.zeros(self.slots * self.vocabulary_size, np.float32)
         self._binding = self._bind_cache()
 
     def run(
@@ -124,8 +123,8 @@ class ModelRunner:
             ids: Token ids to restrict the logits to, one to `max_logit_ids`; None is all.
 
         Returns:
-            Logits [rows, ids or vocabulary], valid until the next call, and the log-sum-exp [rows]
-            of each row's logits; None if the logits are restricted.
+            Logits [rows, ids or vocabulary], and the log-sum-exp [rows] of each row's logits; None
+            if the logits are restricted.
 
         Raises:
             ValueError: A slot has no room for a token.
@@ -143,18 +142,13 @@ class ModelRunner:
         }
         for name, array in inputs.items():
             self._binding.bind_cpu_input(name, array)
-        logits = self._logits_buffer(len(rows), self.vocabulary_size if ids is None else len(ids))
+        columns = self.vocabulary_size if ids is None else len(ids)
+        logits = np.empty((len(rows), columns), np.float32)
         logsumexp = np.empty(len(rows), np.float32)
         for name, output in {"logits": logits, "logsumexp": logsumexp}.items():
             self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
         self._session.run_with_iobinding(self._binding)
         return logits, logsumexp if ids is None else None
-
-    def _logits_buffer(self, rows: int, columns: int) -> Floats:
-        """Return memory for logits, the same for every run."""
-        if rows * columns > self._logits.size:
-            return np.empty((rows, columns), np.float32)
-        return self._logits[: rows * columns].reshape(rows, columns)
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
         """Copy positions of slots, each given as (source, target, start, stop).
