@@ -133,7 +133,9 @@ def compile_library(name: str, source: Path, out: Path) -> Path:
 def compile_objects(
     compiler: Sequence[str], target: Target, source: Path, folder: Path
 ) -> list[str]:
-    """Compile all sources, the kernels once a variant; return the paths of the objects.
+    """Compile all sources, and return the paths of the objects.
+
+    Kernels are compiled once a variant.
 
     Args:
         compiler: Command of the compiler, with its flags.

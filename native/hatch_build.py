@@ -21,7 +21,7 @@ ZIG: Final = "ziglang==0.17.1"
 
 
 class OperatorsHook(BuildHookInterface):  # type: ignore[misc]
-    """Compiles the library into the wheel, or into the tree of an editable install."""
+    """Compiler of the library, into a wheel or an editable tree."""
 
     def dependencies(self) -> list[str]:
         """Return the requirements of the build."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-PROGRAMS = ["agent", "cli", "client", "export", "files", "server", "training"]
+PROGRAMS = ["agent", "cli", "client", "export", "files", "native", "server", "training"]
 # Programs that share a process.
 PROCESSES = [
-    ["server", "files"],
-    ["export", "server", "files"],
+    ["server", "files", "native"],
+    ["export", "server", "files", "native"],
     ["training", "agent", "files"],
     ["agent", "client", "files"],
 ]

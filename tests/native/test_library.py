@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from gpt2flow.native import library
 from gpt2flow.native.library import FALLBACK, available_kernels, load_operators
 

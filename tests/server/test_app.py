@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import pytest
-from gpt2flow.native import load_operators
 from tests.support.bundles import copy_damaged_bundle
 from tests.support.engine_bench import CONTEXT
 from tests.support.running_server import serving
@@ -20,6 +19,7 @@ from tests.support.waiting import eventually
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from gpt2flow.native import load_operators
 from gpt2flow.server import (
     BundleError,
     ConfigError,

@@ -6,11 +6,11 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from gpt2flow.native.library import available_kernels, load_operators
 from onnx import helper, numpy_helper
 
 from gpt2flow.export.graph.functions import DOMAIN
 from gpt2flow.export.graph.model_writer import CONTRIB, IR_VERSION, OPSET
+from gpt2flow.native.library import available_kernels, load_operators
 
 KERNELS = available_kernels()
 """Names of the kernels of this processor, and at last that of onnxruntime's own operators."""

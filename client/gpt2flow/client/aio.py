@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 
 import grpc
 
-from gpt2flow.client import requests, results
+from gpt2flow.client import requests, responses, results
 from gpt2flow.client.call import Call, CallFactory
 from gpt2flow.client.channel import open_async_channel
 from gpt2flow.client.keepalive import Keepalive
@@ -128,7 +128,7 @@ class AsyncClient:
         call = self._calls.start(timeout, request_id)
         request = requests.build_generate(prompts, options, model)
         response = await self._call_unary(self._stub.Generate, request, call)
-        return results.parse_generations(response, call.id)
+        return responses.parse_generations(response, call.id)
 
     async def stream(
         self,
@@ -162,7 +162,7 @@ class AsyncClient:
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_stream(prompt, options, model)
-        parser = results.StreamParser(call.id)
+        parser = responses.StreamParser(call.id)
         while True:
             messages = self._stub.GenerateStream(request, **call.arguments())
             try:
@@ -204,7 +204,7 @@ class AsyncClient:
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_score(prompt, continuations, model)
-        return results.parse_scores(
+        return responses.parse_scores(
             await self._call_unary(self._stub.Score, request, call), call.id
         )
 
@@ -235,7 +235,7 @@ class AsyncClient:
         call = self._calls.start(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
         response = await self._call_unary(self._stub.Tokenize, request, call)
-        return [results.parse_token(t) for t in response.tokens]
+        return [responses.parse_token(t) for t in response.tokens]
 
     async def detokenize(
         self,
@@ -287,7 +287,7 @@ class AsyncClient:
         """
         call = self._calls.start(timeout, request_id)
         response = await self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
-        return [results.parse_model(m) for m in response.models]
+        return [responses.parse_model(m) for m in response.models]
 
     async def model(
         self,
@@ -310,7 +310,7 @@ class AsyncClient:
         """
         call = self._calls.start(timeout, request_id)
         request = pb.GetModelRequest(model=name)
-        return results.parse_model(
+        return responses.parse_model(
             (await self._call_unary(self._stub.GetModel, request, call)).model
         )
 

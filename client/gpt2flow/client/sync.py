@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 
 import grpc
 
-from gpt2flow.client import requests, results
+from gpt2flow.client import requests, responses, results
 from gpt2flow.client.call import Call, CallFactory
 from gpt2flow.client.channel import open_channel
 from gpt2flow.client.keepalive import Keepalive
@@ -126,7 +126,7 @@ class Client:
         call = self._calls.start(timeout, request_id)
         request = requests.build_generate(prompts, options, model)
         response = self._call_unary(self._stub.Generate, request, call)
-        return results.parse_generations(response, call.id)
+        return responses.parse_generations(response, call.id)
 
     def stream(
         self,
@@ -160,7 +160,7 @@ class Client:
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_stream(prompt, options, model)
-        parser = results.StreamParser(call.id)
+        parser = responses.StreamParser(call.id)
         while True:
             messages = self._stub.GenerateStream(request, **call.arguments())
             try:
@@ -202,7 +202,7 @@ class Client:
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_score(prompt, continuations, model)
-        return results.parse_scores(self._call_unary(self._stub.Score, request, call), call.id)
+        return responses.parse_scores(self._call_unary(self._stub.Score, request, call), call.id)
 
     def tokenize(
         self,
@@ -231,7 +231,7 @@ class Client:
         call = self._calls.start(timeout, request_id)
         request = pb.TokenizeRequest(model=model, text=text)
         response = self._call_unary(self._stub.Tokenize, request, call)
-        return [results.parse_token(t) for t in response.tokens]
+        return [responses.parse_token(t) for t in response.tokens]
 
     def detokenize(
         self,
@@ -280,7 +280,7 @@ class Client:
         """
         call = self._calls.start(timeout, request_id)
         response = self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
-        return [results.parse_model(m) for m in response.models]
+        return [responses.parse_model(m) for m in response.models]
 
     def model(
         self, name: str = "", *, timeout: float | None = None, request_id: str | None = None
@@ -299,7 +299,7 @@ class Client:
         """
         call = self._calls.start(timeout, request_id)
         request = pb.GetModelRequest(model=name)
-        return results.parse_model(self._call_unary(self._stub.GetModel, request, call).model)
+        return responses.parse_model(self._call_unary(self._stub.GetModel, request, call).model)
 
     def _call_unary(
         self,

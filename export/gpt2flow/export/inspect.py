@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt2flow.native import load_operators
-
 from gpt2flow.server.bundle.manifest import MODEL_NAME, Manifest, OperatorRecipe, load_bundle
 
 

@@ -1,4 +1,4 @@
-"""Compiled library of operators, and the choice of what a session gets from it.
+"""Compiled library of operators, and the choice of its kernels.
 
 The library is absent where nothing could be compiled. Then every operator runs as the function of
 its name that a model carries, on onnxruntime's own operators.
@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Final
 
 _NAME: Final = "operators"
-FAST_PRODUCTS: Final = frozenset({"amx", "avx512", "avxvnni", "avx2"})
-"""Kernels whose products were measured to be faster than onnxruntime's operators."""
+FAST_PRODUCTS: Final = frozenset({"amx", "avx512"})
+"""Kernels whose products were measured to be faster than onnxruntime's operators.
+
+Processors without AVX-512 were not at hand, so onnxruntime's operators are their default.
+"""
 
 FALLBACK: Final = "onnxruntime"
 """Name of the choice to run none of the operators."""
@@ -21,7 +24,7 @@ FALLBACK: Final = "onnxruntime"
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """What a session is to register.
+    """Operators that a session registers.
 
     Attributes:
         library: Path of the library; None registers nothing.
@@ -41,7 +44,7 @@ class Operators:
 
 
 def available_kernels() -> list[str]:
-    """Return the names of the kernels that this processor can run, the best ones first."""
+    """Return the names of this processor's kernels, the best ones first."""
     library = _library()
     if library is None:
         return [FALLBACK]
@@ -50,7 +53,7 @@ def available_kernels() -> list[str]:
 
 
 def load_operators(kernels: str | None = None) -> Operators:
-    """Choose the operators of the sessions to come.
+    """Choose the operators of the sessions to come, in the whole process.
 
     Args:
         kernels: Name of the kernels, one of `available_kernels()`. None chooses the best ones, and

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,15 +109,9 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
 @pytest.mark.parametrize("bad", list(Phase))
 def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
     class FaultyModel(Recorder):
-        def run(
-            self,
-            tokens: Sequence[int],
-            slots: Sequence[int],
-            positions: Sequence[int],
-            rows: Sequence[int],
-        ) -> tuple[FloatArray, None]:
-            logits, _ = super().run(tokens, slots, positions, rows)
-            phase = Phase.PREFILL if positions[0] == 0 else Phase.DECODE
+        def run(self, *inputs: Any) -> tuple[FloatArray, None]:
+            logits, _ = super().run(*inputs)
+            phase = Phase.PREFILL if inputs[2][0] == 0 else Phase.DECODE
             return (logits[:, ::-1] if bad is phase else logits), None
 
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]

@@ -57,17 +57,13 @@ class ModelWriter:
     ) -> None:
         self._data.close()
 
-    def has_constant(self, name: str) -> bool:
-        """Return whether a tensor of this name was added."""
-        return name in self._constants
-
     def add_constant(self, name: str, array: Array) -> str:
         """Add a tensor, unless one of this name exists.
 
         Returns:
             The name of the tensor.
         """
-        if self.has_constant(name):
+        if name in self._constants:
             return name
         tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[array.dtype])
         data = np.ascontiguousarray(array)

@@ -4,6 +4,7 @@ No other module of the server imports onnxruntime.
 """
 
 import math
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,8 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from gpt2flow.native.library import Operators, load_operators
 
+from gpt2flow.native.library import Operators, load_operators
 from gpt2flow.server.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +27,8 @@ _BLOCK: Final = 16
 # One token's logit costs this many times as much alone as within the whole head.
 _RESTRICTED_COST: Final = 32
 _ALL_IDS: Final = np.empty(0, np.int64)
+# The choice of operators is the process's, and a session takes it when it opens.
+_LOADING: Final = threading.Lock()
 
 
 class RunnerError(Exception):
@@ -73,14 +76,15 @@ class ModelRunner:
             RunnerError: onnxruntime cannot load it.
             ConfigError: The memory does not hold one slot, or the processor cannot run the kernels.
         """
-        try:
-            self.operators = load_operators(kernels)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        try:
-            self._session = _open(model, threads, self.operators)
-        except Exception as error:  # onnxruntime raises many kinds, all without a common base.
-            raise RunnerError(f"{model} cannot be loaded: {error}") from error
+        with _LOADING:
+            try:
+                self.operators = load_operators(kernels)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            try:
+                self._session = _open(model, threads, self.operators)
+            except Exception as error:  # onnxruntime raises many kinds, without a common base.
+                raise RunnerError(f"{model} cannot be loaded: {error}") from error
         self._capacity = capacity
         parts = {
             node.name.removeprefix(_PAST): (_slot_shape(node, capacity), _numpy_type(node.type))

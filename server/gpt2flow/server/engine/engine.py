@@ -212,18 +212,14 @@ class Engine:
                 span.request.started = started
         if copies := self._cache.take_copies():
             self._runner.copy(copies)
-        inputs, rows = _Inputs(), list[Row]()
+        inputs, parts = _Inputs(), dict[Request, list[Row]]()
         for span in batch:
-            rows += inputs.add(span, len(rows))
+            parts.setdefault(span.request, []).extend(inputs.add(span))
         ids = self._logit_ids(batch)
         logits, logsumexp = self._runner.run(
             inputs.tokens, inputs.slots, inputs.positions, inputs.logits_rows, ids
         )
         self._record(batch, self._clock() - started)
-        parts: dict[Request, list[Row]] = {span.request: [] for span in batch}
-        owners = {span.sequence: span.request for span in batch}
-        for row in rows:
-            parts[owners[row.sequence]].append(row)
         values = LogitsRows(logits, ids, self._runner.vocabulary_size, logsumexp)
         return values, list(parts.items())
 
@@ -305,13 +301,13 @@ class _Inputs:
     positions: list[int] = field(default_factory=list)
     logits_rows: list[int] = field(default_factory=list)
 
-    def add(self, span: Span, row: int) -> list[Row]:
-        """Add a span, and return its rows of logits from `row` on."""
+    def add(self, span: Span) -> list[Row]:
+        """Add a span, and return its rows of logits."""
         sequence, start, stop = span.sequence, span.start, span.stop
-        offset = len(self.tokens) - start
+        offset, first = len(self.tokens) - start, len(self.logits_rows)
         needed = range(max(start, sequence.logits_from), stop)
         self.tokens += span.tokens
         self.slots += [sequence.slot] * (stop - start)
         self.positions += range(start, stop)
         self.logits_rows += [offset + position for position in needed]
-        return [Row(sequence, position, row + i) for i, position in enumerate(needed)]
+        return [Row(sequence, position, row) for row, position in enumerate(needed, first)]

@@ -12,8 +12,8 @@ _DONT_NEED: Final = 4  # MADV_DONTNEED, the same on every Linux
 def release(mapped: Path) -> None:
     """Release freed memory, and the pages of a memory-mapped file.
 
-    onnxruntime maps the weights, and packs most of them into its own memory. Pages that it reads
-    again are loaded from the system's page cache. This has an effect on Linux with glibc only.
+    onnxruntime maps the weights, and packs those in fp32 into its own memory. Pages that are read
+    again come from the system's page cache. This has an effect on Linux with glibc only.
 
     Args:
         mapped: Path of the mapped file.

@@ -32,7 +32,7 @@ from gpt2flow.server.models.memory import release, trim
 from gpt2flow.server.params import ConstraintKind, ConstraintParams, GenerationParams
 from gpt2flow.server.tokenizer import Token, Tokenizer
 
-# Usual number of tokens of a draft: with the token before it, a tile of rows of the kernels.
+# Usual number of tokens of a draft, before its acceptance makes it longer or shorter.
 _DRAFT_TOKENS: Final = 4
 # Longer texts are processed in another thread, so that the event loop stays live: a microsecond
 # a character, up to 1 ms.
