@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.support.engine_bench import EngineBench
 from tests.support.generation_params import GREEDY, PROMPT, greedy
 from tests.support.model_runs import ModelRun, record_runs
+from tests.support.paying_drafts import PayingDrafts
 
-from gpt2flow.server.engine.forecast import RunCost
 from gpt2flow.server.engine.results import CandidateResult, Usage
 from gpt2flow.server.generation import sampling_task
 from gpt2flow.server.generation.prompt_lookup import PromptLookup
@@ -205,7 +205,7 @@ def test_concurrent_streams_are_drafted_together(bench: EngineBench, runs: list[
 def test_nothing_is_drafted_where_it_does_not_pay(
     bench: EngineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunCost, "break_even", lambda _cost, _tokens: 1.0)
+    monkeypatch.setattr(PayingDrafts, "break_even", lambda _cost, _tokens: 1.0)
     task = bench.add(bench.task(PROMPT, greedy(40, ignore_eos=True)))
     bench.finish()
     assert bench.result(task).usage.drafted_tokens == 0

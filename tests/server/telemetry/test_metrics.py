@@ -26,7 +26,6 @@ from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import Server, ServerConfig, StartupError, TelemetryConfig
-from gpt2flow.server.engine.forecast import RunCost
 
 TELEMETRY = TelemetryConfig(metrics_address=LOOPBACK)
 TIMES = ("queue", "prefill", "decode")
@@ -47,11 +46,7 @@ def constrained() -> pb.GenerationOptions:
     )
 
 
-async def test_counts_equal_those_of_the_responses(
-    metered: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whether drafts pay is measured; here they always do.
-    monkeypatch.setattr(RunCost, "break_even", lambda _cost, _tokens: 0.0)
+async def test_counts_equal_those_of_the_responses(metered: RunningServer) -> None:
     request = pb.GenerateRequest(prompts=[PROMPT, PROMPT], options=greedy(9))
     unary = await metered.stub.Generate(request)
     forced = await metered.stub.Generate(
