@@ -4,7 +4,7 @@ from gpt2flow.server.engine.forecast import RunCost
 
 
 class PayingDrafts(RunCost):
-    """Cost of runs by which a draft pays however seldom it is accepted.
+    """Cost of runs that makes any draft pay.
 
     What the engine drafts otherwise depends on measured times, so on the load of the machine.
     """
