@@ -1,4 +1,5 @@
-/* What the library exports: its registration with onnxruntime, and the choice of kernels. */
+/* What the library exports: its registration with onnxruntime, the choice of kernels, and the
+ * log-sum-exp of a row, which is computed for those who want it. */
 #include "kernels.h"
 #include "ops.h"
 
@@ -20,20 +21,23 @@ static int registers_products = 1;
 EXPORT void gpt2flow_register(int products) { registers_products = products; }
 EXPORT int gpt2flow_choose_kernels(const char *name) { return choose_kernels(name); }
 EXPORT const char *gpt2flow_kernels_name(int index) { return kernels_name(index); }
+EXPORT float gpt2flow_logsumexp(const float *row, int64_t columns) {
+    return chosen_kernels()->logsumexp(row, columns);
+}
 
 /* Called by onnxruntime for each session, under this very name. */
 EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
-    static const OrtCustomOp *const others[] = {&attention_int8_op, &attention_float32_op,
-                                                &logsumexp_op};
-    static const OrtCustomOp *const products[] = {&matmul_4_op, &matmul_8_op, &head_4_op,
-                                                  &head_8_op};
+    static const OrtCustomOp *const ops[] = {
+        &attention_int8_op,     &attention_float32_op,  &norm_matmul_4_op, &norm_matmul_8_op,
+        &norm_gelu_matmul_4_op, &norm_gelu_matmul_8_op, &matmul_add_4_op,  &matmul_add_8_op,
+        &norm_head_4_op,        &norm_head_8_op,
+    };
+    const size_t count = registers_products ? sizeof ops / sizeof *ops : 2;
     OrtApi api = base->get_api(ORT_API_VERSION);
     OrtDomain *domain;
     if (!api) return NULL; /* too old; the functions run instead */
     OrtStatus *status = ORT_CALL(api, create_domain)("gpt2flow", &domain);
-    for (size_t i = 0; !status && i < 3; i++)
-        status = ORT_CALL(api, add_operator)(domain, others[i]);
-    for (size_t i = 0; !status && registers_products && i < 4; i++)
-        status = ORT_CALL(api, add_operator)(domain, products[i]);
+    for (size_t i = 0; !status && i < count; i++)
+        status = ORT_CALL(api, add_operator)(domain, ops[i]);
     return status ? status : ORT_CALL(api, add_domain)(options, domain);
 }

@@ -27,10 +27,15 @@ typedef struct {
     const uint8_t *weights;
     const float *scales;
     const uint8_t *zeros; /* or NULL; for 4 bits alone */
-    const float *bias;    /* [columns], or NULL */
     int64_t columns, blocks, block_size;
     int bits;
 } Matrix;
+
+/* Layer normalization of rows before they are quantized; without a gain there is none. */
+typedef struct {
+    const float *gain, *shift; /* [inputs] */
+    float epsilon;
+} Norm;
 
 /* Quantized rows: codes [rows][K], scales and sums of the codes [rows][blocks]. */
 typedef struct {
@@ -40,14 +45,23 @@ typedef struct {
     int64_t rows;
 } Rows;
 
-/* Quantize a row of `inputs` numbers. */
-typedef void QuantizeRow(const Matrix *matrix, const float *values, int64_t inputs, Rows *to,
-                         int64_t row);
+/* What is done with a product, in this order, and where it goes. */
+typedef struct {
+    const float *bias;     /* [columns], or NULL */
+    int is_gelu;           /* the activation, by its approximation with tanh */
+    const float *residual; /* [rows][stride], added at the end; or NULL */
+    float *out;            /* [rows][stride] */
+    int64_t stride;
+} Finish;
 
-/* Multiply all rows with a panel, and add the bias. Of out [rows][stride], which begins at the
- * panel's first column, the columns that the matrix has are written. */
-typedef void MultiplyPanel(const Matrix *matrix, const Rows *rows, int64_t panel, float *out,
-                           int64_t stride);
+/* Quantize a row of `inputs` numbers. */
+typedef void QuantizeRow(const Matrix *matrix, const Norm *norm, const float *values,
+                         int64_t inputs, Rows *to, int64_t row);
+
+/* Multiply all rows with a panel. The arrays of `finish` begin at the panel's first column; of
+ * `out`, the columns that the matrix has are written. */
+typedef void MultiplyPanel(const Matrix *matrix, const Rows *rows, int64_t panel,
+                           const Finish *finish);
 
 typedef struct {
     const char *name;

@@ -4,8 +4,8 @@
  * columns: 64 bytes of a panel's step, as `matmul.h` packs them. One instruction multiplies the
  * two. The sums of a block are exact, and blocks are added as in `matmul_kernel.c`, so the bits are
  * the same. */
+#include "finish.h"
 #include "matmul.h"
-
 #include "vectors.h"
 
 enum { TILE_ROWS = 16, TILE_INPUTS = 64, MOST_BLOCK_SIZE = 128, STEP = PANEL * 4 };
@@ -82,24 +82,13 @@ static void add_block(const Matrix *matrix, const Rows *rows, int64_t first, int
     }
 }
 
-static void finish_rows(const Matrix *matrix, int64_t panel, int64_t count, float totals[][PANEL],
-                        float *out, int64_t stride) {
-    const int64_t column = panel * PANEL, left = matrix->columns - column;
-    const int64_t columns = left < PANEL ? left : PANEL;
-    const float *bias = matrix->bias ? matrix->bias + column : NULL;
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t c = 0; c < columns; c++)
-            out[i * stride + c] = bias ? totals[i][c] + bias[c] : totals[i][c];
-}
-
-static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, float *out,
-                     int64_t stride) {
+static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, const Finish *finish) {
     const int64_t size = matrix->block_size, blocks = matrix->blocks;
     if (rows->rows < LEAST_ROWS || size < TILE_INPUTS) {
-        matmul_avx512.multiply(matrix, rows, panel, out, stride);
+        matmul_avx512.multiply(matrix, rows, panel, finish);
         return;
     }
-    const int64_t steps = size * matrix->bits / 32;
+    const int64_t panel_columns = columns_of(matrix, panel), steps = size * matrix->bits / 32;
     const uint8_t *weights = matrix->weights + panel * blocks * steps * STEP;
     enum { MANY = 64 };
     float totals[MANY][PANEL] __attribute__((aligned(64)));
@@ -121,14 +110,14 @@ static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, floa
                 add_block(matrix, rows, from + i, count, panel, b, sums, totals + i);
             }
         }
-        finish_rows(matrix, panel, many, totals, out + from * stride, stride);
+        for (int64_t i = 0; i < many; i++) finish_row(finish, from + i, panel_columns, totals[i]);
     }
     _tile_release();
 }
 
-static void quantize(const Matrix *matrix, const float *values, int64_t inputs, Rows *to,
-                     int64_t row) {
-    matmul_avx512.quantize(matrix, values, inputs, to, row);
+static void quantize(const Matrix *matrix, const Norm *norm, const float *values, int64_t inputs,
+                     Rows *to, int64_t row) {
+    matmul_avx512.quantize(matrix, norm, values, inputs, to, row);
 }
 
 const MatmulKernel matmul_amx = {"amx", quantize, multiply};

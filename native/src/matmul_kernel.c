@@ -1,8 +1,10 @@
 /* Product of quantized rows and a panel. Compiled once for each instruction set, with
  * -DVARIANT=name. `matmul.h` has the layout. */
-#include "matmul.h"
+#include <math.h>
 
 #include "dot.h"
+#include "finish.h"
+#include "matmul.h"
 
 enum { MOST_BLOCK_SIZE = 128, AHEAD = 2048 };
 
@@ -24,16 +26,59 @@ static float quantize_block(const float *values, int64_t size, int8_t *codes, in
     return largest_value / 127.0f;
 }
 
-static void quantize(const Matrix *matrix, const float *values, int64_t inputs, Rows *to,
-                     int64_t row) {
+/* Mean of a row, and one over its standard deviation. */
+typedef struct {
+    float mean, inverse;
+} Moments;
+
+/* Some numbers of a row, as many as a block has: padded with zeros beyond its end. */
+INLINE const float *load_block(const float *values, int64_t size, int64_t left, float *padded) {
+    if (left >= size) return values;
+    memset(padded, 0, (size_t)size * sizeof(float));
+    return memcpy(padded, values, (size_t)left * sizeof(float));
+}
+
+static Moments find_moments(const Norm *norm, const float *values, int64_t inputs) {
+    float padded[LANES];
+    Floats total = all(0), squares = all(0);
+    for (int64_t k = 0; k < inputs; k += LANES)
+        total += load(load_block(values + k, LANES, inputs - k, padded));
+    const float mean = sum(total) / (float)inputs;
+    for (int64_t k = 0; k < inputs; k += LANES) {
+        Floats centred = load(load_block(values + k, LANES, inputs - k, padded)) - all(mean);
+        if (inputs - k < LANES)
+            for (int64_t i = inputs - k; i < LANES; i++) centred[i] = 0;
+        squares = fused(centred, centred, squares);
+    }
+    return (Moments){mean, 1.0f / sqrtf(sum(squares) / (float)inputs + norm->epsilon)};
+}
+
+/* Normalize a block, of which the row has `left` numbers. */
+static const float *normalize(const Norm *norm, Moments moments, const float *values, int64_t at,
+                              int64_t size, int64_t left, float *to) {
+    float padded[2][MOST_BLOCK_SIZE];
+    values = load_block(values, size, left, to);
+    const float *gain = load_block(norm->gain + at, size, left, padded[0]);
+    const float *shift = load_block(norm->shift + at, size, left, padded[1]);
+    for (int64_t k = 0; k < size; k += LANES) {
+        const Floats centred = (load(values + k) - all(moments.mean)) * all(moments.inverse);
+        store(to + k, fused(centred, load(gain + k), load(shift + k)));
+    }
+    return to;
+}
+
+static void quantize(const Matrix *matrix, const Norm *norm, const float *values, int64_t inputs,
+                     Rows *to, int64_t row) {
     const int64_t size = matrix->block_size, blocks = matrix->blocks;
+    const Moments moments = norm->gain ? find_moments(norm, values, inputs) : (Moments){0, 1};
+    float block[MOST_BLOCK_SIZE];
     for (int64_t b = 0; b < blocks; b++) {
-        const float *from = values + b * size;
-        float padded[MOST_BLOCK_SIZE] = {0};
-        if ((b + 1) * size > inputs)
-            from = memcpy(padded, from, (size_t)(inputs - b * size) * sizeof(float));
-        const int64_t at = row * blocks + b;
-        to->scales[at] = quantize_block(from, size, to->codes + at * size, to->sums + at);
+        const int64_t at = b * size, place = row * blocks + b;
+        const float *from = norm->gain ? normalize(norm, moments, values + at, at, size,
+                                                   inputs - at, block)
+                                       : load_block(values + at, size, inputs - at, block);
+        int8_t *codes = to->codes + place * size;
+        to->scales[place] = quantize_block(from, size, codes, to->sums + place);
     }
 }
 
@@ -57,9 +102,8 @@ INLINE int32_t four_codes(const int8_t *codes) {
 INLINE void add_step(const uint8_t *weights, const int8_t *codes, int64_t stride,
                      Ints sums[MOST_ROWS][VECTORS_OF_PANEL], const int count, const int bits) {
     Bytes step[VECTORS_OF_PANEL];
-    __builtin_prefetch(weights + AHEAD);
-    __builtin_prefetch(weights + AHEAD + 64);
-    __builtin_prefetch(weights + AHEAD + 128);
+    UNROLL for (int v = 0; v < VECTORS_OF_PANEL; v++)
+        __builtin_prefetch(weights + AHEAD + v * 64);
     UNROLL for (int v = 0; v < VECTORS_OF_PANEL; v++) step[v] = load_bytes(weights + v * 64);
     UNROLL for (int half = 0; half < 8 / bits; half++)
         UNROLL for (int i = 0; i < count; i++) {
@@ -115,11 +159,8 @@ INLINE void multiply_some(const Matrix *matrix, const Rows *rows, int64_t first,
 #undef CASE
 }
 
-static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, float *out,
-                     int64_t stride) {
-    const int64_t column = panel * PANEL, left = matrix->columns - column;
-    const int64_t columns = left < PANEL ? left : PANEL;
-    const float *bias = matrix->bias ? matrix->bias + column : NULL;
+static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, const Finish *finish) {
+    const int64_t columns = columns_of(matrix, panel);
     float result[MOST_ROWS][PANEL];
     for (int64_t row = 0; row < rows->rows; row += MOST_ROWS) {
         const int64_t count = rows->rows - row < MOST_ROWS ? rows->rows - row : MOST_ROWS;
@@ -129,9 +170,7 @@ static void multiply(const Matrix *matrix, const Rows *rows, int64_t panel, floa
             multiply_some(matrix, rows, row, panel, result, count, 4, 0);
         else
             multiply_some(matrix, rows, row, panel, result, count, 4, 1);
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t c = 0; c < columns; c++)
-                out[(row + i) * stride + c] = bias ? result[i][c] + bias[c] : result[i][c];
+        for (int64_t i = 0; i < count; i++) finish_row(finish, row + i, columns, result[i]);
     }
 }
 

@@ -6,8 +6,10 @@
 
 #include "ort.h"
 
-extern const OrtCustomOp attention_int8_op, attention_float32_op, logsumexp_op;
-extern const OrtCustomOp matmul_4_op, matmul_8_op, head_4_op, head_8_op;
+extern const OrtCustomOp attention_int8_op, attention_float32_op;
+extern const OrtCustomOp norm_matmul_4_op, norm_matmul_8_op;
+extern const OrtCustomOp norm_gelu_matmul_4_op, norm_gelu_matmul_8_op;
+extern const OrtCustomOp matmul_add_4_op, matmul_add_8_op, norm_head_4_op, norm_head_8_op;
 
 /* What every operator answers alike. */
 const char *get_execution_provider(const OrtCustomOp *op);

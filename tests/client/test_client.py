@@ -34,7 +34,7 @@ GREEDY = Options(decoding=Sampling(temperature=0.0), max_new_tokens=24)
 
 
 def counted(generation: Generation) -> Usage:
-    """Return the counts that do not depend on the cache or on measured times."""
+    """Return the counts without those of the cache and of drafts."""
     return replace(generation.usage, cached_tokens=0, drafted_tokens=0, accepted_tokens=0)
 
 

@@ -34,7 +34,7 @@ def test_kernels_that_the_processor_lacks_are_refused_with_those_that_it_has() -
 
 
 def test_without_a_library_everything_runs_on_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_library", lambda: None)
+    monkeypatch.setattr(library, "open_library", lambda: None)
     assert available_kernels() == [FALLBACK]
     operators = load_operators()
     assert (operators.library, operators.attention, operators.products) == (

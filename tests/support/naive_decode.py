@@ -27,7 +27,7 @@ class NaiveDecoder:
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Return the logits [vocabulary] after the last token."""
         count = len(tokens)
-        logits, _ = self.runner.run(tokens, [0] * count, range(count), [count - 1])
+        logits = self.runner.run(tokens, [0] * count, range(count), [count - 1])
         values: Floats = logits[0]
         return values
 
@@ -87,17 +87,17 @@ class UncachedRunner:
         positions: Sequence[int],
         rows: Sequence[int],
         ids: Ids | None = None,
-    ) -> tuple[Floats, None]:
+    ) -> Floats:
         assert ids is None
         logits = []
         for token, slot, position in zip(tokens, slots, positions, strict=True):
             self._tokens[slot][position:] = [token]
             held = self._tokens[slot]
             count = len(held)
-            row, _ = self._runner.run(held, [0] * count, range(count), [count - 1])
+            row = self._runner.run(held, [0] * count, range(count), [count - 1])
             logits.append(row[0])
         stacked: Floats = np.stack(logits)[list(rows)]
-        return stacked, None
+        return stacked
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
         for copy in copies:

@@ -32,12 +32,12 @@ class ServedGraph(ModelRunner):
         """Append tokens to a slot; return logits [tokens, vocabulary]."""
         count = len(tokens)
         positions = range(past, past + count)
-        return self.run(tokens.tolist(), [slot] * count, positions, range(count))[0]
+        return self.run(tokens.tolist(), [slot] * count, positions, range(count))
 
     def step(self, tokens: TokenArray, lengths: TokenArray) -> FloatArray:
         """Append a token per slot; return logits [slots, vocabulary]."""
         slots = range(len(tokens))
-        return self.run(tokens.tolist(), slots, lengths.tolist(), slots)[0]
+        return self.run(tokens.tolist(), slots, lengths.tolist(), slots)
 
 
 def by_position(cached: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ def slow_down(seconds: float, hurry_file: Path) -> None:
     """Make runs take at least `seconds` until the file exists."""
     run = ModelRunner.run
 
-    def slowly(runner: ModelRunner, *args: Any) -> tuple[Floats, Floats | None]:
+    def slowly(runner: ModelRunner, *args: Any) -> Floats:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends and not hurry_file.exists():
             time.sleep(_POLL_SECONDS)

@@ -7,7 +7,7 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.bundle import find_bundle, prepare_bundle, step_bytes
 from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -33,10 +33,11 @@ class Gpt2FlowGraph(Worker):
             capacity=setup.capacity,
             threads=setup.threads,
         )
-        return {
-            "version": f"onnxruntime {version('onnxruntime')}",
-            "weight_bytes": weight_bytes(bundle),
-        }
+        return {"version": f"onnxruntime {version('onnxruntime')}"}
+
+    def step_bytes(self) -> int:
+        """Return the bytes of the layers and the head."""
+        return step_bytes(find_bundle(self.setup))
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Prefill the prompts one by one, then decode all together."""
@@ -47,13 +48,13 @@ class Gpt2FlowGraph(Worker):
         last = []
         for slot, prompt in enumerate(prompts):
             count = len(prompt)
-            logits, _ = self._runner.run(prompt, [slot] * count, range(count), [count - 1])
+            logits = self._runner.run(prompt, [slot] * count, range(count), [count - 1])
             last.append(int(logits[0].argmax()))
             arrivals[slot].append(time.perf_counter() - started)
         for step in range(1, new_tokens):
             positions = [len(prompt) + step - 1 for prompt in prompts]
             slots = range(len(prompts))
-            logits, _ = self._runner.run(last, slots, positions, slots)
+            logits = self._runner.run(last, slots, positions, slots)
             last = logits.argmax(-1).tolist()
             now = time.perf_counter() - started
             for times in arrivals:

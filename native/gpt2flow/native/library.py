@@ -45,7 +45,7 @@ class Operators:
 
 def available_kernels() -> list[str]:
     """Return the names of this processor's kernels, the best ones first."""
-    library = _library()
+    library = open_library()
     if library is None:
         return [FALLBACK]
     names = itertools.takewhile(bool, map(library.gpt2flow_kernels_name, itertools.count()))
@@ -65,7 +65,7 @@ def load_operators(kernels: str | None = None) -> Operators:
     available = available_kernels()
     if kernels not in {None, *available}:
         raise ValueError(f"kernels are {kernels!r}, must be one of {', '.join(available)}")
-    library = _library()
+    library = open_library()
     name = kernels or available[0]
     if library is None or name == FALLBACK:
         return Operators(None, FALLBACK, FALLBACK)
@@ -80,10 +80,13 @@ def _path() -> Path | None:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def open_library() -> ctypes.CDLL | None:
+    """Return the library; None where nothing was compiled."""
     path = _path()
     if path is None:
         return None
     library = ctypes.CDLL(str(path))
     library.gpt2flow_kernels_name.restype = ctypes.c_char_p
+    library.gpt2flow_logsumexp.restype = ctypes.c_float
+    library.gpt2flow_logsumexp.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     return library

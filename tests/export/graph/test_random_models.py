@@ -41,12 +41,12 @@ def test_logits_equal_pytorch(
             for start, chunk in split_at(rows[slot][:length], cuts):
                 count = len(chunk)
                 positions = range(start, start + count)
-                logits, _ = model.runner.run(chunk, [slot] * count, positions, range(count))
+                logits = model.runner.run(chunk, [slot] * count, positions, range(count))
                 actual[slot].append(logits)
         lengths = list(prompts)
         for span in spans:
             tokens = [rows[slot][lengths[slot]] for slot in range(span)]
-            logits, _ = model.runner.run(tokens, range(span), lengths[:span], range(span))
+            logits = model.runner.run(tokens, range(span), lengths[:span], range(span))
             for slot in range(span):
                 actual[slot].append(logits[slot : slot + 1].copy())
                 lengths[slot] += 1

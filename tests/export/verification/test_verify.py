@@ -70,7 +70,7 @@ class Recorder:
         slots: Sequence[int],
         positions: Sequence[int],
         rows: Sequence[int],
-    ) -> tuple[FloatArray, None]:
+    ) -> FloatArray:
         assert list(rows) == list(range(len(tokens)))
         assert max(slots) < self.slots
         logits = []
@@ -85,7 +85,7 @@ class Recorder:
             self.history[slot].append(token)
             logits.append(logits_after(self.history[slot]))
         assert not prefill or len(set(slots)) == 1
-        return np.stack(logits), None
+        return np.stack(logits)
 
 
 def test_every_token_but_the_first_is_predicted_once() -> None:
@@ -109,10 +109,10 @@ def test_every_token_but_the_first_is_predicted_once() -> None:
 @pytest.mark.parametrize("bad", list(Phase))
 def test_an_error_in_a_single_phase_is_detected(bad: Phase) -> None:
     class FaultyModel(Recorder):
-        def run(self, *inputs: Any) -> tuple[FloatArray, None]:
-            logits, _ = super().run(*inputs)
+        def run(self, *inputs: Any) -> FloatArray:
+            logits: FloatArray = super().run(*inputs)
             phase = Phase.PREFILL if inputs[2][0] == 0 else Phase.DECODE
-            return (logits[:, ::-1] if bad is phase else logits), None
+            return logits[:, ::-1] if bad is phase else logits
 
     windows = [np.random.default_rng(n).integers(0, VOCABULARY, 20) for n in range(12)]
     comparison = compare(windows, Oracle(), FaultyModel(SLOTS))

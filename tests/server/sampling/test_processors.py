@@ -91,13 +91,6 @@ def test_logprobs_and_ranks_of_rows_equal_torch(seed: int, rows: int) -> None:
         )
 
 
-def test_a_given_logsumexp_is_used() -> None:
-    values = np.stack([random_scores(seed) for seed in range(2)])
-    sums = np.array([3.0, 4.0], np.float32)
-    ours = LogitsRows(values, logsumexp=sums)
-    assert ours.logprob(1, 5) == pytest.approx(float(values[1, 5]) - 4.0)
-
-
 def test_processors_do_not_modify_their_arguments() -> None:
     scores = random_scores(0)
     before = scores.copy()

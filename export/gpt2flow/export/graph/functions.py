@@ -4,6 +4,7 @@ onnxruntime runs the operator of a function's name if one is registered, and the
 otherwise. A function computes the same with onnxruntime's own operators, and slower.
 """
 
+from enum import StrEnum
 from typing import Any, Final
 
 import onnx
@@ -13,6 +14,16 @@ from gpt2flow.export.graph.model_writer import CONTRIB, OPSET
 
 DOMAIN: Final = "gpt2flow"
 """Domain of the operators and of the functions."""
+
+
+class Product(StrEnum):
+    """Operators with a packed matrix; their number of bits is appended."""
+
+    NORM = "RowQuantNormMatMul"
+    NORM_GELU = "RowQuantNormGeluMatMul"
+    ADD = "RowQuantMatMulAdd"
+    NORM_HEAD = "RowQuantNormHead"
+
 
 _PRELUDE: Final = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{CONTRIB}" : 1, "{DOMAIN}" : 1]>
@@ -81,10 +92,14 @@ _ZEROS: Final = """
     zeros = Squeeze (zero_bytes, two)
 """
 
+_NORM: Final = """
+    rows = LayerNormalization <axis = -1, epsilon : float = @epsilon> (x, gain, shift)
+"""
+
 _PRODUCT: Final = """
     {output} = {domain}.MatMulNBits <K : int = @K, N : int = @N, block_size : int = @block_size,
         bits = {bits}, accuracy_level = 4>
-        (x, data, column_scales, {zeros}, , {bias})
+        ({rows}, data, column_scales, {zeros}, , {bias})
 """
 
 # The columns of `ids`, or all if there are none.
@@ -211,18 +226,19 @@ RaggedAttention <num_heads, scale>
 """
 
 
-_LOG_SUM_EXP: Final = """
-    logprobs = LogSoftmax <axis = -1> (logits)
-    first = Constant <value_int = 0> ()
-    some_logits = Gather <axis = 1> (logits, first)
-    some_logprobs = Gather <axis = 1> (logprobs, first)
-    sums = Sub (some_logits, some_logprobs)
-"""
-
-
-def logsumexp_function() -> Any:
-    """Return the function `RowLogSumExp`; `ReduceLogSumExp` is twelve times slower."""
-    return _parse(f"RowLogSumExp (logits) => (sums) {{{_LOG_SUM_EXP}}}")
+# Inputs between the matrix and its zero points, and the body around the product.
+_INPUTS: Final = {
+    Product.NORM: "bias, gain, shift",
+    Product.NORM_GELU: "bias, gain, shift",
+    Product.ADD: "bias, residual",
+    Product.NORM_HEAD: "ids, gain, shift",
+}
+_OUTPUTS: Final = {
+    Product.NORM: "y = Identity (product)",
+    Product.NORM_GELU: f"y = {CONTRIB}.FastGelu (product)",
+    Product.ADD: "y = Add (product, residual)",
+    Product.NORM_HEAD: _RESTRICT,
+}
 
 
 def attention_function(*, int8_cache: bool) -> Any:
@@ -246,33 +262,26 @@ def attention_function(*, int8_cache: bool) -> Any:
     return onnx.parser.parse_function(_PRELUDE + text)
 
 
-def product_function(bits: int, *, zero_points: bool) -> Any:
-    """Return the function `RowQuantMatMul4` or `RowQuantMatMul8`.
+def product_function(operator: Product, bits: int, *, zero_points: bool) -> Any:
+    """Return the function of an operator with a product.
 
     Args:
+        operator: The operator.
         bits: Bits of the codes, 4 or 8.
         zero_points: Whether every node has zero points.
     """
-    name = f"RowQuantMatMul{bits}"
-    inputs = "x, weights, scales, bias, zero_points"
-    product = _product("y", bits, "bias", zero_points=zero_points)
-    return _parse(f"{name} <K, N, block_size> ({inputs}) => (y) {{{product}}}")
-
-
-def head_function(bits: int, *, zero_points: bool) -> Any:
-    """Return the function `RowQuantHead4` or `RowQuantHead8`; see `product_function`."""
-    name = f"RowQuantHead{bits}"
-    inputs = "x, weights, scales, ids, zero_points"
-    product = _product("logits", bits, "", zero_points=zero_points)
-    return _parse(f"{name} <K, N, block_size> ({inputs}) => (y) {{{product}{_RESTRICT}}}")
-
-
-def _product(output: str, bits: int, bias: str, *, zero_points: bool) -> str:
-    unpack = (_UNPACK_4 if bits == 4 else _UNPACK_8) + _COLUMNS
-    zeros = "zeros" if zero_points else ""
-    product = _PRODUCT.format(output=output, bits=bits, zeros=zeros, bias=bias, domain=CONTRIB)
-    return unpack + (_ZEROS if zero_points else "") + product
-
-
-def _parse(text: str) -> Any:
+    is_norm, is_head = operator is not Product.ADD, operator is Product.NORM_HEAD
+    product = _PRODUCT.format(
+        output="logits" if is_head else "product",
+        domain=CONTRIB,
+        bits=bits,
+        rows="rows" if is_norm else "x",
+        zeros="zeros" if zero_points else "",
+        bias="" if is_head else "bias",
+    )
+    unpack = (_UNPACK_4 if bits == 4 else _UNPACK_8) + _COLUMNS + (_ZEROS if zero_points else "")
+    body = (_NORM if is_norm else "") + unpack + product + _OUTPUTS[operator]
+    inputs = f"x, weights, scales, {_INPUTS[operator]}, zero_points"
+    attributes = "K, N, block_size" + (", epsilon" if is_norm else "")
+    text = f"{operator}{bits} <{attributes}> ({inputs}) => (y) {{{body}}}"
     return onnx.parser.parse_function(_PRELUDE + text)

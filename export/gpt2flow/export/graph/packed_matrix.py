@@ -1,4 +1,4 @@
-"""Quantized matrices in the layout of the operators `RowQuantMatMul` and `RowQuantHead`.
+"""Quantized matrices in the layout of the operators of products.
 
 `native/src/matmul.h` describes the layout: panels of columns, in blocks along the inputs, in steps
 of the codes that one instruction takes.

@@ -15,8 +15,6 @@ Inputs:
 
 Outputs:
     logits: float32 [rows, ids or vocabulary].
-    logsumexp: float32 [rows], the logarithm of the summed exponentials of a row's logits.
-        Subtracting it from a logit of the whole vocabulary yields the log-probability.
     present.{layer}.key and .value: The updated cache, to be bound to the buffers of the past.
 
 A token attends to the positions of its slot up to its own, whether they were filled by an earlier
@@ -32,7 +30,6 @@ import numpy as np
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
 from gpt2flow.export.graph.cache import CacheScales, CacheSpec
-from gpt2flow.export.graph.functions import DOMAIN, logsumexp_function
 from gpt2flow.export.graph.head_padding import PaddedHeads
 from gpt2flow.export.graph.layers import LayersWriter
 from gpt2flow.export.graph.matrix_writer import MatrixWriter
@@ -41,6 +38,7 @@ from gpt2flow.export.quantization.rounding import Quantizer, round_to_nearest
 from gpt2flow.export.recipe import FP32_STORAGE, ProfileRecipe, Storage, fit_storage
 
 _MIXED_PRECISION_BITS: Final = 8
+_FINAL_NORM: Final = "ln_f"
 
 
 def write_serving_graph(
@@ -71,8 +69,13 @@ def write_serving_graph(
     """
     with ModelWriter(path) as writer:
         padded = PaddedHeads(weights, architecture)
-        tied = architecture.tie_word_embeddings
-        matrices = MatrixWriter(writer, padded, quantizer, tied=tied)
+        matrices = MatrixWriter(
+            writer,
+            padded,
+            quantizer,
+            tied=architecture.tie_word_embeddings,
+            epsilon=architecture.layer_norm_epsilon,
+        )
         cache = CacheSpec(architecture, cache_scales)
         layers = LayersWriter(writer, architecture, padded, matrices, cache)
 
@@ -84,9 +87,6 @@ def write_serving_graph(
         matrices.add_embedding("wpe", "positions", embeddings)
         hidden = layers.add(body, on_layer)
         _add_logits(writer, matrices, hidden, body("lm_head", architecture.hidden_size))
-        writer.add_function(logsumexp_function())
-        name = "logsumexp"
-        writer.add_node("RowLogSumExp", ["logits"], [name], name=name, domain=DOMAIN)
         metadata = {"vocabulary_size": str(architecture.vocabulary_size)}
         writer.finish(_inputs(cache), _outputs(cache), metadata)
         return matrices.storage
@@ -110,13 +110,13 @@ def select_storage(recipe: ProfileRecipe, kept: frozenset[str], name: str, input
 def _add_logits(writer: ModelWriter, matrices: MatrixWriter, hidden: str, storage: Storage) -> None:
     """Add the logits of all token ids, or of those in `logit_ids`."""
     if storage != FP32_STORAGE:
-        matrices.add_head(hidden, "logit_ids", "logits", storage)
+        matrices.add_head(hidden, _FINAL_NORM, "logit_ids", "logits", storage)
         return
     branches = {}
     for field, restricted in (("then_branch", False), ("else_branch", True)):
         output = "restricted/logits" if restricted else "all/logits"
         with writer.subgraph(output, [_logits(output)]) as branches[field]:
-            matrices.add_float_head(hidden, "logit_ids", output, restricted=restricted)
+            matrices.add_float_head(hidden, _FINAL_NORM, "logit_ids", output, restricted=restricted)
     none = writer.add_constant("no_ids", np.array(0))
     count = writer.add_node("Size", ["logit_ids"], ["id_count"], name="id_count")
     every = writer.add_node("Equal", [count, none], ["every_id"], name="every_id")
@@ -134,8 +134,7 @@ def _inputs(cache: CacheSpec) -> list[Any]:
 
 
 def _outputs(cache: CacheSpec) -> list[Any]:
-    sums = make_value_info("logsumexp", np.float32, ["rows"])
-    return [_logits("logits"), sums, *cache.present_value_infos()]
+    return [_logits("logits"), *cache.present_value_infos()]
 
 
 def _logits(name: str) -> Any:

@@ -36,7 +36,7 @@ class SupportsRuns(Protocol):
         slots: Sequence[int],
         positions: Sequence[int],
         rows: Sequence[int],
-    ) -> tuple[FloatArray, FloatArray | None]:
+    ) -> FloatArray:
         """Run new tokens of any slots."""
 
 
@@ -186,7 +186,7 @@ def _compare_batch(
     lengths = np.array([len(window) // 2 for window in windows])
     for slot, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
         positions = range(length)
-        logits, _ = served.run(window[:length].tolist(), [slot] * length, positions, positions)
+        logits = served.run(window[:length].tolist(), [slot] * length, positions, positions)
         prefill = comparison.by_phase[Phase.PREFILL]
         prefill.add(expected[slot][:length], logits, window[1 : length + 1])
         yield length
@@ -194,7 +194,7 @@ def _compare_batch(
     while (rows := int((lengths < ends).sum())) > 0:
         at = [(slot, lengths[slot]) for slot in range(rows)]
         tokens = [int(windows[s][p]) for s, p in at]
-        logits, _ = served.run(tokens, range(rows), lengths[:rows].tolist(), range(rows))
+        logits = served.run(tokens, range(rows), lengths[:rows].tolist(), range(rows))
         comparison.by_phase[Phase.DECODE].add(
             np.stack([expected[s][p] for s, p in at]),
             logits,

@@ -113,7 +113,7 @@ class ModelRunner:
         positions: Sequence[int],
         rows: Sequence[int],
         ids: Ids | None = None,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> Floats:
         """Run new tokens of any sequences.
 
         The keys and values of all tokens are written before any token attends to its slot's
@@ -127,8 +127,7 @@ class ModelRunner:
             ids: Token ids to restrict the logits to, one to `max_logit_ids`; None is all.
 
         Returns:
-            Logits [rows, ids or vocabulary], and the log-sum-exp [rows] of each row's logits; None
-            if the logits are restricted.
+            Logits, [rows, ids or vocabulary].
 
         Raises:
             ValueError: A slot has no room for a token.
@@ -148,11 +147,9 @@ class ModelRunner:
             self._binding.bind_cpu_input(name, array)
         columns = self.vocabulary_size if ids is None else len(ids)
         logits = np.empty((len(rows), columns), np.float32)
-        logsumexp = np.empty(len(rows), np.float32)
-        for name, output in {"logits": logits, "logsumexp": logsumexp}.items():
-            self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(output))
+        self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits))
         self._session.run_with_iobinding(self._binding)
-        return logits, logsumexp if ids is None else None
+        return logits
 
     def copy(self, copies: Iterable[tuple[int, int, int, int]]) -> None:
         """Copy positions of slots, each given as (source, target, start, stop).

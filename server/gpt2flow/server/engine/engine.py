@@ -40,7 +40,7 @@ class Runner(Protocol):
         positions: Items[int],
         rows: Items[int],
         ids: Ids | None,
-    ) -> tuple[Floats, Floats | None]:
+    ) -> Floats:
         """Run new tokens of any sequences."""
 
     def copy(self, copies: Iterable[CacheCopy]) -> None:
@@ -216,11 +216,11 @@ class Engine:
         for span in batch:
             parts.setdefault(span.request, []).extend(inputs.add(span))
         ids = self._logit_ids(batch)
-        logits, logsumexp = self._runner.run(
+        logits = self._runner.run(
             inputs.tokens, inputs.slots, inputs.positions, inputs.logits_rows, ids
         )
         self._record(batch, self._clock() - started)
-        values = LogitsRows(logits, ids, self._runner.vocabulary_size, logsumexp)
+        values = LogitsRows(logits, ids, self._runner.vocabulary_size)
         return values, list(parts.items())
 
     def _record(self, batch: Batch, seconds: float) -> None:

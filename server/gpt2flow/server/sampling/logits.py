@@ -4,7 +4,8 @@ from functools import cached_property
 
 import numpy as np
 
-from gpt2flow.server.sampling.filters import Floats, Ids, exponentials, top_places, total
+from gpt2flow.native.rows import log_sum_exp
+from gpt2flow.server.sampling.filters import Floats, Ids, top_places
 
 
 class LogitsRows:
@@ -19,7 +20,6 @@ class LogitsRows:
         values: Floats,
         ids: Ids | None = None,
         vocabulary_size: int = 0,
-        logsumexp: Floats | None = None,
     ) -> None:
         """Take the outputs of a run.
 
@@ -27,14 +27,11 @@ class LogitsRows:
             values: Logits, [rows, vocabulary] or [rows, ids].
             ids: Token ids that the logits are restricted to; None is all.
             vocabulary_size: Number of tokens; needed only with `ids`.
-            logsumexp: Log-sum-exp of each row, [rows]; None to compute it on demand.
         """
         self.values = values
         self._ids = ids
         self._vocabulary_size = vocabulary_size
         self._logsumexp: dict[int, np.float32] = {}
-        if logsumexp is not None:
-            self._logsumexp.update(enumerate(logsumexp))
 
     def row(self, row: int) -> Floats:
         """Return the logits of a row, [vocabulary]; -inf where not computed."""
@@ -54,11 +51,7 @@ class LogitsRows:
     def logsumexp(self, row: int) -> np.float32:
         """Return the log-sum-exp of a row."""
         if row not in self._logsumexp:
-            values = self.values[row]
-            highest = values[self.argmax[row]]
-            # One row at a time stays in the processor's cache; all rows together do not.
-            scaled = exponentials(values, highest, out=self._scratch)
-            self._logsumexp[row] = highest + np.float32(np.log(total(scaled)))
+            self._logsumexp[row] = log_sum_exp(self.values[row])
         return self._logsumexp[row]
 
     def logprob(self, row: int, token_id: int) -> float:
@@ -69,7 +62,3 @@ class LogitsRows:
         """Return the likeliest tokens of a row with their log-probabilities, best first."""
         best: list[int] = top_places(self.values[row], count).tolist()
         return [(token_id, self.logprob(row, token_id)) for token_id in best]
-
-    @cached_property
-    def _scratch(self) -> Floats:
-        return np.empty(self.values.shape[1], np.float32)
