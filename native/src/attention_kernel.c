@@ -18,9 +18,11 @@ enum { GROUP = 2, GROUP_BLOCKS = 1, SINGLE_BLOCKS = 4, VECTORS = 2 };
 
 enum { SPAN = 256 };
 
-/* Rows of values that are fetched ahead. The processor does not do it by itself: a head's keys and
- * values are short streams, and each begins on another page. */
-enum { AHEAD = 48 };
+/* Fetch a line of the cache into the second level. The processor does not do it by itself: a head's
+ * keys and values are short streams, and each begins on another page. Values are fetched while the
+ * keys of their positions are read, and keys while the values before them are. The second level
+ * takes more lines at a time than the first. */
+INLINE void fetch(const char *line) { __builtin_prefetch(line, 0, 2); }
 static const float LOWEST = -1e30f;
 
 /* A token during its pass over the cache. */
@@ -98,9 +100,9 @@ INLINE void start_token(const Attention *run, int64_t head, int64_t token, Token
     state->length = run->positions[token] + 1;
 }
 
-/* Scores of `blocks` times 16 positions, for `count` tokens. What is read next begins at `next`. */
+/* Scores of `blocks` times 16 positions, for `count` tokens. Their values begin at `values`. */
 INLINE void score_floats(const float *keys, int64_t size, Token *tokens, int64_t to,
-                         const char *next, const int count, const int blocks) {
+                         const char *values, const int count, const int blocks) {
     Floats scores[GROUP][SINGLE_BLOCKS];
     UNROLL for (int i = 0; i < count; i++)
         UNROLL for (int b = 0; b < blocks; b++) scores[i][b] = all(0);
@@ -109,7 +111,7 @@ INLINE void score_floats(const float *keys, int64_t size, Token *tokens, int64_t
         UNROLL for (int b = 0; b < blocks; b++) {
             const int64_t offset = (b * size + c) * LANES;
             channel[b] = load(keys + offset);
-            __builtin_prefetch(next + offset * (int64_t)sizeof(float));
+            fetch(values + offset * (int64_t)sizeof(float));
         }
         UNROLL for (int i = 0; i < count; i++) {
             const Floats query = all(tokens[i].query[c]);
@@ -124,7 +126,7 @@ INLINE void score_floats(const float *keys, int64_t size, Token *tokens, int64_t
 
 /* The same for int8 keys, two channels at a time. */
 INLINE void score_codes(const int8_t *keys, int64_t size, Token *tokens, int64_t to,
-                        const char *next, const int count, const int blocks) {
+                        const char *values, const int count, const int blocks) {
     Ints scores[GROUP][SINGLE_BLOCKS];
     UNROLL for (int i = 0; i < count; i++)
         UNROLL for (int b = 0; b < blocks; b++) scores[i][b] = (Ints){0};
@@ -133,7 +135,7 @@ INLINE void score_codes(const int8_t *keys, int64_t size, Token *tokens, int64_t
         UNROLL for (int b = 0; b < blocks; b++) {
             const int64_t offset = (b * size + c) * LANES;
             channels[b] = load_pairs(keys + offset);
-            if (c % 4 == 0) __builtin_prefetch(next + offset);
+            if (c % 4 == 0) fetch(values + offset);
         }
         UNROLL for (int i = 0; i < count; i++) {
             int32_t pair;
@@ -149,11 +151,12 @@ INLINE void score_codes(const int8_t *keys, int64_t size, Token *tokens, int64_t
 }
 
 INLINE void score_blocks(const void *keys, int64_t at, int64_t size, Token *tokens, int64_t to,
-                         const char *next, const int count, const int blocks, const int is_int8) {
+                         const char *values, const int count, const int blocks,
+                         const int is_int8) {
     if (is_int8)
-        score_codes((const int8_t *)keys + at, size, tokens, to, next, count, blocks);
+        score_codes((const int8_t *)keys + at, size, tokens, to, values, count, blocks);
     else
-        score_floats((const float *)keys + at, size, tokens, to, next, count, blocks);
+        score_floats((const float *)keys + at, size, tokens, to, values, count, blocks);
 }
 
 INLINE const char *address(const void *cache, int64_t at, const int is_int8) {
@@ -165,16 +168,17 @@ INLINE void score_span(const Attention *run, int64_t at, int64_t positions, Toke
                        const int count, const int is_int8) {
     const int blocks = count > 1 ? GROUP_BLOCKS : SINGLE_BLOCKS;
     const int64_t size = run->size, step = blocks * LANES;
-    const char *values = address(run->values, at, is_int8);
     int64_t done = 0;
     for (; done + step <= positions; done += step) {
-        const int64_t start = at + done * size;
-        const int is_last = done + step >= positions;
-        const char *next = is_last ? values : address(run->keys, start + step * size, is_int8);
-        score_blocks(run->keys, start, size, tokens, done, next, count, blocks, is_int8);
+        const int64_t from = at + done * size;
+        const char *values = address(run->values, from, is_int8);
+        score_blocks(run->keys, from, size, tokens, done, values, count, blocks, is_int8);
     }
-    for (; done < positions; done += LANES)
-        score_blocks(run->keys, at + done * size, size, tokens, done, values, count, 1, is_int8);
+    for (; done < positions; done += LANES) {
+        const int64_t from = at + done * size;
+        const char *values = address(run->values, from, is_int8);
+        score_blocks(run->keys, from, size, tokens, done, values, count, 1, is_int8);
+    }
 }
 
 /* Turn the scores of a span into weights, and rescale the sums to the new maximum. */
@@ -200,7 +204,8 @@ INLINE void weigh_span(Token *token, int64_t positions, int64_t size) {
     token->most = top;
 }
 
-/* Add the weighted values of the positions `from` to `until` of a span, for some channels. */
+/* Add the weighted values of the positions `from` to `until` of a span, for some channels. The keys
+ * that are read next begin at `next`. */
 INLINE void add_channels(const void *values, int64_t at, int64_t size, int64_t from, int64_t until,
                          Token *tokens, int64_t channel, const char *next, const int count,
                          const int vectors, const int is_int8) {
@@ -209,14 +214,11 @@ INLINE void add_channels(const void *values, int64_t at, int64_t size, int64_t f
         UNROLL for (int v = 0; v < vectors; v++)
             sums[i][v] = load(tokens[i].sums + channel + v * LANES);
     for (int64_t t = from; t < until; t++) {
-        const int64_t ahead = t + AHEAD;
-        const char *fetched = ahead < until ? address(values, at + ahead * size, is_int8)
-                                            : next + (ahead - until) * size * (is_int8 ? 1 : 4);
         Floats row[VECTORS];
         UNROLL for (int v = 0; v < vectors; v++) {
             row[v] = load_cached(values, at + t * size + channel + v * LANES, is_int8);
             if (!is_int8 || v % 4 == 0)
-                __builtin_prefetch(fetched + (channel + v * LANES) * (is_int8 ? 1 : 4));
+                fetch(address(next, t * size + channel + v * LANES, is_int8));
         }
         UNROLL for (int i = 0; i < count; i++) {
             const Floats weight = all(tokens[i].weights[t]);
