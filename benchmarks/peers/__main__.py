@@ -18,14 +18,14 @@ from typing import Any
 
 from peers.catalogue import ENGINES, Engine
 from peers.machine import describe_machine
-from peers.measurements import NEW_TOKENS, PROMPT_TOKENS, all_measurements
+from peers.measurements import LONG_POSITION, NEW_TOKENS, PROMPT_TOKENS, all_measurements
 from peers.prompts import Prompts
 from peers.report.writer import write_report
 from peers.session import Session
 
 _STREAMS = 16
 _MAX_CAPACITY = 1024
-_MIN_CAPACITY = 640
+_MIN_CAPACITY = 896
 
 
 def main() -> None:
@@ -38,8 +38,9 @@ def main() -> None:
     engines = _select_engines(parser, options.only)
     checkpoint = _resolve_checkpoint(parser, options)
     capacity = _resolve_capacity(parser, checkpoint)
-    if not 2 <= options.new_tokens <= capacity - PROMPT_TOKENS:
-        parser.error(f"--new-tokens: must be from 2 to {capacity - PROMPT_TOKENS}")
+    most = 2 * (capacity - LONG_POSITION)
+    if not 2 <= options.new_tokens <= most:
+        parser.error(f"--new-tokens: must be from 2 to {most}")
     available = all_measurements(_STREAMS, capacity, options.new_tokens)
     measurements = [available[key] for key in available if key in columns]
     setup = {

@@ -16,6 +16,8 @@ NEW_TOKENS = 128
 INSTRUCTION_TOKENS = 400
 QUESTION_TOKENS = 60
 MAX_ANSWER_TOKENS = 160
+# Mean position of the new tokens of long streams.
+LONG_POSITION = 800
 
 # Five bounded fields, so that answers end whatever the weights, after about 50 tokens.
 SCHEMA = {
@@ -85,7 +87,7 @@ class Burst:
         self._streams, self._new_tokens = streams, new_tokens
         rate = Column(self.key, f"×{streams} (tok/s)", higher=True)
         if streams == 1:
-            self.columns = [Column("first", "prefill 128 (ms)", higher=False), rate]
+            self.columns = [Column("first", "first token (ms)", higher=False), rate]
         else:
             whole = Column(f"{self.key}_whole", f"×{streams} with prompts (tok/s)", higher=True)
             self.columns = [rate, whole]
@@ -105,6 +107,67 @@ class Burst:
         if self._streams == 1:
             return {"first": first_token_ms(streams), **rate}
         return {**rate, f"{self.key}_whole": whole_rate(streams)}
+
+
+class LongBurst(Burst):
+    """Streams whose tokens stand at `LONG_POSITION` in the mean."""
+
+    def __init__(self, streams: int, new_tokens: int = NEW_TOKENS) -> None:
+        super().__init__(streams, new_tokens)
+        self.key = f"long{streams}"
+        title = f"×{streams} at {LONG_POSITION} positions (tok/s)"
+        self.columns = [Column(self.key, title, higher=True)]
+
+    def requests(self, prompts: Prompts) -> list[Request]:
+        """Request a continuation per stream, of long prompts that no cache holds."""
+        length = LONG_POSITION - self._new_tokens // 2
+        texts = [prompts.take(length) for _ in range(self._streams)]
+        return [("stream", {"prompts": texts, "new_tokens": self._new_tokens})]
+
+    def figures(self, answers: list[Any]) -> Figures:
+        """Return the rate."""
+        return {self.key: super().figures(answers)[self.key]}
+
+
+class Beside:
+    """Request that arrives while streams decode."""
+
+    fresh = False
+
+    def __init__(self, streams: int) -> None:
+        self.key = f"beside{streams}"
+        self._streams = streams
+        title = f"first token beside {streams} streams (ms)"
+        self.columns = [Column(self.key, title, higher=False)]
+
+    def requests(self, prompts: Prompts) -> list[Request]:
+        """Request the first token of a prompt that arrives after the others."""
+        texts = [prompts.take(PROMPT_TOKENS) for _ in range(self._streams)]
+        arguments = {"prompts": texts, "prompt": prompts.take(PROMPT_TOKENS)}
+        return [("beside", {**arguments, "new_tokens": NEW_TOKENS})]
+
+    def figures(self, answers: list[Any]) -> Figures:
+        """Return the time to first token, in milliseconds."""
+        return {self.key: answers[0] * 1e3}
+
+
+class Startup:
+    """Loading, to the first token of a prompt.
+
+    A server's time includes the start of its process; a library has been imported before.
+    """
+
+    key = "startup"
+    fresh = False
+    columns = [Column("startup", "load to first token (s)", higher=False, digits=2)]  # noqa: RUF012 - a protocol's attribute
+
+    def requests(self, prompts: Prompts) -> list[Request]:
+        """Request a reload and a first token."""
+        return [("startup", {"prompt": prompts.take(PROMPT_TOKENS)})]
+
+    def figures(self, answers: list[Any]) -> Figures:
+        """Return the seconds."""
+        return {"startup": answers[0]}
 
 
 class Beams:
@@ -192,5 +255,6 @@ def all_measurements(
 ) -> dict[str, Measurement]:
     """Return all measurements by key, in the table's order."""
     measurements: list[Measurement] = [Burst(count, new_tokens) for count in (1, 4, 8, 16)]
-    measurements += [Beams(), Turn(), Memory(streams, capacity)]
+    measurements += [LongBurst(16, new_tokens), Beside(8), Beams(), Turn(), Startup()]
+    measurements.append(Memory(streams, capacity))
     return {measurement.key: measurement for measurement in measurements}

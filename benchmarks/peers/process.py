@@ -52,7 +52,8 @@ class WorkerProcess:
             arguments: Keyword arguments of the method.
 
         Raises:
-            WorkerError: The worker failed, exited, or took more than `seconds`.
+            WorkerError: The worker failed, exited, or took more than `seconds`. One that took
+                longer is terminated, since its late answer would be that of the next call.
         """
         if self._process.stdin is None:
             raise TypeError("the process was started without pipes")
@@ -99,6 +100,7 @@ class WorkerProcess:
         while b"\n" not in self._lines:
             left = max(deadline - time.monotonic(), 0)
             if not select.select([self._process.stdout], [], [], left)[0]:
+                self.close()
                 raise WorkerError("the worker timed out")
             part = os.read(self._process.stdout.fileno(), 1 << 20)
             if not part:

@@ -66,12 +66,13 @@ class Session:
         worker = None
         try:
             worker = self._start_worker(engine)
-            _log(f"{engine.title}: preparing")
+            _log(f"{engine.name}: preparing")
             worker.call("prepare", seconds=_PREPARE_SECONDS)
             result.about = worker.call("load", seconds=_LOAD_SECONDS)
+            result.about["step_bytes"] = worker.call("step_bytes", seconds=_LOAD_SECONDS)
         except (EnvironmentFailedError, WorkerError) as error:
             result.missing = str(error)
-            _log(f"{engine.title} is missing: {error}")
+            _log(f"{engine.name} is missing: {error}")
             if worker:
                 worker.close()
             return result
@@ -133,7 +134,7 @@ class Session:
                 figures = measurement.figures(answers)
             except (WorkerError, ValueError) as error:
                 result.failures[measurement.key] = str(error)
-                _log(f"{result.engine.title}, {measurement.key}: {error}")
+                _log(f"{result.engine.name}, {measurement.key}: {error}")
                 if worker.ended:
                     result.missing = str(error)
                 return
@@ -144,7 +145,7 @@ class Session:
     def _start_worker(self, engine: Engine) -> WorkerProcess:
         name = engine.environment or "gpt2flow"
         if engine.environment:
-            _log(f"{engine.title}: environment")
+            _log(f"{engine.name}: environment")
             python = make_environment(engine.environment, self._work)
         else:
             python = Path(sys.executable)

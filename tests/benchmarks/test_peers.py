@@ -5,24 +5,67 @@ from pathlib import Path
 
 import pytest
 from peers.arrivals import decode_rate, first_token_ms, whole_rate
-from peers.catalogue import STREAMS, Engine
+from peers.catalogue import ENGINES, STREAMS, Engine
 from peers.environments import EnvironmentFailedError, make_environment
-from peers.measurements import Burst, Turn, all_measurements
+from peers.measurements import (
+    LONG_POSITION,
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    Beside,
+    Burst,
+    LongBurst,
+    Startup,
+    Turn,
+    all_measurements,
+)
 from peers.process import WorkerError, WorkerProcess
-from peers.report.figures import GOALS, evaluate_goal, overhead, ratio
+from peers.prompts import Prompts
+from peers.report.figures import (
+    GOALS,
+    best_peer,
+    evaluate_goal,
+    goal_peer,
+    overhead,
+    ratio,
+    share_of_bandwidth,
+)
 from peers.report.writer import write_report
 from peers.session import Result, Session
 from tests.support.project import PROJECT
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 MACHINE = {"processor": "P", "date": "D", "read_gb_per_second": 10.0}
+GOAL = {goal.title: goal for goal in GOALS}
 
 
-def engine(key: str, *, peer: bool) -> Engine:
-    return Engine(key, key.upper(), "somewhere" if peer else None, "none", "int8", STREAMS)
+def engine(key: str, *, peer: bool, kind: str = "library", variant: str = "int8") -> Engine:
+    environment = "somewhere" if peer else None
+    return Engine(key, key.upper(), kind, environment, "none", variant, STREAMS)
 
 
-def result(key: str, *, peer: bool = True, **samples: float) -> Result:
-    return Result(engine(key, peer=peer), samples={name: [each] for name, each in samples.items()})
+def result(
+    key: str, *, peer: bool = True, kind: str = "library", variant: str = "int8", **samples: float
+) -> Result:
+    return Result(
+        engine(key, peer=peer, kind=kind, variant=variant),
+        samples={name: [each] for name, each in samples.items()},
+    )
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Prompts:
+    """Prompts of a text of 40,000 one-letter words."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "eval.txt").write_text("a b " * 20_000, encoding="utf-8")
+    return Prompts(tmp_path)
+
+
+def test_no_two_engines_share_a_name() -> None:
+    """The table, the plot and the list of failures show it."""
+    assert len({each.name for each in ENGINES}) == len({each.key for each in ENGINES})
+    assert len(ENGINES) == len({each.key for each in ENGINES})
 
 
 def test_one_stream_decodes_from_its_first_token_to_its_last() -> None:
@@ -48,6 +91,49 @@ def test_a_stream_that_ended_early_is_rejected() -> None:
         Burst(1).figures([[[0.1, 0.2]]])
 
 
+@pytest.mark.parametrize("new_tokens", [2, 129, 448])
+def test_long_streams_stand_at_their_position_and_fit_the_context(
+    prompts: Prompts, new_tokens: int
+) -> None:
+    ((do, arguments),) = LongBurst(16, new_tokens).requests(prompts)
+    assert do == "stream"
+    assert arguments["new_tokens"] == new_tokens
+    lengths = {len(prompt) for prompt in arguments["prompts"]}
+    assert len(arguments["prompts"]) == 16
+    assert len(lengths) == 1
+    length = lengths.pop()
+    assert length + new_tokens / 2 == pytest.approx(LONG_POSITION, abs=1)
+    assert length + new_tokens <= 1024
+
+
+def test_long_streams_have_a_decode_rate_alone() -> None:
+    streams = [[1.0, 1.5, 2.5], [1.5, 2.0, 2.5]]
+    burst = LongBurst(2, 3)
+    assert burst.figures([streams]) == {"long2": decode_rate(streams)} == {"long2": 3.0}
+    assert [column.key for column in burst.columns] == ["long2"]
+    with pytest.raises(ValueError, match="2 tokens"):
+        burst.figures([[[1.0, 1.5, 2.5], [1.5, 2.0]]])
+
+
+def test_a_prompt_arrives_beside_streams_that_go_on(prompts: Prompts) -> None:
+    """Their tokens do not become fewer with `--new-tokens`."""
+    beside = all_measurements(16, 1024, 16)["beside8"]
+    ((do, arguments),) = beside.requests(prompts)
+    assert do == "beside"
+    assert arguments["new_tokens"] == NEW_TOKENS
+    assert [len(prompt) for prompt in arguments["prompts"]] == [PROMPT_TOKENS] * 8
+    assert len(arguments["prompt"]) == PROMPT_TOKENS
+    assert Beside(8).figures([0.25]) == {"beside8": 250.0}
+    assert not beside.columns[0].higher
+
+
+def test_startup_is_one_request_and_counts_in_seconds(prompts: Prompts) -> None:
+    ((do, arguments),) = Startup().requests(prompts)
+    assert do == "startup"
+    assert len(arguments["prompt"]) == PROMPT_TOKENS
+    assert Startup().figures([1.25]) == {"startup": 1.25}
+
+
 def test_an_answer_that_did_not_end_is_rejected() -> None:
     with pytest.raises(ValueError, match="did not end"):
         Turn().figures([{}, {"tokens": 160, "seconds": 1.0, "text": "{"}])
@@ -62,17 +148,50 @@ def test_ratios_are_to_the_best_peer() -> None:
 
 
 def test_goals_compare_with_peers_or_with_an_absolute_limit() -> None:
-    own = result("gpt2flow-int8", peer=False, x1=184.0, turn=30.0, memory=701.0)
-    bare = result("engine-int8", peer=False, x1=200.0)
-    server = result("llama-server-q4_0", x1=160.0, turn=120.0)
-    fast = result("openvino-int8", turn=40.0)
-    results = [own, bare, server, fast]
-    goals = {goal.column: evaluate_goal(results, own, goal) for goal in GOALS}
-    assert goals["x1"] == (1.15, True)
-    assert goals["turn"] == (0.25, True)
-    assert goals["memory"] == (701.0, False)
-    assert goals["x8"] is None
-    assert overhead(results, own) == (200 / 184, True)
+    own = result("gpt2flow-int8", peer=False, x8=288.0, turn=30.0, memory=701.0, x1=100.0)
+    bare = result("engine-int8", peer=False, x1=105.0)
+    server = result("llama-server-q4_0", x8=160.0, turn=20.0)
+    results = [own, bare, server, result("openvino-int8", turn=120.0)]
+    assert evaluate_goal(results, own, GOAL["×8"]) == (1.8, True)
+    assert evaluate_goal(results, own, GOAL["agent turn, against OpenVINO"]) == (0.25, True)
+    assert evaluate_goal(results, own, GOAL["memory of int8, MB"]) == (701.0, False)
+    assert evaluate_goal(results, own, GOAL["×4"]) is None
+    assert overhead(results, own) == (1.05, True)
+
+
+def test_a_goal_against_servers_leaves_libraries_out() -> None:
+    own = result("gpt2flow-int8", peer=False, kind="server, gRPC", x16=500.0)
+    library = result("library", x16=400.0)
+    server = result("server", kind="server, HTTP", x16=200.0)
+    results = [own, library, server]
+    goal = GOAL["×16, against servers"]
+    assert best_peer(results, "x16", higher=True) == (400.0, library)
+    assert best_peer(results, "x16", higher=True, kind="server") == (200.0, server)
+    assert goal_peer(results, goal) == (200.0, server)
+    assert evaluate_goal(results, own, goal) == (2.5, True)
+    assert evaluate_goal([own, library], own, goal) is None
+
+
+def test_a_goal_of_one_variant_is_none_of_the_others() -> None:
+    int8 = result("gpt2flow-int8", peer=False, memory=500.0)
+    int4 = result("gpt2flow-int4", peer=False, variant="int4", memory=500.0)
+    results = [int8, int4]
+    of_int8, of_int4 = GOAL["memory of int8, MB"], GOAL["memory of int4, MB"]
+    assert evaluate_goal(results, int8, of_int8) == (500.0, True)
+    assert evaluate_goal(results, int4, of_int4) == (500.0, False)
+    assert evaluate_goal(results, int8, of_int4) is evaluate_goal(results, int4, of_int8) is None
+
+
+def test_goals_have_titles_of_their_own() -> None:
+    """The JSON report has a goal's value under its title."""
+    assert len(GOAL) == len(GOALS)
+
+
+def test_the_share_of_bandwidth_is_that_of_the_bytes_of_a_step() -> None:
+    own = result("gpt2flow-int8", peer=False, x1=50.0)
+    assert share_of_bandwidth(own, 10.0) is None
+    own.about["step_bytes"] = 100_000_000
+    assert share_of_bandwidth(own, 10.0) == pytest.approx(0.5)
 
 
 def test_the_report_names_a_missing_peer_and_the_reason(tmp_path: Path) -> None:
@@ -83,10 +202,11 @@ def test_the_report_names_a_missing_peer_and_the_reason(tmp_path: Path) -> None:
     chosen = [all_measurements(16, 1024)["x1"]]
     write_report(tmp_path, [own, absent, failed], chosen, MACHINE, {"threads": 2})
     table = (tmp_path / "peers.md").read_text(encoding="utf-8")
-    assert "| ABSENT | missing | missing |" in table
-    assert "- ABSENT is missing: no wheel for this one" in table
-    assert "| SLOW | failed | failed |" in table
-    assert "- SLOW failed at x1: the worker timed out" in table
+    assert "| engine | runs as | first token (ms) | ×1 (tok/s) |" in table
+    assert "| ABSENT | library | missing | missing |" in table
+    assert "- ABSENT, library is missing: no wheel for this one" in table
+    assert "| SLOW | library | failed | failed |" in table
+    assert "- SLOW, library failed at x1: the worker timed out" in table
     engines = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))["engines"]
     assert engines["absent"]["missing"] == "no wheel\nfor this one"
     assert engines["gpt2flow-int8"]["figures"]["x1"]["median"] == 184.0
@@ -101,7 +221,7 @@ def test_a_peer_without_its_environment_is_missing(
     monkeypatch.setattr("peers.environments._REQUIREMENTS", tmp_path)
     with pytest.raises(EnvironmentFailedError, match="ERROR"):
         make_environment("absent", tmp_path / "work")
-    absent = Engine("absent", "Absent", "absent", "none", "int8", STREAMS)
+    absent = Engine("absent", "Absent", "library", "absent", "none", "int8", STREAMS)
     with Session(tmp_path / "work", {}, "model") as session:
         assert "ERROR" in (session.start(absent).missing or "")
 
@@ -132,6 +252,16 @@ def test_a_worker_returns_results_and_its_failures_raise(tmp_path: Path) -> None
             worker.call("memory", seconds=60)
     finally:
         worker.close()
+    assert worker.ended
+
+
+@pytest.mark.process
+def test_a_worker_that_takes_too_long_is_terminated(tmp_path: Path) -> None:
+    """Its late answer would be taken for that of the next call."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    worker = WorkerProcess(command, tmp_path / "log")
+    with pytest.raises(WorkerError, match="the worker timed out"):
+        worker.call("load", seconds=0.01)
     assert worker.ended
 
 

@@ -32,27 +32,36 @@ class Goal:
     Attributes:
         title: Name in the report.
         column: Key of the figure.
-        against: Peers to compare with: all of them (None), or those with this key prefix. An empty
-            string stands for no comparison.
-        limit: Bound of the ratio to the best of these peers, or of the figure itself.
+        limit: Bound of the ratio to the best of the peers, or of the figure itself.
         higher: True if the limit is a minimum, False if it is a maximum.
+        against: Start of the keys of the peers to compare with; None stands for no comparison.
+        kind: Start of the kinds of the peers to compare with.
+        variant: Variant that it applies to; None is all.
     """
 
     title: str
     column: str
-    against: str | None
     limit: float
-    higher: bool
+    higher: bool = False
+    against: str | None = ""
+    kind: str = ""
+    variant: str | None = None
 
 
 GOALS = [
-    Goal("decode ×1", "x1", None, 1.15, higher=True),
-    Goal("decode ×8", "x8", None, 1.15, higher=True),
-    Goal("decode ×16", "x16", None, 1.15, higher=True),
-    Goal("first token", "first", None, 0.95, higher=False),
-    Goal("4 beams, a step", "beam4", None, 0.5, higher=False),
-    Goal("agent turn, of llama-server's", "turn", "llama-server", 0.25, higher=False),
-    Goal("memory, MB", "memory", "", 700, higher=False),
+    Goal("×1 of int4", "x1", 1.35, higher=True, variant="int4"),
+    Goal("×4", "x4", 1.8, higher=True),
+    Goal("×8", "x8", 1.8, higher=True),
+    Goal("×16", "x16", 1.8, higher=True),
+    Goal("×16 at 800 positions", "long16", 1.6, higher=True),
+    Goal("×16, against servers", "x16", 2.5, higher=True, kind="server"),
+    Goal("first token", "first", 0.6),
+    Goal("first token beside 8 streams", "beside8", 0.5),
+    Goal("4 beams, a step", "beam4", 0.22),
+    Goal("agent turn, against OpenVINO", "turn", 0.28, against="openvino"),
+    Goal("load to first token, s", "startup", 0.8, against=None),
+    Goal("memory of int8, MB", "memory", 520, against=None, variant="int8"),
+    Goal("memory of int4, MB", "memory", 460, against=None, variant="int4"),
 ]
 # Limit of the inter-token latency through gRPC, relative to that of the bare engine loop.
 MAX_OVERHEAD = 1.10
@@ -70,7 +79,7 @@ def median_value(result: Result, key: str) -> float | None:
 
 
 def best_peer(
-    results: Sequence[Result], key: str, *, higher: bool, prefix: str = ""
+    results: Sequence[Result], key: str, *, higher: bool, prefix: str = "", kind: str = ""
 ) -> tuple[float, Result] | None:
     """Return the peers' best figure and its engine, None without one.
 
@@ -78,13 +87,15 @@ def best_peer(
         results: Results of all engines.
         key: Key of the figure.
         higher: True if higher is better.
-        prefix: Prefix that a peer's key must have.
+        prefix: Start of a peer's key.
+        kind: Start of a peer's kind.
     """
     candidates = [
         (value, result)
         for result in results
         if result.engine.is_peer
         and result.engine.key.startswith(prefix)
+        and result.engine.kind.startswith(kind)
         and (value := median_value(result, key)) is not None
     ]
     pick = max if higher else min
@@ -98,6 +109,16 @@ def ratio(results: Sequence[Result], result: Result, column: Column) -> float | 
     return None if own is None or peer is None else own / peer[0]
 
 
+def goal_peer(results: Sequence[Result], goal: Goal) -> tuple[float, Result] | None:
+    """Return the best figure that a goal compares with, and its engine.
+
+    The result is None without one.
+    """
+    if goal.against is None:
+        return None
+    return best_peer(results, goal.column, higher=goal.higher, prefix=goal.against, kind=goal.kind)
+
+
 def evaluate_goal(
     results: Sequence[Result], result: Result, goal: Goal
 ) -> tuple[float, bool] | None:
@@ -107,10 +128,10 @@ def evaluate_goal(
     engine or its peers have no such figure.
     """
     own = median_value(result, goal.column)
-    if own is None:
+    if own is None or (goal.variant and goal.variant != result.engine.variant):
         return None
-    if goal.against != "":
-        peer = best_peer(results, goal.column, higher=goal.higher, prefix=goal.against or "")
+    if goal.against is not None:
+        peer = goal_peer(results, goal)
         if peer is None:
             return None
         own /= peer[0]
@@ -134,7 +155,7 @@ def overhead(results: Sequence[Result], result: Result) -> tuple[float, bool] | 
 def share_of_bandwidth(result: Result, gigabytes_per_second: float) -> float | None:
     """Return the share of memory bandwidth that single-stream decoding uses.
 
-    It is the time to read the weights once over the time of a decode step.
+    It is the time to read the weights of a step over the time of a decode step.
     """
-    rate, size = median_value(result, "x1"), result.about.get("weight_bytes")
+    rate, size = median_value(result, "x1"), result.about.get("step_bytes")
     return None if rate is None or not size else size * rate / (gigabytes_per_second * 1e9)

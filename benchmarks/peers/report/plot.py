@@ -10,7 +10,7 @@ from peers.measurements import Column, Measurement
 from peers.report.figures import median_value
 from peers.session import Result
 
-_PANEL, _NAMES, _ROW, _TOP, _GAP = 190, 190, 18, 46, 14
+_PANEL, _NAMES, _ROW, _TOP, _GAP = 190, 240, 18, 46, 14
 _OURS, _PEERS = "#c2410c", "#64748b"
 
 
@@ -29,7 +29,7 @@ def render_svg(results: Sequence[Result], measurements: Sequence[Measurement], c
     ]
     for row, result in enumerate(shown):
         colour = _PEERS if result.engine.is_peer else _OURS
-        parts.append(_text(_NAMES - 8, _baseline(row), result.engine.title, colour, "end"))
+        parts.append(_text(_NAMES - 8, _baseline(row), result.engine.name, colour, "end"))
     for index, column in enumerate(columns):
         parts += _panel(shown, column, _NAMES + index * (_PANEL + _GAP))
     parts += [_text(8, height - 8, caption, "#334155", "start"), "</svg>"]

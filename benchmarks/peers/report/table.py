@@ -7,8 +7,8 @@ from peers.measurements import Column, Measurement
 from peers.report.figures import (
     GOALS,
     MAX_OVERHEAD,
-    best_peer,
     evaluate_goal,
+    goal_peer,
     median_value,
     overhead,
     ratio,
@@ -39,13 +39,18 @@ def _figures(
     results: Sequence[Result], measurements: Sequence[Measurement], machine: dict[str, Any]
 ) -> str:
     columns = [column for measurement in measurements for column in measurement.columns]
-    titles = ["engine", *(column.title for column in columns), "share of bandwidth at ×1"]
+    titles = [
+        "engine",
+        "runs as",
+        *(column.title for column in columns),
+        "share of bandwidth at ×1",
+    ]
     lines = [_row(titles), "|" + "---|" * len(titles)]
     for result in results:
         cells = [_cell(results, result, column) for column in columns]
         share = share_of_bandwidth(result, machine["read_gb_per_second"])
         cells.append(_NONE if share is None else f"{share:.0%}")
-        lines.append(_row([result.engine.title, *cells]))
+        lines.append(_row([result.engine.title, result.engine.kind, *cells]))
     return "\n".join(
         [
             "Medians; in brackets the ratio to the best peer of the column.",
@@ -77,15 +82,13 @@ def _goals(results: Sequence[Result]) -> str:
     titles = ["goal", "limit", *(result.engine.title for result in ours), "best peer"]
     lines = [_row(titles), "|" + "---|" * len(titles)]
     for goal in GOALS:
-        peer = best_peer(results, goal.column, higher=goal.higher, prefix=goal.against or "")
-        name = peer[1].engine.title if peer and goal.against != "" else _NONE
+        peer = goal_peer(results, goal)
+        name = peer[1].engine.name if peer else _NONE
         cells = [_verdict(evaluate_goal(results, result, goal)) for result in ours]
         sign = "≥" if goal.higher else "≤"
         lines.append(_row([goal.title, f"{sign} {goal.limit:g}", *cells, name]))
     cells = [_verdict(overhead(results, result)) for result in ours]
-    lines.append(
-        _row(["server's overhead at ×1", f"≤ {MAX_OVERHEAD:g}", *cells, "its engine, no gRPC"])
-    )
+    lines.append(_row(["server's overhead at ×1", f"≤ {MAX_OVERHEAD:g}", *cells, "its engine"]))
     return "\n".join(lines)
 
 
@@ -104,9 +107,9 @@ def _failures(results: Sequence[Result]) -> str:
 def _reasons(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         if result.missing is not None:
-            yield f"- {result.engine.title} is missing: {_line(result.missing)}"
+            yield f"- {result.engine.name} is missing: {_line(result.missing)}"
         for key, reason in result.failures.items():
-            yield f"- {result.engine.title} failed at {key}: {_line(reason)}"
+            yield f"- {result.engine.name} failed at {key}: {_line(reason)}"
 
 
 def _conditions(

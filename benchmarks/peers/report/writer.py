@@ -39,6 +39,7 @@ def write_report(
 def _engine_record(results: Sequence[Result], result: Result) -> dict[str, Any]:
     record: dict[str, Any] = {
         "title": result.engine.title,
+        "kind": result.engine.kind,
         "missing": result.missing,
         "failures": result.failures,
         **result.about,

@@ -49,16 +49,14 @@ def _profile(setup: Setup) -> str:
     return setup.variant.split()[0]
 
 
-def weight_bytes(bundle: Path) -> int:
-    """Return the bytes of the weights that a single-row step reads.
+def step_bytes(bundle: Path) -> int:
+    """Return the bytes of weights that a step of one stream reads.
 
-    Of the tables of embeddings it reads one entry each, unless a table is the head as well.
+    Of the embeddings it reads a row each; the head is stored apart from them.
     """
     model = onnx.load(bundle / "model.onnx", load_external_data=False)
-    head = next(node for node in model.graph.node if "lm_head" in node.name or node.op_type == "If")
-    tables = ("wpe.",) if head.op_type == "If" else ("wpe.", "wte.")
     return sum(
         math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         for tensor in model.graph.initializer
-        if not tensor.name.startswith(tables)
+        if not tensor.name.startswith(("wpe.", "wte."))
     )

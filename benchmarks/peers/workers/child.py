@@ -32,7 +32,7 @@ class Child:
                 self.stop()
                 name = Path(command[0]).name
                 raise RuntimeError(f"{name} exited or was not ready in {_START_SECONDS:g} s")
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self

@@ -31,6 +31,7 @@ class CTranslate(Worker):
         """Load the model."""
         import ctranslate2  # noqa: PLC0415 - its converter's modules are not needed
 
+        self.unload()
         model = self.setup.folder / f"ctranslate2-{self.setup.variant}"
         # Between the 8-bit products, float32 was the fastest compute type.
         compute = self.setup.options.get("compute_type", f"{self.setup.variant}_float32")
@@ -39,10 +40,18 @@ class CTranslate(Worker):
         )
         words = (model / "vocabulary.json").read_text(encoding="utf-8")
         self._words = json.loads(words)
-        return {
-            "version": f"ctranslate2 {ctranslate2.__version__}",
-            "weight_bytes": (model / "model.bin").stat().st_size,
-        }
+        return {"version": f"ctranslate2 {ctranslate2.__version__}"}
+
+    def unload(self) -> None:
+        """Free the model."""
+        self._generator = None
+
+    def step_bytes(self) -> int:
+        """Return the bytes of all weights but the position embeddings, in fp32."""
+        text = (self.setup.checkpoint / "config.json").read_text(encoding="utf-8")
+        config = json.loads(text)
+        file = self.setup.folder / f"ctranslate2-{self.setup.variant}" / "model.bin"
+        return file.stat().st_size - int(config["n_positions"]) * int(config["n_embd"]) * 4
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue the prompts as one batch."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from itertools import count
 from typing import Any
 
-from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.bundle import find_bundle, prepare_bundle, step_bytes
 from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
 from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
@@ -68,10 +68,11 @@ class Gpt2FlowEngine(Worker):
             grammars=GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id),
             next_id=count().__next__,
         )
-        return {
-            "version": f"onnxruntime {version('onnxruntime')}",
-            "weight_bytes": weight_bytes(folder),
-        }
+        return {"version": f"onnxruntime {version('onnxruntime')}"}
+
+    def step_bytes(self) -> int:
+        """Return the bytes of the layers and the head."""
+        return step_bytes(find_bundle(self.setup))
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Add all requests, then step until they have ended."""

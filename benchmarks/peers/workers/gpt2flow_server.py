@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peers.workers.bundle import find_bundle, prepare_bundle, weight_bytes
+from peers.workers.bundle import find_bundle, prepare_bundle, step_bytes
 from peers.workers.child import Child
 from peers.workers.loop import Arrivals, Setup, Worker, run_worker
 
@@ -46,10 +47,7 @@ class Gpt2FlowServer(Worker):
 
     def load(self) -> dict[str, Any]:
         """Start the server."""
-        if self._client:
-            self._run(self._client.close())
-        if self._server:
-            self._server.stop()
+        self.unload()
         setup, bundle = self.setup, find_bundle(self.setup)
         with tempfile.TemporaryDirectory() as folder:
             ready = Path(folder) / "port"
@@ -61,7 +59,19 @@ class Gpt2FlowServer(Worker):
             self._server = Child([*command, *setup.options.get("serve", [])], ready.exists)
             self._address = f"127.0.0.1:{ready.read_text(encoding='ascii').strip()}"
         self._client = self._run(self._connect())
-        return {"version": _read_version(), "weight_bytes": weight_bytes(bundle)}
+        return {"version": f"gpt2flow {version('gpt2flow')}"}
+
+    def unload(self) -> None:
+        """Stop the server."""
+        if self._client:
+            self._run(self._client.close())
+        if self._server:
+            self._server.stop()
+        self._client = self._server = None
+
+    def step_bytes(self) -> int:
+        """Return the bytes of the layers and the head."""
+        return step_bytes(find_bundle(self.setup))
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Send all requests at once."""
@@ -73,6 +83,29 @@ class Gpt2FlowServer(Worker):
             return list(await asyncio.gather(*streams))
 
         return self._run(burst())
+
+    def beside(self, prompts: list[list[int]], prompt: list[int], new_tokens: int) -> float:
+        """Send a request once all streams have begun."""
+        options = Options(_GREEDY, max_new_tokens=new_tokens, ignore_eos=True, token_ids=True)
+
+        async def arrive() -> float:
+            begun = [asyncio.Event() for _ in prompts]
+            streams = [
+                asyncio.create_task(self._arrivals(each, options, 0.0, event))
+                for each, event in zip(prompts, begun, strict=True)
+            ]
+            for event in begun:
+                await event.wait()
+            started = time.perf_counter()
+            short = replace(options, max_new_tokens=2)
+            first = (await self._arrivals(prompt, short, started))[0]
+            ended = any(each.done() for each in streams)
+            await asyncio.gather(*streams)
+            if ended:
+                raise RuntimeError("a stream ended before the prompt's tokens arrived")
+            return first
+
+        return self._run(arrive())
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
         """Run a beam search, and return its seconds."""
@@ -106,11 +139,24 @@ class Gpt2FlowServer(Worker):
     async def _connect(self) -> AsyncClient:
         return AsyncClient(self._address, timeout=_TIMEOUT_SECONDS, retry=None)
 
-    async def _arrivals(self, prompt: list[int], options: Options, started: float) -> Arrivals:
+    async def _arrivals(
+        self,
+        prompt: list[int],
+        options: Options,
+        started: float,
+        begun: asyncio.Event | None = None,
+    ) -> Arrivals:
+        """Return a stream's arrival times; its first token or end sets `begun`."""
         arrivals: Arrivals = []
-        async for item in self._connected.stream(prompt, options):
-            if isinstance(item, Delta):
-                arrivals += [time.perf_counter() - started] * len(item.token_ids)
+        try:
+            async for item in self._connected.stream(prompt, options):
+                if isinstance(item, Delta):
+                    arrivals += [time.perf_counter() - started] * len(item.token_ids)
+                if begun and arrivals:
+                    begun.set()
+        finally:
+            if begun:
+                begun.set()
         return arrivals
 
     async def _collect(self, prompt: list[int], options: Options) -> tuple[str, Generation]:
@@ -133,12 +179,6 @@ class Gpt2FlowServer(Worker):
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(work)
-
-
-def _read_version() -> str:
-    command = [sys.executable, "-m", "gpt2flow.cli", "--version"]
-    completed = subprocess.run(command, capture_output=True, text=True, check=True)
-    return completed.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """transformers' `generate`, in fp32 and on Optimum's dynamic int8 model."""
 
+import json
 import time
 from importlib.metadata import version
 from typing import Any
@@ -54,13 +55,13 @@ class HuggingFace(Worker):
 
     def load(self) -> dict[str, Any]:
         """Load the model."""
+        self.unload()
         torch.set_num_threads(self.setup.threads)
         if self.setup.variant == "fp32":
             self._model = AutoModelForCausalLM.from_pretrained(
                 self.setup.checkpoint, dtype=torch.float32
             ).eval()
-            size = sum(weights.nbytes for weights in self._model.parameters())
-            return {"version": f"transformers {version('transformers')}", "weight_bytes": size}
+            return {"version": f"transformers {version('transformers')}"}
         import onnxruntime  # noqa: PLC0415 - as above
         from optimum.onnxruntime import ORTModelForCausalLM  # noqa: PLC0415
 
@@ -70,11 +71,26 @@ class HuggingFace(Worker):
         self._model = ORTModelForCausalLM.from_pretrained(
             file.parent, file_name=file.name, session_options=options
         )
-        return {
-            "version": f"optimum-onnx {version('optimum-onnx')} on onnxruntime "
-            f"{onnxruntime.__version__}",
-            "weight_bytes": file.stat().st_size,
-        }
+        package = f"optimum-onnx {version('optimum-onnx')}"
+        return {"version": f"{package} on onnxruntime {onnxruntime.__version__}"}
+
+    def unload(self) -> None:
+        """Free the model."""
+        self._model = None
+
+    def step_bytes(self) -> int:
+        """Return the bytes of all weights but tables of embeddings.
+
+        In fp32 the table of the tokens counts, as it is the head; in int8 the head is stored apart.
+        """
+        config = json.loads((self.setup.checkpoint / "config.json").read_text(encoding="utf-8"))
+        rows, width = int(config["n_positions"]), int(config["n_embd"])
+        if self.setup.variant == "fp32":
+            size = sum(int(weights.nbytes) for weights in self._model.parameters())
+            return size - rows * width * 4
+        rows += int(config["vocab_size"])
+        file = self.setup.folder / "int8" / "model_quantized.onnx"
+        return file.stat().st_size - rows * width
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue the prompts as one batch."""

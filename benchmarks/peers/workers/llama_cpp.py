@@ -17,6 +17,7 @@ class LlamaCpp(Worker):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
+        self._model: Any = None
         self._context: Any = None
 
     def prepare(self) -> None:
@@ -30,9 +31,10 @@ class LlamaCpp(Worker):
         import llama_cpp  # noqa: PLC0415 - needs LLAMA_CPP_LIB_PATH
 
         self._api: Any = llama_cpp
+        self.unload()
         llama_cpp.llama_backend_init()
         path = llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
-        model = llama_cpp.llama_model_load_from_file(
+        self._model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
         parameters = llama_cpp.llama_context_default_params()
@@ -40,18 +42,27 @@ class LlamaCpp(Worker):
         parameters.n_seq_max = self.setup.streams
         parameters.n_batch = _BATCH
         parameters.n_threads = parameters.n_threads_batch = self.setup.threads
-        self._context = llama_cpp.llama_init_from_model(model, parameters)
+        self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise RuntimeError("llama_init_from_model returned no context")
-        vocabulary = llama_cpp.llama_model_get_vocab(model)
+        vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self._size = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
         system = llama_cpp.llama_print_system_info().decode()
-        return {
-            "version": f"llama-cpp-python {llama_cpp.__version__}",
-            "system": system,
-            "weight_bytes": llama_cpp.llama_model_size(model),
-        }
+        self._bytes = llama_cpp.llama_model_size(self._model)
+        return {"version": f"llama-cpp-python {llama_cpp.__version__}", "system": system}
+
+    def unload(self) -> None:
+        """Free the context and the model."""
+        if self._context:
+            self._api.llama_batch_free(self._batch)
+            self._api.llama_free(self._context)
+            self._api.llama_model_free(self._model)
+            self._context = None
+
+    def step_bytes(self) -> int:
+        """Return the bytes of all weights but the position embeddings."""
+        return int(self._bytes) - llama_build.position_bytes(self.setup.checkpoint)
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Prefill the prompts in batches, then decode all together."""

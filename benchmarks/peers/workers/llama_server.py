@@ -1,71 +1,29 @@
-"""llama.cpp's server over HTTP, with a connection per stream."""
+"""llama.cpp's server over HTTP."""
 
-import http.client
 import json
-import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from peers.workers import llama_build
-from peers.workers.child import Child
-from peers.workers.loop import Arrivals, Setup, Worker, run_worker
+from peers.workers.http_worker import HttpWorker
+from peers.workers.loop import run_worker
 
-_HOST = "127.0.0.1"
-_TIMEOUT_SECONDS = 120.0
 _GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "cache_prompt": False}
 
 
-class LlamaServer(Worker):
+class LlamaServer(HttpWorker):
     """llama-server with a slot for each stream."""
-
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        self._server: Child | None = None
-        self._port = 0
 
     def prepare(self) -> None:
         """Build the server and convert the checkpoint."""
         llama_build.build()
-        llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
+        self._convert()
 
-    def load(self) -> dict[str, Any]:
-        """Start the server."""
-        if self._server:
-            self._server.stop()
-        setup = self.setup
-        with socket.create_server((_HOST, 0)) as free:
-            self._port = free.getsockname()[1]
-        model = llama_build.convert(setup.checkpoint, setup.folder, setup.variant)
-        options = {
-            "model": model,
-            "host": _HOST,
-            "port": self._port,
-            "threads": setup.threads,
-            "parallel": setup.streams,
-            "ctx-size": setup.streams * setup.capacity,
-            # The slots suffice as a cache; prompts kept beside them would only use memory.
-            "cache-ram": 0,
-            "log-verbosity": 1,
-        }
-        command = [str(llama_build.server_binary())]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
-        self._server = Child(command, self._is_ready)
-        properties = self._get("/props")
-        return {
-            "version": f"llama.cpp {properties.get('build_info', '?')}",
-            "weight_bytes": model.stat().st_size,
-        }
-
-    def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
-        """Send all requests at once."""
-        body = {**_GREEDY, "n_predict": new_tokens, "ignore_eos": True}
-        with ThreadPoolExecutor(len(prompts)) as threads:
-            started = time.perf_counter()
-            bodies = ({**body, "prompt": prompt} for prompt in prompts)
-            return list(threads.map(lambda body: self._arrivals(body, started), bodies))
+    def step_bytes(self) -> int:
+        """Return the bytes of all weights but the position embeddings."""
+        size = int(self._get("/v1/models")["data"][0]["meta"]["size"])
+        return size - llama_build.position_bytes(self.setup.checkpoint)
 
     def turn(
         self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
@@ -82,31 +40,28 @@ class LlamaServer(Worker):
             "text": "".join(event["content"] for event in events),
         }
 
-    def memory(self) -> int:
-        """Return the resident memory of the server, in bytes."""
-        if self._server is None:
-            raise RuntimeError("model not loaded; call load first")
-        return self._server.resident_bytes()
+    def _convert(self) -> Any:
+        return llama_build.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
-    def _arrivals(self, body: dict[str, Any], started: float) -> Arrivals:
-        arrivals: Arrivals = []
-        for event in self._events(body):
-            # A token that ends inside a character arrives together with the next one.
-            arrivals += [time.perf_counter() - started] * len(event["tokens"])
-        return arrivals
+    def _command(self, host: str, port: int) -> list[str]:
+        options = {
+            "model": self._convert(),
+            "host": host,
+            "port": port,
+            "threads": self.setup.threads,
+            "parallel": self.setup.streams,
+            "ctx-size": self.setup.streams * self.setup.capacity,
+            # The slots suffice as a cache; prompts kept beside them would only use memory.
+            "cache-ram": 0,
+            "log-verbosity": 1,
+        }
+        command = [str(llama_build.server_binary())]
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        return command
 
-    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the events of a streamed completion."""
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_TIMEOUT_SECONDS)
-        text = json.dumps({**body, "stream": True, "return_tokens": True})
-        connection.request("POST", "/completion", text, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            raise RuntimeError(f"{response.status}: {response.read().decode()}")
-        for line in response:
-            if line.startswith(b"data: "):
-                yield json.loads(line[len(b"data: ") :])
-        connection.close()
+    def _describe(self) -> dict[str, Any]:
+        return {"version": f"llama.cpp {self._get('/props').get('build_info', '?')}"}
 
     def _is_ready(self) -> bool:
         try:
@@ -114,12 +69,23 @@ class LlamaServer(Worker):
         except OSError:
             return False
 
-    def _get(self, path: str) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_TIMEOUT_SECONDS)
-        connection.request("GET", path)
-        response: dict[str, Any] = json.load(connection.getresponse())
-        connection.close()
-        return response
+    def _tokens(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
+        """Yield the tokens of each event, as the server counts them.
+
+        A token that ends inside a character has no event of its own. It arrives with the next
+        complete character, or with the final event.
+        """
+        body = {**_GREEDY, "prompt": prompt, "n_predict": new_tokens, "ignore_eos": True}
+        arrived = 0
+        for event in self._events(body):
+            yield event["tokens_predicted"] - arrived
+            arrived = event["tokens_predicted"]
+
+    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the events of a streamed completion."""
+        for line in self._post_lines("/completion", {**body, "stream": True}):
+            if line.startswith(b"data: "):
+                yield json.loads(line[len(b"data: ") :])
 
 
 if __name__ == "__main__":

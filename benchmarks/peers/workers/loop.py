@@ -8,6 +8,7 @@ standard output goes to standard error.
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,14 +55,42 @@ class Worker:
         """Convert the checkpoint, unless it was converted before."""
 
     def load(self) -> dict[str, Any]:
-        """Load or reload the model, and return versions and sizes."""
+        """Load or reload the model, and return versions."""
         raise NotImplementedError
+
+    def unload(self) -> None:
+        """Free the model, or stop its server, if there is one."""
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue all prompts at once, greedily and without an early end.
 
         Returns:
             Arrival times of each stream's tokens.
+        """
+        raise NotImplementedError
+
+    def step_bytes(self) -> int:
+        """Return the bytes of weights that a step of one stream reads."""
+        raise NotImplementedError
+
+    def startup(self, prompt: list[int]) -> float:
+        """Load the model, and return the seconds until a first token.
+
+        The time to unload the model before does not count.
+        """
+        self.unload()
+        started = time.perf_counter()
+        self.load()
+        loaded = time.perf_counter() - started
+        return loaded + self.stream([prompt], 2)[0][0]
+
+    def beside(self, prompts: list[list[int]], prompt: list[int], new_tokens: int) -> float:
+        """Return the seconds until the first token beside running streams.
+
+        Args:
+            prompts: Prompts of the streams, all of which have begun when the prompt arrives.
+            prompt: Prompt that arrives.
+            new_tokens: Tokens of each stream.
         """
         raise NotImplementedError
 

@@ -1,21 +1,13 @@
 """OpenVINO GenAI's continuous batching, stepped by hand to time each token."""
 
 import itertools
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.workers import openvino_model
 from peers.workers.compact import compact_regex
 from peers.workers.loop import Arrivals, Setup, Worker, run_worker
-
-_FORMATS = {
-    "int8": ["--weight-format", "int8"],
-    "int4": ["--weight-format", "int4", "--sym", "--group-size", "128", "--ratio", "1.0"],
-}
-_CACHE_GB = 2
 
 
 class OpenVino(Worker):
@@ -27,40 +19,35 @@ class OpenVino(Worker):
         self._request_ids = itertools.count()
 
     def prepare(self) -> None:
-        """Convert the checkpoint with optimum-intel."""
-        target = self._model
-        if target.exists():
-            return
-        draft = target.with_suffix(".draft")
-        command = [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino"]
-        command += ["--model", str(self.setup.checkpoint), "--task", "text-generation-with-past"]
-        command += [*_FORMATS[self.setup.variant], str(draft)]
-        completed = subprocess.run(command, stdout=sys.stderr, check=False)
-        if completed.returncode:
-            raise RuntimeError(f"optimum-cli failed with {completed.returncode}, see the log")
-        draft.rename(target)
+        """Convert the checkpoint."""
+        openvino_model.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
 
     def load(self) -> dict[str, Any]:
         """Load the model."""
         import openvino_genai  # noqa: PLC0415 - the conversion does not need it
 
         self._api: Any = openvino_genai
-        self._pipeline = None
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.max_num_seqs = self.setup.streams
-        scheduler.max_num_batched_tokens = self.setup.streams * self.setup.capacity
-        scheduler.cache_size = _CACHE_GB
-        scheduler.enable_prefix_caching = True
-        scheduler.dynamic_split_fuse = False
-        properties = {"INFERENCE_NUM_THREADS": self.setup.threads, "PERFORMANCE_HINT": "LATENCY"}
-        properties |= self.setup.options.get("openvino", {})
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            str(self._model), scheduler, "CPU", properties
+        self.unload()
+        model = openvino_model.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
+        properties = self.setup.options.get("openvino", {})
+        self._pipeline = openvino_model.open_pipeline(
+            model,
+            threads=self.setup.threads,
+            streams=self.setup.streams,
+            capacity=self.setup.capacity,
+            properties=properties,
         )
-        return {
-            "version": f"openvino-genai {openvino_genai.__version__}",
-            "weight_bytes": (self._model / "openvino_model.bin").stat().st_size,
-        }
+        return {"version": f"openvino-genai {openvino_genai.__version__}"}
+
+    def unload(self) -> None:
+        """Free the pipeline."""
+        self._pipeline = None
+
+    def step_bytes(self) -> int:
+        """Return the bytes of all weights but the position embeddings."""
+        return openvino_model.step_bytes(
+            openvino_model.convert(self.setup.checkpoint, self.setup.folder, self.setup.variant)
+        )
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Add all requests, then step until they have ended."""
@@ -76,6 +63,25 @@ class OpenVino(Worker):
                     outputs = handle.read().values()
                     row.extend([now] * sum(len(output.generated_ids) for output in outputs))
         return arrivals
+
+    def beside(self, prompts: list[list[int]], prompt: list[int], new_tokens: int) -> float:
+        """Add a request once all streams have begun."""
+        config = self._config(new_tokens)
+        running = self._api.GenerationStatus.RUNNING
+        handles = [self._add(each, config) for each in prompts]
+        while not all(handle.can_read() for handle in handles):
+            self._pipeline.step()
+        started = time.perf_counter()
+        arrived = self._add(prompt, self._config(2))
+        while not arrived.can_read():
+            self._pipeline.step()
+        first = time.perf_counter() - started
+        ended = any(handle.get_status() != running for handle in handles)
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        if ended:
+            raise RuntimeError("a stream ended before the prompt's tokens arrived")
+        return first
 
     def beams(self, prompt: list[int], beams: int, new_tokens: int) -> float:
         """Run a beam search, and return its seconds."""
@@ -99,10 +105,6 @@ class OpenVino(Worker):
         seconds = time.perf_counter() - started
         text = self._pipeline.get_tokenizer().decode(ids)
         return {"seconds": seconds, "tokens": len(ids), "cached": None, "text": text}
-
-    @property
-    def _model(self) -> Path:
-        return self.setup.folder / f"openvino-{self.setup.variant}"
 
     def _config(self, new_tokens: int) -> Any:
         config = self._api.GenerationConfig()

@@ -55,7 +55,7 @@ class LayersWriter:
         return hidden
 
     def _add_layer(self, layer: int, hidden: str, select_storage: StorageSelector) -> str:
-        """Add a layer to the residual stream, and return the name of the sum."""
+        """Add a layer, and return the name of its sum."""
 
         def add_linear(part: str, rows: str, **around: Any) -> str:
             matrix = f"{name}.{part}"

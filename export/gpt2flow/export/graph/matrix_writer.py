@@ -19,7 +19,7 @@ _FUSED: Final = Activation("FastGelu")
 
 
 class MatrixWriter:
-    """Writer of embeddings, linear layers and the head, with the norms before them.
+    """Writer of embeddings, linear layers, head and norms.
 
     A product with a quantized matrix is one node with what surrounds it, which saves passes over
     the rows.
