@@ -111,7 +111,7 @@ docs: $(VENV)/.run-installed ## Write the generated pages of docs/ anew.
 	@$(BIN)/python -m gpt2flow.server.config.reference > docs/settings.md
 
 .PHONY: model
-model: $(VENV)/.all-installed ## Train and export the shipped model anew (about 40 minutes).
+model: $(VENV)/.all-installed ## Train and export the shipped model anew (over an hour; minutes on a GPU).
 	@echo "Training and exporting $(MODEL)"
 	@$(BIN)/gpt2flow train --recipe shop --out build/shop-checkpoint --resume
 	@rm -rf build/shop-bundle

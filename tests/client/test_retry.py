@@ -165,7 +165,8 @@ def test_the_deadline_ends_a_call_that_hangs(kind: type[Any]) -> None:
             ask(kind, address, lambda c: c.model(timeout=2.0), retry=QUICK)
         flaky.may_respond.set()
     [call] = flaky.calls
-    assert call.seconds <= 2.0
+    # On the wire, gRPC rounds the time that is left up.
+    assert call.seconds < 2.1
 
 
 def test_cancelling_ends_the_wait_for_the_next_attempt(

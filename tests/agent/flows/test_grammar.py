@@ -133,3 +133,31 @@ def test_any_word_sequence_of_a_message_is_a_span(
     assert json.loads(written)["product"] == span
     grammar = action_grammar(book, ["find_product"], message)
     assert accepts(tokenizer, grammar, written)
+
+
+@pytest.mark.parametrize("message", ["012345", "123 456", "123-456。"])
+def test_a_code_alone_is_left_to_the_action_that_takes_it(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str
+) -> None:
+    legal = ["clarify", "log_out", "verify"]
+    grammar = action_grammar(book, legal, normalize(message), may_end=True)
+    [code] = candidates(SlotKind.CODE, message)
+    assert accepts(tokenizer, grammar, Choice("verify", {"code": code}).text)
+    assert accepts(tokenizer, grammar, Choice("done").text)
+    assert not accepts(tokenizer, grammar, Choice("clarify").text)
+
+
+@pytest.mark.parametrize(
+    "message,legal",
+    [
+        ("123456", ["clarify", "log_out"]),
+        ("#123456", ["clarify", "verify"]),
+        ("1042", ["clarify", "verify"]),
+        ("not 123456", ["clarify", "verify"]),
+    ],
+)
+def test_any_other_message_may_mean_anything(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str, legal: list[str]
+) -> None:
+    grammar = action_grammar(book, legal, normalize(message))
+    assert all(accepts(tokenizer, grammar, Choice(action).text) for action in legal)

@@ -65,6 +65,21 @@ def test_choice_round_trips_through_its_text() -> None:
     parsed = Choice.parse('{"action":"add_to_cart","product":" tea ","quantity":2}')
     assert parsed.arguments == {"product": "tea", "quantity": 2}
     assert Choice.parse('{"action":"check_out","address":" "}').arguments == {}
+    assert Choice.parse('{"action":"check_out","address":"?!"}').arguments == {}
+
+
+@pytest.mark.parametrize(
+    "written,value",
+    [
+        ("Ann Miller,", "Ann Miller"),
+        ("周思琪。", "周思琪"),
+        ("tea ?!", "tea"),
+        ("A. Lee", "A. Lee"),
+    ],
+)
+def test_a_value_ends_before_the_punctuation_of_its_message(written: str, value: str) -> None:
+    parsed = Choice.parse(f'{{"action":"register","name":"{written}"}}')
+    assert parsed.arguments == {"name": value}
 
 
 @pytest.mark.parametrize(

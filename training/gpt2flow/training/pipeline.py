@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
@@ -19,6 +20,7 @@ from gpt2flow.training.corpus.corpus import make_flow_corpus
 from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
 from gpt2flow.training.model.checkpoints import TrainerState, save_model
 from gpt2flow.training.model.loop import fit
+from gpt2flow.training.model.model import find_device
 from gpt2flow.training.model.tune import tune
 from gpt2flow.training.progress import show_progress
 from gpt2flow.training.text.documents import Texts, read_texts
@@ -43,6 +45,7 @@ def train(
     valid: Sequence[Path] = (),
     tune_trials: int = 0,
     resume: bool = False,
+    device: str = "auto",
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train a GPT-2 on text and write its checkpoint.
@@ -60,6 +63,7 @@ def train(
             are kept in `tune.json`. 0 skips the search.
         resume: Continue a killed run from its last checkpoint, with the same result as an
             uninterrupted run. A finished run is left unchanged.
+        device: Name of the device to train on; see `find_device`.
         console: Console for progress. None shows nothing.
 
     Returns:
@@ -68,11 +72,13 @@ def train(
     Raises:
         CorpusError: A file is missing or not text, the corpus is too small, or it differs from
             that of the run to resume.
-        ConfigError: A setting is invalid, or differs from that of the run to resume.
+        ConfigError: A setting is invalid, or differs from that of the run to resume, or this
+            machine has no such device.
         OutputError: `out` holds other files, or cannot be written.
         TrainingError: The loss is no longer finite.
     """
     console = console or Console(quiet=True)
+    chosen = find_device(device)
     try:
         if resume and (out / FACTS).exists():
             return _read_facts(out)
@@ -82,7 +88,14 @@ def train(
             corpus, valid = _generate_flow_corpus(work, config)
         texts = read_texts(corpus, valid, config.valid_share, config.seed)
         _check_plan(work, {"config": config.model_dump(), "corpus": texts.sha256})
-        return _train(texts, (out, work), config, tune_trials, console)
+        return _train(
+            texts,
+            (out, work),
+            config,
+            tune_trials=tune_trials,
+            device=chosen,
+            console=console,
+        )
     except OSError as error:
         raise OutputError(f"{error.filename or out}: {error.strerror}") from error
 
@@ -91,7 +104,9 @@ def _train(
     texts: Texts,
     directories: tuple[Path, Path],
     config: TrainingConfig,
+    *,
     tune_trials: int,
+    device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
     out, work = directories
@@ -113,11 +128,17 @@ def _train(
                 config,
                 tune_trials,
                 results=out / _TUNED,
+                device=device,
                 on_progress=on_progress,
             )
     with show_progress(console, "Training") as on_progress:
         model, state = fit(
-            encoded, validation, config, save_to=(work, tokenizer), on_progress=on_progress
+            encoded,
+            validation,
+            config,
+            save_to=(work, tokenizer),
+            device=device,
+            on_progress=on_progress,
         )
     facts = _collect_facts(model, state, config, texts, encoded)
     staging = work / "final"

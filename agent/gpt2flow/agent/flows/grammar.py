@@ -17,7 +17,8 @@ def action_grammar(
 
     The grammar accepts every legal action, with any of its slots that have a
     candidate value in the message. Typed values such as order numbers are
-    enumerated. A span is any substring of the message that respects word boundaries.
+    enumerated. A span is any substring of the message that respects word boundaries. A message
+    that is a code alone is left to the actions that take a code, if one of them is legal.
 
     Args:
         book: Loaded flows.
@@ -28,6 +29,7 @@ def action_grammar(
     Returns:
         Lark grammar with the start rule `start`; it accepts JSON objects.
     """
+    legal = _takers_of_code(book, legal, message) or legal
     slots = _slot_rules(book, legal, message)
     alternatives = [
         _action_rule(name, [s for s in book.actions[name].slots if s in slots]) for name in legal
@@ -46,6 +48,17 @@ def action_grammar(
 # between words, so any of its characters is a boundary.
 _CHUNK = re.compile(r"[^\W\d_\u4e00-\u9fff]+|\d+|.", re.DOTALL)
 _SPAN_RULE = '"\\"" SPAN "\\""'
+
+
+_CODE_ALONE = re.compile(r"\d{3}[ -]?\d{3}[.!。！]?")
+
+
+def _takers_of_code(book: FlowBook, legal: Sequence[str], message: str) -> list[str]:
+    """Return the legal actions that take a message's code, if it is alone."""
+    if not _CODE_ALONE.fullmatch(message):
+        return []
+    kinds = {name: {book.slots[slot].kind for slot in book.actions[name].slots} for name in legal}
+    return [name for name in legal if SlotKind.CODE in kinds[name]]
 
 
 def _action_rule(action: str, slots: Sequence[str]) -> str:

@@ -31,6 +31,8 @@ _DROPPED_CATEGORIES = ("Cc", "Cf", "Cs", "Co")
 # The grammar copies slot values from the message into JSON verbatim, so the
 # message must not contain characters that JSON escapes.
 _REPLACEMENTS = str.maketrans({'"': "'", "\\": "/"})
+# Ends of a clause, which a value copied from a message may drag along.
+_PUNCTUATION = " ,;:.!?，；：。！？、"
 
 # Result of an action: it succeeded, policy refused it, or the agent asked the
 # customer for a required slot that the message omits.
@@ -99,12 +101,17 @@ class Choice:
     def parse(cls, text: str) -> "Choice":
         """Parse generated JSON.
 
-        Strings are stripped of surrounding spaces, and empty ones are dropped.
+        Strings are stripped of surrounding spaces and of the punctuation that followed them in the
+        message. Empty ones are dropped.
         """
         data = json.loads(text)
         action = data.pop("action")
-        values = {k: v.strip() if isinstance(v, str) else v for k, v in data.items()}
+        values = {k: _trim(v) if isinstance(v, str) else v for k, v in data.items()}
         return cls(action, {k: v for k, v in values.items() if v != ""})
+
+
+def _trim(value: str) -> str:
+    return value.strip().rstrip(_PUNCTUATION)
 
 
 def first_prompt(shared: Shared, state: PromptState, message: str, event: str | None = None) -> str:

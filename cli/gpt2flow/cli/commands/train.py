@@ -50,6 +50,13 @@ def train(
         bool,
         typer.Option("--resume", help="Continue an interrupted run in --out from its last save."),
     ] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device to train on: cpu, cuda, or cuda:1 and so on. auto is the first CUDA "
+            "device, or else the CPU."
+        ),
+    ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the contents of training.json.")
     ] = False,
@@ -82,6 +89,7 @@ def train(
             valid=valid or (),
             tune_trials=tune,
             resume=resume,
+            device=device,
             console=Console(stderr=True),
         )
     if as_json:

@@ -92,7 +92,9 @@ def load_checkpoint(
     try:
         weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
         model.load_state_dict(weights)
-        optimizer.load_state_dict(torch.load(path / _TRAINER / "optimizer.pt"))
+        optimizer.load_state_dict(
+            torch.load(path / _TRAINER / "optimizer.pt", map_location=model.device)
+        )
         torch.set_rng_state(torch.load(path / _TRAINER / "rng.pt"))
         state = json.loads((path / _TRAINER / "state.json").read_text(encoding="utf-8"))
     except (OSError, RuntimeError, ValueError) as error:

@@ -41,7 +41,7 @@ def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConf
     """Evaluate a model on a corpus; its training mode is restored."""
     was_training = model.training
     model.eval()
-    bf16 = use_bf16(config)
+    bf16 = use_bf16(config, model.device)
     loss, tokens = 0.0, 0
     turns: list[tuple[bool, bool]] = []
     for batch in evaluation_batches(corpus, config):
@@ -49,7 +49,7 @@ def evaluate(model: GPT2LMHeadModel, corpus: EncodedCorpus, config: TrainingConf
             logits, targets = predict(model, batch, bf16=bf16)
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
         tokens += len(targets)
-        turns += _score_turns(batch, (logits.argmax(-1) == targets).numpy())
+        turns += _score_turns(batch, (logits.argmax(-1) == targets).cpu().numpy())
     model.train(was_training)
     mean = loss / max(1, tokens)
     figures = Evaluation(loss=mean, perplexity=math.exp(min(mean, 700.0)))

@@ -58,6 +58,7 @@ def fit(
     *,
     steps: int | None = None,
     save_to: tuple[Path, Tokenizer] | None = None,
+    device: torch.device | None = None,
     on_progress: ProgressCallback = lambda _: None,
 ) -> tuple[GPT2LMHeadModel, TrainerState]:
     """Train a model.
@@ -72,6 +73,7 @@ def fit(
             trains for all epochs.
         save_to: Directory of the checkpoints, and the tokenizer to store in each. Training
             resumes from the newest checkpoint there. None saves nothing.
+        device: Device to train on; None is the CPU.
         on_progress: Callback after each step.
 
     Returns:
@@ -82,7 +84,8 @@ def fit(
         OutputError: A checkpoint cannot be read.
     """
     torch.manual_seed(config.seed)
-    model = new_model(config, train.end_id)
+    # Weights are drawn on the CPU, so that they are the same on every device.
+    model = new_model(config, train.end_id).to(device or torch.device("cpu"))
     model.train()
     optimizer = _make_optimizer(model, config)
     plan = BatchPlan(train, config)
@@ -140,7 +143,7 @@ def _update(
     config: TrainingConfig,
 ) -> float:
     """Take one optimizer step and return the loss before it."""
-    logits, targets = predict(model, batch, bf16=use_bf16(config))
+    logits, targets = predict(model, batch, bf16=use_bf16(config, model.device))
     # The loss mask of a batch of context alone may be empty.
     loss = functional.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
     loss.backward()

@@ -1,4 +1,4 @@
-"""GPT-2 model: construction, CPU attention and forward pass."""
+"""GPT-2 model: device, construction, attention and forward pass."""
 
 import torch
 from torch.nn import functional
@@ -7,10 +7,29 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from gpt2flow.training.config import TrainingConfig
+from gpt2flow.training.errors import ConfigError
 from gpt2flow.training.model.batches import Batch
 
 _ATTENTION = "gpt2flow_matmul"
 _HEAD_ROWS = 256
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Return the device of a name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1` and so on; `auto` is the first CUDA device, or else the CPU.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
+    cuda = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    known = ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
+    if name not in known:
+        raise ConfigError(f"device {name}: this machine has {', '.join(known)}")
+    return torch.device(name)
 
 
 def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
@@ -58,7 +77,7 @@ def _causal_attention(
     """
     rows, heads, tokens, size = query.shape
     flat = (rows * heads, tokens, size)
-    causal_mask = torch.full((tokens, tokens), float("-inf"), dtype=query.dtype).triu_(1)
+    causal_mask = query.new_full((tokens, tokens), float("-inf")).triu_(1)
     scores = torch.baddbmm(
         causal_mask, query.reshape(flat), key.reshape(flat).transpose(1, 2), alpha=size**-0.5
     )
@@ -73,7 +92,7 @@ def predict(
     """Run the forward pass of a batch.
 
     Args:
-        model: Model of `new_model`.
+        model: Model of `new_model`, on the device to compute on.
         batch: Rows of tokens with their loss mask.
         bf16: Compute matrix products in bfloat16.
 
@@ -81,8 +100,10 @@ def predict(
         Logits, float32 [targets, vocabulary], and target ids, int64 [targets], of the tokens in
         the loss mask in row order.
     """
-    ids, loss_mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.loss_mask)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    device = model.device
+    ids = torch.from_numpy(batch.ids).to(device)
+    loss_mask = torch.from_numpy(batch.loss_mask).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         hidden = model.transformer(ids[:, :-1], use_cache=False).last_hidden_state
         # The head costs a third of a step, so it runs on the tokens in the loss mask alone. They
         # are padded to one of few shapes, since each new shape is compiled.
@@ -92,9 +113,11 @@ def predict(
     return logits.float(), ids[loss_mask]
 
 
-def use_bf16(config: TrainingConfig) -> bool:
-    """Return whether to compute matrix products in bfloat16 on this processor."""
+def use_bf16(config: TrainingConfig, device: torch.device) -> bool:
+    """Return whether to compute matrix products in bfloat16 on a device."""
     if config.precision == "auto":
+        if device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported())
         features = torch.cpu.get_capabilities()
         return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
     return config.precision == "bf16"

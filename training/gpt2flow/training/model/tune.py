@@ -2,12 +2,18 @@
 
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import GPT2LMHeadModel
 
 from gpt2flow.files.atomic import write_atomically
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.errors import TrainingError
+from gpt2flow.training.model.checkpoints import TrainerState
 from gpt2flow.training.model.loop import ProgressCallback, fit, planned_steps
 from gpt2flow.training.text.encoding import EncodedCorpus
 
@@ -23,6 +29,7 @@ def tune(
     trials: int,
     *,
     results: Path,
+    device: torch.device | None = None,
     on_progress: ProgressCallback = lambda _: None,
 ) -> TrainingConfig:
     """Search learning rate, weight decay, dropout, and depth against width.
@@ -37,6 +44,7 @@ def tune(
         trials: Number of trials.
         results: JSON file of finished trials, rewritten after each one. Trials in it are not
             run again.
+        device: Device to train on; None is the CPU.
         on_progress: Callback after each step of a trial.
 
     Returns:
@@ -49,7 +57,8 @@ def tune(
         key = {"changes": changes, "steps": steps}
         if any(trial.items() >= key.items() for trial in done):
             continue
-        loss = _run_trial(train, valid, config.changed(**changes), steps, on_progress)
+        run = partial(fit, train, valid, config.changed(**changes), steps=steps, device=device)
+        loss = _run_trial(partial(run, on_progress=on_progress))
         done.append({**key, "loss": loss})
         write_atomically(results, json.dumps(done, indent=2) + "\n")
     best = min(done[:trials], key=lambda trial: float(trial["loss"]))
@@ -78,16 +87,10 @@ def sample_trial(config: TrainingConfig, number: int) -> dict[str, Any]:
     }
 
 
-def _run_trial(
-    train: EncodedCorpus,
-    valid: EncodedCorpus,
-    config: TrainingConfig,
-    steps: int,
-    on_progress: ProgressCallback,
-) -> float:
-    """Train for `steps` steps and return the validation loss, infinite on divergence."""
+def _run_trial(run: Callable[[], tuple[GPT2LMHeadModel, TrainerState]]) -> float:
+    """Train, and return the validation loss, infinite on divergence."""
     try:
-        _, state = fit(train, valid, config, steps=steps, on_progress=on_progress)
+        _, state = run()
     except TrainingError:
         return float("inf")
     assert state.evaluation is not None  # `fit` evaluates after its last step
