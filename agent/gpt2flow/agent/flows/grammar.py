@@ -54,7 +54,7 @@ _CODE_ALONE = re.compile(r"\d{3}[ -]?\d{3}[.!。！]?")
 
 
 def _takers_of_code(book: FlowBook, legal: Sequence[str], message: str) -> list[str]:
-    """Return the legal actions that take a message's code, if it is alone."""
+    """Return the legal actions that take a code, if it is alone."""
     if not _CODE_ALONE.fullmatch(message):
         return []
     kinds = {name: {book.slots[slot].kind for slot in book.actions[name].slots} for name in legal}

@@ -20,6 +20,7 @@ ProgressCallback = Callable[[str, int, int], None]
 
 # Cache ranges and the ranking by sensitivity need less text than GPTQ's Hessians do.
 _CACHE_TOKENS: Final = 4096
+_HQQ_BITS: Final = 4
 _SENSITIVITY_TOKENS: Final = 512
 
 
@@ -116,7 +117,12 @@ def _quantize_blocks(
 
     if recipe.method is Method.GPTQ:
         return quantize_model_with_gptq(model, windows, select, report_quantization)
-    quantize = quantize_hqq if recipe.method is Method.HQQ else round_to_nearest
+
+    def quantize(name: str, weight: FloatArray, storage: Storage) -> BlockMatrix:
+        # Products with 8-bit codes have no zero points.
+        is_hqq = recipe.method is Method.HQQ and storage.bits == _HQQ_BITS
+        return (quantize_hqq if is_hqq else round_to_nearest)(name, weight, storage)
+
     return {
         name: quantize(name, weight, storage)
         for name, weight, storage in model.block_matrices(select, report_quantization)
