@@ -303,13 +303,10 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
 
 
 def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
-    """Run everything once, so that the first request is not slower.
-
-    All runs are in one slot: memory is committed for no other.
-    """
+    """Run everything once, so that the first request is not slower."""
     runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
-    for rows in (1, min(runner.slots, chunk)):
-        runner.run([0] * rows, [0] * rows, range(rows), range(rows))
+    for slots in (1, runner.slots):
+        runner.run([0] * slots, range(slots), [0] * slots, range(slots))
     ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
     if len(ids) <= runner.max_logit_ids:
         runner.run([0], [0], [0], [0], ids)
