@@ -57,6 +57,7 @@ def test_startup_is_the_load_and_the_first_token_without_the_end_of_the_last_mod
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     assert TimedWorker(clock).startup([1]) == 2.5
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_SETTLE_SECONDS = 2.0
+
 # Arrival times of a stream's tokens, in seconds since the start of the call.
 Arrivals = list[float]
 
@@ -82,7 +84,10 @@ class Worker:
         started = time.perf_counter()
         self.load()
         loaded = time.perf_counter() - started
-        return loaded + self.stream([prompt], 2)[0][0]
+        first = self.stream([prompt], 2)[0][0]
+        # Helper processes still start. A pause would put that off into the next measurement.
+        time.sleep(_SETTLE_SECONDS)
+        return loaded + first
 
     def beside(self, prompts: list[list[int]], prompt: list[int], new_tokens: int) -> float:
         """Return the seconds until the first token beside running streams.
