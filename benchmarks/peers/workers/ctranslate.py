@@ -48,10 +48,8 @@ class CTranslate(Worker):
 
     def step_bytes(self) -> int:
         """Return the bytes of all weights but the position embeddings, in fp32."""
-        text = (self.setup.checkpoint / "config.json").read_text(encoding="utf-8")
-        config = json.loads(text)
         file = self.setup.folder / f"ctranslate2-{self.setup.variant}" / "model.bin"
-        return file.stat().st_size - int(config["n_positions"]) * int(config["n_embd"]) * 4
+        return file.stat().st_size - self.setup.position_bytes
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Continue the prompts as one batch."""

@@ -75,7 +75,10 @@ class HttpWorker(Worker):
 
     def _is_ready(self) -> bool:
         """Return whether the server answers."""
-        raise NotImplementedError
+        try:
+            return bool(self._get("/health").get("status") == "ok")
+        except OSError:
+            return False
 
     def _describe(self) -> dict[str, Any]:
         """Return the versions of the running server."""

@@ -83,12 +83,12 @@ class HuggingFace(Worker):
 
         In fp32 the table of the tokens counts, as it is the head; in int8 the head is stored apart.
         """
-        config = json.loads((self.setup.checkpoint / "config.json").read_text(encoding="utf-8"))
-        rows, width = int(config["n_positions"]), int(config["n_embd"])
         if self.setup.variant == "fp32":
             size = sum(int(weights.nbytes) for weights in self._model.parameters())
-            return size - rows * width * 4
-        rows += int(config["vocab_size"])
+            return size - self.setup.position_bytes
+        config = json.loads((self.setup.checkpoint / "config.json").read_text(encoding="utf-8"))
+        rows = int(config["n_positions"]) + int(config["vocab_size"])
+        width = int(config["n_embd"])
         file = self.setup.folder / "int8" / "model_quantized.onnx"
         return file.stat().st_size - rows * width
 

@@ -89,12 +89,6 @@ def convert(checkpoint: Path, folder: Path, variant: str) -> Path:
     return target
 
 
-def position_bytes(checkpoint: Path) -> int:
-    """Return the bytes of the position embeddings."""
-    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    return int(config["n_positions"]) * int(config["n_embd"]) * 4
-
-
 def _convert(checkpoint: Path, target: Path) -> None:
     source = _source()
     draft = target.with_suffix(".draft")

@@ -62,7 +62,7 @@ class LlamaCpp(Worker):
 
     def step_bytes(self) -> int:
         """Return the bytes of all weights but the position embeddings."""
-        return int(self._bytes) - llama_build.position_bytes(self.setup.checkpoint)
+        return int(self._bytes) - self.setup.position_bytes
 
     def stream(self, prompts: list[list[int]], new_tokens: int) -> list[Arrivals]:
         """Prefill the prompts in batches, then decode all together."""

@@ -23,7 +23,7 @@ class LlamaServer(HttpWorker):
     def step_bytes(self) -> int:
         """Return the bytes of all weights but the position embeddings."""
         size = int(self._get("/v1/models")["data"][0]["meta"]["size"])
-        return size - llama_build.position_bytes(self.setup.checkpoint)
+        return size - self.setup.position_bytes
 
     def turn(
         self, prompt: list[int], schema: dict[str, Any], max_new_tokens: int
@@ -62,12 +62,6 @@ class LlamaServer(HttpWorker):
 
     def _describe(self) -> dict[str, Any]:
         return {"version": f"llama.cpp {self._get('/props').get('build_info', '?')}"}
-
-    def _is_ready(self) -> bool:
-        try:
-            return bool(self._get("/health").get("status") == "ok")
-        except OSError:
-            return False
 
     def _tokens(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
         """Yield the tokens of each event, as the server counts them.

@@ -43,6 +43,13 @@ class Setup:
     capacity: int
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of the position embeddings in fp32."""
+        text = (self.checkpoint / "config.json").read_text(encoding="utf-8")
+        config: dict[str, Any] = json.loads(text)
+        return int(config["n_positions"]) * int(config["n_embd"]) * 4
+
 
 class Worker:
     """Engine under measurement.

@@ -48,8 +48,8 @@ class TransformersServer(HttpWorker):
 
     def step_bytes(self) -> int:
         """Return the bytes of all weights but the position embeddings."""
-        positions = int(self._config["n_positions"]) * int(self._config["n_embd"]) * 4
-        return (self.setup.checkpoint / "model.safetensors").stat().st_size - positions
+        size = (self.setup.checkpoint / "model.safetensors").stat().st_size
+        return size - self.setup.position_bytes
 
     @property
     def _model(self) -> Path:
@@ -77,12 +77,6 @@ class TransformersServer(HttpWorker):
 
     def _describe(self) -> dict[str, Any]:
         return {"version": f"transformers {version('transformers')}"}
-
-    def _is_ready(self) -> bool:
-        try:
-            return bool(self._get("/health").get("status") == "ok")
-        except OSError:
-            return False
 
     def _tokens(self, prompt: list[int], new_tokens: int) -> Iterator[int]:
         """Yield 1 for each event with a word."""

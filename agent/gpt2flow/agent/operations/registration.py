@@ -16,8 +16,7 @@ _SALT_BYTES = 16
 
 def new_code() -> str:
     """Return a random verification code of six digits."""
-    # Zeros in front get lost when people and programs copy a number.
-    return str(10**5 + secrets.randbelow(9 * 10**5))
+    return f"{secrets.randbelow(10**6):06}"
 
 
 def register(context: Context, arguments: Arguments) -> Outcome:

@@ -64,7 +64,7 @@ def save_checkpoint(
             trainer = staging / _TRAINER
             trainer.mkdir()
             torch.save(optimizer.state_dict(), trainer / "optimizer.pt")
-            torch.save(torch.get_rng_state(), trainer / "rng.pt")
+            torch.save(_random_states(), trainer / "rng.pt")
             (trainer / "state.json").write_text(json.dumps(vars(state)), encoding="utf-8")
     except TargetError as error:
         raise OutputError(str(error)) from error
@@ -81,7 +81,7 @@ def latest_checkpoint(directory: Path) -> Path | None:
 def load_checkpoint(
     path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer
 ) -> TrainerState:
-    """Restore model, optimizer and torch's random generator, all in place.
+    """Restore model, optimizer and torch's random generators, all in place.
 
     Returns:
         The progress of the run when the checkpoint was written.
@@ -95,8 +95,20 @@ def load_checkpoint(
         optimizer.load_state_dict(
             torch.load(path / _TRAINER / "optimizer.pt", map_location=model.device)
         )
-        torch.set_rng_state(torch.load(path / _TRAINER / "rng.pt"))
+        _restore_random_states(torch.load(path / _TRAINER / "rng.pt"))
         state = json.loads((path / _TRAINER / "state.json").read_text(encoding="utf-8"))
     except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return TrainerState(**state)
+
+
+def _random_states() -> list[torch.Tensor]:
+    """Return the states of torch's generators: the CPU's, then each GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _restore_random_states(states: list[torch.Tensor]) -> None:
+    """Restore the states of the generators that this machine has."""
+    torch.set_rng_state(states[0])
+    for device, state in zip(range(torch.cuda.device_count()), states[1:], strict=False):
+        torch.cuda.set_rng_state(state, device)
