@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from gpt2flow.cli.demo.processes import server
+from gpt2flow.cli.processes import server
 from gpt2flow.client import Client, Delta, Options, Sampling
 
 _OPTIONS = Options(decoding=Sampling(temperature=0.0), max_new_tokens=8, ignore_eos=True)

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from serving import held_out_prompts
 
-from gpt2flow.cli.demo.processes import server
+from gpt2flow.cli.processes import server
 from gpt2flow.client import AsyncClient, Options, Sampling
 
 _TIMEOUT_SECONDS = 120.0

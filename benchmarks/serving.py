@@ -21,10 +21,10 @@ from typing import Annotated
 
 import typer
 
-from gpt2flow.cli.demo.processes import server
 from gpt2flow.cli.load.loops import send
 from gpt2flow.cli.load.measurements import Record
 from gpt2flow.cli.load.workload import Request
+from gpt2flow.cli.processes import server
 from gpt2flow.client import AsyncClient, Options, Sampling
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"

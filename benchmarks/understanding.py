@@ -16,7 +16,7 @@ import typer
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.scenarios.understanding import judge, load_examples, summary
 from gpt2flow.agent.turns.model import ServedModel
-from gpt2flow.cli.demo.processes import server
+from gpt2flow.cli.processes import server
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "heldout" / "messages.jsonl"
 

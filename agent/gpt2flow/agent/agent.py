@@ -103,7 +103,7 @@ class Agent:
             ModelError: The model call failed.
             DatabaseError: The database failed.
         """
-        message = _validate_message(session, text)
+        message = validate_message(session, text)
         if message_id is None:
             message_id = uuid.uuid4().hex
         _validate_id("message", message_id)
@@ -118,7 +118,7 @@ class Agent:
         return report.model_copy(update={"milliseconds": elapsed})
 
 
-def _validate_message(session: str, text: str) -> str:
+def validate_message(session: str, text: str) -> str:
     """Return the message in the normal form that the model reads."""
     _validate_id("session", session)
     # An oversized text is refused without the cost of normalizing it.

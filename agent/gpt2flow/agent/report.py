@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 
 from gpt2flow.agent.flows.prompt import Arguments, Result
 
+# What an action asked for when the agent was unsure whether it was meant.
+CONFIRMATION = "confirmation"
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -58,7 +61,8 @@ class ActionReport(_Record):
         used: Arguments that the operation ran with, defaults included.
         result: Result that the model reads.
         outcome: Outcome of the operation, by its name in the flow file.
-        asked: Slot that the customer was asked for instead of running the operation.
+        asked: Slot that the customer was asked for instead of running the operation, or
+            `confirmation` if they were asked whether this is what they meant.
         messages: Messages that were sent.
         changes: Rows that were written.
     """

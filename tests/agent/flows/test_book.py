@@ -107,3 +107,7 @@ def test_unknown_operations_actions_and_events_are_rejected(
 ) -> None:
     with pytest.raises(FlowError, match=error):
         check_operations(load_flows(write_flow(tmp_path, one_action(action))))
+
+
+def test_every_shipped_action_says_when_it_is_confirmed(book: FlowBook) -> None:
+    assert [name for name, a in book.actions.items() if "confirm" not in a.model_fields_set] == []

@@ -13,6 +13,9 @@ from gpt2flow.files.documents import StrictModel
 
 # Text by language.
 Wording = dict[Literal["en", "zh"], str]
+# `unsure` asks when the model's margin is low. It is for what costs money, moves goods, changes
+# an identity or cannot be undone.
+Confirm = Literal["never", "unsure", "always"]
 
 
 class Slot(StrictModel):
@@ -22,16 +25,20 @@ class Slot(StrictModel):
         kind: Kind of value, which decides how it is found in a message.
         ask: Question to the customer when the value is missing.
         values: Allowed values of an `enum`; empty for other kinds.
+        names: Names of such values for people, by value.
     """
 
     kind: SlotKind
     ask: Wording
     values: list[str] = []
+    names: dict[str, Wording] = {}
 
     @model_validator(mode="after")
     def _enum_has_values(self) -> Self:
         if (self.kind is SlotKind.ENUM) != bool(self.values):
             raise ValueError("`values` is required for kind `enum` and allowed for no other kind")
+        if self.names and set(self.names) != set(self.values):
+            raise ValueError(f"`names` must name each of {self.values}, and nothing else")
         return self
 
 
@@ -77,6 +84,7 @@ class Action(StrictModel):
         when: Conditions that must all hold, each `fact` or `not fact`.
         otherwise: Fallbacks in states where the action is not legal.
         effects: Facts that change when the action succeeds.
+        confirm: When the agent asks whether the action is meant before it carries it out.
         raises: Event that a successful action raises.
         compensation: Operation that undoes the action.
         outcomes: Possible outcomes, by name.
@@ -89,6 +97,7 @@ class Action(StrictModel):
     when: list[str] = []
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
+    confirm: Confirm = "unsure"
     raises: str | None = Field(None, description="Event that a successful action raises.")
     compensation: str | None = Field(None, description="Operation that undoes the action.")
     outcomes: dict[str, Outcome]

@@ -1,6 +1,6 @@
 """Setup of a scenario's shop, and the check of its final state."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -34,24 +34,36 @@ def prepare(db: Session, scenario: Scenario, now: datetime) -> None:
         db.add(_build_order(db, order, customers[order.contact], now))
 
 
-def check(db: Session, scenario: Scenario, messages: Iterable[str]) -> list[str]:
+def check(
+    db: Session,
+    scenario: Scenario,
+    messages: Iterable[str],
+    outcomes: Collection[str] = (),
+    known_outcomes: Collection[str] = (),
+) -> list[str]:
     """Compare the final state with the expectation.
 
     Args:
         db: Session on the shop after the last turn.
         scenario: Scenario with the expectation.
         messages: Texts of all messages that were sent.
+        outcomes: Outcomes that occurred, as `flow.action.outcome`.
+        known_outcomes: Outcomes of all flows. A fact that names one of them is an outcome.
 
     Returns:
         Differences, one line each; an empty list if the scenario passed.
     """
-    sent = list(messages)
+    sent, expect = list(messages), scenario.expect
+    facts = [fact for fact in expect.facts if fact not in known_outcomes]
+    named = [*expect.outcomes, *(fact for fact in expect.facts if fact in known_outcomes)]
     differences = [
-        f"no message contains {fact!r}"
-        for fact in scenario.expect.facts
-        if not any(fact in message for message in sent)
+        f"no message contains {fact!r}" for fact in facts if not any(fact in m for m in sent)
     ]
-    for table, expected in scenario.expect.rows.items():
+    differences += [f"no action ended as {name}" for name in named if name not in outcomes]
+    differences += [
+        f"a message contains {text!r}" for text in expect.absent if any(text in m for m in sent)
+    ]
+    for table, expected in expect.rows.items():
         differences += _compare(table, expected, rows(db, table))
     return differences
 
@@ -123,7 +135,7 @@ def _compare(
     unmatched = list(actual)
     differences = []
     for expected_row in expected:
-        match = next((row for row in unmatched if _matches(row, expected_row)), None)
+        match = next((row for row in unmatched if matches(row, expected_row)), None)
         if match is None:
             differences.append(f"table {table}: no row {expected_row}")
         else:
@@ -131,6 +143,7 @@ def _compare(
     return differences + [f"table {table}: unexpected row {row}" for row in unmatched]
 
 
-def _matches(row: dict[str, Any], expected: dict[str, Value]) -> bool:
+def matches(row: dict[str, Any], expected: dict[str, Value]) -> bool:
+    """Return whether a row has all values that are expected of it."""
     missing = object()
     return all(row.get(name, missing) == value for name, value in expected.items())

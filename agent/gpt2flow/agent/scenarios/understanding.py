@@ -162,14 +162,18 @@ def _is_same_choice(
     if one.action != other.action or one.arguments.keys() != other.arguments.keys():
         return False
     return all(
-        _is_same_value(book, names, slot, str(one.arguments[slot]), str(other.arguments[slot]))
+        same_value(book, names, slot, str(one.arguments[slot]), str(other.arguments[slot]))
         for slot in one.arguments
     )
 
 
-def _is_same_value(
+def same_value(
     book: FlowBook, names: Mapping[str, Collection[str]], slot: str, one: str, other: str
 ) -> bool:
+    """Return whether two values of a slot mean the same.
+
+    Spans may differ in case, spaces and punctuation, and products in their name.
+    """
     if book.slots[slot].kind is not SlotKind.SPAN:
         return one == other
     if slot == _PRODUCT:

@@ -30,7 +30,7 @@ def demo(
         from gpt2flow.agent.scenarios import load_scenarios
         from gpt2flow.cli.demo import show
         from gpt2flow.cli.demo.play import play
-        from gpt2flow.cli.demo.processes import server
+        from gpt2flow.cli.processes import server
     console = show.make_console()
     with (
         reported(bad_input=InputError, failure=AgentError),

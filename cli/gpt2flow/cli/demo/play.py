@@ -10,8 +10,8 @@ from typing import Any
 from gpt2flow.agent.scenarios import Scenario, check, prepare
 from gpt2flow.agent.scenarios.shop_state import rows
 from gpt2flow.agent.shop import Database, database_url
-from gpt2flow.cli.demo.processes import agent
 from gpt2flow.cli.outcome import CommandError, Exit
+from gpt2flow.cli.processes import agent
 
 _CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
 

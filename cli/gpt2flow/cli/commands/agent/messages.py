@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from gpt2flow.agent.agent import Agent
     from gpt2flow.agent.report import TurnReport
 
-app = typer.Typer(help="Run the shop agent on customer messages.", no_args_is_help=True)
-
 Database = Annotated[
     str,
     typer.Option(
@@ -39,7 +37,6 @@ Timeout = Annotated[float, typer.Option(help="Deadline of each call to the model
 DEFAULT_DATABASE = "gpt2flow.sqlite"
 
 
-@app.command()
 @with_security_options
 def ask(
     text: Annotated[str, typer.Argument(help="Message of the customer.")],
@@ -70,7 +67,6 @@ def ask(
         _print_report(report)
 
 
-@app.command()
 @with_security_options
 def run(
     messages: Annotated[
@@ -157,6 +153,7 @@ def _print_report(report: "TurnReport") -> None:
     typer.echo(f"{report.milliseconds:.0f} ms, {len(report.calls)} model calls, {tokens} tokens")
 
 
-def add_commands(parent: typer.Typer) -> None:
-    """Add the command group."""
-    parent.add_typer(app, name="agent")
+def add_commands(group: typer.Typer) -> None:
+    """Add the commands to the group."""
+    group.command()(ask)
+    group.command()(run)

@@ -1,0 +1,1 @@
+"""Evaluation: scenarios played with scripted customers, and the figures of the results."""

@@ -1,0 +1,13 @@
+"""Commands of the group `gpt2flow agent`."""
+
+import typer
+
+from gpt2flow.cli.commands.agent import evaluate, messages
+
+
+def add_commands(parent: typer.Typer) -> None:
+    """Add the command group."""
+    app = typer.Typer(help="Run the shop agent on customer messages.", no_args_is_help=True)
+    for module in (messages, evaluate):
+        module.add_commands(app)
+    parent.add_typer(app, name="agent")
