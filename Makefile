@@ -111,9 +111,11 @@ docs: $(VENV)/.run-installed ## Write the generated pages of docs/ anew.
 	@$(BIN)/python -m gpt2flow.server.config.reference > docs/settings.md
 
 .PHONY: model
-model: $(VENV)/.all-installed ## Train and export the shipped model anew (over an hour; minutes on a GPU).
+model: $(VENV)/.all-installed ## Train and export the shipped model anew (two hours; minutes on a GPU).
 	@echo "Training and exporting $(MODEL)"
-	@$(BIN)/gpt2flow train --recipe shop --out build/shop-checkpoint --resume
+	@$(BIN)/gpt2flow train --recipe shop --out build/shop-first --resume $(if $(DATA),--data $(DATA))
+	@$(BIN)/gpt2flow train --recipe shop_wishes --from build/shop-first --out build/shop-checkpoint \
+	  --resume $(if $(DATA),--data $(DATA))
 	@rm -rf build/shop-bundle
 	@$(BIN)/gpt2flow export build/shop-checkpoint build/shop-bundle --profile int8
 	@rm -rf $(MODEL) && mkdir -p $(dir $(MODEL)) && mv build/shop-bundle $(MODEL)

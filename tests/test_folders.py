@@ -26,9 +26,7 @@ LARGE = {
 }
 # Shorter modules, and why each is one.
 SHORT = {
-    "agent/gpt2flow/agent/config.py": "settings of a program",
     "agent/gpt2flow/agent/errors.py": "errors of a program",
-    "agent/gpt2flow/agent/operations/conversation.py": "operations of one subject",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
     "cli/gpt2flow/cli/commands/token.py": "one subcommand a module",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",

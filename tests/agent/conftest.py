@@ -61,4 +61,4 @@ def database(shared_database: Database, new_shop: Path) -> Database:
 
 @pytest.fixture
 def shop(book: FlowBook, database: Database, clock: Clock) -> Shop:
-    return Shop(book, database, clock, Executor(book, database, clock, lambda: CODE))
+    return Shop(book, database, clock, Executor(book, database, clock, lambda: CODE, 0.5))

@@ -24,7 +24,7 @@ from gpt2flow.agent.errors import (
     UnknownModelError,
 )
 from gpt2flow.agent.shop import Base, Database, database_url
-from gpt2flow.agent.turns.model import ServedModel, parse_choice
+from gpt2flow.agent.turns.model import ModelAnswer, ServedModel, parse_choice
 from gpt2flow.client import (
     Client,
     ClientError,
@@ -181,12 +181,13 @@ def test_client_errors_are_translated(
     assert (prompt, model) == ("prompt", "shop")
     assert options.constraint == Lark("start: /a/")
     assert options.decoding == Sampling(temperature=0.0)
+    assert options.logprobs
 
 
 @pytest.mark.parametrize("text", ["", '{"action":"check_out","address":"12 E', "[]", "{}", "1"])
 def test_truncated_answer_is_an_error(text: str) -> None:
     with pytest.raises(UnanswerableError, match="not an action"):
-        parse_choice(text)
+        parse_choice(ModelAnswer(text, 1.0, 1, 1, "x"))
 
 
 def directory(folder: Path) -> str:

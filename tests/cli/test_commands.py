@@ -68,6 +68,13 @@ from tests.support.command_line import UNREACHABLE, gpt2flow
         (["train", "--out", "out", "--set", "width"], 2, "name=value"),
         (["train", "--out", "out", "--set", "width=wide"], 2, "width"),
         (["train", "--out", "out", "--recipe", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["train"], 2, "--out is missing"),
+        (["train", "--out", "out", "--data", "nowhere"], 2, "nowhere: no data set found"),
+        (
+            ["train", "bad.toml", "--out", "out", "--data", "."],
+            2,
+            "only turns of the flows take data sets",
+        ),
         (
             ["agent", "ask", "hi", "--address", UNREACHABLE],
             1,
@@ -152,3 +159,15 @@ def test_a_token_is_shown_once_beside_its_entry() -> None:
     assert parsed["name"] == "shop-agent"
     made = json.loads(gpt2flow("token", "shop-agent", "--json")[1])
     assert hashlib.sha256(made["token"].encode()).hexdigest() in made["entry"]
+
+
+def test_printed_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
+    arguments = ("--recipe", "shop", "--set", "layers=3")
+    code, out, _ = gpt2flow("train", *arguments, "--print-config", cwd=tmp_path)
+    assert code == 0
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(out, encoding="utf-8")
+    assert "layers: 3" in out
+    again = gpt2flow("train", "--recipe", "recipe.yaml", "--print-config", cwd=tmp_path)
+    assert again[:2] == (0, out)
+    assert list(tmp_path.iterdir()) == [recipe]

@@ -30,7 +30,7 @@ class ScriptedModel:
         choice = actions[position] if position < len(actions) else "done"
         choice = Choice(choice) if isinstance(choice, str) else choice
         del kind, grammar
-        return ModelAnswer(choice.text, 1.0, 20, 8, "scripted")
+        return ModelAnswer(choice.text, 1.0, 20, 8, "scripted", choice.confidence)
 
 
 class FailingModel:

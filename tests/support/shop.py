@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 
@@ -53,7 +53,13 @@ class Shop:
     keys: Iterator[int] = field(default_factory=itertools.count)
 
     def act(
-        self, session: str, action: str, *, message: str = "hello", **arguments: str | int
+        self,
+        session: str,
+        action: str,
+        *,
+        message: str = "hello",
+        confidence: float = 1.0,
+        **arguments: Any,
     ) -> Step:
         """Execute one action as a separate message."""
         state = self.executor.turn_state(session, message)
@@ -61,10 +67,11 @@ class Shop:
             key=f"t{next(self.keys)}",
             session=session,
             message=message,
-            choice=Choice(action, dict(arguments)),
+            choice=Choice(action, dict(arguments), confidence),
             language=state.language,
             pending_arguments=state.pending_for(action),
             is_first=True,
+            answers=state.answered_slot(action),
         )
         return self.executor.execute(task)
 

@@ -28,6 +28,7 @@ Write = Callable[[str, str], Path]
 _FILES = {
     "config.json",
     "calibration.txt",
+    "curve.csv",
     "eval.txt",
     "generation_config.json",
     "model.safetensors",
@@ -177,6 +178,8 @@ def test_without_a_corpus_the_flows_are_the_corpus(tmp_path: Path, tiny: Trainin
     )
     facts = train(None, tmp_path / "out", config)
     assert facts["documents"] == 300
+    assert facts["data_sets"] == {}
+    assert "banking77" in facts["missing_data_sets"]
     assert facts["evaluations"][-1]["turns"] is not None
     assert (tmp_path / "out" / "eval.txt").read_text(encoding="utf-8").startswith("<|state|>")
     assert {path.name for path in (tmp_path / "out").iterdir()} == _FILES
@@ -261,3 +264,31 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 ) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf); try a learning_rate below"):
         train([corpus], tmp_path / "out", tiny.changed(learning_rate=1e18, epochs=5))
+
+
+def test_a_run_starts_from_a_checkpoint_with_its_vocabulary_and_sizes(
+    corpus: Path, write: Write, documents: list[str], tmp_path: Path, tiny: TrainingConfig
+) -> None:
+    first, more = tmp_path / "first", write("more.txt", "\n".join(documents[150:300]))
+    train([corpus], first, tiny.changed(layers=2, epochs=3, learning_rate=0.01))
+    config = tiny.changed(vocabulary_size=500, layers=1, width=64, save_every=1, seed=5)
+    started = train([more], tmp_path / "second", config, start=first)
+    fresh = train([more], tmp_path / "third", config.changed(layers=2, width=32))
+    assert started["config"]["layers"] == 2
+    assert started["config"]["width"] == 32
+    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == (
+        first / "tokenizer.json"
+    ).read_bytes()
+    assert started["evaluations"][0]["loss"] < fresh["evaluations"][0]["loss"] - 1
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_start_that_is_no_checkpoint_is_named(
+    corpus: Path, tmp_path: Path, tiny: TrainingConfig, missing: str
+) -> None:
+    first = tmp_path / "first"
+    train([corpus], first, tiny)
+    (first / missing).unlink()
+    with pytest.raises(ConfigError, match=f"{missing} is missing"):
+        train([corpus], tmp_path / "second", tiny, start=first)
+    assert not (tmp_path / "second").exists()

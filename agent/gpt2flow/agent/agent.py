@@ -63,7 +63,7 @@ class Agent:
                     config.address, config.model, config.timeout, config.security
                 )
                 resources.callback(served.close)
-            executor = Executor(book, self._database, clock, codes)
+            executor = Executor(book, self._database, clock, codes, config.confirm_below)
             handler = TurnHandler(book, RecordingModel(model, self._database, clock), executor)
             with self._database.translate_errors():
                 self._workflows = Workflows(handler, executor, clock, url)

@@ -11,6 +11,9 @@ from gpt2flow.client import Security
 # Returns a time-zone-aware datetime; tests and replays pass their own.
 Clock = Callable[[], datetime]
 
+# Chosen on generated conversations; see docs/model.md.
+CONFIRM_BELOW = 0.8
+
 
 def utc_now() -> datetime:
     """Return the current time in UTC."""
@@ -27,6 +30,8 @@ class AgentConfig:
         database: URL of the shop database, or path of an SQLite file.
         flows: Folder of the flows; None selects the built-in ones.
         timeout: Deadline of one model call, in seconds.
+        confirm_below: Confidence below which the agent asks whether a risky action is meant, from
+            0, which never asks, to 1.
         security: TLS and token of the connection to the server.
     """
 
@@ -35,6 +40,7 @@ class AgentConfig:
     database: str = "gpt2flow.sqlite"
     flows: Path | None = None
     timeout: float = 30.0
+    confirm_below: float = CONFIRM_BELOW
     security: Security = field(default_factory=Security)
 
     def __post_init__(self) -> None:
@@ -47,3 +53,5 @@ class AgentConfig:
             raise InputError("the server address is empty; expected host:port")
         if not 0 < self.timeout < float("inf"):
             raise InputError(f"timeout is {self.timeout} s, must be finite and above 0")
+        if not 0 <= self.confirm_below <= 1:
+            raise InputError(f"confirm_below is {self.confirm_below}, must be from 0 to 1")

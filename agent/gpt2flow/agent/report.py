@@ -7,9 +7,6 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 
 from gpt2flow.agent.flows.prompt import Arguments, Result
 
-# What an action asked for when the agent was unsure whether it was meant.
-CONFIRMATION = "confirmation"
-
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -59,6 +56,8 @@ class ActionReport(_Record):
         action: Name of the action.
         arguments: Arguments that the model chose.
         used: Arguments that the operation ran with, defaults included.
+        wish: Action that the model chose, if this one took its place because it was not legal.
+        resumed: Whether the action fulfils an earlier wish.
         result: Result that the model reads.
         outcome: Outcome of the operation, by its name in the flow file.
         asked: Slot that the customer was asked for instead of running the operation, or
@@ -70,11 +69,31 @@ class ActionReport(_Record):
     action: str
     arguments: Arguments
     used: Arguments
+    wish: str | None = None
+    resumed: bool = False
     result: Result
     outcome: str | None = None
     asked: str | None = None
     messages: list[MessageSent] = []
     changes: list[RowChange] = []
+
+
+class Wanted(_Record):
+    """Wish of a customer that the agent still has to fulfil.
+
+    Attributes:
+        action: Action that the customer wants.
+        arguments: Arguments that the model chose.
+        message: Message that expressed the wish.
+        confidence: Probability that the model gave the choice, from 0 to 1.
+        confirmed: Whether the customer has confirmed it.
+    """
+
+    action: str
+    arguments: Arguments
+    message: str
+    confidence: float = 1.0
+    confirmed: bool = False
 
 
 class Step(_Record):
@@ -85,17 +104,19 @@ class Step(_Record):
         facts: Facts after the action.
         raised: Name and subject of the event that the action raised.
         timers: Timers to set.
+        resumable: Earlier wishes that have become legal, oldest first.
     """
 
     report: ActionReport
     facts: frozenset[str]
     raised: tuple[str, str] | None = None
     timers: list[Timer] = []
+    resumable: list[Wanted] = []
 
     @property
     def result(self) -> Result:
         """Result that the model reads."""
-        return self.report.result
+        return "blocked" if self.report.wish is not None else self.report.result
 
     @field_serializer("facts")
     def _sort_facts(self, facts: frozenset[str]) -> list[str]:

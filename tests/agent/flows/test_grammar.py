@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.grammar import action_grammar
+from gpt2flow.agent.flows.grammar import action_grammar, is_span
 from gpt2flow.agent.flows.prompt import Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 
@@ -139,8 +139,8 @@ def test_any_word_sequence_of_a_message_is_a_span(
 def test_a_code_alone_is_left_to_the_action_that_takes_it(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str
 ) -> None:
-    legal = ["clarify", "log_out", "verify"]
-    grammar = action_grammar(book, legal, normalize(message), may_end=True)
+    names = ["clarify", "log_out", "verify"]
+    grammar = action_grammar(book, names, normalize(message), legal=["verify"])
     [code] = candidates(SlotKind.CODE, message)
     assert accepts(tokenizer, grammar, Choice("verify", {"code": code}).text)
     assert accepts(tokenizer, grammar, Choice("done").text)
@@ -151,6 +151,7 @@ def test_a_code_alone_is_left_to_the_action_that_takes_it(
     "message,legal",
     [
         ("123456", ["clarify", "log_out"]),
+        ("123456", ["clarify"]),
         ("#123456", ["clarify", "verify"]),
         ("1042", ["clarify", "verify"]),
         ("not 123456", ["clarify", "verify"]),
@@ -159,5 +160,20 @@ def test_a_code_alone_is_left_to_the_action_that_takes_it(
 def test_any_other_message_may_mean_anything(
     book: FlowBook, tokenizer: llguidance.LLTokenizer, message: str, legal: list[str]
 ) -> None:
-    grammar = action_grammar(book, legal, normalize(message))
-    assert all(accepts(tokenizer, grammar, Choice(action).text) for action in legal)
+    names = ["clarify", "log_out", "verify"]
+    grammar = action_grammar(book, names, normalize(message), legal=legal)
+    assert all(accepts(tokenizer, grammar, Choice(action).text) for action in names)
+
+
+@pytest.mark.parametrize(
+    "value, is_part", [("latte", False), ("lattes", True), ("two lattes", True), ("", False)]
+)
+def test_a_span_ends_at_the_borders_of_words(
+    book: FlowBook, tokenizer: llguidance.LLTokenizer, value: str, *, is_part: bool
+) -> None:
+    message = "two lattes please"
+    assert is_span(value, message) == is_part
+    if value:
+        choice = Choice("find_product", {"product": value})
+        grammar = action_grammar(book, ["find_product"], message)
+        assert accepts(tokenizer, grammar, choice.text) == is_part

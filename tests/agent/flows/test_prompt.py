@@ -50,7 +50,14 @@ def test_normalization_is_idempotent_and_removes_special_tokens(text: str) -> No
 @given(text=st.text())
 def test_message_cannot_inject_special_tokens(book: FlowBook, text: str) -> None:
     prompt = first_prompt(book.shared, PromptState(frozenset({"guest"})), normalize(text))
-    assert [prompt.count(token) for token in SPECIAL_TOKENS] == [0, 1, 1, 0, 1, 0]
+    assert [prompt.count(token) for token in SPECIAL_TOKENS] == [0, 1, 0, 1, 0, 1, 0]
+
+
+def test_prompt_has_the_latest_actions_of_earlier_messages(book: FlowBook) -> None:
+    past = tuple((action, "ok") for action in ("greet", "find_product", "add_to_cart", "view_cart"))
+    prompt = first_prompt(book.shared, PromptState(frozenset({"guest"}), past=past), "two")
+    expected = "<|past|>find_product ok, add_to_cart ok, view_cart ok<|user|>two<|act|>"
+    assert prompt == f"<|state|>guest{expected}"
 
 
 def test_state_line_keeps_the_declared_order(book: FlowBook) -> None:

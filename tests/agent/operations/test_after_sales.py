@@ -70,6 +70,103 @@ def test_order_has_at_most_one_claim_of_any_kind(shop: Shop) -> None:
     assert len(shop.rows(Case)) == 1
 
 
+@pytest.mark.parametrize(
+    "message, action, kind",
+    [
+        ("an exchange instead please", "request_exchange", CaseKind.EXCHANGE),
+        ("I would rather return it", "request_return", CaseKind.RETURN),
+        ("改成换货吧", "request_exchange", CaseKind.EXCHANGE),
+        ("还是退货吧", "request_return", CaseKind.RETURN),
+    ],
+)
+def test_claim_is_changed_to_another_kind(
+    shop: Shop, message: str, action: str, kind: CaseKind
+) -> None:
+    """Order and reason carry over, even if another order was mentioned."""
+    shop.log_in("s")
+    number, other = shop.order(delivered_days_ago=1), shop.order(delivered_days_ago=2)
+    shop.act("s", "request_refund", order=number, reason="defective")
+    shop.act("s", "track_order", order=other)
+    step = shop.act("s", action, message=message)
+    assert (step.result, step.report.outcome) == ("ok", "changed")
+    assert step.report.used == {"order": number, "reason": "defective"}
+    (case,) = shop.rows(Case)
+    assert (case.kind, case.reason, case.note) == (kind, "defective", message)
+    assert case.number in step.report.messages[0].text
+
+
+@pytest.mark.parametrize("message", ["and an exchange", "我要换货"])
+def test_second_claim_needs_a_word_of_change(shop: Shop, message: str) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1)
+    shop.act("s", "request_refund", order=number, reason="damaged")
+    step = shop.act("s", "request_exchange", message=message, order=number)
+    assert (step.result, step.report.outcome) == ("refused", "already_open")
+    assert [case.kind for case in shop.rows(Case)] == [CaseKind.REFUND]
+
+
+def test_same_claim_cannot_be_changed_to_itself(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.order(delivered_days_ago=1)
+    shop.act("s", "request_refund", order="last", reason="damaged")
+    step = shop.act("s", "request_refund", message="a refund instead", reason="late")
+    assert step.report.outcome == "already_open"
+    assert [case.reason for case in shop.rows(Case)] == ["damaged"]
+
+
+def test_claim_changed_to_a_large_refund_needs_approval(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1, sku="bluetooth-headphones", quantity=3)
+    shop.act("s", "request_return", order=number, reason="defective")
+    assert shop.rows(Case)[0].status is CaseStatus.APPROVED
+    step = shop.act("s", "request_refund", message="a refund instead please")
+    assert step.report.messages[0].text == (
+        f"I have changed your claim on order {number} (267.00) to a refund (case C-1). "
+        "A colleague has to approve it; you will hear from us."
+    )
+    assert shop.rows(Case)[0].status is CaseStatus.AWAITING_APPROVAL
+    step = shop.act("s", "request_return", message="a return instead, sorry")
+    assert step.report.messages[0].text.endswith("to a return (case C-1).")
+    assert shop.rows(Case)[0].status is CaseStatus.APPROVED
+
+
+def test_deadline_of_the_new_kind_applies_to_a_change(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=16)
+    shop.act("s", "request_refund", order=number, reason="defective")
+    step = shop.act("s", "request_exchange", message="an exchange instead please")
+    assert (step.result, step.report.outcome) == ("refused", "too_late")
+    assert [case.kind for case in shop.rows(Case)] == [CaseKind.REFUND]
+
+
+def test_refused_claim_hands_on_its_order_and_reason(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=20)
+    shop.order(delivered_days_ago=1)
+    shop.act("s", "request_exchange", order=number, reason="wrong_size")
+    step = shop.act("s", "request_refund", message="then a refund")
+    assert step.report.used == {"order": number, "reason": "wrong_size"}
+    assert step.report.outcome == "approved"
+
+
+def test_reason_of_an_open_claim_is_known_in_every_session(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1)
+    shop.act("s", "request_refund", order=number, reason="wrong_size")
+    shop.log_in("later")
+    step = shop.act("later", "request_return", message="a return instead", order=number)
+    assert step.report.used == {"order": number, "reason": "wrong_size"}
+    assert step.report.outcome == "changed"
+
+
+def test_reason_does_not_carry_over_to_another_order(shop: Shop) -> None:
+    shop.log_in("s")
+    first, second = shop.order(delivered_days_ago=1), shop.order(delivered_days_ago=2)
+    shop.act("s", "request_refund", order=first, reason="damaged")
+    step = shop.act("s", "request_refund", message=f"and {second}")
+    assert (step.report.asked, step.report.used) == ("reason", {"order": second})
+
+
 def test_open_question_keeps_the_other_arguments(shop: Shop) -> None:
     """The order is missing; the reason given before is kept."""
     shop.log_in("s")

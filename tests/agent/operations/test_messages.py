@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -17,6 +18,7 @@ OUTCOMES = [(action, name) for action, spec in BOOK.actions.items() for name in 
 # `request_exchange` shares the outcomes of the claims, but needs no approval.
 UNREACHABLE = {("request_exchange", "needs_approval"), ("request_return", "needs_approval")}
 GREETING = {"en": "hello", "zh": "你好"}
+INSTEAD = {"en": "this instead please", "zh": "还是改成这个吧"}
 
 
 def nothing(shop: Shop) -> None:
@@ -28,8 +30,9 @@ class Setup:
     """Preparation of an outcome, and the arguments of its action."""
 
     before: Callable[[Shop], object] = nothing
-    arguments: dict[str, str | int] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     event: bool = False
+    message: dict[str, str] = field(default_factory=lambda: GREETING)
 
 
 def registered(shop: Shop) -> None:
@@ -76,6 +79,24 @@ def claimed(shop: Shop) -> None:
     shop.act("s", "request_return", order="last", reason="late")
 
 
+def claimed_as(kind: str) -> Callable[[Shop], None]:
+    def before(shop: Shop) -> None:
+        with_order(delivered_days_ago=1)(shop)
+        shop.act("s", f"request_{kind}", order="last", reason="late")
+
+    return before
+
+
+def unsure(shop: Shop) -> None:
+    """Leave the agent's "did you mean …?" open."""
+    with_order()(shop)
+    assert shop.act("s", "cancel_order", confidence=0.1, order="last").result == "asked"
+
+
+def with_cart(shop: Shop) -> None:
+    shop.act("s", "add_to_cart", product="board game")
+
+
 def submitted(shop: Shop) -> None:
     summarized(shop)
     shop.act("s", "confirm_order")
@@ -95,6 +116,11 @@ def assigned(shop: Shop) -> None:
 def expired(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@example.com")
     shop.clock.forward(hours=1)
+
+
+def logging_in(shop: Shop) -> None:
+    registered(shop)
+    shop.act("s", "log_in", contact="ann@example.com")
 
 
 def verifying(shop: Shop) -> None:
@@ -119,67 +145,88 @@ CLAIMS = {
     "unknown_order": Setup(with_order(), UNKNOWN_CLAIM),
     "no_orders": Setup(member, CLAIM),
 }
-SETUPS: dict[tuple[str, str], Setup] = {
-    ("greet", "greeted"): Setup(member),
-    ("clarify", "asked_again"): Setup(),
-    ("clarify", "handed_over"): Setup(lambda shop: shop.act("s", "clarify")),
-    ("escalate", "handed_over"): Setup(),
-    ("register", "code_sent"): Setup(arguments=CONTACT | {"name": "Ann {0}"}),
-    ("register", "already_registered"): Setup(registered, CONTACT | {"name": "Ann"}),
-    ("register", "too_many_codes"): Setup(coded, CONTACT | {"name": "Ann"}),
-    ("log_in", "code_sent"): Setup(registered, CONTACT),
-    ("log_in", "unknown_contact"): Setup(arguments=CONTACT),
-    ("log_in", "too_many_codes"): Setup(coded, CONTACT),
-    ("verify", "verified"): Setup(verifying, {"code": "123456"}),
-    ("verify", "wrong_code"): Setup(verifying, {"code": "000000"}),
-    ("verify", "expired"): Setup(expired, {"code": "123456"}),
-    ("resend_code", "code_sent"): Setup(verifying),
-    ("resend_code", "too_many_codes"): Setup(coded),
-    ("log_out", "logged_out"): Setup(member),
-    ("find_product", "found"): Setup(arguments={"product": "tea"}),
-    ("find_product", "out_of_stock"): Setup(arguments={"product": "jacket"}),
-    ("find_product", "unknown_product"): Setup(arguments={"product": "{drone}"}),
-    ("add_to_cart", "added"): Setup(arguments={"product": "tea", "quantity": 2}),
-    ("add_to_cart", "out_of_stock"): Setup(arguments={"product": "jacket"}),
-    ("add_to_cart", "unknown_product"): Setup(arguments={"product": "drone"}),
-    ("add_to_cart", "too_many"): Setup(arguments={"product": "tea", "quantity": 99}),
-    ("remove_from_cart", "removed"): Setup(changed, {"product": "kettle"}),
-    ("remove_from_cart", "not_in_cart"): Setup(changed, {"product": "{tea"}),
-    ("view_cart", "shown"): Setup(changed),
-    ("view_cart", "empty"): Setup(),
-    ("check_out", "summarised"): Setup(changed, {"address": "1 {High} St"}),
-    ("confirm_order", "submitted"): Setup(summarized),
-    ("confirm_order", "out_of_stock"): Setup(sold_out),
-    ("confirm_order", "changed"): Setup(changed),
-    ("decline_order", "declined"): Setup(summarized),
-    ("cancel_order", "cancelled"): Setup(with_order(), LAST),
-    ("cancel_order", "unknown_order"): Setup(with_order(), UNKNOWN),
-    ("cancel_order", "no_orders"): Setup(member, LAST),
-    ("cancel_order", "too_late"): Setup(with_order(**DELIVERED), LAST),
-    ("assign_courier", "courier_assigned"): Setup(submitted, event=True),
-    ("assign_courier", "no_courier"): Setup(without_courier, event=True),
-    ("send_delivery_details", "details_sent"): Setup(assigned, event=True),
-    ("track_order", "tracked"): Setup(with_order(status=OrderStatus.ASSIGNED), LAST),
-    ("track_order", "no_parcel"): Setup(with_order(), LAST),
-    ("track_order", "unknown_order"): Setup(with_order(), UNKNOWN),
-    ("track_order", "no_orders"): Setup(member, LAST),
-    ("change_address", "changed"): Setup(with_order(), LAST | {"address": "1 St"}),
-    ("change_address", "too_late"): Setup(with_order(**DELIVERED), LAST | {"address": "1 St"}),
-    ("change_address", "unknown_order"): Setup(with_order(), UNKNOWN | {"address": "1 St"}),
-    ("change_address", "no_orders"): Setup(member, LAST | {"address": "1 St"}),
-    ("confirm_delivery", "delivered"): Setup(with_order(status=OrderStatus.ASSIGNED), LAST),
-    ("confirm_delivery", "not_on_its_way"): Setup(with_order(), LAST),
-    ("confirm_delivery", "unknown_order"): Setup(with_order(), UNKNOWN),
-    ("confirm_delivery", "no_orders"): Setup(member, LAST),
-    ("answer_question", "answered"): Setup(arguments={"topic": "opening_hours"}),
-    ("schedule_follow_up", "scheduled"): Setup(member, {"time": "tomorrow at 3pm"}),
-    ("schedule_follow_up", "unclear_time"): Setup(member, {"time": "{soon}"}),
-    ("schedule_follow_up", "not_open"): Setup(member, {"time": "tomorrow at 3am"}),
-} | {
-    (f"request_{kind}", n): w
-    for kind in ("refund", "return", "exchange")
-    for n, w in CLAIMS.items()
-}
+SETUPS: dict[tuple[str, str], Setup] = (
+    {
+        ("greet", "greeted"): Setup(member),
+        ("clarify", "asked_again"): Setup(),
+        ("clarify", "handed_over"): Setup(lambda shop: shop.act("s", "clarify")),
+        ("escalate", "handed_over"): Setup(),
+        ("register", "code_sent"): Setup(arguments=CONTACT | {"name": "Ann {x}"}),
+        ("register", "already_registered"): Setup(registered, CONTACT | {"name": "Ann"}),
+        ("register", "too_many_codes"): Setup(coded, CONTACT | {"name": "Ann"}),
+        ("log_in", "code_sent"): Setup(registered, CONTACT),
+        ("log_in", "unknown_contact"): Setup(arguments=CONTACT),
+        ("log_in", "too_many_codes"): Setup(coded, CONTACT),
+        ("verify", "verified"): Setup(verifying, {"code": "123456"}),
+        ("verify", "wrong_code"): Setup(verifying, {"code": "000000"}),
+        ("verify", "expired"): Setup(expired, {"code": "123456"}),
+        ("resend_code", "code_sent"): Setup(verifying),
+        ("resend_code", "too_many_codes"): Setup(coded),
+        ("log_out", "logged_out"): Setup(member),
+        ("find_product", "found"): Setup(arguments={"product": "tea"}),
+        ("find_product", "out_of_stock"): Setup(arguments={"product": "jacket"}),
+        ("find_product", "unknown_product"): Setup(arguments={"product": "{drone}"}),
+        ("add_to_cart", "added"): Setup(arguments={"product": "tea", "quantity": 2}),
+        ("add_to_cart", "out_of_stock"): Setup(arguments={"product": "jacket"}),
+        ("add_to_cart", "unknown_product"): Setup(arguments={"product": "drone"}),
+        ("add_to_cart", "too_many"): Setup(arguments={"product": "tea", "quantity": 99}),
+        ("remove_from_cart", "removed"): Setup(changed, {"product": "kettle"}),
+        ("remove_from_cart", "not_in_cart"): Setup(changed, {"product": "{tea"}),
+        ("view_cart", "shown"): Setup(changed),
+        ("view_cart", "empty"): Setup(),
+        ("check_out", "summarised"): Setup(changed, {"address": "1 {High} St"}),
+        ("confirm_order", "submitted"): Setup(summarized),
+        ("confirm_order", "out_of_stock"): Setup(sold_out),
+        ("confirm_order", "changed"): Setup(changed),
+        ("decline_order", "declined"): Setup(summarized),
+        ("cancel_order", "cancelled"): Setup(with_order(), LAST),
+        ("cancel_order", "unknown_order"): Setup(with_order(), UNKNOWN),
+        ("cancel_order", "no_orders"): Setup(member, LAST),
+        ("cancel_order", "too_late"): Setup(with_order(**DELIVERED), LAST),
+        ("assign_courier", "courier_assigned"): Setup(submitted, event=True),
+        ("assign_courier", "no_courier"): Setup(without_courier, event=True),
+        ("send_delivery_details", "details_sent"): Setup(assigned, event=True),
+        ("track_order", "tracked"): Setup(with_order(status=OrderStatus.ASSIGNED), LAST),
+        ("track_order", "no_parcel"): Setup(with_order(), LAST),
+        ("track_order", "unknown_order"): Setup(with_order(), UNKNOWN),
+        ("track_order", "no_orders"): Setup(member, LAST),
+        ("change_address", "changed"): Setup(with_order(), LAST | {"address": "1 St"}),
+        ("change_address", "too_late"): Setup(with_order(**DELIVERED), LAST | {"address": "1 St"}),
+        ("change_address", "unknown_order"): Setup(with_order(), UNKNOWN | {"address": "1 St"}),
+        ("change_address", "no_orders"): Setup(member, LAST | {"address": "1 St"}),
+        ("confirm_delivery", "delivered"): Setup(with_order(status=OrderStatus.ASSIGNED), LAST),
+        ("confirm_delivery", "not_on_its_way"): Setup(with_order(), LAST),
+        ("confirm_delivery", "unknown_order"): Setup(with_order(), UNKNOWN),
+        ("confirm_delivery", "no_orders"): Setup(member, LAST),
+        ("answer_question", "answered"): Setup(arguments={"topic": "opening_hours"}),
+        ("schedule_follow_up", "scheduled"): Setup(member, {"time": "tomorrow at 3pm"}),
+        ("schedule_follow_up", "unclear_time"): Setup(member, {"time": "{soon}"}),
+        ("schedule_follow_up", "not_open"): Setup(member, {"time": "tomorrow at 3am"}),
+        ("affirm", "affirmed"): Setup(unsure),
+        ("deny", "denied"): Setup(unsure),
+        ("set_quantity", "changed"): Setup(with_cart, {"product": "board game", "quantity": 2}),
+        ("set_quantity", "not_in_cart"): Setup(with_cart, {"product": "{tea", "quantity": 2}),
+        ("set_quantity", "out_of_stock"): Setup(
+            with_cart, {"product": "board game", "quantity": 9}
+        ),
+        ("set_quantity", "too_many"): Setup(with_cart, {"product": "board game", "quantity": 99}),
+        ("list_orders", "listed"): Setup(with_order()),
+        ("list_orders", "none"): Setup(member),
+        ("correct_contact", "code_sent"): Setup(verifying, {"contact": "bea@example.com"}),
+        ("correct_contact", "unknown_contact"): Setup(logging_in, {"contact": "bea@example.com"}),
+        ("correct_contact", "too_many_codes"): Setup(coded, CONTACT),
+        ("correct_name", "corrected"): Setup(verifying, {"name": "{Bea}"}),
+    }
+    | {
+        (f"request_{kind}", "changed"): Setup(claimed_as(other), CLAIM, message=INSTEAD)
+        for kind, other in (("refund", "return"), ("return", "exchange"), ("exchange", "refund"))
+    }
+    | {
+        (f"request_{kind}", n): w
+        for kind in ("refund", "return", "exchange")
+        for n, w in CLAIMS.items()
+    }
+)
 
 
 def carry_out(shop: Shop, action: str, setup: Setup, language: str) -> Step:
@@ -187,7 +234,7 @@ def carry_out(shop: Shop, action: str, setup: Setup, language: str) -> Step:
     if setup.event:
         shop.act("s", "greet", message=GREETING[language])
         return shop.event("s", Event("order_submitted", "SO-1001"), action)
-    return shop.act("s", action, message=GREETING[language], **setup.arguments)
+    return shop.act("s", action, message=setup.message[language], **setup.arguments)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

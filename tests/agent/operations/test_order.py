@@ -80,6 +80,82 @@ def test_quantity_limits_include_the_cart(shop: Shop) -> None:
     assert shop.rows(CartLine)[0].quantity == 30
 
 
+@pytest.mark.parametrize(
+    "stock_left, english, chinese",
+    [
+        (0, "out of stock at the moment", "暂时缺货"),
+        (1, "only one is left", "只剩 1 件"),
+        (3, "only 3 are left", "只剩 3 件"),
+    ],
+)
+def test_short_stock_is_put_into_words(
+    shop: Shop, stock_left: int, english: str, chinese: str
+) -> None:
+    set_product(shop, "board-game", stock=stock_left)
+    step = shop.act("s", "add_to_cart", product="board game", quantity=4)
+    text = f"Sorry, board game: {english}, so I have not added 4."
+    assert step.report.messages[0].text == text
+    step = shop.act("s", "add_to_cart", message="要四个", product="桌游", quantity=4)
+    assert step.report.messages[0].text == f"抱歉, 桌游 {chinese}, 没有把 4 件加入购物车。"
+
+
+def test_quantity_in_the_cart_is_set(shop: Shop) -> None:
+    shop.act("s", "add_to_cart", product="kettle", quantity=5)
+    shop.act("s", "add_to_cart", product="umbrella")
+    step = shop.act("s", "set_quantity", product="kettles", quantity=2)
+    assert step.report.messages[0].text == "electric kettle: 2 now. Your cart is at 72.70."
+    quantities = {line.sku: line.quantity for line in shop.rows(CartLine)}
+    assert quantities == {"electric-kettle": 2, "umbrella": 1}
+
+
+def test_quantity_is_set_for_the_only_product(shop: Shop) -> None:
+    shop.act("s", "add_to_cart", product="kettle")
+    shop.act("s", "find_product", product="yoga mat")
+    step = shop.act("s", "set_quantity", quantity=3)
+    assert step.report.used == {"product": "electric kettle", "quantity": 3}
+    assert step.report.outcome == "changed"
+
+
+def test_quantity_is_set_for_the_product_in_focus(shop: Shop) -> None:
+    for product in ("kettle", "umbrella", "tea"):
+        shop.act("s", "add_to_cart", product=product)
+    shop.act("s", "set_quantity", product="umbrella", quantity=2)
+    step = shop.act("s", "set_quantity", quantity=3)
+    assert step.report.used == {"product": "umbrella", "quantity": 3}
+
+
+def test_missing_quantity_is_asked_for(shop: Shop) -> None:
+    shop.act("s", "add_to_cart", product="kettle")
+    step = shop.act("s", "set_quantity", product="kettle")
+    assert (step.result, step.report.asked) == ("asked", "quantity")
+
+
+@pytest.mark.parametrize(
+    "product, quantity, outcome",
+    [
+        ("kettle", 0, "too_many"),
+        ("kettle", 51, "too_many"),
+        ("kettle", 41, "out_of_stock"),
+        ("tea", 2, "not_in_cart"),
+    ],
+)
+def test_refused_quantity_keeps_the_cart(
+    shop: Shop, product: str, quantity: int, outcome: str
+) -> None:
+    shop.act("s", "add_to_cart", product="kettle", quantity=7)
+    step = shop.act("s", "set_quantity", product=product, quantity=quantity)
+    assert (step.result, step.report.outcome) == ("refused", outcome)
+    assert ("still has 7" in step.report.messages[0].text) == (outcome != "not_in_cart")
+    assert [(line.sku, line.quantity) for line in shop.rows(CartLine)] == [("electric-kettle", 7)]
+
+
+def test_quantity_for_an_empty_cart_adds_the_product(shop: Shop) -> None:
+    step = shop.act("s", "set_quantity", product="kettle", quantity=2)
+    assert (step.report.action, step.report.wish) == ("add_to_cart", "set_quantity")
+    assert step.report.used == {"product": "kettle", "quantity": 2}
+    assert shop.rows(CartLine)[0].quantity == 2
+
+
 def test_product_is_removed_from_the_cart(shop: Shop) -> None:
     shop.act("s", "add_to_cart", product="kettle")
     shop.act("s", "add_to_cart", product="umbrella")
@@ -195,6 +271,53 @@ def test_collected_order_cannot_be_cancelled(shop: Shop) -> None:
     step = shop.act("s", "cancel_order", order="last")
     assert step.report.outcome == "too_late"
     assert "on its way" in step.report.messages[0].text
+
+
+def test_orders_are_listed_newest_first(shop: Shop) -> None:
+    shop.log_in("bob", "bob@example.com")
+    shop.order("bob@example.com")
+    shop.log_in("s")
+    assert shop.act("s", "list_orders").report.outcome == "none"
+    first = shop.order(delivered_days_ago=1)
+    second = shop.order(quantity=2)
+    step = shop.act("s", "list_orders")
+    text = f"Your orders: {second} (25.80, being prepared), {first} (12.90, delivered)."
+    assert (step.result, step.report.messages[0].text) == ("ok", text)
+    step = shop.act("s", "list_orders", message="我的订单")
+    text = f"您的订单: {second} (25.80, 正在备货)、{first} (12.90, 已签收)。"
+    assert step.report.messages[0].text == text
+
+
+@pytest.mark.parametrize(
+    "message, outcome",
+    [
+        ("cancel {second} please", "cancelled"),
+        ("取消订单{second}", "cancelled"),
+        ("cancel {first} please", "too_late"),
+        ("cancel SO-9999 please", "unknown_order"),
+        ("cancel {first} or {second}", None),
+    ],
+)
+def test_order_that_the_message_names_is_not_replaced(
+    shop: Shop, message: str, outcome: str | None
+) -> None:
+    """The model leaves the order out, and one alone can be cancelled."""
+    shop.log_in("s")
+    first, second = shop.order(delivered_days_ago=1), shop.order()
+    message = message.format(first=first, second=second)
+    step = shop.act("s", "cancel_order", message=message)
+    assert step.report.outcome == outcome
+    assert step.report.asked == (None if outcome else "order")
+    order = next(order for order in shop.rows(Order) if order.number == second)
+    assert (order.status is OrderStatus.CANCELLED) == (outcome == "cancelled")
+
+
+def test_digits_in_an_address_are_no_order(shop: Shop) -> None:
+    shop.log_in("s")
+    number, address = shop.order(), "14500 Elm St"
+    step = shop.act("s", "change_address", message=f"send it to {address}", address=address)
+    assert step.report.used == {"order": number, "address": address}
+    assert step.report.outcome == "changed"
 
 
 def test_threads_do_not_oversell(shop: Shop) -> None:

@@ -95,6 +95,57 @@ def test_a_session_cannot_use_the_code_of_another(shop: Shop) -> None:
     assert shop.act("bob", "verify", code="111111").report.outcome == "wrong_code"
 
 
+def test_corrected_contact_keeps_the_name_and_voids_the_code(shop: Shop) -> None:
+    codes = iter(["111111", "222222"])
+    shop.executor._new_code = lambda: next(codes)
+    shop.act("s", "register", name="Ann", contact="an@example.com")
+    step = shop.act("s", "correct_contact", contact="ann@example.com")
+    (sent,) = step.report.messages
+    assert sent.to == "ann@example.com"
+    assert "222222" in sent.text
+    assert shop.facts("s") == {"verifying"}
+    assert shop.act("s", "verify", code="111111").report.outcome == "wrong_code"
+    shop.act("s", "verify", code="222222")
+    (customer,) = shop.rows(Customer)
+    assert (customer.name, customer.contact) == ("Ann", "ann@example.com")
+
+
+def test_corrected_contact_of_a_login_needs_an_account(shop: Shop) -> None:
+    shop.log_in("other")
+    shop.log_in("bob", "bob@example.com", "Bob")
+    shop.act("s", "log_in", contact="bob@example.com")
+    step = shop.act("s", "correct_contact", contact="nobody@example.com")
+    assert (step.result, step.report.outcome) == ("refused", "unknown_contact")
+    assert [v.contact for v in shop.rows(Verification)] == ["bob@example.com"]
+    assert shop.act("s", "correct_contact", contact="ann@example.com").result == "ok"
+    step = shop.act("s", "verify", code=CODE)
+    assert step.report.messages[0].text == "Thank you, Ann, you are logged in."
+    assert len(shop.rows(Customer)) == 2
+
+
+def test_contact_that_a_guest_corrects_is_used_for_the_login(shop: Shop) -> None:
+    shop.log_in("other")
+    step = shop.act("s", "correct_contact", contact="ann@example.com")
+    assert (step.report.action, step.report.outcome) == ("log_in", "code_sent")
+
+
+def test_name_is_corrected_before_and_after_the_code(shop: Shop) -> None:
+    shop.act("s", "register", name="An", contact="ann@example.com")
+    step = shop.act("s", "correct_name", name="Ann")
+    assert step.report.messages[0].text == "Thank you, I have corrected your name to Ann."
+    assert shop.facts("s") == {"verifying"}
+    step = shop.act("s", "verify", code=CODE)
+    assert step.report.messages[0].text == "Thank you, Ann, you are logged in."
+    shop.act("s", "correct_name", name="Anne")
+    assert [customer.name for customer in shop.rows(Customer)] == ["Anne"]
+
+
+def test_name_that_a_guest_corrects_starts_a_registration(shop: Shop) -> None:
+    step = shop.act("s", "correct_name", name="Ann")
+    assert (step.report.action, step.report.asked) == ("register", "contact")
+    assert step.report.used == {"name": "Ann"}
+
+
 def test_log_out_keeps_only_the_cart(shop: Shop) -> None:
     shop.log_in("s")
     shop.check_out("s", "kettle")

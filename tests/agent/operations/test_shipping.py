@@ -1,6 +1,7 @@
 """Couriers, parcels, and changes of orders until collection."""
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -127,7 +128,8 @@ def test_order_in_focus_is_inferred(shop: Shop) -> None:
 
 def test_customer_without_orders_gets_no_orders(shop: Shop) -> None:
     shop.log_in("s")
-    for arguments in ({}, {"order": "last"}, {"order": "SO-1001"}):
+    orders: list[dict[str, Any]] = [{}, {"order": "last"}, {"order": "SO-1001"}]
+    for arguments in orders:
         assert shop.act("s", "track_order", **arguments).report.outcome == "no_orders"
 
 
@@ -144,7 +146,7 @@ def test_customer_without_orders_gets_no_orders(shop: Shop) -> None:
     ],
 )
 def test_customer_cannot_access_the_order_of_another(
-    shop: Shop, action: str, arguments: dict[str, str]
+    shop: Shop, action: str, arguments: dict[str, Any]
 ) -> None:
     shop.log_in("ann")
     hers = shop.order(delivered_days_ago=2)

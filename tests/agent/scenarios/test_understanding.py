@@ -109,10 +109,21 @@ def test_sequence_must_match_in_order_length_and_arguments(
 
 
 def test_state_follows_the_declared_effects(book: FlowBook, model: ScriptedModel) -> None:
-    add, check_out = {"action": "add_to_cart"}, {"action": "check_out"}
-    labelled = example("x", add, check_out, {"action": "confirm_order"})
-    assert verdict(book, model, labelled, "add_to_cart", "check_out", "confirm_order")[1]
-    assert model.prompts[0] == "<|state|>member<|user|>x<|act|>"
+    add = {"action": "add_to_cart", "product": "tea"}
+    check_out = {"action": "check_out", "address": "x"}
+    labelled = example("tea, x", add, check_out, {"action": "confirm_order"})
+    choices = Choice("add_to_cart", {"product": "tea"}), Choice("check_out", {"address": "x"})
+    assert verdict(book, model, labelled, *choices, "confirm_order")[1]
+    assert model.prompts[0] == "<|state|>member<|user|>tea, x<|act|>"
+
+
+def test_wish_that_is_not_legal_counts_as_its_fallback(
+    book: FlowBook, model: ScriptedModel
+) -> None:
+    log_in = {"action": "log_in", "contact": "ann@example.com"}
+    labelled = example("track 1042, ann@example.com", log_in, facts=["guest"])
+    track, cancel = Choice("track_order", {"order": "SO-1042"}), Choice("cancel_order")
+    assert verdict(book, model, labelled, track, cancel) == (True, True)
 
 
 def test_truncated_answer_is_a_miss(book: FlowBook) -> None:

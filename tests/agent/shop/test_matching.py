@@ -29,10 +29,15 @@ MATCHES = {
     "tea": "green-tea",
     "POWERBANK": "power-bank",
     "chefs knife": "chef-knife",
+    "kitchen knives": "chef-knife",
+    "2 brollies": "umbrella",
     "热水壶": "electric-kettle",
     "红色雨伞": "umbrella",
     "大号瑜珈垫": "yoga-mat",
     "机械健盘": "mechanical-keyboard",
+    "保温悲": "water-bottle",
+    "电热水胡": "electric-kettle",
+    "红色雨三": "umbrella",
     "t恤": "cotton-t-shirt",
     "两台电饭煲": "rice-cooker",
 }
@@ -71,9 +76,24 @@ def test_similar_product_is_only_suggested(phrase: str, first: str) -> None:
     assert len(match.suggestions) == 3
 
 
-@pytest.mark.parametrize("phrase", ["", "a", "drone", "洗衣机", "充电", "()", "😀"])
+@pytest.mark.parametrize("phrase", ["", "a", "drone", "洗衣机", "充电", "叉", "()", "😀"])
 def test_nonsense_and_ambiguity_match_nothing(phrase: str) -> None:
     assert match_product(phrase, NAMES).sku is None
+
+
+@pytest.mark.parametrize(
+    "plural, singular",
+    [
+        ("brollies", "brolly"),
+        ("knives", "knife"),
+        ("shelves", "shelf"),
+        ("scarves", "scarf"),
+        ("leaves", "leaf"),
+        ("mice", "mouse"),
+    ],
+)
+def test_irregular_plural_is_matched(plural: str, singular: str) -> None:
+    assert match_product(plural, {"wanted": [singular], "other": ["lamp"]}).sku == "wanted"
 
 
 def test_nothing_matches_in_an_empty_shop() -> None:

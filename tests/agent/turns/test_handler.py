@@ -1,17 +1,13 @@
 """Turns with their events, compensation, timers and retries."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
-
 import pytest
 from sqlalchemy import update
 from tests.support.scripted_model import FailingModel, Script, ScriptedModel
 from tests.support.shop import Shop
+from tests.support.turns import InlineWorkflow, new_handler
 
 from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows.prompt import Choice
-from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -25,11 +21,6 @@ from gpt2flow.agent.shop import (
     Product,
 )
 from gpt2flow.agent.turns.execution import Event
-from gpt2flow.agent.turns.handler import TurnHandler
-from gpt2flow.agent.turns.model import RecordingModel
-
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
 
 SCRIPT: Script = {
     "yes": ["confirm_order"],
@@ -45,33 +36,9 @@ SCRIPT: Script = {
 }
 
 
-@dataclass
-class InlineWorkflow:
-    """Workflow that runs steps as plain calls, and records timers and retries."""
-
-    timers: list[Timer] = field(default_factory=list)
-    retries: list[tuple[str, Event, int]] = field(default_factory=list)
-
-    def run_step(
-        self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
-    ) -> _Result:
-        return function(*args, **kwargs)
-
-    def set_timer(self, timer: Timer) -> None:
-        self.timers.append(timer)
-
-    def retry_event(self, session: str, event: Event, attempt: int) -> None:
-        self.retries.append((session, event, attempt))
-
-
 @pytest.fixture
 def model() -> ScriptedModel:
     return ScriptedModel(SCRIPT)
-
-
-def new_handler(shop: Shop, model: ScriptedModel | FailingModel) -> TurnHandler:
-    recording_model = RecordingModel(model, shop.database, shop.clock)
-    return TurnHandler(shop.book, recording_model, shop.executor)
 
 
 def test_submitted_order_is_shipped_by_an_event(shop: Shop, model: ScriptedModel) -> None:
@@ -96,7 +63,8 @@ def test_every_model_call_is_recorded(shop: Shop, model: ScriptedModel) -> None:
     calls = {call.key: call for call in shop.rows(ModelCall)}
     assert len(calls) == len(report.calls)
     first = calls["m1/0"]
-    assert first.prompt == "<|state|>member cart confirming<|user|>yes<|act|>"
+    past = "<|past|>verify ok, add_to_cart ok, check_out ok"
+    assert first.prompt == f"<|state|>member cart confirming{past}<|user|>yes<|act|>"
     assert first.output == '{"action":"confirm_order"}'
     assert first.constraint.startswith("start: ")
     assert (first.fingerprint, first.prompt_tokens) == ("scripted", 20)

@@ -57,25 +57,25 @@ def test_prompts_are_prefixes_of_the_training_document(book: FlowBook) -> None:
     assert all(whole.startswith(prompt) for prompt in prompts)
 
 
-def test_legal_actions_follow_the_facts(book: FlowBook) -> None:
-    turn = ScriptedTurn(book, Choice("add_to_cart", {"product": "tea"}), "check_out", "done")
-    turn.run(MEMBER, "tea")
-    legal = [
-        {name for name in book.actions if f'{{\\"action\\":\\"{name}\\"' in grammar}
-        for _, grammar in turn.calls
-    ]
-    assert "check_out" not in legal[0]
-    assert "check_out" in legal[1]
-    assert "confirm_order" not in legal[1]
-    assert "confirm_order" in legal[2]
+def test_customer_may_wish_what_is_not_legal_yet(book: FlowBook) -> None:
+    turn = ScriptedTurn(book, "check_out", "done")
+    turn.run(PromptState(frozenset({"guest"})), "tea")
+    grammar = turn.calls[0][1]
+    assert all(f'{{\\"action\\":\\"{name}\\"' in grammar for name in book.wishes)
+    assert '{\\"action\\":\\"assign_courier\\"' not in grammar
+
+
+def test_event_gets_legal_actions_alone(book: FlowBook) -> None:
+    turn = ScriptedTurn(book, "assign_courier", "send_delivery_details")
+    turn.run(PromptState(frozenset({"submitted"})), "SO-1001", "order_submitted")
+    assert '{\\"action\\":\\"send_delivery_details\\"' not in turn.calls[0][1]
 
 
 def test_message_gets_at_least_one_action(book: FlowBook) -> None:
     turn = ScriptedTurn(book, "greet", "done")
     turn.run(MEMBER, "hi")
-    legal = book.legal(MEMBER.facts)
-    assert turn.calls[0][1] == action_grammar(book, legal, "hi", may_end=False)
-    assert turn.calls[1][1] == action_grammar(book, legal, "hi", may_end=True)
+    assert turn.calls[0][1] == action_grammar(book, book.wishes, "hi", may_end=False)
+    assert turn.calls[1][1] == action_grammar(book, book.wishes, "hi", may_end=True)
 
 
 @pytest.mark.parametrize("event, actions", [(None, 1), ("order_submitted", 2)])

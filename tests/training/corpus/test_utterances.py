@@ -1,5 +1,6 @@
 """Shipped utterances match the flows; mismatches are reported by name."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from gpt2flow.training.errors import CorpusError
 Write = Callable[[str, str], Path]
 
 
+def _follow_up(action: str = "greet", after: str = "[greet ok]", say: str = "[hi]") -> str:
+    return f"follow_ups: [{{action: {action}, after: {after}, say: {say}}}]"
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_customer_action_has_utterances(book: FlowBook, language: Language) -> None:
     utterances = load_utterances(FLOWS, book, language)
@@ -22,6 +27,24 @@ def test_each_customer_action_has_utterances(book: FlowBook, language: Language)
     assert set(utterances.actions) == user_actions
     assert utterances.openers
     assert utterances.closers
+    assert utterances.corrections
+    assert utterances.retractions
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_follow_up_needs_a_result_that_the_earlier_action_has(
+    book: FlowBook, language: Language
+) -> None:
+    utterances = load_utterances(FLOWS, book, language)
+    assert utterances.follow_ups
+    for action, follow_ups in utterances.follow_ups.items():
+        for follow_up in follow_ups:
+            earlier, result = follow_up.after
+            spec = book.actions[earlier]
+            results = {outcome.result for outcome in spec.outcomes.values()}
+            assert action == follow_up.action
+            assert {action, earlier} <= set(book.wishes)
+            assert result in results or (result == "asked" and spec.required), follow_up.after
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -41,6 +64,16 @@ def test_the_agent_reads_every_number_word(language: Language) -> None:
         ("values: {reason: {hm: [a]}}", "slot reason has no value 'hm'"),
         ("answers: {order: ['(a']}", "template '(a': ')' is missing"),
         ("openers: ['{order}']", "slot ['order'] is not allowed here"),
+        ("corrections: ['no, {order}']", "slot ['order'] is not allowed here"),
+        ("retractions: ['(a']", "template '(a': ')' is missing"),
+        (_follow_up(action="fly"), "unknown action fly"),
+        (_follow_up(after="[fly ok]"), "follow_ups: 'fly ok' is no action with its result"),
+        (_follow_up(after="[greet]"), "follow_ups: 'greet' is no action with its result"),
+        (_follow_up(after="[greet fine]"), "'greet fine' is no action with its result"),
+        (_follow_up(after="[greet ok ok]"), "'greet ok ok' is no action with its result"),
+        (_follow_up(after="[]"), "field follow_ups.0.after: List should have at least 1 item"),
+        (_follow_up(say="[]"), "field follow_ups.0.say: List should have at least 1 item"),
+        (_follow_up(say="['{order}']"), "'{order}': slot ['order'] is not allowed here"),
         ("opener: [a]", "field opener: Extra inputs are not permitted"),
         ("actions: {greet: a}", "field actions.greet: Input should be a valid list"),
         ("actions: [", "while parsing"),
@@ -56,6 +89,33 @@ def test_an_invalid_utterance_file_is_named(
     assert problem in str(caught.value)
     assert str(path.parent.parent) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["utterances", "dialogue"])
+def test_a_file_adds_to_those_beside_it(book: FlowBook, write: Write, name: str) -> None:
+    content = {
+        "actions": {action: ["a"] for action in book.wishes},
+        "values": {
+            name: {value: ["a"] for value in slot.values}
+            for name, slot in book.slots.items()
+            if slot.values
+        },
+        "joiners": ["and"],
+        "retractions": ["no"],
+    }
+    folder = write("a/utterances.en.yaml", json.dumps(content)).parent.parent
+    more = _follow_up(action="track_order", after="[cancel_order refused, greet ok]", say="[b, c]")
+    write(f"b/{name}.en.yaml", f"actions: {{greet: [b]}}\nretractions: [wait]\n{more}")
+    write(f"b/{name}.zh.yaml", "actions: {greet: [c]}")
+    utterances = load_utterances(folder, book, "en")
+    assert [template.nodes for template in utterances.actions["greet"]] == [["a"], ["b"]]
+    assert [template.nodes for template in utterances.retractions] == [["no"], ["wait"]]
+    assert [(each.after, each.template.nodes) for each in utterances.follow_ups["track_order"]] == [
+        (("cancel_order", "refused"), ["b"]),
+        (("cancel_order", "refused"), ["c"]),
+        (("greet", "ok"), ["b"]),
+        (("greet", "ok"), ["c"]),
+    ]
 
 
 def test_yaml_booleans_stay_words(book: FlowBook, write: Write) -> None:

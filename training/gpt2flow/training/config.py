@@ -22,6 +22,18 @@ class TrainingConfig(StrictModel):
     flow_documents: int = Field(
         100_000, gt=0, description="Turns generated from the flows if no corpus is given"
     )
+    more_wishes: list[float] = Field(
+        [62.0, 29.0, 9.0],
+        min_length=3,
+        max_length=3,
+        description="Weights of no further wish, one, and two, in generated messages",
+    )
+    listed_share: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="Share of generated requests that list several products or orders",
+    )
     valid_share: float = Field(
         0.02,
         gt=0,
@@ -57,11 +69,15 @@ class TrainingConfig(StrictModel):
         "count in the loss",
     )
 
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="AdamW, or Muon for the matrices within the blocks and AdamW for the rest",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate")
     warmup_share: float = Field(
         0.03, ge=0, lt=1, description="Share of the steps with linear learning-rate warm-up"
     )
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of the matrices")
+    weight_decay: float = Field(0.1, ge=0, description="Weight decay of the matrices")
     gradient_clip: float = Field(1.0, gt=0, description="Maximum norm of the gradient")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -90,6 +106,12 @@ class TrainingConfig(StrictModel):
             return TrainingConfig.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
             raise ConfigError(first_violation(error)) from error
+
+
+def find_recipe(name: str) -> Path:
+    """Return the path of a built-in recipe, or the name itself."""
+    built_in = RECIPES / f"{name}.yaml"
+    return built_in if built_in.is_file() else Path(name)
 
 
 def load_recipe(path: Path = SHOP_RECIPE) -> TrainingConfig:

@@ -1,5 +1,6 @@
 """Training pipeline: clean, vocabulary, tune, train."""
 
+import hashlib
 import json
 import platform
 import shutil
@@ -17,11 +18,12 @@ from gpt2flow.agent.flows.prompt import END
 from gpt2flow.files.atomic import write_atomically
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.corpus.corpus import make_flow_corpus
+from gpt2flow.training.corpus.messages import Mix
+from gpt2flow.training.curve import CURVE, record_curve
 from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
 from gpt2flow.training.model.checkpoints import TrainerState, save_model
-from gpt2flow.training.model.loop import fit
-from gpt2flow.training.model.model import find_device
-from gpt2flow.training.model.tune import tune
+from gpt2flow.training.model.loop import StepReport, fit
+from gpt2flow.training.model.model import find_device, sizes_of
 from gpt2flow.training.progress import show_progress
 from gpt2flow.training.text.documents import Texts, read_texts
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
@@ -30,7 +32,7 @@ from gpt2flow.training.text.vocabulary import train_vocabulary
 FACTS = "training.json"
 _WORK = "checkpoints"
 _PLAN = "plan.json"
-_TUNED = "tune.json"
+_TUNED = "tune.db"
 # Enough for an exporter to measure a perplexity difference of a tenth of a percent.
 _EVAL_TOKENS = 6000
 # Enough for an exporter to calibrate quantization.
@@ -46,6 +48,8 @@ def train(
     tune_trials: int = 0,
     resume: bool = False,
     device: str = "auto",
+    data: Path | None = None,
+    start: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train a GPT-2 on text and write its checkpoint.
@@ -54,16 +58,18 @@ def train(
         corpus: UTF-8 text files; `<|endoftext|>` ends a document, and so does the end of a
             file. None generates turns of the agent's flows.
         out: Directory of the checkpoint, new or empty. It receives the Hugging Face files,
-            `training.json`, `eval.txt` with validation documents and `calibration.txt` with
-            training documents. During training, its subdirectory `checkpoints` holds the files
-            to resume from.
+            `training.json`, `curve.csv`, `eval.txt` with validation documents and
+            `calibration.txt` with training documents. During training, its subdirectory
+            `checkpoints` holds the files to resume from.
         config: Settings of the run.
         valid: Text files of the validation set. If empty, a share of the corpus is split off.
         tune_trials: Number of short runs that search for better settings first; their results
-            are kept in `tune.json`. 0 skips the search.
+            are kept in `tune.db`. 0 skips the search.
         resume: Continue a killed run from its last checkpoint, with the same result as an
             uninterrupted run. A finished run is left unchanged.
         device: Name of the device to train on; see `find_device`.
+        data: Directory of data sets whose labelled messages join the turns of the flows.
+        start: Checkpoint to start from. Its vocabulary and sizes replace those of `config`.
         console: Console for progress. None shows nothing.
 
     Returns:
@@ -79,15 +85,26 @@ def train(
     """
     console = console or Console(quiet=True)
     chosen = find_device(device)
+    if start is not None:
+        config = config.changed(**sizes_of(start))
     try:
         if resume and (out / FACTS).exists():
             return _read_facts(out)
         work = _prepare_output(out, resume=resume)
+        data_facts: dict[str, Any] = {}
         if corpus is None:
             console.print(f"Generating {config.flow_documents} turns from the flows")
-            corpus, valid = _generate_flow_corpus(work, config)
+            corpus, valid, data_facts = _generate_flow_corpus(work, config, data)
+            _print_data_sets(console, data_facts)
+        elif data is not None:
+            raise ConfigError(f"data {data}: only turns of the flows take data sets")
         texts = read_texts(corpus, valid, config.valid_share, config.seed)
-        _check_plan(work, {"config": config.model_dump(), "corpus": texts.sha256})
+        plan = {
+            "config": config.model_dump(),
+            "corpus": texts.sha256,
+            "start": _hash_weights(start),
+        }
+        _check_plan(work, plan)
         return _train(
             texts,
             (out, work),
@@ -95,6 +112,8 @@ def train(
             tune_trials=tune_trials,
             device=chosen,
             console=console,
+            start=start,
+            more_facts=data_facts,
         )
     except OSError as error:
         raise OutputError(f"{error.filename or out}: {error.strerror}") from error
@@ -108,12 +127,17 @@ def _train(
     tune_trials: int,
     device: torch.device,
     console: Console,
+    start: Path | None,
+    more_facts: dict[str, Any],
 ) -> dict[str, Any]:
     out, work = directories
-    console.print(
-        f"Learning a vocabulary of {config.vocabulary_size} from {len(texts.train)} documents"
-    )
-    tokenizer = _load_or_train_tokenizer(texts, work, config)
+    if start is None:
+        console.print(
+            f"Learning a vocabulary of {config.vocabulary_size} from {len(texts.train)} documents"
+        )
+        tokenizer = _load_or_train_tokenizer(texts, work, config)
+    else:
+        tokenizer = Tokenizer.from_file(str(start / "tokenizer.json"))
     encoded, validation = encode(texts.train, tokenizer), encode(texts.valid, tokenizer)
     if len(encoded.ids) < config.context_length:
         raise CorpusError(
@@ -121,30 +145,42 @@ def _train(
             f"(context_length {config.context_length})"
         )
     if tune_trials:
+        # Optuna takes half a second to import.
+        from gpt2flow.training.model.tune import tune  # noqa: PLC0415
+
         with show_progress(console, f"Tuning, {tune_trials} trials") as on_progress:
             config = tune(
                 encoded,
                 validation,
                 config,
                 tune_trials,
-                results=out / _TUNED,
+                storage=out / _TUNED,
                 device=device,
                 on_progress=on_progress,
             )
-    with show_progress(console, "Training") as on_progress:
+    record = record_curve(work / CURVE)
+    with show_progress(console, "Training") as show:
+
+        def on_progress(report: StepReport) -> None:
+            show(report)
+            record(report)
+
         model, state = fit(
             encoded,
             validation,
             config,
+            start=start,
             save_to=(work, tokenizer),
             device=device,
             on_progress=on_progress,
         )
-    facts = _collect_facts(model, state, config, texts, encoded)
+    facts = _collect_facts(model, state, config, texts, encoded) | more_facts
     staging = work / "final"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     save_model(staging, model, tokenizer)
+    if (work / CURVE).exists():
+        shutil.copyfile(work / CURVE, staging / CURVE)
     for name, documents, corpus, tokens in (
         ("eval.txt", texts.valid, validation, _EVAL_TOKENS),
         ("calibration.txt", texts.train, encoded, _CALIBRATION_TOKENS),
@@ -175,10 +211,31 @@ def _prepare_output(out: Path, *, resume: bool) -> Path:
     return work
 
 
-def _generate_flow_corpus(work: Path, config: TrainingConfig) -> tuple[list[Path], list[Path]]:
+def _generate_flow_corpus(
+    work: Path, config: TrainingConfig, data: Path | None
+) -> tuple[list[Path], list[Path], dict[str, Any]]:
     directory = work / "corpus"
-    make_flow_corpus(directory, config.flow_documents, config.seed)
-    return [directory / "train.txt"], [directory / "valid.txt"]
+    mix = Mix(config.more_wishes, config.listed_share)
+    facts = make_flow_corpus(directory, config.flow_documents, config.seed, data=data, mix=mix)
+    return [directory / "train.txt"], [directory / "valid.txt"], facts
+
+
+def _print_data_sets(console: Console, facts: dict[str, Any]) -> None:
+    """Name the data sets of the corpus, and the missing ones."""
+    for name, sha256 in facts["data_sets"].items():
+        console.print(f"Data set {name}, SHA-256 {sha256}")
+    if missing := facts["missing_data_sets"]:
+        console.print(f"Without the data sets {', '.join(missing)}")
+
+
+def _hash_weights(checkpoint: Path | None) -> str | None:
+    """Return the SHA-256 of a checkpoint's files of weights."""
+    if checkpoint is None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _check_plan(work: Path, plan: dict[str, Any]) -> None:
@@ -196,6 +253,8 @@ def _check_plan(work: Path, plan: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{name} {value}: the run to resume in {work} has {recorded['config'].get(name)}"
             )
+    if recorded.get("start") != plan["start"]:
+        raise ConfigError(f"the run to resume in {work} started from another checkpoint")
     if recorded["corpus"] != plan["corpus"]:
         raise CorpusError(
             f"the corpus differs from that of the run to resume in {work}; pass the same files"

@@ -60,6 +60,7 @@ class Conversation:
         database: Open database of the shop.
         start: Time at which the clock starts.
         rng: Source of verification codes.
+        confirm_below: Confidence below which the agent asks, from 0 to 1.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class Conversation:
         database: Database,
         start: datetime,
         rng: random.Random,
+        *,
+        confirm_below: float,
     ) -> None:
         self.now = start
         self._workflow = DirectWorkflow()
@@ -80,7 +83,7 @@ class Conversation:
         def new_code() -> str:
             return f"{rng.randrange(10**6):06}"
 
-        self._executor = Executor(book, database, clock, new_code)
+        self._executor = Executor(book, database, clock, new_code, confirm_below)
         self._handler = TurnHandler(book, RecordingModel(model, database, clock), self._executor)
 
     def handle(self, session: str, text: str) -> TurnReport:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Arguments, language
-from gpt2flow.agent.report import CONFIRMATION, ActionReport, TurnReport
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, language
+from gpt2flow.agent.flows.slots import LAST_ORDER, SlotKind
+from gpt2flow.agent.report import ActionReport, TurnReport
 from gpt2flow.agent.scenarios.format import Scenario, Turn, Wish
 from gpt2flow.agent.scenarios.understanding import same_value
 
@@ -76,8 +77,10 @@ class Script:
 
     def note(self, report: TurnReport) -> None:
         """Take in the verification codes that a turn sent."""
-        sent = " ".join(message.text for message in report.messages if message.to)
-        self._codes += _CODE.findall(sent)
+        for action in report.actions:
+            outcome = self._book.actions[action.action].outcomes.get(action.outcome or "")
+            if outcome and outcome.message and _PLACEHOLDER in outcome.message["en"]:
+                self._codes += _CODE.findall(" ".join(m.text for m in action.messages))[-1:]
 
     def fill(self, text: str) -> str:
         """Replace `{code}` by the last verification code.
@@ -112,11 +115,16 @@ class Script:
     def fulfils(self, wish: Wish, action: ActionReport) -> bool:
         """Return whether an action is the wish, values included."""
         return wish.action == action.action and all(
-            slot in action.used
-            and same_value(self._book, self._names, slot, str(value), str(action.used[slot]))
+            slot in action.used and self._agree(slot, str(value), str(action.used[slot]))
             for slot, value in wish.arguments.items()
             if value != _PLACEHOLDER
         )
+
+    def _agree(self, slot: str, wished: str, used: str) -> bool:
+        """Return whether two values agree; `last` may be any order's number."""
+        if self._book.slots[slot].kind is SlotKind.ORDER and LAST_ORDER in (wished, used):
+            return True
+        return same_value(self._book, self._names, slot, wished, used)
 
     def _confirm(self, customer: ScriptedCustomer, question: ActionReport) -> Answer:
         """Answer "did you mean …?"."""

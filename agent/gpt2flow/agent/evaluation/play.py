@@ -6,16 +6,19 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpt2flow.agent.config import CONFIRM_BELOW
 from gpt2flow.agent.errors import AgentError, InputError
 from gpt2flow.agent.evaluation.conversation import Conversation, new_database
 from gpt2flow.agent.evaluation.customer import Answer, NoCodeError, Script
 from gpt2flow.agent.evaluation.harm import GUARDED_TABLES, Rows, harmful_actions, harmful_rows
 from gpt2flow.agent.evaluation.variation import vary
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.report import CONFIRMATION, TurnReport
+from gpt2flow.agent.flows.prompt import CONFIRMATION
+from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.scenarios import Scenario, Turn, check, prepare
-from gpt2flow.agent.scenarios.shop_state import rows
+from gpt2flow.agent.scenarios.shop_state import check_table, rows
 from gpt2flow.agent.shop import Database
+from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.turns.model import ChoiceModel
 
 # Answers to the agent's questions after one scripted turn.
@@ -70,6 +73,7 @@ class Player:
         names: Names of the products, by stock-keeping unit.
         model: Model that chooses the actions.
         directory: Directory of the databases.
+        confirm_below: Confidence below which the agent asks, from 0 to 1.
     """
 
     def __init__(
@@ -78,11 +82,13 @@ class Player:
         names: Mapping[str, Collection[str]],
         model: ChoiceModel,
         directory: Path,
+        confirm_below: float = CONFIRM_BELOW,
     ) -> None:
         self._book = book
         self._names = names
         self._model = model
         self._directory = directory
+        self._confirm_below = confirm_below
 
     def play(self, scenario: Scenario, repeat: int = 0, seed: int = 0) -> Playthrough:
         """Play a scenario in a new database.
@@ -101,7 +107,14 @@ class Player:
         with new_database(self._directory, uuid.uuid4().hex) as database:
             with database.transaction() as db:
                 prepare(db, scenario, scenario.clock)
-            conversation = Conversation(self._book, self._model, database, scenario.clock, rng)
+            conversation = Conversation(
+                self._book,
+                self._model,
+                database,
+                scenario.clock,
+                rng,
+                confirm_below=self._confirm_below,
+            )
             before = _guarded_rows(database)
             self._converse(conversation, result, rng)
             _check_end(self._book, database, before, result)
@@ -193,8 +206,15 @@ def check_names(scenario: Scenario) -> None:
     """Validate what a scenario refers to, before any of them is played.
 
     Raises:
-        InputError: An order's customer is not in the scenario.
+        InputError: A product or table is unknown, or an order's customer is not in the scenario.
     """
+    ordered = {sku for order in scenario.shop.orders for sku in order.lines}
+    known = load_catalogue().names
+    for sku in sorted(ordered | set(scenario.shop.stock)):
+        if sku not in known:
+            raise InputError(f"scenario {scenario.id}: unknown product {sku!r}")
+    for table in scenario.expect.rows:
+        check_table(table)
     contacts = {customer.contact for customer in scenario.shop.customers}
     for order in scenario.shop.orders:
         if order.contact not in contacts:

@@ -27,12 +27,12 @@ def write_junit(path: Path, results: Sequence[Playthrough]) -> None:
         case = ET.SubElement(
             suite,
             "testcase",
-            classname=result.scenario.workflow or "scenarios",
-            name=f"{result.scenario.id}[{result.repeat}]",
+            classname=_printable(result.scenario.workflow or "scenarios"),
+            name=_printable(f"{result.scenario.id}[{result.repeat}]"),
             time=f"{seconds:.3f}",
         )
         if not result.passed:
-            failure = ET.SubElement(case, "failure", message=result.differences[0])
+            failure = ET.SubElement(case, "failure", message=_printable(result.differences[0]))
             failure.text = _printable("\n".join([*result.differences, "", *transcript(result)]))
     _write(path, ET.tostring(suite, encoding="unicode", xml_declaration=True))
 

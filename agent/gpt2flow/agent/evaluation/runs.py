@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gpt2flow.agent.config import CONFIRM_BELOW
 from gpt2flow.agent.evaluation.play import Player, Playthrough, check_names
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.scenarios import Scenario
@@ -23,6 +24,7 @@ def run(
     *,
     repeats: int = 1,
     seed: int = 0,
+    confirm_below: float = CONFIRM_BELOW,
     on_played: Callable[[Playthrough], None] = lambda _: None,
 ) -> list[Playthrough]:
     """Play all scenarios, each in a new database.
@@ -36,6 +38,7 @@ def run(
         scenarios: Scenarios to play.
         repeats: Number of times to play each.
         seed: Seed of what differs between repeats.
+        confirm_below: Confidence below which the agent asks, from 0 to 1.
         on_played: Callback after each conversation, from any thread.
 
     Returns:
@@ -49,7 +52,7 @@ def run(
         check_names(scenario)
     results: list[Playthrough] = []
     with tempfile.TemporaryDirectory(prefix="gpt2flow-evaluate-") as name:
-        player = Player(book, load_catalogue().names, model, Path(name))
+        player = Player(book, load_catalogue().names, model, Path(name), confirm_below)
 
         def play(scenario: Scenario, repeat: int) -> Playthrough:
             result = player.play(scenario, repeat, seed)

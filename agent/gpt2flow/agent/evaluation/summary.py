@@ -162,4 +162,5 @@ def _turn_lines(report: TurnReport) -> list[str]:
 
 def _action_line(action: ActionReport) -> str:
     used = json.dumps(action.used, ensure_ascii=False)
-    return f"[{action.action} {used} → {action.outcome or f'asked for {action.asked}'}]"
+    ending = action.outcome or (f"asked for {action.asked}" if action.asked else "not possible now")
+    return f"[{action.action} {used} → {ending}]"

@@ -24,7 +24,8 @@ def vary(text: str, protected: Collection[str], rng: random.Random) -> str:
     if rng.random() < 0.3:
         text = _change_comma(text, protected, rng)
     mark = _FINAL_MARK.search(text)
-    if mark and mark.group() not in "?？" and rng.random() < 0.5:
+    may_drop = mark and mark.group() not in "?？" and _is_free(text, mark, protected)
+    if mark and may_drop and rng.random() < 0.5:
         text = text[: mark.start()]
     return text
 
@@ -56,11 +57,11 @@ def _is_free(text: str, match: re.Match[str], protected: Collection[str]) -> boo
     token = text[start:].split(maxsplit=1)[0]
     if "@" in token or "{" in token:
         return False
-    folded = text.casefold()
+    folded = text.lower()
     for value in protected:
-        at = folded.find(value.casefold())
+        at = folded.find(value.lower())
         while value and at >= 0:
             if at < match.end() and match.start() < at + len(value):
                 return False
-            at = folded.find(value.casefold(), at + 1)
+            at = folded.find(value.lower(), at + 1)
     return True

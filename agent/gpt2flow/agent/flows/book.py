@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gpt2flow.agent.errors import FlowError
-from gpt2flow.agent.flows.schema import Action, Flow, Shared, Slot
+from gpt2flow.agent.flows.schema import Action, Fallback, Flow, Shared, Slot
 from gpt2flow.files.documents import read_yaml
 
 
@@ -57,6 +57,18 @@ class FlowBook:
         return [
             name for name, a in self.actions.items() if a.event == event and holds(a.when, facts)
         ]
+
+    @cached_property
+    def wishes(self) -> list[str]:
+        """Names of the actions that a customer may wish."""
+        return [name for name, action in self.actions.items() if action.event is None]
+
+    def fallback(self, action: str, facts: Collection[str]) -> Fallback | None:
+        """Return the fallback that applies, None for a legal action."""
+        spec = self.actions[action]
+        if holds(spec.when, facts):
+            return None
+        return next((each for each in spec.otherwise if holds(each.when, facts)), None)
 
     def resolve(self, action: str, facts: Collection[str]) -> str:
         """Return the action to take when a customer requests `action`.

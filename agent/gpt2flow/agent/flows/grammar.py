@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import DONE
@@ -11,28 +11,34 @@ from gpt2flow.agent.flows.slots import SlotKind, candidates
 
 
 def action_grammar(
-    book: FlowBook, legal: Sequence[str], message: str, *, may_end: bool = True
+    book: FlowBook,
+    names: Sequence[str],
+    message: str,
+    *,
+    legal: Collection[str] = (),
+    may_end: bool = True,
 ) -> str:
     """Build the grammar of one action.
 
-    The grammar accepts every legal action, with any of its slots that have a
+    The grammar accepts every one of the actions, with any of its slots that have a
     candidate value in the message. Typed values such as order numbers are
     enumerated. A span is any substring of the message that respects word boundaries. A message
     that is a code alone is left to the actions that take a code, if one of them is legal.
 
     Args:
         book: Loaded flows.
-        legal: Names of the legal actions.
+        names: Names of the actions to choose from.
         message: Normalized message.
+        legal: Names of the actions that are legal in this state.
         may_end: Whether the model may choose `done`.
 
     Returns:
         Lark grammar with the start rule `start`; it accepts JSON objects.
     """
-    legal = _takers_of_code(book, legal, message) or legal
-    slots = _slot_rules(book, legal, message)
+    names = takers_of_code(book, legal, message) or names
+    slots = _slot_rules(book, names, message)
     alternatives = [
-        _action_rule(name, [s for s in book.actions[name].slots if s in slots]) for name in legal
+        _action_rule(name, [s for s in book.actions[name].slots if s in slots]) for name in names
     ]
     if may_end:
         alternatives.append(_action_rule(DONE, []))
@@ -53,7 +59,14 @@ _SPAN_RULE = '"\\"" SPAN "\\""'
 _CODE_ALONE = re.compile(r"\d{3}[ -]?\d{3}[.!。！]?")
 
 
-def _takers_of_code(book: FlowBook, legal: Sequence[str], message: str) -> list[str]:
+def is_span(value: str, message: str) -> bool:
+    """Return whether a value is a part of the message between words."""
+    parts, whole = _CHUNK.findall(value), _CHUNK.findall(message)
+    starts = range(len(whole) - len(parts) + 1)
+    return bool(parts) and any(whole[at : at + len(parts)] == parts for at in starts)
+
+
+def takers_of_code(book: FlowBook, legal: Collection[str], message: str) -> list[str]:
     """Return the legal actions that take a code, if it is alone."""
     if not _CODE_ALONE.fullmatch(message):
         return []
@@ -67,10 +80,10 @@ def _action_rule(action: str, slots: Sequence[str]) -> str:
     return f"{_quote(_action_prefix(action))}{fields} {_quote('}')}"
 
 
-def _slot_rules(book: FlowBook, legal: Sequence[str], message: str) -> dict[str, str]:
+def _slot_rules(book: FlowBook, names: Sequence[str], message: str) -> dict[str, str]:
     """Return the value rules of the slots that have a candidate value."""
-    names = dict.fromkeys(slot for name in legal for slot in book.actions[name].slots)
-    rules = {name: _slot_rule(book.slots[name], message) for name in names}
+    slots = dict.fromkeys(slot for name in names for slot in book.actions[name].slots)
+    rules = {slot: _slot_rule(book.slots[slot], message) for slot in slots}
     return {name: rule for name, rule in rules.items() if rule}
 
 

@@ -1,6 +1,6 @@
-"""Prompt format: the state, the message and the results so far.
+"""Prompt format: state, latest actions, message and results so far.
 
-    <|state|>member cart<|user|>two kettles please<|act|>{"action":…}<|result|>ok<|act|>…
+    <|state|>member cart<|past|>find_product ok<|user|>two of those<|act|>{"action":…}<|result|>ok…
 
 The prompt of a turn only grows, so that the server can reuse its prefix cache.
 """
@@ -14,16 +14,21 @@ from typing import Literal
 
 from gpt2flow.agent.flows.schema import Shared
 
-STATE, USER, EVENT, ACT, RESULT, END = (
+STATE, PAST, USER, EVENT, ACT, RESULT, END = (
     "<|state|>",
+    "<|past|>",
     "<|user|>",
     "<|event|>",
     "<|act|>",
     "<|result|>",
     "<|endoftext|>",
 )
-SPECIAL_TOKENS = (END, STATE, USER, EVENT, ACT, RESULT)
+SPECIAL_TOKENS = (END, STATE, PAST, USER, EVENT, ACT, RESULT)
 DONE = "done"
+# Stands for a slot in the question "did you mean …?".
+CONFIRMATION = "confirmation"
+# Earlier actions in the prompt.
+MAX_PAST = 3
 
 _WHITESPACE = re.compile(r"\s+")
 # Unicode categories: control, format, surrogate and private-use characters.
@@ -34,9 +39,9 @@ _REPLACEMENTS = str.maketrans({'"': "'", "\\": "/"})
 # Ends of a clause, which a value copied from a message may drag along.
 _PUNCTUATION = " ,;:.!?，；：。！？、"
 
-# Result of an action: it succeeded, policy refused it, or the agent asked the
-# customer for a required slot that the message omits.
-Result = Literal["ok", "refused", "asked"]
+# Result of an action: it succeeded, policy refused it, the agent asked the customer for a slot or
+# whether the action is meant, or the action is not legal in this state.
+Result = Literal["ok", "refused", "asked", "blocked"]
 Arguments = dict[str, str | int]
 
 
@@ -65,10 +70,12 @@ class PromptState:
     Attributes:
         facts: Facts that hold.
         awaiting: Action and slot of the agent's open question, if there is one.
+        past: Actions of earlier messages with their results, oldest first.
     """
 
     facts: frozenset[str]
     awaiting: tuple[str, str] | None = None
+    past: tuple[tuple[str, str], ...] = ()
 
     def line(self, shared: Shared) -> str:
         """Return the state line, with the facts in the order of `shared`."""
@@ -85,10 +92,12 @@ class Choice:
     Attributes:
         action: Name of the action, or `done`.
         arguments: Slot values, by name.
+        confidence: Probability that the model gave the choice, from 0 to 1.
     """
 
     action: str
     arguments: Arguments = field(default_factory=dict)
+    confidence: float = field(default=1.0, compare=False)
 
     @property
     def text(self) -> str:
@@ -98,7 +107,7 @@ class Choice:
         )
 
     @classmethod
-    def parse(cls, text: str) -> "Choice":
+    def parse(cls, text: str, confidence: float = 1.0) -> "Choice":
         """Parse generated JSON.
 
         Strings are stripped of surrounding spaces and of the punctuation that followed them in the
@@ -107,7 +116,7 @@ class Choice:
         data = json.loads(text)
         action = data.pop("action")
         values = {k: _trim(v) if isinstance(v, str) else v for k, v in data.items()}
-        return cls(action, {k: v for k, v in values.items() if v != ""})
+        return cls(action, {k: v for k, v in values.items() if v != ""}, confidence)
 
 
 def _trim(value: str) -> str:
@@ -124,7 +133,8 @@ def first_prompt(shared: Shared, state: PromptState, message: str, event: str | 
         event: Name of the event; None for a customer message.
     """
     source = f"{USER}{message}" if event is None else f"{EVENT}{event} {message}"
-    return f"{STATE}{state.line(shared)}{source}{ACT}"
+    past = ", ".join(f"{action} {result}" for action, result in state.past[-MAX_PAST:])
+    return f"{STATE}{state.line(shared)}{PAST if past else ''}{past}{source}{ACT}"
 
 
 def extend_prompt(prompt: str, choice: Choice, result: Result) -> str:

@@ -67,10 +67,12 @@ class Fallback(StrictModel):
     Attributes:
         when: Conditions under which the fallback applies.
         action: Action to take instead.
+        resume: Whether the agent goes on with the original action once that is legal.
     """
 
     when: list[str]
     action: str
+    resume: bool = False
 
 
 class Action(StrictModel):
@@ -85,6 +87,7 @@ class Action(StrictModel):
         otherwise: Fallbacks in states where the action is not legal.
         effects: Facts that change when the action succeeds.
         confirm: When the agent asks whether the action is meant before it carries it out.
+        question: Template of that question; its fields are those of a successful outcome.
         raises: Event that a successful action raises.
         compensation: Operation that undoes the action.
         outcomes: Possible outcomes, by name.
@@ -98,6 +101,7 @@ class Action(StrictModel):
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
     confirm: Confirm = "unsure"
+    question: Wording | None = Field(None, description="Question before the action is carried out.")
     raises: str | None = Field(None, description="Event that a successful action raises.")
     compensation: str | None = Field(None, description="Operation that undoes the action.")
     outcomes: dict[str, Outcome]
@@ -135,7 +139,11 @@ class Shared(StrictModel):
     Attributes:
         facts: Meaning of each fact, in the order in which the model reads them.
         slots: Slots that several flows use, by name.
+        repeated: Template around a message that equals the one before; its field is `text`.
+        deferred: Template around a message on the way to a wish that is resumed later.
     """
 
     facts: dict[str, str]
     slots: dict[str, Slot]
+    repeated: Wording = {"en": "Once more: {text}", "zh": "再说一遍: {text}"}
+    deferred: Wording = {"en": "{text}", "zh": "{text}"}

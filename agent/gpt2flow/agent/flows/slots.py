@@ -16,6 +16,7 @@ from gpt2flow.agent.flows.numbers import (
 )
 
 LAST_ORDER = "last"
+_CODE_LENGTH = 6
 
 
 class SlotKind(StrEnum):
@@ -38,7 +39,13 @@ _ORDER = re.compile(
     r"(\d{1,6})(?!\d)",
     re.IGNORECASE,
 )
-_INTEGER = re.compile(r"(?<![\d.,:-])(\d{1,3})(?![\d:])(?![.,]\d)")
+# A number of things: no price, discount, size or age.
+_INTEGER = re.compile(
+    r"(?<!\d)(?<!\d[.,:-])(?<![a-z]-)(?<![$£€¥#])(\d{1,5})(?![\d:])(?![.,]\d)"
+    r"(?!\s?(?:%|percent\b|quid\b|pounds?\b|euros?\b|dollars?\b|rupees?\b|bucks\b|years?\b"
+    r"|元|块钱|折|码|岁))",
+    re.IGNORECASE,
+)
 
 _ENGLISH_NUMBER = re.compile(
     r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
@@ -58,6 +65,20 @@ def _find_codes(text: str) -> list[str]:
 
 def _find_orders(text: str) -> list[str]:
     return [f"SO-{m.group(1)}" for m in _ORDER.finditer(text)] + [LAST_ORDER]
+
+
+def named_orders(text: str) -> list[str]:
+    """Return the orders that a message names, without phone numbers and codes.
+
+    Six digits count after a word such as "order" only.
+    """
+    text = _PHONE.sub(" ", _EMAIL.sub(" ", text))
+    found = [
+        m
+        for m in _ORDER.finditer(text)
+        if len(m.group(1)) < _CODE_LENGTH or m.group(0) != m.group(1)
+    ]
+    return list(dict.fromkeys(f"SO-{m.group(1)}" for m in found))
 
 
 def _find_integers(text: str) -> list[str]:

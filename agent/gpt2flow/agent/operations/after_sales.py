@@ -1,5 +1,6 @@
 """Operations for questions, claims on delivered orders and follow-up calls."""
 
+import re
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -8,9 +9,24 @@ from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
-from gpt2flow.agent.operations.wording import claim_name, format_datetime, format_money, status_name
+from gpt2flow.agent.operations.wording import (
+    approval_part,
+    claim_name,
+    format_datetime,
+    format_money,
+    status_name,
+    with_article,
+)
 from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
+
+_INSTEAD = re.compile(
+    r"\b(?:instead|rather|swap (?:it|that) for|change (?:it|that|this|my \w+) (?:in)?to|"
+    r"not (?:a|the) (?:refund|return|exchange)|changed? my mind|on second thou?ghts?|"
+    r"switch (?:it|that|this)?)\b"
+    r"|改|换成|还是|算了|不(?:用|想|要)?(?:退|换)|(?:退款|退货|换货)(?:不要|算了)",
+    re.IGNORECASE,
+)
 
 
 def answer_question(context: Context, arguments: Arguments) -> Outcome:
@@ -78,19 +94,33 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
     fields: dict[str, str | int] = {
         "order": order.number,
         "kind": word,
+        "a_kind": with_article(word, context.language),
         "status": status_name(status, context.language),
         "total": format_money(order.total),
     }
     if status is not OrderStatus.DELIVERED or order.delivered_at is None:
         return "not_delivered", fields
     # An order has one claim of any kind: a refund and a return would pay twice.
-    if (claim := _find_open_claim(context, order)) is not None:
+    claim = find_open_claim(context, order)
+    may_change = claim is not None and claim.kind is not kind and says_instead(context.message)
+    if claim is not None and not may_change:
         open_kind = claim_name(claim.kind, context.language)
-        return "already_open", fields | {"kind": open_kind, "case": claim.number}
+        article = with_article(open_kind, context.language)
+        return "already_open", fields | {
+            "kind": open_kind,
+            "a_kind": article,
+            "case": claim.number,
+        }
     days, limit = (context.now - order.delivered_at).days, context.int_policy(_limit_policy(kind))
     if days > limit:
         return "too_late", fields | {"days": days, "limit": limit}
     needs_approval = kind is CaseKind.REFUND and order.total > context.money_policy("approval_over")
+    if claim is not None:
+        claim.kind = kind
+        claim.status = CaseStatus.AWAITING_APPROVAL if needs_approval else CaseStatus.APPROVED
+        claim.note = context.message
+        part = approval_part(context.language, needed=needs_approval)
+        return "changed", fields | {"case": claim.number, "approval_part": part}
     case = Case(
         kind=kind,
         status=CaseStatus.AWAITING_APPROVAL if needs_approval else CaseStatus.APPROVED,
@@ -107,12 +137,18 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
     return "needs_approval" if needs_approval else "approved", fields | {"case": case.number}
 
 
+def says_instead(message: str) -> bool:
+    """Return whether a message asks for one thing in place of another."""
+    return bool(_INSTEAD.search(message))
+
+
 def _limit_policy(kind: CaseKind) -> str:
     """Return the name of the policy that limits the days since delivery."""
     return f"{kind}_days"
 
 
-def _find_open_claim(context: Context, order: Order) -> Case | None:
+def find_open_claim(context: Context, order: Order) -> Case | None:
+    """Return the claim on an order that a person has not rejected."""
     query = select(Case).where(
         Case.order_id == order.id, Case.kind.in_(CLAIMS), Case.status != CaseStatus.REJECTED
     )

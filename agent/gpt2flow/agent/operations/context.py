@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.schema import Flow
 from gpt2flow.agent.operations.wording import Language
-from gpt2flow.agent.report import RowChange, Timer
+from gpt2flow.agent.report import RowChange, Timer, Wanted
 from gpt2flow.agent.shop import Customer, CustomerSession
 
 # Name of the outcome in the flow file, and the fields of its message template.
@@ -33,6 +33,7 @@ class Context:
         language: Language of the message to the customer.
         now: Current time.
         new_code: Generator of verification codes.
+        proposed: Wish about which the agent asked "did you mean …?" before this message.
         recipient: Contact that the message must reach; None addresses the session.
         timers: Timers to set after the transaction.
         changes: Rows that the action wrote.
@@ -47,6 +48,7 @@ class Context:
     language: Language
     now: datetime
     new_code: Callable[[], str]
+    proposed: Wanted | None = None
     recipient: str | None = None
     timers: list[Timer] = field(default_factory=list)
     changes: list[RowChange] = field(default_factory=list)

@@ -25,6 +25,21 @@ def clarify(context: Context, arguments: Arguments) -> Outcome:
     return "handed_over", {"case": _hand_over(context)}
 
 
+def affirm(context: Context, arguments: Arguments) -> Outcome:
+    """Take a yes to "did you mean …?" and resume the wish."""
+    del arguments
+    if context.proposed is not None:
+        wanted = context.proposed.model_dump(mode="json") | {"confirmed": True}
+        context.session.wanted = [wanted, *context.session.wanted]
+    return "affirmed", {}
+
+
+def deny(context: Context, arguments: Arguments) -> Outcome:
+    """Take a no to "did you mean …?"."""
+    del context, arguments
+    return "denied", {}
+
+
 def escalate(context: Context, arguments: Arguments) -> Outcome:
     """Hand the customer over to a person."""
     del arguments

@@ -3,12 +3,14 @@
 from collections.abc import Collection
 
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.agent.flows.slots import LAST_ORDER
+from gpt2flow.agent.flows.slots import LAST_ORDER, named_orders
+from gpt2flow.agent.operations.after_sales import find_open_claim
 from gpt2flow.agent.operations.context import Context
-from gpt2flow.agent.operations.lookup import load_cart, load_orders, status_at
+from gpt2flow.agent.operations.lookup import find_own_order, load_cart, load_orders, status_at
 from gpt2flow.agent.operations.order import CHANGEABLE
 from gpt2flow.agent.shop import Order, OrderStatus, Product
 
+CLAIM_OPERATIONS = ("request_refund", "request_return", "request_exchange")
 _ARRIVING = (OrderStatus.ASSIGNED, OrderStatus.ON_ITS_WAY)
 _OPEN = (OrderStatus.SUBMITTED, *_ARRIVING)
 _DELIVERED = (OrderStatus.DELIVERED,)
@@ -26,32 +28,40 @@ _ELIGIBLE: dict[str, Collection[OrderStatus]] = {
 }
 
 
-def infer_arguments(context: Context, operation: str, missing: Collection[str]) -> Arguments:
+def infer_arguments(
+    context: Context, operation: str, missing: Collection[str], given: Arguments
+) -> Arguments:
     """Return values for those missing slots that have an unambiguous value.
 
-    - `product`: the product in focus; for `remove_from_cart`, first the only product
-      in the cart.
-    - `order`: the only eligible order, the eligible order in focus, or the customer's
-      only order. A customer without orders gets `last`.
+    - `product`: the product in focus; to change or remove what is in the cart, first the
+      only product in it.
+    - `order`: the only order that the message names, the order of the latest claim, the
+      only eligible order, the eligible order in focus, or the customer's only order. A
+      customer without orders gets `last`.
+    - `reason`: the reason of the order's open claim, or of the latest claim.
     - `address`: for `check_out`, the customer's stored address.
 
     Args:
         context: Context of the action.
         operation: Name of the operation.
         missing: Required slots without a value.
+        given: Values of the other slots.
     """
     inferred: Arguments = {}
     if "product" in missing and (product := _infer_product(context, operation)) is not None:
         inferred["product"] = product.name(context.language)
-    if "order" in missing and (number := _infer_order(context, operation)) is not None:
+    if "order" in missing and (number := _infer_order(context, operation, given)) is not None:
         inferred["order"] = number
+    if "reason" in missing and (reason := _infer_reason(context, inferred | given)) is not None:
+        inferred["reason"] = reason
     if "address" in missing and operation == "check_out" and context.member.address:
         inferred["address"] = context.member.address
     return inferred
 
 
 def _infer_product(context: Context, operation: str) -> Product | None:
-    lines = load_cart(context) if operation == "remove_from_cart" else []
+    in_cart = operation in ("remove_from_cart", "set_quantity")
+    lines = load_cart(context) if in_cart else []
     if len(lines) == 1:
         return lines[0][0]
     if context.session.focus_sku is None:
@@ -59,16 +69,46 @@ def _infer_product(context: Context, operation: str) -> Product | None:
     return context.db.get_one(Product, context.session.focus_sku)
 
 
-def _infer_order(context: Context, operation: str) -> str | None:
+def _infer_order(context: Context, operation: str, given: Arguments) -> str | None:
+    # An order that the message names is never replaced by another one.
+    if named := _named_orders(context.message, given):
+        return named[0] if len(named) == 1 else None
     orders = load_orders(context)
     if not orders:
         return LAST_ORDER
+    if operation in CLAIM_OPERATIONS and (claim := _latest_claim(context)) is not None:
+        return str(claim["order"])
     eligible = [order for order in orders if _is_eligible(context, operation, order)]
     if len(eligible) == 1:
         return eligible[0].number
     in_focus = [o for o in eligible if o.id == context.session.focus_order_id]
     if in_focus or len(orders) == 1:
         return (in_focus or orders)[0].number
+    return None
+
+
+def _named_orders(message: str, given: Arguments) -> list[str]:
+    """Return the orders that a message names outside its other values."""
+    for value in given.values():
+        message = message.replace(str(value), " ")
+    return named_orders(message)
+
+
+def _infer_reason(context: Context, known: Arguments) -> str | None:
+    number = str(known.get("order", ""))
+    order = find_own_order(context, number) if number else None
+    if order is not None and (claim := find_open_claim(context, order)) is not None:
+        return claim.reason
+    latest = _latest_claim(context)
+    return str(latest["reason"]) if latest and latest["order"] == number else None
+
+
+def _latest_claim(context: Context) -> Arguments | None:
+    """Return the arguments of the session's latest claim, if it is recent."""
+    for entry in reversed(context.session.past):
+        arguments: Arguments = entry["arguments"]
+        if entry["action"] in CLAIM_OPERATIONS and {"order", "reason"} <= arguments.keys():
+            return arguments
     return None
 
 

@@ -85,7 +85,7 @@ def load_orders(context: Context) -> list[Order]:
     return list(context.db.scalars(query))
 
 
-def _find_own_order(context: Context, number: str) -> Order | None:
+def find_own_order(context: Context, number: str) -> Order | None:
     """Return the customer's order of a number, and put it into focus.
 
     Another customer's order is treated like an unknown number, so that its existence
@@ -111,7 +111,7 @@ def on_own_order(operation: Callable[[Context, Arguments, Order], Outcome]) -> O
     @functools.wraps(operation)
     def run(context: Context, arguments: Arguments) -> Outcome:
         number = str(arguments["order"])
-        order = _find_own_order(context, number)
+        order = find_own_order(context, number)
         if order is None:
             return _unknown_order(context, number)
         return operation(context, arguments, order)

@@ -9,13 +9,19 @@ from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import (
     bill_fields,
     load_cart,
+    load_orders,
     look_up_product,
     on_own_order,
     status_at,
     total_price,
     unknown_product,
 )
-from gpt2flow.agent.operations.wording import format_money, status_name
+from gpt2flow.agent.operations.wording import (
+    availability,
+    format_money,
+    join_items,
+    status_name,
+)
 from gpt2flow.agent.report import RowChange
 from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
 from gpt2flow.agent.shop.matching import match_product
@@ -50,7 +56,7 @@ def add_to_cart(context: Context, arguments: Arguments) -> Outcome:
     fields: dict[str, str | int] = {
         "product": product.name(context.language),
         "quantity": requested,
-        "stock": product.stock,
+        "availability": availability(product.stock, context.language),
         "max_quantity": context.int_policy("max_quantity"),
     }
     if requested < 1 or quantity > context.int_policy("max_quantity"):
@@ -65,14 +71,37 @@ def add_to_cart(context: Context, arguments: Arguments) -> Outcome:
     return "added", fields | bill_fields(context, load_cart(context))
 
 
+def set_quantity(context: Context, arguments: Arguments) -> Outcome:
+    """Set the quantity of a product in the cart."""
+    phrase, quantity = str(arguments["product"]), int(arguments["quantity"])
+    line = _find_cart_line(context, phrase)
+    if line is None:
+        return "not_in_cart", {"product": phrase}
+    product = context.db.get_one(Product, line.sku)
+    context.session.focus_sku = product.sku
+    fields: dict[str, str | int] = {
+        "product": product.name(context.language),
+        "quantity": quantity,
+        "kept": line.quantity,
+        "availability": availability(product.stock, context.language),
+        "max_quantity": context.int_policy("max_quantity"),
+    }
+    if not 1 <= quantity <= context.int_policy("max_quantity"):
+        return "too_many", fields
+    if quantity > product.stock:
+        return "out_of_stock", fields
+    line.quantity = quantity
+    context.db.flush()
+    return "changed", fields | bill_fields(context, load_cart(context))
+
+
 def remove_from_cart(context: Context, arguments: Arguments) -> Outcome:
     """Remove a product from the cart.
 
     An emptied cart loses its order summary.
     """
     phrase, lines = str(arguments["product"]), load_cart(context)
-    match = match_product(phrase, {product.sku: product.names for product, _ in lines})
-    line = context.db.get(CartLine, (context.session.id, match.sku)) if match.sku else None
+    line = _find_cart_line(context, phrase)
     if line is None:
         return "not_in_cart", {"product": phrase}
     product = context.db.get_one(Product, line.sku)
@@ -139,6 +168,22 @@ def confirm_order(context: Context, arguments: Arguments) -> Outcome:
     return "submitted", bill_fields(context, lines) | {"order": order.number}
 
 
+def list_orders(context: Context, arguments: Arguments) -> Outcome:
+    """List the customer's orders with their status."""
+    del arguments
+    orders = load_orders(context)
+    if not orders:
+        return "none", {}
+    if len(orders) == 1:
+        context.session.focus_order_id = orders[0].id
+    texts = (
+        f"{order.number} ({format_money(order.total)}, "
+        f"{status_name(status_at(context.db, order, context.now), context.language)})"
+        for order in orders
+    )
+    return "listed", {"orders": join_items(texts, context.language)}
+
+
 def decline_order(context: Context, arguments: Arguments) -> Outcome:
     """Discard the order summary and keep the cart."""
     del arguments
@@ -164,6 +209,13 @@ def cancel_order(context: Context, arguments: Arguments, order: Order) -> Outcom
         _add_stock(context, line.product, line.quantity)
     order.status = OrderStatus.CANCELLED
     return "cancelled", fields
+
+
+def _find_cart_line(context: Context, phrase: str) -> CartLine | None:
+    """Return the line of the cart that a phrase names."""
+    names = {product.sku: product.names for product, _ in load_cart(context)}
+    sku = match_product(phrase, names).sku
+    return context.db.get(CartLine, (context.session.id, sku)) if sku else None
 
 
 def _summarize(lines: Sequence[tuple[Product, int]]) -> list[list[str | int]]:

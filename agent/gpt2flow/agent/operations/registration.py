@@ -61,6 +61,8 @@ def verify(context: Context, arguments: Arguments) -> Outcome:
         )
         context.db.add(customer)
         context.db.flush()
+    elif verification.name is not None:
+        customer.name = verification.name
     context.session.customer_id = customer.id
     context.db.delete(verification)
     return "verified", {"name": customer.name}
@@ -73,11 +75,32 @@ def resend_code(context: Context, arguments: Arguments) -> Outcome:
     return _send_code(context, "code_sent", verification.contact, verification.name)
 
 
+def correct_contact(context: Context, arguments: Arguments) -> Outcome:
+    """Send the code to another contact; a registration keeps its name."""
+    contact = str(arguments["contact"])
+    verification = context.db.get_one(Verification, context.session.id)
+    is_login = _find_customer(context, verification.contact) is not None
+    if is_login and _find_customer(context, contact) is None:
+        return "unknown_contact", {"contact": contact}
+    return _send_code(context, "code_sent", contact, verification.name)
+
+
+def correct_name(context: Context, arguments: Arguments) -> Outcome:
+    """Correct the name of a pending registration, or of the customer."""
+    name = str(arguments["name"])
+    if context.customer is not None:
+        context.customer.name = name
+    else:
+        context.db.get_one(Verification, context.session.id).name = name
+    return "corrected", {"name": name}
+
+
 def log_out(context: Context, arguments: Arguments) -> Outcome:
     """Log out the customer; keep the cart, but not the order summary."""
     del arguments
     context.session.customer_id = None
     context.session.focus_order_id = None
+    context.session.wanted = []
     checkout = context.db.get(Checkout, context.session.id)
     if checkout is not None:
         context.db.delete(checkout)

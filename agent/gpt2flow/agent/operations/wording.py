@@ -21,6 +21,10 @@ _CLAIM: dict[CaseKind, dict[Language, str]] = {
     CaseKind.RETURN: {"en": "return", "zh": "退货"},
     CaseKind.EXCHANGE: {"en": "exchange", "zh": "换货"},
 }
+_APPROVAL: dict[Language, str] = {
+    "en": " A colleague has to approve it; you will hear from us.",
+    "zh": "需要人工审核, 结果会通知您。",
+}
 _NONE: dict[Language, str] = {"en": "none", "zh": "无"}
 _WEEKDAYS: dict[Language, Sequence[str]] = {
     "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
@@ -79,3 +83,24 @@ def status_name(status: OrderStatus, language: Language) -> str:
 def claim_name(kind: CaseKind, language: Language) -> str:
     """Return the name of a kind of claim."""
     return _CLAIM[kind][language]
+
+
+def with_article(word: str, language: Language) -> str:
+    """Return an English word with its indefinite article."""
+    if language == "zh":
+        return word
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def approval_part(language: Language, *, needed: bool) -> str:
+    """Return the sentence about a person's approval, empty if none is needed."""
+    return _APPROVAL[language] if needed else ""
+
+
+def availability(stock: int, language: Language) -> str:
+    """Return the phrase for a stock that is too small."""
+    if stock == 0:
+        return "暂时缺货" if language == "zh" else "out of stock at the moment"
+    if language == "zh":
+        return f"只剩 {stock} 件"
+    return "only one is left" if stock == 1 else f"only {stock} are left"

@@ -76,10 +76,21 @@ def rows(db: Session, table: str) -> list[dict[str, Any]]:
     Raises:
         InputError: The table is unknown.
     """
-    tables = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
-    if table not in tables:
-        raise InputError(f"unknown table {table!r}, expected one of {', '.join(sorted(tables))}")
-    return [_describe(db, row) for row in db.scalars(select(tables[table]))]
+    return [_describe(db, row) for row in db.scalars(select(check_table(table)))]
+
+
+def check_table(name: str) -> type[Base]:
+    """Return the class of a table.
+
+    Raises:
+        InputError: The table is unknown.
+    """
+    tables: dict[str, type[Base]] = {
+        mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers
+    }
+    if name not in tables:
+        raise InputError(f"unknown table {name!r}, expected one of {', '.join(sorted(tables))}")
+    return tables[name]
 
 
 def _get_product(db: Session, sku: str) -> Product:

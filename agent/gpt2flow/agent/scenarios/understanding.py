@@ -21,9 +21,11 @@ from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.matching import same_product, strip_article
 from gpt2flow.agent.turns.model import ChoiceModel, ModelAnswer, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
+from gpt2flow.agent.turns.wishes import fallback_arguments
 from gpt2flow.files.documents import StrictModel, first_violation
 
 _PRODUCT = "product"
+_CLARIFY = "clarify"
 
 
 class _State(StrictModel):
@@ -55,6 +57,13 @@ class Example(StrictModel):
             Choice(str(action["action"]), {k: v for k, v in action.items() if k != "action"})
             for action in self.actions
         ]
+
+    @property
+    def prompt_state(self) -> PromptState:
+        """State that the model reads; an open question is the latest action."""
+        awaiting = self.state.awaiting
+        past = ((awaiting[0], "asked"),) if awaiting else ()
+        return PromptState(self.state.facts, awaiting, past)
 
     @property
     def state_line(self) -> str:
@@ -135,24 +144,44 @@ def _run_example(
         del position
         try:
             answers.append(model.choose(prompt, grammar))
-            return parse_choice(answers[-1].text)
+            return parse_choice(answers[-1])
         except UnanswerableError:  # For example, the context is full.
             return Choice(DONE)
 
-    facts = example.state.facts
+    facts, message = example.state.facts, normalize(example.message)
 
     def execute(position: int, choice: Choice) -> _AssumedStep:
         nonlocal facts
         del position
+        wish = choice
+        if book.fallback(wish.action, facts) is not None:
+            choice = _fall_back(book, wish, facts, message)
+            if _is_superfluous(book, choice, chosen):
+                return _AssumedStep("blocked", facts)
+        elif choice in chosen:
+            return _AssumedStep("ok", facts)
         chosen.append(choice)
-        if set(book.actions[choice.action].required) - set(choice.arguments):
-            return _AssumedStep("asked", facts)
-        facts = book.apply(choice.action, facts)
-        return _AssumedStep("ok", facts)
+        is_complete = not set(book.actions[choice.action].required) - set(choice.arguments)
+        if is_complete:
+            facts = book.apply(choice.action, facts)
+        if choice is not wish:
+            return _AssumedStep("blocked", facts)
+        return _AssumedStep("ok" if is_complete else "asked", facts)
 
-    state = PromptState(facts, example.state.awaiting)
-    run_turn(book, state, normalize(example.message), choose, execute)
+    run_turn(book, example.prompt_state, message, choose, execute)
     return chosen, answers
+
+
+def _fall_back(book: FlowBook, wish: Choice, facts: frozenset[str], message: str) -> Choice:
+    """Return the fallback of a wish that is not legal."""
+    action = book.resolve(wish.action, facts)
+    return Choice(action, fallback_arguments(book, action, wish, message))
+
+
+def _is_superfluous(book: FlowBook, choice: Choice, chosen: Sequence[Choice]) -> bool:
+    """Return whether the agent skips a fallback after other actions."""
+    is_small_talk = book.flow_of[choice.action] is book.flow_of.get(_CLARIFY)
+    return any(each.action == choice.action for each in chosen) or (bool(chosen) and is_small_talk)
 
 
 def _is_same_choice(

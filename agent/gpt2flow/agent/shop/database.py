@@ -14,7 +14,7 @@ from gpt2flow.agent.errors import DatabaseError, InputError
 from gpt2flow.agent.shop.base import Base
 from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
 _WAL_RETRY_SECONDS = 0.01

@@ -5,11 +5,13 @@ and a name are therefore compared from their ends. A phrase matches no product i
 best score is low, or close to the second best.
 """
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
+import pypinyin
 from rapidfuzz import fuzz
 
 _MATCH_THRESHOLD = 82.0
@@ -30,6 +32,33 @@ _MODIFIER_WORDS = """
     一 二 两 三 四 五 六 七 八 九 十 个 台 条 只 把 件 双 张 盒 包 部 盏
 """
 _MODIFIERS = frozenset(_MODIFIER_WORDS.split())
+# Too many single characters sound alike.
+_MIN_HOMOPHONE = 2
+_SHORT_WORD = 3
+_SINGULARS = {
+    "knives": "knife",
+    "shelves": "shelf",
+    "scarves": "scarf",
+    "leaves": "leaf",
+    "mice": "mouse",
+}
+_PUNCTUATION = " ,.;:!?，。！？、~"
+_ENGLISH_FILLERS = (
+    "of|them|those|these|that|this|it|one|ones|same|some|any|more|another|other|please|pls|actually"
+    "|instead|too|also|as well|then|now|again|for me|ta|thanks|cheers"
+    "|(?:in|into|to|from|out of) (?:my|the|your) (?:basket|cart|bag|trolley)"
+)
+_CHINESE_MEASURES = "个件台条把双盒包部盏根只张副套瓶块袋顶床本支"
+_FILLER_BEFORE = re.compile(
+    rf"^(?:(?:{_ENGLISH_FILLERS})(?:\s+|$)"
+    rf"|[\d一二两三四五六七八九十]+[{_CHINESE_MEASURES}]|[这那][{_CHINESE_MEASURES}款]?|它|再|另外|还要)",
+    re.IGNORECASE,
+)
+_FILLER_AFTER = re.compile(
+    rf"(?:(?:^|\s+)(?:{_ENGLISH_FILLERS})"
+    rf"|[\d一二两三四五六七八九十]+[{_CHINESE_MEASURES}]|[这那][{_CHINESE_MEASURES}款]|它|吧|呢|哈|啊|各)$",
+    re.IGNORECASE,
+)
 # Lowest similarity at which one word counts as a typo of another.
 _WORD_THRESHOLD = 65.0
 
@@ -57,7 +86,7 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
     Returns:
         The matched product, if there is one, and at most three suggestions.
     """
-    words = _split_words(_ARTICLE.sub("", phrase.strip()))
+    words = _split_words(_ARTICLE.sub("", strip_filler(phrase)))
     ranked = sorted(names, key=lambda sku: (-_suggestion_score(phrase, names[sku]), sku))
     suggestions = ranked[:_SUGGESTION_COUNT]
     scored = sorted(((_best_score(words, names[sku]), sku) for sku in names), reverse=True)
@@ -66,6 +95,18 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
     (best, sku), runner_up = scored[0], scored[1][0] if len(scored) > 1 else 0.0
     is_clear = best >= _MATCH_THRESHOLD and best - runner_up >= _MATCH_MARGIN
     return Match(sku if is_clear else None, suggestions)
+
+
+def strip_filler(phrase: str) -> str:
+    """Return a phrase without words around the product that name none.
+
+    "of them" and 这个 become empty: they refer to a product that was named before.
+    """
+    text, before = phrase.strip(), ""
+    while text != before:
+        before = text
+        text = _FILLER_AFTER.sub("", _FILLER_BEFORE.sub("", text)).strip(_PUNCTUATION)
+    return text
 
 
 def same_product(one: str, other: str, names: Mapping[str, Collection[str]]) -> bool:
@@ -86,7 +127,12 @@ def _split_words(text: str) -> list[str]:
 
 def _singular(word: str) -> str:
     word = word.replace("'", "")
-    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] != "s" else word
+    if word in _SINGULARS:
+        return _SINGULARS[word]
+    if len(word) > _SHORT_WORD and word.endswith("s") and word[-2] != "s":
+        word = word[:-1]
+    # "brollies" is the plural of "brolly", and "cookies" that of "cookie".
+    return word[:-2] + "y" if len(word) > _SHORT_WORD and word.endswith("ie") else word
 
 
 def _best_score(phrase: list[str], names: Collection[str]) -> float:
@@ -113,13 +159,31 @@ def _score(phrase: list[str], name: list[str], modifiers: frozenset[str]) -> flo
 
 
 def _similarity(one: list[str], other: list[str]) -> float:
-    if one and other and not one[-1].isascii() and _is_homophone_typo(one, other):
-        return 100.0 - _LEFTOVER_PENALTY
+    if one and other and not one[-1].isascii():
+        if _sounds_alike(one, other):
+            return 100.0
+        if _is_homophone_typo(one, other):
+            return 100.0 - _LEFTOVER_PENALTY
     if len(one) == len(other) and all(map(str.isascii, one)):
         pairs = zip(one, other, strict=True)
         if min((fuzz.ratio(*pair) for pair in pairs), default=0.0) < _WORD_THRESHOLD:
             return 0.0
     return fuzz.ratio("".join(one), "".join(other))
+
+
+def _sounds_alike(one: list[str], other: list[str]) -> bool:
+    """Return whether two Chinese words are pronounced alike, tones aside.
+
+    Pinyin input offers every character of a sound.
+    """
+    if len(one) != len(other) or len(one) < _MIN_HOMOPHONE:
+        return False
+    return _pinyin("".join(one)) == _pinyin("".join(other))
+
+
+@functools.lru_cache(maxsize=4096)
+def _pinyin(word: str) -> tuple[str, ...]:
+    return tuple(pypinyin.lazy_pinyin(word))
 
 
 def _is_homophone_typo(one: list[str], other: list[str]) -> bool:

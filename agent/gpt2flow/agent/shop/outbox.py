@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gpt2flow.agent.shop.base import Base
 
@@ -28,3 +29,17 @@ class OutboxMessage(Base):
     language: Mapped[str]
     text: Mapped[str]
     created_at: Mapped[datetime]
+
+
+def last_text(db: Session, session_id: str, contact: str | None) -> str | None:
+    """Return the text of the last message to a recipient.
+
+    Args:
+        db: Session on the shop.
+        session_id: Id of the conversation.
+        contact: Contact of the recipient; None is the session itself.
+    """
+    query = select(OutboxMessage.text).where(
+        OutboxMessage.session_id == session_id, OutboxMessage.contact == contact
+    )
+    return db.scalar(query.order_by(OutboxMessage.id.desc()).limit(1))

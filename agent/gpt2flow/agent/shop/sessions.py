@@ -17,9 +17,14 @@ class CustomerSession(Base):
         awaiting_action: Action of the open question.
         awaiting_slot: Slot that the open question asks for.
         awaiting_arguments: Arguments given before the open question.
+        awaiting_message: Message that led to the open question.
         focus_sku: Product that was mentioned last.
         focus_order_id: Order that was mentioned last.
         clarifications: Number of clarifications in a row.
+        past: Latest actions, as objects with `action`, `result` and `arguments`, oldest first.
+        wanted: Wishes to resume once they are legal, as objects with `action`, `arguments` and
+            `message`.
+        doubted: Action about which the customer was asked "did you mean …?" last.
     """
 
     __tablename__ = "sessions"
@@ -30,9 +35,13 @@ class CustomerSession(Base):
     awaiting_action: Mapped[str | None]
     awaiting_slot: Mapped[str | None]
     awaiting_arguments: Mapped[dict[str, Any] | None]
+    awaiting_message: Mapped[str | None]
     focus_sku: Mapped[str | None] = mapped_column(ForeignKey("products.sku"))
     focus_order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"))
     clarifications: Mapped[int] = mapped_column(default=0)
+    past: Mapped[list[Any]] = mapped_column(default=list)
+    wanted: Mapped[list[Any]] = mapped_column(default=list)
+    doubted: Mapped[str | None]
     created_at: Mapped[datetime]
 
 

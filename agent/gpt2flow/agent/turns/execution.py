@@ -1,7 +1,7 @@
 """Execution of one action: operation, message and record in one transaction."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
@@ -10,11 +10,12 @@ from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import FlowError, ModelError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
-from gpt2flow.agent.flows.prompt import Arguments, Choice
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
+from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context, infer_arguments
 from gpt2flow.agent.operations.wording import Language
-from gpt2flow.agent.report import ActionReport, MessageSent, Step
+from gpt2flow.agent.report import ActionReport, MessageSent, Step, Wanted
 from gpt2flow.agent.shop import (
     Case,
     CaseStatus,
@@ -26,11 +27,26 @@ from gpt2flow.agent.shop import (
     OutboxMessage,
     order_id,
 )
+from gpt2flow.agent.shop.outbox import last_text
 from gpt2flow.agent.turns.changes import collect_changes, merge_changes
+from gpt2flow.agent.turns.doubt import Trial, is_doubtful, open_question, question_text
 from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, read_turn_state, session_facts
+from gpt2flow.agent.turns.values import is_plausible, is_reference, negative_numbers
+from gpt2flow.agent.turns.wishes import (
+    MAX_WANTED,
+    fallback_arguments,
+    proposed_wish,
+    remember_action,
+    resumable_wishes,
+    taker_of_code,
+)
 
-# A message that is not understood leaves the open question unanswered.
+# Small talk, and a message that is not understood, leave the open question unanswered.
 _CLARIFY = "clarify"
+SMALL_TALK = ("greet", _CLARIFY)
+_DENY = "deny"
+# Takes over when the agent is in doubt again.
+_ESCALATE = "escalate"
 
 
 class Event(NamedTuple):
@@ -56,7 +72,11 @@ class Task:
         choice: Action and arguments to execute.
         language: Language of the message.
         pending_arguments: Arguments given before the question that this action answers.
-        is_first: Whether this is the first action of a message.
+        is_first: Whether this is the first action of a message, small talk aside.
+        answers: Slot that the message was asked for; None if it answers no question.
+        taken: Actions that the message has led to so far.
+        resumed: Earlier wish that the action fulfils; None for the model's choice.
+        is_detour: Whether the action is on the way to a wish that is resumed later.
         event: Event that the action handles; None for a customer message.
         is_compensation: Whether the action undoes the one that raised the event. Only
             code sets this, so the action need not be legal.
@@ -69,6 +89,10 @@ class Task:
     language: Language = "en"
     pending_arguments: Arguments = field(default_factory=dict)
     is_first: bool = False
+    answers: str | None = None
+    taken: frozenset[str] = frozenset()
+    resumed: Wanted | None = None
+    is_detour: bool = False
     event: Event | None = None
     is_compensation: bool = False
 
@@ -81,15 +105,22 @@ class Executor:
         database: Shop database.
         clock: Source of the current time.
         new_code: Generator of verification codes.
+        confirm_below: Confidence below which the agent asks "did you mean …?", from 0 to 1.
 
     Raises:
         FlowError: The flows refer to an unknown operation or event.
     """
 
     def __init__(
-        self, book: FlowBook, database: Database, clock: Clock, new_code: Callable[[], str]
+        self,
+        book: FlowBook,
+        database: Database,
+        clock: Clock,
+        new_code: Callable[[], str],
+        confirm_below: float = 0.0,
     ) -> None:
         check_operations(book)
+        self._confirm_below = confirm_below
         self._book = book
         self._database = database
         self._clock = clock
@@ -138,10 +169,72 @@ class Executor:
         return session
 
     def _execute_new(self, db: Session, session: CustomerSession, task: Task) -> Step:
-        self._check_legal(db, session, task)
+        fallback = self._find_fallback(db, session, task)
+        if fallback is None:
+            return self._carry_out(db, session, task)
+        if fallback.resume:
+            wanted = Wanted(
+                action=task.choice.action,
+                arguments=task.choice.arguments,
+                message=task.message,
+                confidence=task.choice.confidence,
+            )
+            session.wanted = [*session.wanted, wanted.model_dump(mode="json")][-MAX_WANTED:]
+        return self._fall_back(db, session, task, fallback)
+
+    def _find_fallback(self, db: Session, session: CustomerSession, task: Task) -> Fallback | None:
+        """Return the fallback of an action, None if it is legal.
+
+        The check does not rely on the grammar.
+        """
+        if task.is_compensation:
+            return None
+        name, facts = task.choice.action, self._facts(db, session, task)
+        action, event = self._book.actions.get(name), task.event.name if task.event else None
+        if action is None or action.event != event:
+            raise ModelError(f"the model chose {name!r}, which is not allowed now")
+        if holds(action.when, facts):
+            return None
+        fallback = self._book.fallback(name, facts)
+        if event is not None or fallback is None or task.resumed is not None:
+            raise ModelError(f"the model chose {name!r}, which is not allowed now")
+        return fallback
+
+    def _fall_back(
+        self, db: Session, session: CustomerSession, task: Task, fallback: Fallback
+    ) -> Step:
+        """Take the fallback of a wish, unless it was taken already."""
+        wish, facts = task.choice, self._facts(db, session, task)
+        name = self._book.resolve(fallback.action, facts)
+        is_small_talk = self._book.flow_of[name] is self._book.flow_of.get(_CLARIFY)
+        if name in task.taken or (task.taken and is_small_talk):
+            context = self._context(db, session, task)
+            _update_session(session, task)
+            report = ActionReport(
+                action=wish.action,
+                arguments=wish.arguments,
+                used={},
+                wish=wish.action,
+                result="blocked",
+            )
+            return self._record(context, task, report)
+        arguments = fallback_arguments(self._book, name, wish, task.message)
+        if not arguments:
+            # A code that is on its way identifies the customer sooner than another one.
+            name = taker_of_code(self._book, facts) or name
+        choice = Choice(name, arguments, wish.confidence)
+        detour = replace(task, choice=choice, is_detour=fallback.resume)
+        return self._carry_out(db, session, detour, wish=wish.action)
+
+    def _carry_out(
+        self, db: Session, session: CustomerSession, task: Task, *, wish: str | None = None
+    ) -> Step:
         context = self._context(db, session, task)
         collect_changes(db, context.changes)
-        if task.event is None:
+        if task.resumed is not None:
+            done = task.resumed.model_dump(mode="json")
+            session.wanted = [wanted for wanted in session.wanted if wanted != done]
+        elif task.event is None:
             _update_session(session, task)
         used = self._collect_arguments(context, task)
         required = self._book.actions[task.choice.action].required
@@ -150,17 +243,8 @@ class Executor:
             report = self._run_operation(context, task, used)
         else:
             report = self._ask_for_slot(context, task, used, missing)
-        return self._record(context, task, report)
-
-    def _check_legal(self, db: Session, session: CustomerSession, task: Task) -> None:
-        """Verify that the flows allow the action, independently of the grammar."""
-        if task.is_compensation:
-            return
-        action = self._book.actions.get(task.choice.action)
-        event = task.event.name if task.event else None
-        facts = self._facts(db, session, task)
-        if action is None or action.event != event or not holds(action.when, facts):
-            raise ModelError(f"the model chose {task.choice.action!r}, which is not allowed now")
+        update = {"wish": wish, "resumed": task.resumed is not None}
+        return self._record(context, task, report.model_copy(update=update))
 
     def _facts(self, db: Session, session: CustomerSession, task: Task) -> frozenset[str]:
         if task.event is not None:
@@ -187,6 +271,7 @@ class Executor:
             language=language,
             now=self._clock(),
             new_code=self._new_code,
+            proposed=proposed_wish(session),
             recipient=customer.contact if customer is not None and task.event else None,
         )
 
@@ -197,14 +282,72 @@ class Executor:
         if task.event is not None:
             orders = (s for s in spec.slots if self._book.slots[s].kind is SlotKind.ORDER)
             values |= dict.fromkeys(orders, task.event.subject)
+        values = {slot: v for slot, v in values.items() if not is_reference(slot, v)}
+        values |= negative_numbers(self._book, values, task.message)
+        # What a customer repeats when asked is taken, such as the name of a house.
+        plausible = {
+            slot: value
+            for slot, value in values.items()
+            if slot == task.answers or is_plausible(slot, self._book.slots[slot].kind, value)
+        }
+        # A value that was given, but cannot be, is asked for instead of inferred.
         missing = [slot for slot in spec.required if slot not in values]
-        values |= infer_arguments(context, spec.operation, missing)
+        values = plausible | infer_arguments(context, spec.operation, missing, plausible)
         return {slot: values[slot] for slot in spec.slots if slot in values}
 
     def _run_operation(self, context: Context, task: Task, used: Arguments) -> ActionReport:
+        """Run the operation, or ask first whether it is meant."""
         spec = self._book.actions[task.choice.action]
+        if not self._is_doubtful(task):
+            name, fields = OPERATIONS[spec.operation](context, used)
+            return self._report_outcome(context, task, used, name, fields)
+        # An operation that is refused needs no confirmation, so it is tried first.
+        trial = Trial(context)
         name, fields = OPERATIONS[spec.operation](context, used)
-        outcome = spec.outcomes[name]
+        if spec.outcomes[name].result == "refused":
+            trial.keep()
+            return self._report_outcome(context, task, used, name, fields)
+        trial.undo()
+        return self._propose(context, task, used, fields)
+
+    def _is_doubtful(self, task: Task) -> bool:
+        """Return whether the customer has to confirm an action first."""
+        is_confirmed = task.resumed is not None and task.resumed.confirmed
+        if task.event is not None or is_confirmed:
+            return False
+        spec = self._book.actions[task.choice.action]
+        return is_doubtful(spec, task.choice, self._confirm_below)
+
+    def _propose(
+        self, context: Context, task: Task, used: Arguments, fields: Mapping[str, str | int]
+    ) -> ActionReport:
+        """Ask "did you mean …?", or hand over after a second doubt."""
+        action, session = task.choice.action, context.session
+        if session.doubted == action and _ESCALATE in self._book.actions:
+            session.doubted = None
+            task = replace(task, choice=Choice(_ESCALATE))
+            name, handed_over = OPERATIONS[self._book.actions[_ESCALATE].operation](context, {})
+            return self._report_outcome(context, task, {}, name, handed_over)
+        open_question(session, action, used, task.message)
+        text = question_text(self._book, action, used, fields, context.language)
+        return ActionReport(
+            action=action,
+            arguments=task.choice.arguments,
+            used=used,
+            result="asked",
+            asked=CONFIRMATION,
+            messages=[self._send_message(context, task, text)],
+        )
+
+    def _report_outcome(
+        self,
+        context: Context,
+        task: Task,
+        used: Arguments,
+        name: str,
+        fields: Mapping[str, str | int],
+    ) -> ActionReport:
+        outcome = self._book.actions[task.choice.action].outcomes[name]
         messages = []
         if outcome.message is not None:
             text = outcome.message[context.language].format(**fields)
@@ -236,6 +379,11 @@ class Executor:
         )
 
     def _send_message(self, context: Context, task: Task, text: str) -> MessageSent:
+        shared = self._book.shared
+        if task.is_detour:
+            text = shared.deferred[context.language].format(text=text)
+        if text == last_text(context.db, context.session.id, context.recipient):
+            text = shared.repeated[context.language].format(text=text)
         context.db.add(
             OutboxMessage(
                 key=task.key,
@@ -252,16 +400,20 @@ class Executor:
 
     def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
         """Write the record that makes the action idempotent."""
+        spec = self._book.actions[report.action]
+        if task.event is None:
+            remember_action(context.session, report)
         context.db.flush()
-        spec = self._book.actions[task.choice.action]
+        facts = self._facts(context.db, context.session, task)
         raised = None
         if report.result == "ok" and spec.raises is not None:
             raised = Event(spec.raises, self._event_subject(context))
         step = Step(
             report=report.model_copy(update={"changes": merge_changes(context.changes)}),
-            facts=self._facts(context.db, context.session, task),
+            facts=facts,
             raised=raised,
             timers=context.timers,
+            resumable=resumable_wishes(self._book, context.session, facts),
         )
         context.db.add(
             ExecutedAction(
@@ -289,7 +441,9 @@ def _update_session(session: CustomerSession, task: Task) -> None:
     if task.choice.action == _CLARIFY:
         return
     session.clarifications = 0
-    if task.is_first:
+    if task.choice.action not in (session.doubted, _DENY):
+        session.doubted = None
+    if task.is_first and task.choice.action not in SMALL_TALK:
         session.awaiting_action = None
         session.awaiting_slot = None
         session.awaiting_arguments = None

@@ -1,13 +1,14 @@
 """Handling of a customer message and the events that it raises."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
-from gpt2flow.agent.turns.execution import Event, Executor, Task
+from gpt2flow.agent.turns.execution import SMALL_TALK, Event, Executor, Task
 from gpt2flow.agent.turns.model import RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
 
@@ -67,6 +68,8 @@ class TurnHandler:
         calls, done = list[CallReport](), list[Step]()
 
         def execute(position: int | str, choice: Choice) -> Step:
+            if (earlier := _find_repeated(done, choice)) is not None:
+                return earlier
             task = Task(
                 key=f"{key}/{position}",
                 session=session,
@@ -74,10 +77,28 @@ class TurnHandler:
                 choice=choice,
                 language=state.language,
                 pending_arguments=state.pending_for(choice.action),
-                is_first=position == 0,
+                is_first=all(step.report.action in SMALL_TALK for step in done),
+                answers=state.answered_slot(choice.action),
+                taken=frozenset(step.report.action for step in done),
             )
-            done.append(self._execute(workflow, task))
-            return done[-1]
+            step = self._execute(workflow, task)
+            done.append(step)
+            for number, wanted in enumerate(step.resumable):
+                resumed = replace(
+                    task,
+                    key=f"{task.key}/{number}",
+                    message=wanted.message,
+                    choice=Choice(wanted.action, wanted.arguments, wanted.confidence),
+                    pending_arguments={},
+                    is_first=False,
+                    answers=None,
+                    resumed=wanted,
+                )
+                done.append(self._execute(workflow, resumed))
+                if done[-1].result == "asked":
+                    break  # One question at a time: the others wait.
+            # The model goes on from its own choice, in the state that all of them left.
+            return step.model_copy(update={"facts": done[-1].facts})
 
         choose = self._chooser(workflow, key, calls)
         try:
@@ -180,9 +201,19 @@ class TurnHandler:
                     completion_tokens=answer.completion_tokens,
                 )
             )
-            return parse_choice(answer.text)
+            return parse_choice(answer)
 
         return choose
+
+
+def _find_repeated(done: list[Step], choice: Choice) -> Step | None:
+    """Return the resumed wish or fallback that a choice repeats."""
+    for step in done:
+        report = step.report
+        repeats = choice.action == report.action and choice.arguments.items() <= report.used.items()
+        if repeats and (report.resumed or report.wish is not None):
+            return step
+    return None
 
 
 def _raised_events(done: list[Step]) -> list[Event]:

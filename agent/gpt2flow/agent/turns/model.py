@@ -1,6 +1,7 @@
 """Model interface of the agent: one grammar-constrained answer per call."""
 
 import json
+import math
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -32,6 +33,7 @@ class ModelAnswer:
         prompt_tokens: Number of tokens in the prompt.
         completion_tokens: Number of generated tokens.
         fingerprint: Fingerprint of the model that answered.
+        confidence: Probability that the model gave the text, from 0 to 1.
     """
 
     text: str
@@ -39,6 +41,7 @@ class ModelAnswer:
     prompt_tokens: int
     completion_tokens: int
     fingerprint: str
+    confidence: float = 1.0
 
 
 class ChoiceModel(Protocol):
@@ -82,7 +85,9 @@ class ServedModel:
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
         """Call the server; see `ChoiceModel.choose`."""
-        options = Options(decoding=Sampling(temperature=0.0), constraint=Lark(grammar))
+        options = Options(
+            decoding=Sampling(temperature=0.0), constraint=Lark(grammar), logprobs=True
+        )
         start = perf_counter()
         try:
             answer = self._client.generate(prompt, options, model=self._name)
@@ -98,6 +103,7 @@ class ServedModel:
             prompt_tokens=answer.usage.prompt_tokens,
             completion_tokens=answer.usage.completion_tokens,
             fingerprint=answer.fingerprint,
+            confidence=math.exp(answer.candidates[0].cumulative_logprob or 0.0),
         )
 
     def close(self) -> None:
@@ -105,16 +111,16 @@ class ServedModel:
         self._client.close()
 
 
-def parse_choice(text: str) -> Choice:
+def parse_choice(answer: ModelAnswer) -> Choice:
     """Parse an action that a model generated.
 
     Raises:
         UnanswerableError: The text is not an action; the answer may be truncated.
     """
     try:
-        return Choice.parse(text)
+        return Choice.parse(answer.text, answer.confidence)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UnanswerableError(f"the model's answer is not an action: {text!r}") from error
+        raise UnanswerableError(f"the model's answer is not an action: {answer.text!r}") from error
 
 
 class RecordingModel:

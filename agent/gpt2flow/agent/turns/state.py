@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.flows.prompt import Arguments, PromptState, language
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, PromptState, language
 from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.shop import (
     CartLine,
@@ -43,6 +43,11 @@ class TurnState:
         awaiting = self.prompt_state.awaiting
         return self.pending_arguments if awaiting and awaiting[0] == action else {}
 
+    def answered_slot(self, action: str) -> str | None:
+        """Return the slot that the open question concerns, if it concerns `action`."""
+        awaiting = self.prompt_state.awaiting
+        return awaiting[1] if awaiting and awaiting[0] == action else None
+
 
 def read_turn_state(db: Session, session_id: str, message: str) -> TurnState:
     """Return the state at the start of a turn.
@@ -55,8 +60,9 @@ def read_turn_state(db: Session, session_id: str, message: str) -> TurnState:
     awaiting = None
     if session.awaiting_action and session.awaiting_slot:
         awaiting = (session.awaiting_action, session.awaiting_slot)
+    past = tuple((entry["action"], entry["result"]) for entry in session.past)
     return TurnState(
-        PromptState(session_facts(db, session), awaiting),
+        PromptState(session_facts(db, session), awaiting, past),
         dict(session.awaiting_arguments or {}),
         message_language(message, session.language),
     )
@@ -71,6 +77,8 @@ def session_facts(db: Session, session: CustomerSession) -> frozenset[str]:
         facts.add("cart")
     if _has_row(db, Checkout, session.id):
         facts.add("confirming")
+    if session.awaiting_slot == CONFIRMATION:
+        facts.add("unsure")
     return frozenset(facts)
 
 

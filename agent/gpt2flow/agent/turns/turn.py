@@ -52,9 +52,9 @@ def run_turn(
 ) -> list[_Step]:
     """Run the actions for a customer message or an event.
 
-    A message gets at least one action. An event gets actions as long as one is legal.
-    A repeated action with the same arguments ends the turn, because the model is
-    looping. A turn has at most `MAX_ACTIONS` actions.
+    A message gets at least one action, which need not be legal. An event gets actions as
+    long as one is legal. A repeated action with the same arguments ends the turn, because
+    the model is looping. A turn has at most `MAX_ACTIONS` actions.
 
     Args:
         book: Loaded flows.
@@ -70,11 +70,14 @@ def run_turn(
     prompt = first_prompt(book.shared, state, message, event)
     facts, chosen, steps = state.facts, set[str](), list[_Step]()
     for position in range(MAX_ACTIONS):
+        # Customers wish what they like: code resolves what is not legal. An event has no wishes.
         legal = book.legal(facts, event)
-        if not legal:
+        names = book.wishes if event is None else legal
+        if not names:
             break
         may_end = position > 0 and event is None
-        choice = choose(position, prompt, action_grammar(book, legal, message, may_end=may_end))
+        grammar = action_grammar(book, names, message, legal=legal, may_end=may_end)
+        choice = choose(position, prompt, grammar)
         if choice.action == DONE or choice.text in chosen:
             break
         chosen.add(choice.text)

@@ -2,16 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
+if TYPE_CHECKING:
+    from gpt2flow.training.config import TrainingConfig
+
 
 def train(
-    out: Annotated[Path, typer.Option(help="Directory of the checkpoint to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the checkpoint to write.", show_default="required"),
+    ] = None,
     corpus: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -29,7 +35,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Settings of the run: shop, for those of the shipped model, or a YAML file.",
+            help="Settings of the run: shop or shop_wishes, the two phases of the shipped model, "
+            "or a YAML file.",
             show_default="shop without a corpus, else built-in settings",
         ),
     ] = "",
@@ -57,6 +64,24 @@ def train(
             "device, or else the CPU."
         ),
     ] = "auto",
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Checkpoint to start from; its vocabulary and sizes are kept.",
+            show_default="new weights",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of data sets with labelled messages, which join the turns of the flows."
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the settings of the run as YAML, and exit."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the contents of training.json.")
     ] = False,
@@ -65,8 +90,8 @@ def train(
     with needs_extra("training"):
         from gpt2flow.agent.errors import FlowError
         from gpt2flow.training.config import (
-            SHOP_RECIPE,
             TrainingConfig,
+            find_recipe,
             load_recipe,
         )
         from gpt2flow.training.errors import (
@@ -77,9 +102,14 @@ def train(
         )
     bad_input = (FlowError, ConfigError, CorpusError, OutputError)
     with reported(bad_input=bad_input, failure=TrainingError):
-        path = SHOP_RECIPE if recipe == "shop" or not (recipe or corpus) else Path(recipe)
+        path = find_recipe(recipe or "shop")
         config = load_recipe(path) if recipe or not corpus else TrainingConfig()
         config = config.changed(**dict(map(_parse_setting, settings or [])))
+        if print_config:
+            _print_config(config)
+            return
+        if out is None:
+            raise CommandError("--out is missing: the directory of the checkpoint", Exit.BAD_INPUT)
         with needs_extra("training"):
             from gpt2flow.training.pipeline import train as run
         facts = run(
@@ -90,6 +120,8 @@ def train(
             tune_trials=tune,
             resume=resume,
             device=device,
+            data=data,
+            start=start,
             console=Console(stderr=True),
         )
     if as_json:
@@ -99,6 +131,12 @@ def train(
             f"{out}: {facts['parameters']:,} parameters, {facts['trained_tokens']:,} tokens "
             f"in {facts['seconds']:.0f} s"
         )
+
+
+def _print_config(config: "TrainingConfig") -> None:
+    """Print settings as a recipe: each with its description."""
+    for name, field in type(config).model_fields.items():
+        typer.echo(f"# {field.description}\n{name}: {json.dumps(getattr(config, name))}")
 
 
 def _parse_setting(text: str) -> tuple[str, str]:

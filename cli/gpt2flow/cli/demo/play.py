@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpt2flow.agent.flows import load_flows
+from gpt2flow.agent.flows.prompt import CONFIRMATION
 from gpt2flow.agent.scenarios import Scenario, check, prepare
 from gpt2flow.agent.scenarios.shop_state import rows
 from gpt2flow.agent.shop import Database, database_url
-from gpt2flow.cli.outcome import CommandError, Exit
 from gpt2flow.cli.processes import agent
 
 _CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
+
+_YES = {"en": "yes", "zh": "是的"}
 
 # JSON form of a turn report, or of an action or message in it.
 JsonObject = dict[str, Any]
@@ -70,7 +73,7 @@ def play(
         on_turn: Callback for the report of each turn.
 
     Raises:
-        CommandError: The agent process failed, or sent no code for a message that quotes one.
+        CommandError: The agent process failed.
     """
     path = directory / f"{scenario.id}.sqlite"
     database = Database.open(database_url(str(path)))
@@ -78,15 +81,22 @@ def play(
         with database.transaction() as db:
             prepare(db, scenario, datetime.now(UTC))
         reports: list[JsonObject] = []
+        differences: list[str] = []
         with agent(address, path, directory) as process:
             for turn in scenario.turns:
                 text = _insert_code(turn.text, reports)
-                reports.append(process.handle({"session": turn.session, "text": text}))
-                on_turn(reports[-1])
+                if text is None:
+                    differences = [f"no verification code was sent before {turn.text!r}"]
+                    break
+                while text is not None:
+                    reports.append(process.handle({"session": turn.session, "text": text}))
+                    on_turn(reports[-1])
+                    text = _confirm(reports[-1], text)
         with database.transaction() as db:
             final_rows = {table: rows(db, table) for table in scenario.expect.rows}
             texts = [message["text"] for message in _messages(reports)]
-            return ScenarioResult(scenario, reports, final_rows, check(db, scenario, texts))
+            differences = differences or check(db, scenario, texts, _outcomes(reports))
+            return ScenarioResult(scenario, reports, final_rows, differences)
     finally:
         database.close()
 
@@ -106,12 +116,29 @@ def _messages(reports: list[JsonObject]) -> list[JsonObject]:
     ]
 
 
-def _insert_code(text: str, reports: list[JsonObject]) -> str:
-    """Replace `{code}` by the last verification code sent to a customer's contact."""
+def _confirm(report: JsonObject, text: str) -> str | None:
+    """Return a yes if the turn asked "did you mean …?"."""
+    asked = [action["asked"] for action in report["actions"] if action["asked"]]
+    if asked[-1:] != [CONFIRMATION] or text in _YES.values():
+        return None
+    return _YES[report["language"]]
+
+
+def _outcomes(reports: list[JsonObject]) -> set[str]:
+    """Return the outcomes of all actions, as `flow.action.outcome`."""
+    flow_of = load_flows().flow_of
+    return {
+        f"{flow_of[action['action']].flow}.{action['action']}.{action['outcome']}"
+        for report in reports
+        for action in actions_of(report)
+        if action["outcome"]
+    }
+
+
+def _insert_code(text: str, reports: list[JsonObject]) -> str | None:
+    """Replace `{code}` by the last code that was sent, if any."""
     if "{code}" not in text:
         return text
     inbox = [message["text"] for message in _messages(reports) if message["to"]]
     codes = _CODE.findall(" ".join(inbox))
-    if not codes:
-        raise CommandError(f"no verification code was sent before {text!r}", Exit.FAILURE)
-    return text.replace("{code}", codes[-1])
+    return text.replace("{code}", codes[-1]) if codes else None

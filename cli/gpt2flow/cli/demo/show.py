@@ -64,7 +64,8 @@ def print_summary(console: Console, results: Sequence[ScenarioResult]) -> None:
 
 def _format_action(action: JsonObject) -> str:
     arguments = " ".join(f"{name}={value}" for name, value in action["used"].items())
-    ending = f"asked for {action['asked']}" if action["asked"] else action["outcome"]
+    asked = f"asked for {action['asked']}" if action["asked"] else "not possible now"
+    ending = action["outcome"] or asked
     return f"{action['action']}({arguments}) → {ending}"
 
 

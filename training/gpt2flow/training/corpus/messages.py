@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments, Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.training.corpus.labelled import LabelledMessage
 from gpt2flow.training.corpus.mentions import MentionGenerator, refer_back
 from gpt2flow.training.corpus.noise import Segment, add_noise
 from gpt2flow.training.corpus.templates import Template
@@ -22,9 +23,34 @@ _LIST_JOINERS = {
 _ARTICLES = ("a ", "a ", "the ", "some ", "")
 _VOWEL = re.compile(r"[aeiou]", re.IGNORECASE)
 _UNCOUNTABLE = re.compile(r"(s|tea|coffee|rice|milk|water|paper|juice|oil)$", re.IGNORECASE)
+# Values that customers correct within a sentence, and how often they do.
+_CORRECTABLE_SLOTS = ("quantity", "product", "order", "contact", "name", "address", "time")
+_CORRECTED_SHARE = 0.07
+_PLURALS = (
+    (re.compile(r"(?<=[^aeiou])y$"), "ies"),
+    (re.compile(r"(?<=[nlw]i)fe$|(?<=[lr])f$|(?<=ea)f$"), "ves"),
+    (re.compile(r"(?<=[xz])$|(?<=[cs]h)$"), "es"),
+)
 _END_MARKS = re.compile(r"[.!?。,;\s]+$")
 _FULL_STOPS = ".!?。,;~…:"
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _PLAIN_JOINERS = (", ", ". ", "; ", " - ")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of messages with several wishes.
+
+    Attributes:
+        more_wishes: Weights of no further request, one, and two.
+        listed_share: Share of requests that list several products or orders.
+    """
+
+    more_wishes: Sequence[float] = (62, 29, 9)
+    listed_share: float = 0.15
+
+
+DEFAULT_MIX = Mix()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +86,13 @@ class MessageGenerator:
     """Generator of messages in one language."""
 
     def __init__(
-        self, book: FlowBook, language: Language, utterances: Utterances, mentions: MentionGenerator
+        self,
+        book: FlowBook,
+        language: Language,
+        utterances: Utterances,
+        mentions: MentionGenerator,
+        *,
+        listed_share: float = Mix.listed_share,
     ) -> None:
         """Bind flows, utterances and mentions of one language.
 
@@ -69,9 +101,11 @@ class MessageGenerator:
             language: Language of the messages.
             utterances: Utterances in that language.
             mentions: Generator of slot values in that language.
+            listed_share: Share of requests that list several products or orders.
         """
+        self._listed_share = listed_share
         self._book = book
-        self._language = language
+        self.language = language
         self._space = " " if language == "en" else ""
         self._mentions = mentions
         self.utterances = utterances
@@ -82,6 +116,7 @@ class MessageGenerator:
         rng: random.Random,
         *,
         in_order: bool = True,
+        retracted: tuple[str, Template] | None = None,
     ) -> tuple[str, list[Intent]]:
         """Write one message.
 
@@ -89,6 +124,7 @@ class MessageGenerator:
             requests: Action and template of each request, in the order of the text.
             rng: Random generator.
             in_order: The text follows the order of execution, so that "then" may join requests.
+            retracted: Request that the customer takes back before the others.
 
         Returns:
             The message, normalized as by the agent, and its intents. There are more intents than
@@ -96,6 +132,9 @@ class MessageGenerator:
         """
         pending: list[_PendingIntent] = []
         segments = self._sample_opener(rng)
+        if retracted is not None:
+            segments += self._write_request(*retracted, [], rng)
+            _join(segments, rng.choice(self.utterances.retractions).text(rng))
         for number, (action, template) in enumerate(requests):
             if number:
                 _join(
@@ -103,9 +142,39 @@ class MessageGenerator:
                 )
             segments += self._write_request(action, template, pending, rng)
         segments += self._sample_closer(segments, rng)
-        add_noise(segments, self._language, rng)
+        add_noise(segments, self.language, rng)
         text = normalize("".join(segment.text for segment in segments))
         return text, [self._resolve_intent(intent, text) for intent in pending]
+
+    def fill(self, message: LabelledMessage, rng: random.Random) -> tuple[str, list[Intent]] | None:
+        """Fill the placeholders of a real message.
+
+        Returns:
+            The normalized message and its intent; None if a value cannot be derived from it.
+        """
+        values: dict[str, str] = {}
+        arguments: Arguments = {}
+
+        def replace(match: re.Match[str]) -> str:
+            name = match[1]
+            mention = self._mentions.generate(name, self._book.slots[name], rng)
+            values[name] = mention.text
+            if name in self._book.actions[message.action].slots:
+                value = mention.value
+                arguments[name] = normalize(mention.text) if value is None else value
+            return mention.text
+
+        segments = [Segment(_PLACEHOLDER.sub(replace, message.text))]
+        segments[0].exact = bool(values or message.arguments)
+        if not segments[0].exact:
+            add_noise(segments, self.language, rng)
+        text = normalize(segments[0].text)
+        for slot, value in message.arguments.items():
+            if not _PLACEHOLDER.fullmatch(str(value)):
+                arguments[slot] = normalize(str(value)) if isinstance(value, str) else value
+        slots = self._book.actions[message.action].slots
+        ordered = {slot: arguments[slot] for slot in slots if slot in arguments}
+        return (text, [Intent(message.action, ordered)]) if text else None
 
     def _resolve_intent(self, intent: _PendingIntent, message: str) -> Intent:
         # The agent's grammar admits only numbers that the message contains.
@@ -135,7 +204,7 @@ class MessageGenerator:
         text = rng.choice(self.utterances.closers).text(rng)
         if segments[-1].text[-1:] in _FULL_STOPS:
             return [Segment(self._space + text)]
-        marks = (" ", ", ", ". ", " - ") if self._language == "en" else (",", " ", "。", "")
+        marks = (" ", ", ", ". ", " - ") if self.language == "en" else (",", " ", "。", "")
         return [Segment(rng.choice(marks) + text)]
 
     def _write_request(
@@ -160,7 +229,26 @@ class MessageGenerator:
             self._append_mention(part.slot, intent, segments, rng)
             if part.slot in LISTABLE_SLOTS and self._may_list(template, intent, rng):
                 segments += self._list_more(part.slot, intent, pending, rng)
+        if intent is pending[-1]:
+            self._maybe_correct(intent, segments, rng)
         return segments
+
+    def _maybe_correct(
+        self, intent: _PendingIntent, segments: list[Segment], rng: random.Random
+    ) -> None:
+        """Replace one of the values by a correction, in some cases."""
+        slots = [slot for slot in intent.mentions if slot in _CORRECTABLE_SLOTS]
+        if not (slots and self.utterances.corrections and rng.random() < _CORRECTED_SHARE):
+            return
+        slot = rng.choice(slots)
+        old = intent.mentions.pop(slot)
+        _join(segments, rng.choice(self.utterances.corrections).text(rng))
+        self._append_mention(slot, intent, segments, rng)
+        if slot == "quantity" and self.language == "zh":
+            segments.append(Segment(rng.choice(("", "个", "件", "个才对", "个就行"))))
+        if intent.mentions[slot][1] is not None and intent.mentions[slot][1] == old[1]:
+            # The values happen to be the same, so nothing was corrected.
+            intent.mentions[slot] = old
 
     def _maybe_refer_back(
         self,
@@ -179,7 +267,7 @@ class MessageGenerator:
         is_other_action = intent.action not in {other.action for other in earlier}
         if not (mentioned and slot in LISTABLE_SLOTS and is_other_action and rng.random() < 0.25):
             return False
-        refer_back(slot, self._language, segments, rng)
+        refer_back(slot, self.language, segments, rng)
         intent.mentions.setdefault(slot, mentioned[-1])
         return True
 
@@ -193,7 +281,7 @@ class MessageGenerator:
         slot = self._book.slots[name]
         mention = self._mentions.generate(name, slot, rng)
         text = mention.text
-        if self._language == "en" and name == "product":
+        if self.language == "en" and name == "product":
             text = _pluralize(text) if _quantity(intent) > 1 and rng.random() < 0.85 else text
             _fix_article(segments, text)
         if slot.kind is SlotKind.ENUM:
@@ -205,7 +293,7 @@ class MessageGenerator:
     def _may_list(self, template: Template, intent: _PendingIntent, rng: random.Random) -> bool:
         """Sample whether a list follows, which must end the request."""
         is_complete = template.slots <= set(intent.mentions) and not template.fixed
-        return is_complete and rng.random() < 0.15
+        return is_complete and rng.random() < self._listed_share
 
     def _list_more(
         self,
@@ -219,7 +307,7 @@ class MessageGenerator:
         for _ in range(rng.choice((1, 1, 1, 2))):
             listed = _PendingIntent(intent.action, {})
             pending.append(listed)
-            segments.append(Segment(rng.choice(_LIST_JOINERS[self._language])))
+            segments.append(Segment(rng.choice(_LIST_JOINERS[self.language])))
             if slot == "product":
                 self._append_quantity(listed, segments, rng)
             self._append_mention(slot, listed, segments, rng)
@@ -232,8 +320,8 @@ class MessageGenerator:
         countable = "quantity" in self._book.actions[intent.action].slots
         if countable and rng.random() < 0.5:
             self._append_mention("quantity", intent, segments, rng)
-            segments.append(Segment(" " if self._language == "en" else rng.choice("个个件台条")))
-        elif self._language == "en":
+            segments.append(Segment(" " if self.language == "en" else rng.choice("个个件台条")))
+        elif self.language == "en":
             segments.append(Segment(rng.choice(_ARTICLES)))
 
 
@@ -245,7 +333,10 @@ def _quantity(intent: _PendingIntent) -> int:
 def _pluralize(text: str) -> str:
     if _UNCOUNTABLE.search(text):
         return text
-    return text + ("es" if text.endswith(("x", "ch", "sh")) else "s")
+    for pattern, ending in _PLURALS:
+        if pattern.search(text):
+            return pattern.sub(ending, text)
+    return text + "s"
 
 
 def _fix_article(segments: list[Segment], text: str) -> None:

@@ -67,6 +67,8 @@ _HOMOPHONE_GROUPS = (
 _HOMOPHONES = {
     a: [b for b in group if b != a] for group in _HOMOPHONE_GROUPS.split() for a in group
 }
+# A typo makes another word of a shorter message.
+_MIN_LETTERS = 5
 _SENTENCE_START = re.compile(r"([.!?] +)([a-z])")
 _PRONOUN = re.compile(r"\bi\b")
 _END_MARKS: dict[Language, tuple[str, ...]] = {
@@ -125,6 +127,8 @@ def _vary_final_mark(last: Segment, language: Language, rng: random.Random) -> N
 
 def _add_typos(segments: list[Segment], language: Language, rng: random.Random) -> None:
     letters = sum(len(segment.text) for segment in segments if not segment.exact)
+    if letters < _MIN_LETTERS:
+        return
     for _ in range(1 + int(rng.random() * letters / 25)):
         segment = rng.choice(segments)
         if segment.exact or not segment.text:

@@ -1,37 +1,45 @@
-"""Random turns: a state, a message, and the actions that answer it."""
+"""Random turns: a context, a message, and the wishes in it."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Arguments, Choice, PromptState, Result, document
+from gpt2flow.agent.flows.book import holds
+from gpt2flow.agent.flows.grammar import is_span, takers_of_code
+from gpt2flow.agent.flows.prompt import Choice, PromptState, Result, document
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.training.corpus.messages import LISTABLE_SLOTS, Intent, MessageGenerator
+from gpt2flow.training.corpus.contexts import ContextSampler, Facts
+from gpt2flow.training.corpus.labelled import LabelledMessages
+from gpt2flow.training.corpus.messages import (
+    DEFAULT_MIX,
+    LISTABLE_SLOTS,
+    Intent,
+    MessageGenerator,
+    Mix,
+)
 from gpt2flow.training.corpus.templates import Placeholder, Template
 from gpt2flow.training.corpus.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
-Facts = frozenset[str]
 Steps = list[tuple[Choice, Result]]
 
 _MAX_ATTEMPTS = 50
 # Flow whose actions answer a message alone, never beside those of another flow.
 _SMALL_TALK = "conversation"
 _CLARIFY = "clarify"
+_AFFIRM, _DENY = "affirm", "deny"
 # Slots whose bare value, such as "1042" or "tomorrow at nine", is no request without a question.
 _AMBIGUOUS_SLOTS = ("order", "time")
-
-
-def reachable(book: FlowBook, start: Facts) -> list[Facts]:
-    """Return every state that customers' actions reach from `start`, inclusive."""
-    states = [start]
-    for facts in states:
-        for action in book.legal(facts):
-            after = book.apply(action, facts)
-            if after not in states:
-                states.append(after)
-    return states
+# Kinds of turns; the others are requests.
+_EVENT_SHARE = 0.02
+_ANSWER_SHARE = 0.11
+_AMBIGUOUS_SHARE = 0.015
+_FOLLOW_UP_SHARE = 0.13
+_CONFIRMATION_SHARE = 0.06
+_RETRACTED_SHARE = 0.04
+_LABELLED_SHARE = 0.12
+# Requests in a state in which they are legal.
+_LEGAL_SHARE = 0.7
 
 
 def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
@@ -39,7 +47,7 @@ def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
     for name, value in choice.arguments.items():
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:
-            found = bool(value) and str(value) in message
+            found = is_span(str(value), message)
         elif slot.kind is SlotKind.ENUM:
             found = value in slot.values
         else:
@@ -52,74 +60,170 @@ def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
 class TurnGenerator:
     """Generator of random turns of all flows in all languages."""
 
-    def __init__(self, book: FlowBook, messages: Mapping[Language, MessageGenerator]) -> None:
-        """Enumerate the states, events and questions of the flows.
+    def __init__(
+        self,
+        book: FlowBook,
+        messages: Mapping[Language, MessageGenerator],
+        labelled: LabelledMessages | None = None,
+        mix: Mix = DEFAULT_MIX,
+    ) -> None:
+        """Enumerate the events and questions of the flows.
 
         Args:
             book: Flows of the turns.
             messages: Message generator of each language.
+            labelled: Messages of real customers; None uses generated ones alone.
+            mix: Shares of messages with several wishes.
         """
+        self._mix = mix
+        self._labelled = labelled or LabelledMessages()
         self._book = book
-        self._legal = cache(book.legal)
         self._messages = messages
-        # By convention the first declared fact is the state of an unidentified customer.
-        self._states = reachable(book, frozenset([next(iter(book.shared.facts))]))
-        self._user_actions = [name for name, action in book.actions.items() if action.event is None]
         self._events = sorted({a.event for a in book.actions.values() if a.event is not None})
         self._questions = [
             (name, slot)
-            for name in self._user_actions
+            for name in book.wishes
             for slot in book.actions[name].required
             if all(generator.utterances.answers.get(slot) for generator in messages.values())
         ]
+        self._contexts = ContextSampler(book, self._questions)
+        # Requests on their own: a bare yes or no answers something.
+        self._requestable = [name for name in book.wishes if name not in (_AFFIRM, _DENY)]
 
     def documents(self, rng: random.Random) -> Iterator[str]:
         """Yield random turns, without end."""
+        makers = (
+            (self._sample_event_turn, _EVENT_SHARE),
+            (self._sample_answer_turn, _ANSWER_SHARE),
+            (self._sample_ambiguous_turn, _AMBIGUOUS_SHARE),
+            (self._sample_follow_up_turn, _FOLLOW_UP_SHARE),
+            (self._sample_confirmation_turn, _CONFIRMATION_SHARE),
+            (self._sample_labelled_turn, _LABELLED_SHARE),
+        )
+        shares = [share for _, share in makers]
+        choices = [*(make for make, _ in makers), self._sample_request_turn]
+        weights = [*shares, 1 - sum(shares)]
         while True:
-            kind = rng.random()
-            if self._events and kind < 0.03:
-                yield self._sample_event_turn(rng)
-                continue
             generator = self._messages[rng.choice(list(self._messages))]
-            if self._questions and kind < 0.16:
-                yield self._sample_answer_turn(generator, rng)
-            elif kind < 0.175:
-                yield self._sample_ambiguous_turn(generator, rng)
-            else:
-                yield from self._sample_request_turns(generator, rng)
+            make = rng.choices(choices, weights)[0]
+            if (turn := make(generator, rng)) is not None:
+                yield turn
 
-    def _sample_request_turns(
-        self, generator: MessageGenerator, rng: random.Random
-    ) -> Iterator[str]:
-        """Yield a turn of requests, sometimes again in another state."""
-        target = rng.choice(self._user_actions)
-        legal = [facts for facts in self._states if target in self._legal(facts)]
-        facts = rng.choice(legal if legal and rng.random() < 0.8 else self._states)
+    def _sample_request_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
+        """Return a turn of requests, in any state."""
+        target = rng.choice(self._requestable)
+        likely = rng.random() < _LEGAL_SHARE
+        facts = self._legal_facts(target, rng) if likely else rng.choice(self._contexts.states)
         actions = self._add_requests(target, facts, rng)
         message, intents = self._write_message(generator, actions, facts, rng)
-        state = PromptState(facts, self._sample_stale_question(facts, rng))
-        yield self._finish_turn(state, message, intents, rng)
-        if rng.random() < 0.15:
-            yield self._finish_turn(PromptState(rng.choice(self._states)), message, intents, rng)
+        return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 
-    def _sample_stale_question(self, facts: Facts, rng: random.Random) -> tuple[str, str] | None:
-        """Return an earlier question that the message ignores, usually None."""
-        if rng.random() < 0.94:
+    def _sample_follow_up_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
+        """Return a turn that refers to an earlier action, if possible."""
+        if not generator.utterances.follow_ups:
             return None
-        legal = self._legal(facts)
-        possible = [(action, slot) for action, slot in self._questions if action in legal]
-        return rng.choice(possible) if possible else None
+        by_action = generator.utterances.follow_ups
+        follow_up = rng.choice(by_action[rng.choice(list(by_action))])
+        states = self._contexts.states
+        earlier, result = follow_up.after
+        facts = rng.choice(
+            [self._book.apply(earlier, f) for f in states if earlier in self._contexts.legal(f)]
+            if result == "ok"
+            else [f for f in states if earlier in self._contexts.legal(f)]
+        )
+        requests = [(follow_up.action, follow_up.template)]
+        requests += self._maybe_one_more(generator, follow_up.action, facts, rng)
+        message, intents = self._write_derivable(generator, requests, rng)
+        slots = self._book.actions[earlier].required
+        if result == "asked" and slots:
+            awaiting = (earlier, rng.choice(slots))
+            state = self._contexts.sample(facts, rng, awaiting=awaiting)
+        else:
+            state = self._contexts.sample(facts, rng, latest=follow_up.after)
+        return self._finish_turn(state, message, intents, rng)
+
+    def _sample_confirmation_turn(
+        self, generator: MessageGenerator, rng: random.Random
+    ) -> str | None:
+        """Return a turn that answers "did you mean …?", if possible."""
+        if not self._contexts.confirmable:
+            return None
+        proposed = rng.choice(self._contexts.confirmable)
+        facts = self._legal_facts(proposed, rng)
+        answer = rng.choice((_AFFIRM, _DENY))
+        templates = generator.utterances.actions
+        requests = [(answer, rng.choice(templates[answer]))]
+        if answer == _DENY and rng.random() < 0.5:
+            # "No, SO-2213" or "no, an exchange": the right wish takes the place of the no.
+            alike = rng.random() < 0.6
+            wish = proposed if alike else rng.choice(self._requestable)
+            message, intents = self._write_derivable(
+                generator,
+                [(wish, rng.choice(self._wordings(generator, wish, brief=alike)))],
+                rng,
+                retracted=requests[0] if rng.random() < 0.3 else None,
+            )
+        else:
+            if answer == _AFFIRM:
+                requests += self._maybe_one_more(generator, proposed, facts, rng)
+            message, intents = self._write_derivable(generator, requests, rng)
+        state = self._contexts.sample_unsure(proposed, facts, rng)
+        return self._finish_turn(state, message, intents, rng)
+
+    def _sample_labelled_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
+        """Return a turn with a real customer's message, if possible."""
+        labelled = self._labelled.sample(generator.language, rng)
+        filled = labelled and generator.fill(labelled, rng)
+        if not filled:
+            return None
+        message, intents = filled
+        if not all(is_derivable(self._book, intent.choice, message) for intent in intents):
+            return None
+        action = intents[0].action
+        if action in (_AFFIRM, _DENY):
+            proposed = rng.choice(self._contexts.confirmable)
+            state = self._contexts.sample_unsure(proposed, self._legal_facts(proposed, rng), rng)
+            return self._finish_turn(state, message, intents, rng)
+        likely = rng.random() < _LEGAL_SHARE
+        facts = self._legal_facts(action, rng) if likely else rng.choice(self._contexts.states)
+        return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
+
+    def _legal_facts(self, action: str, rng: random.Random) -> Facts:
+        """Return a state in which an action is legal, if possible."""
+        states = self._contexts.states
+        legal = [facts for facts in states if action in self._contexts.legal(facts)]
+        return rng.choice(legal or states)
+
+    def _wordings(self, generator: MessageGenerator, action: str, *, brief: bool) -> list[Template]:
+        """Return wordings of a request, brief ones if possible."""
+        required = self._book.actions[action].required
+        brief_ones = [
+            template
+            for slot in required
+            for template in self._answer_templates(generator, action, slot)
+        ]
+        return brief_ones if brief and brief_ones else generator.utterances.actions[action]
+
+    def _maybe_one_more(
+        self, generator: MessageGenerator, action: str, facts: Facts, rng: random.Random
+    ) -> list[tuple[str, Template]]:
+        """Return one more request after `action`, or none."""
+        if rng.random() < 0.12:
+            more = rng.choice(self._requestable)
+            if self._is_coherent([action, more], facts):
+                return [(more, rng.choice(generator.utterances.actions[more]))]
+        return []
 
     def _add_requests(self, target: str, facts: Facts, rng: random.Random) -> list[str]:
         """Return the target action with further actions for one message, in order."""
         actions = [target]
         if self._is_small_talk(target):
             return actions
-        for _ in range(rng.choices((0, 1, 2), (62, 29, 9))[0]):
+        for _ in range(rng.choices((0, 1, 2), self._mix.more_wishes)[0]):
             after = self._state_after(actions, facts)
-            enabled = set(self._legal(after)) - set(self._legal(facts))
-            pools = (enabled, self._related_actions(target), set(self._user_actions))
-            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._user_actions)
+            enabled = set(self._contexts.legal(after)) - set(self._contexts.legal(facts))
+            pools = (enabled, self._related_actions(target), set(self._requestable))
+            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._requestable)
             action = rng.choice(sorted(pool))
             at = len(actions) if action in enabled else rng.randint(0, len(actions))
             longer = [*actions[:at], action, *actions[at:]]
@@ -130,7 +234,7 @@ class TurnGenerator:
     def _related_actions(self, action: str) -> set[str]:
         """Return the other actions with a product or order in common."""
         slots = set(LISTABLE_SLOTS) & set(self._book.actions[action].slots)
-        others = set(self._user_actions) - {action}
+        others = set(self._requestable) - {action}
         return {other for other in others if slots & set(self._book.actions[other].slots)}
 
     def _state_after(self, actions: Sequence[str], facts: Facts) -> Facts:
@@ -141,30 +245,37 @@ class TurnGenerator:
 
     def _is_coherent(self, actions: Sequence[str], facts: Facts) -> bool:
         """Return whether no action repeats, precludes or precedes its enabler."""
-        legal, finally_legal = self._legal(facts), self._legal(self._state_after(actions, facts))
+        legal, finally_legal = (
+            self._contexts.legal(facts),
+            self._contexts.legal(self._state_after(actions, facts)),
+        )
         for i, action in enumerate(actions):
-            before = self._legal(self._state_after(actions[:i], facts))
-            repeats = action in actions[:i] and not self._is_listable(action)
+            before = self._contexts.legal(self._state_after(actions[:i], facts))
+            repeats = action in actions[:i] and not self._may_repeat(action)
             is_precluded = action in legal and action not in before
             is_early = action not in before and action in finally_legal
             if repeats or is_precluded or is_early or self._is_small_talk(action):
                 return False
         return True
 
-    def _is_listable(self, action: str) -> bool:
-        return any(slot in LISTABLE_SLOTS for slot in self._book.actions[action].slots)
+    def _may_repeat(self, action: str) -> bool:
+        """Return whether a message may ask for an action twice."""
+        slots = self._book.actions[action].slots
+        return any(
+            slot in LISTABLE_SLOTS or self._book.slots[slot].kind is SlotKind.ENUM for slot in slots
+        )
 
-    def _sample_answer_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
-        """Return a turn that answers a question, perhaps with a further request."""
+    def _sample_answer_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
+        """Return a turn that answers a question, if possible."""
+        if not self._questions:
+            return None
         action, slot = rng.choice(self._questions)
-        facts = rng.choice([f for f in self._states if action in self._legal(f)])
+        facts = self._legal_facts(action, rng)
         requests = [(action, rng.choice(self._answer_templates(generator, action, slot)))]
-        if rng.random() < 0.12:
-            more = rng.choice(self._user_actions)
-            if self._is_coherent([action, more], facts):
-                requests.append((more, rng.choice(generator.utterances.actions[more])))
+        requests += self._maybe_one_more(generator, action, facts, rng)
         message, intents = self._write_derivable(generator, requests, rng)
-        return self._finish_turn(PromptState(facts, (action, slot)), message, intents, rng)
+        state = self._contexts.sample(facts, rng, awaiting=(action, slot))
+        return self._finish_turn(state, message, intents, rng)
 
     def _answer_templates(
         self, generator: MessageGenerator, action: str, slot: str
@@ -173,16 +284,29 @@ class TurnGenerator:
         slots = set(self._book.actions[action].slots)
         return [answer for answer in answers if slot in answer.slots and answer.slots <= slots]
 
-    def _sample_ambiguous_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
+    def _sample_ambiguous_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
         """Return a turn with a bare value that answers no question."""
-        action, slot = rng.choice([q for q in self._questions if q[1] in _AMBIGUOUS_SLOTS])
+        questions = [q for q in self._questions if q[1] in _AMBIGUOUS_SLOTS]
+        if not questions:
+            return None
+        action, slot = rng.choice(questions)
         requests = [(action, Template([Placeholder(slot)]))]
         message, _ = self._write_derivable(generator, requests, rng)
-        state = PromptState(rng.choice(self._states))
+        legal = self._contexts.legal
+        # Where a code is awaited, six digits are one.
+        states = [
+            facts
+            for facts in self._contexts.states
+            if not takers_of_code(self._book, legal(facts), message)
+        ]
+        state = PromptState(rng.choice(states))
         return self._finish_turn(state, message, [Intent(_CLARIFY, {})], rng)
 
-    def _sample_event_turn(self, rng: random.Random) -> str:
+    def _sample_event_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
         """Return a turn with an event and all actions that answer it."""
+        del generator
+        if not self._events:
+            return None
         event = rng.choice(self._events)
         answers = [a for a in self._book.actions.values() if a.event == event]
         facts = frozenset(rng.choice(answers).when)
@@ -211,8 +335,28 @@ class TurnGenerator:
         backwards = rng.random() < 0.15 and not self._is_coherent(actions[::-1], facts)
         if backwards:
             requests.reverse()
-        message, intents = self._write_derivable(generator, requests, rng, in_order=not backwards)
+        message, intents = self._write_derivable(
+            generator,
+            requests,
+            rng,
+            in_order=not backwards,
+            retracted=self._maybe_retracted(generator, actions, rng),
+        )
         return message, sorted(intents, key=lambda intent: actions.index(intent.action))
+
+    def _maybe_retracted(
+        self, generator: MessageGenerator, actions: Sequence[str], rng: random.Random
+    ) -> tuple[str, Template] | None:
+        """Return a request that the customer takes back at once, usually None."""
+        if not generator.utterances.retractions or self._is_small_talk(actions[0]):
+            return None
+        if rng.random() > _RETRACTED_SHARE:
+            return None
+        others = [a for a in self._requestable if a not in actions and not self._is_small_talk(a)]
+        if not others:
+            return None
+        other = rng.choice(others)
+        return other, rng.choice(generator.utterances.actions[other])
 
     def _write_derivable(
         self,
@@ -221,6 +365,7 @@ class TurnGenerator:
         rng: random.Random,
         *,
         in_order: bool = True,
+        retracted: tuple[str, Template] | None = None,
     ) -> tuple[str, list[Intent]]:
         """Write a message from which every argument can be derived.
 
@@ -228,7 +373,9 @@ class TurnGenerator:
             CorpusError: No attempt gives such a message.
         """
         for _ in range(_MAX_ATTEMPTS):
-            message, intents = generator.generate(requests, rng, in_order=in_order)
+            message, intents = generator.generate(
+                requests, rng, in_order=in_order, retracted=retracted
+            )
             if message and all(
                 is_derivable(self._book, intent.choice, message) for intent in intents
             ):
@@ -241,50 +388,24 @@ class TurnGenerator:
     def _finish_turn(
         self, state: PromptState, message: str, intents: Sequence[Intent], rng: random.Random
     ) -> str:
-        steps = self._answer_intents(state.facts, intents, rng)
-        return document(self._book.shared, state, message, steps)
+        """Return the turn in which the model names each wish.
 
-    def _answer_intents(self, facts: Facts, intents: Sequence[Intent], rng: random.Random) -> Steps:
-        """Return the actions that answer the intents, in order, with random results."""
-        steps: Steps = []
-        expected = facts
-        fallbacks: set[str] = set()
+        A wish that is not legal is named all the same: the agent resolves it.
+        """
+        facts, steps = state.facts, Steps()
         for intent in intents:
-            action = self._book.resolve(intent.action, facts)
-            if action in fallbacks:
-                continue  # one login serves "cancel my order, log me in"
-            choice = intent.choice
-            if action != intent.action:
-                if intent.action in self._legal(expected):
-                    continue  # an action that it depends on has failed
-                done = any(action == taken.action for taken, _ in steps)
-                if done or (self._is_small_talk(action) and len(intents) > 1):
-                    continue
-                choice = self._fallback_choice(action, intents)
-                fallbacks.add(action)
-            facts = self._append_step(choice, facts, steps, rng)
-            expected = self._book.apply(action, expected)
-        if not steps:  # every fallback was small talk, skipped beside other intents
-            facts = self._append_step(self._fallback_choice(action, intents), facts, steps, rng)
-        return steps
-
-    def _fallback_choice(self, action: str, intents: Sequence[Intent]) -> Choice:
-        """Return a choice of a fallback action, with values from all intents."""
-        values: Arguments = {}
-        for intent in reversed(intents):
-            values |= intent.arguments
-        slots = self._book.actions[action].slots
-        return Choice(action, {slot: values[slot] for slot in slots if slot in values})
+            facts = self._append_step(intent.choice, facts, steps, rng)
+        return document(self._book.shared, state, message, steps)
 
     def _append_step(self, choice: Choice, facts: Facts, steps: Steps, rng: random.Random) -> Facts:
         """Append an action with a random result; return the resulting facts."""
         action = self._book.actions[choice.action]
-        refusable = any(outcome.result == "refused" for outcome in action.outcomes.values())
-        result: Result = "ok"
+        if not holds(action.when, facts):
+            steps.append((choice, "blocked"))
+            return facts
+        result = self._contexts.sample_result(choice.action, rng)
         if set(action.required) - set(choice.arguments):
             result = "asked"
-        elif refusable and rng.random() < 0.18:
-            result = "refused"
         steps.append((choice, result))
         return self._book.apply(choice.action, facts) if result == "ok" else facts
 

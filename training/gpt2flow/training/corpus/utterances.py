@@ -1,11 +1,14 @@
 """Utterance files of the flows: customer phrasings of actions and slot values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+
+from pydantic import Field
 
 from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import Result
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.files.documents import StrictModel, read_yaml
 from gpt2flow.training.corpus.templates import Template, TemplateParser
@@ -13,6 +16,20 @@ from gpt2flow.training.errors import CorpusError
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+
+class _FollowUps(StrictModel):
+    """Requests for one action after certain others.
+
+    Attributes:
+        action: Requested action.
+        after: Earlier actions with their results, each `action result`.
+        say: Templates of the request.
+    """
+
+    action: str
+    after: list[str] = Field(min_length=1)
+    say: list[str] = Field(min_length=1)
 
 
 class _UtteranceFile(StrictModel):
@@ -27,6 +44,9 @@ class _UtteranceFile(StrictModel):
         openers: Templates before the first request of a message.
         closers: Templates after the last request of a message.
         joiners: Templates between two requests.
+        follow_ups: Templates of requests that only make sense after certain actions.
+        corrections: Templates between a value that is taken back and the right one.
+        retractions: Templates between a request that is taken back and the right one.
     """
 
     phrases: dict[str, list[str]] = {}
@@ -37,6 +57,24 @@ class _UtteranceFile(StrictModel):
     openers: list[str] = []
     closers: list[str] = []
     joiners: list[str] = []
+    follow_ups: list[_FollowUps] = []
+    corrections: list[str] = []
+    retractions: list[str] = []
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """Request that refers to an earlier action of the conversation.
+
+    Attributes:
+        action: Requested action.
+        after: Earlier action and its result.
+        template: Wording of the request.
+    """
+
+    action: str
+    after: tuple[str, str]
+    template: Template
 
 
 @dataclass
@@ -50,10 +88,15 @@ class Utterances:
     openers: list[Template] = field(default_factory=list)
     closers: list[Template] = field(default_factory=list)
     joiners: list[Template] = field(default_factory=list)
+    follow_ups: dict[str, list[FollowUp]] = field(default_factory=dict)
+    corrections: list[Template] = field(default_factory=list)
+    retractions: list[Template] = field(default_factory=list)
 
 
 def load_utterances(directory: Path, book: FlowBook, language: Language) -> Utterances:
-    """Load every `*/utterances.<language>.yaml` of a directory of flows.
+    """Load the utterances of a directory of flows.
+
+    They are in `*/utterances.<language>.yaml`, and in `*/dialogue.<language>.yaml` beside it.
 
     Args:
         directory: Directory of the flows.
@@ -65,8 +108,9 @@ def load_utterances(directory: Path, book: FlowBook, language: Language) -> Utte
             slot value. The message names the file and the field.
     """
     utterances = Utterances()
-    for path in sorted(directory.glob(f"*/utterances.{language}.yaml")):
-        _add_file(utterances, path, book)
+    for name in ("utterances", "dialogue"):
+        for path in sorted(directory.glob(f"*/{name}.{language}.yaml")):
+            _add_file(utterances, path, book)
     for name, action in book.actions.items():
         if action.event is None and not utterances.actions.get(name):
             raise CorpusError(f"{directory}: no {language} utterances for action {name}")
@@ -90,23 +134,47 @@ def _add_file(utterances: Utterances, path: Path, book: FlowBook) -> None:
         return templates
 
     for name, sources in content.actions.items():
-        if name not in book.actions:
-            raise CorpusError(f"{path}: unknown action {name}")
+        _check_action(path, name, book)
         slots = set(book.actions[name].slots)
         utterances.actions.setdefault(name, []).extend(parse(sources, slots))
     for slot, sources in content.answers.items():
         utterances.answers.setdefault(slot, []).extend(parse(sources, set(book.slots)))
+    for slot, value, sources in _values(path, content, book):
+        utterances.values.setdefault(slot, {}).setdefault(value, []).extend(parse(sources, set()))
+    for slot, sources in content.spans.items():
+        utterances.spans.setdefault(slot, []).extend(parse(sources, set()))
+    for part in ("openers", "closers", "joiners", "corrections", "retractions"):
+        getattr(utterances, part).extend(parse(getattr(content, part), set()))
+    for group in content.follow_ups:
+        _check_action(path, group.action, book)
+        templates = parse(group.say, set(book.actions[group.action].slots))
+        found = utterances.follow_ups.setdefault(group.action, [])
+        for after in group.after:
+            earlier = _parse_result(path, after, book)
+            found += [FollowUp(group.action, earlier, template) for template in templates]
+
+
+def _values(
+    path: Path, content: _UtteranceFile, book: FlowBook
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield slot, value and phrases of each enum value of a file."""
     for slot, by_value in content.values.items():
         for value, sources in by_value.items():
             _check_value(path, slot, value, book)
-            utterances.values.setdefault(slot, {}).setdefault(value, []).extend(
-                parse(sources, set())
-            )
-    for slot, sources in content.spans.items():
-        utterances.spans.setdefault(slot, []).extend(parse(sources, set()))
-    utterances.openers += parse(content.openers, set())
-    utterances.closers += parse(content.closers, set())
-    utterances.joiners += parse(content.joiners, set())
+            yield slot, value, sources
+
+
+def _check_action(path: Path, name: str, book: FlowBook) -> None:
+    if name not in book.actions:
+        raise CorpusError(f"{path}: unknown action {name}")
+
+
+def _parse_result(path: Path, text: str, book: FlowBook) -> tuple[str, str]:
+    """Parse `action result`."""
+    action, _, result = text.partition(" ")
+    if action not in book.actions or result not in get_args(Result):
+        raise CorpusError(f"{path}: follow_ups: {text!r} is no action with its result")
+    return action, result
 
 
 def _check_slots(

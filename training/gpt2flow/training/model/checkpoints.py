@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 from gpt2flow.files.atomic import TargetError, atomic_directory
 from gpt2flow.training.errors import OutputError
 from gpt2flow.training.model.evaluation import Evaluation
+from gpt2flow.training.model.optimizer import Optimizer, load_optimizer
 from gpt2flow.training.text.vocabulary import save_vocabulary
 
 _PREFIX = "step-"
@@ -53,7 +54,7 @@ def save_checkpoint(
     directory: Path,
     tokenizer: Tokenizer,
     model: GPT2LMHeadModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: TrainerState,
 ) -> None:
     """Write checkpoint `step-N` to a directory and delete the older ones."""
@@ -78,9 +79,7 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return max(directory.glob(f"{_PREFIX}*"), default=None)
 
 
-def load_checkpoint(
-    path: Path, model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer
-) -> TrainerState:
+def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: Optimizer) -> TrainerState:
     """Restore model, optimizer and torch's random generators, all in place.
 
     Returns:
@@ -92,9 +91,8 @@ def load_checkpoint(
     try:
         weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
         model.load_state_dict(weights)
-        optimizer.load_state_dict(
-            torch.load(path / _TRAINER / "optimizer.pt", map_location=model.device)
-        )
+        states = torch.load(path / _TRAINER / "optimizer.pt", map_location=model.device)
+        load_optimizer(optimizer, states)
         _restore_random_states(torch.load(path / _TRAINER / "rng.pt"))
         state = json.loads((path / _TRAINER / "state.json").read_text(encoding="utf-8"))
     except (OSError, RuntimeError, ValueError) as error:

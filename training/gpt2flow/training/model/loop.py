@@ -21,10 +21,10 @@ from gpt2flow.training.model.checkpoints import (
     save_checkpoint,
 )
 from gpt2flow.training.model.evaluation import Evaluation, evaluate
-from gpt2flow.training.model.model import new_model, predict, use_bf16
+from gpt2flow.training.model.model import load_model, new_model, predict, use_bf16
+from gpt2flow.training.model.optimizer import Optimizer, make_optimizer
 from gpt2flow.training.text.encoding import EncodedCorpus
 
-_BETAS = (0.9, 0.98)
 # Final learning rate as a share of its peak.
 _FINAL_SHARE = 0.05
 
@@ -37,15 +37,19 @@ class StepReport:
         step: Number of finished steps.
         steps: Total number of steps of the run.
         loss: Mean loss of the step's batch before the update, in nats per token.
+        learning_rate: Learning rate of the step.
         tokens_per_second: Throughput of the step, padding included.
         evaluation: Latest evaluation, None before the first.
+        is_evaluated: Whether the evaluation is one of this step.
     """
 
     step: int
     steps: int
     loss: float
+    learning_rate: float
     tokens_per_second: float
     evaluation: Evaluation | None
+    is_evaluated: bool
 
 
 ProgressCallback = Callable[[StepReport], None]
@@ -57,6 +61,7 @@ def fit(
     config: TrainingConfig,
     *,
     steps: int | None = None,
+    start: Path | None = None,
     save_to: tuple[Path, Tokenizer] | None = None,
     device: torch.device | None = None,
     on_progress: ProgressCallback = lambda _: None,
@@ -71,6 +76,7 @@ def fit(
         config: Settings of the run.
         steps: Maximum number of steps; the learning-rate schedule is compressed to it. None
             trains for all epochs.
+        start: Checkpoint whose weights training starts from; None draws new ones.
         save_to: Directory of the checkpoints, and the tokenizer to store in each. Training
             resumes from the newest checkpoint there. None saves nothing.
         device: Device to train on; None is the CPU.
@@ -85,9 +91,10 @@ def fit(
     """
     torch.manual_seed(config.seed)
     # Weights are drawn on the CPU, so that they are the same on every device.
-    model = new_model(config, train.end_id).to(device or torch.device("cpu"))
+    model = load_model(start, config) if start else new_model(config, train.end_id)
+    model.to(device or torch.device("cpu"))
     model.train()
-    optimizer = _make_optimizer(model, config)
+    optimizer = make_optimizer(model, config)
     plan = BatchPlan(train, config)
     total = min(len(plan), steps or len(plan))
     state = TrainerState()
@@ -95,8 +102,9 @@ def fit(
         state = load_checkpoint(path, model, optimizer)
     while state.step < total:
         began = time.perf_counter()
+        rate = learning_rate(config, state.step, total)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, state.step, total)
+            group["lr"] = rate
         batch = plan.batch(state.step)
         loss = _update(model, optimizer, batch, config)
         state.step += 1
@@ -108,13 +116,16 @@ def fit(
                 f"step {state.step}: the loss is {loss}; try a learning_rate below "
                 f"{config.learning_rate}"
             )
-        if state.step == total or state.step % config.save_every == 0:
+        is_evaluated = state.step == total or state.step % config.save_every == 0
+        if is_evaluated:
             figures = evaluate(model, valid, config)
             state.history.append({"step": state.step, **figures.model_dump()})
             if save_to:
                 save_checkpoint(*save_to, model, optimizer, state)
         speed = batch.ids.size / seconds
-        on_progress(StepReport(state.step, total, loss, speed, state.evaluation))
+        on_progress(
+            StepReport(state.step, total, loss, rate, speed, state.evaluation, is_evaluated)
+        )
     return model, state
 
 
@@ -138,7 +149,7 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
 
 def _update(
     model: GPT2LMHeadModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batch: Batch,
     config: TrainingConfig,
 ) -> float:
@@ -149,18 +160,5 @@ def _update(
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     return float(loss.detach())
-
-
-def _make_optimizer(model: GPT2LMHeadModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW without weight decay on biases, layer norms and position embeddings."""
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        (matrices if parameter.ndim > 1 and "wpe" not in name else others).append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=_BETAS, fused=True)

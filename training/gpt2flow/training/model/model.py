@@ -1,5 +1,7 @@
 """GPT-2 model: device, construction, attention and forward pass."""
 
+from pathlib import Path
+
 import torch
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -50,6 +52,43 @@ def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
             attn_implementation=_ATTENTION,
         )
     )
+
+
+def load_model(checkpoint: Path, config: TrainingConfig) -> GPT2LMHeadModel:
+    """Return a checkpoint's model in float32, with the dropout of `config`."""
+    register_attention()
+    return GPT2LMHeadModel.from_pretrained(
+        checkpoint,
+        dtype=torch.float32,
+        attn_implementation=_ATTENTION,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+    )
+
+
+def sizes_of(checkpoint: Path) -> dict[str, int]:
+    """Return the settings that a checkpoint decides, by name.
+
+    Raises:
+        ConfigError: The directory has no GPT-2 checkpoint with a `tokenizer.json`.
+    """
+    for name in ("config.json", "tokenizer.json"):
+        if not (checkpoint / name).is_file():
+            raise ConfigError(f"{checkpoint}: no checkpoint to start from, {name} is missing")
+    try:
+        found = GPT2Config.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{checkpoint}: {' '.join(str(error).split())}") from error
+    if found.model_type != "gpt2":
+        raise ConfigError(f"{checkpoint}: a {found.model_type} checkpoint, expected gpt2")
+    return {
+        "vocabulary_size": found.vocab_size,
+        "context_length": found.n_positions,
+        "layers": found.n_layer,
+        "width": found.n_embd,
+        "heads": found.n_head,
+    }
 
 
 def register_attention() -> None:

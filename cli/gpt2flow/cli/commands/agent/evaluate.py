@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gpt2flow.cli.commands.agent.messages import DEFAULT_CONFIRM_BELOW, ConfirmBelow
 from gpt2flow.cli.connection import SecurityOptions, with_security_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
@@ -50,6 +51,7 @@ def evaluate(
     timeout: Annotated[
         float, typer.Option(help="Deadline of each call to the model, in seconds.")
     ] = 30.0,
+    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     junit: Annotated[Path | None, typer.Option(help="File to write JUnit XML to.")] = None,
     html: Annotated[Path | None, typer.Option(help="File to write an HTML page to.")] = None,
@@ -73,6 +75,9 @@ def evaluate(
     with reported(bad_input=InputError, failure=AgentError):
         book = load_flows(flows)
         loaded = [scenario for path in scenarios for scenario in load_scenarios(path)]
+        ids = [scenario.id for scenario in loaded]
+        if repeated := [name for name in ids if ids.count(name) > 1]:
+            raise InputError(f"scenario id {repeated[0]!r} is used more than once")
         for path in filter(None, (junit, html)):
             if not path.absolute().parent.is_dir():
                 raise InputError(f"{path}: the directory does not exist")
@@ -88,6 +93,7 @@ def evaluate(
                 loaded,
                 repeats=repeats,
                 seed=seed,
+                confirm_below=confirm_below,
                 on_played=lambda _: progress.advance(bar),
             )
         figures = summary(book, results, repeats, with_misses=misses)
@@ -123,13 +129,16 @@ def _served_model(
             address = resources.enter_context(server(bundle, Path(directory)))
         served = ServedModel(address, model, timeout, security)
         resources.callback(served.close)
+        # A server that does not answer is no matter of the scenarios.
+        served.choose("hello", 'start: "x"')
         yield served
 
 
 def _print_figures(figures: dict[str, Any]) -> None:
     console = Console(highlight=False)
     for miss in [*figures.get("misses", []), *figures.get("harms", [])]:
-        console.print(f"[bold]{miss['id']}[/] repeat {miss['repeat']}: {miss['title']}")
+        heading = f"{miss['id']} repeat {miss['repeat']}: {miss['title']}"
+        console.print(heading, markup=False, style="bold")
         for line in miss["transcript"]:
             console.print(f"  {line}", markup=False)
         for line in [*miss["differences"], *(f"harm: {line}" for line in miss["harm"])]:

@@ -34,6 +34,15 @@ Flows = Annotated[
     typer.Option(help="Directory of flow definitions.", show_default="the built-in flows"),
 ]
 Timeout = Annotated[float, typer.Option(help="Deadline of each call to the model, in seconds.")]
+ConfirmBelow = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Confidence below which the agent asks whether a risky action is meant; 0 never asks.",
+    ),
+]
+DEFAULT_CONFIRM_BELOW = 0.8
 DEFAULT_DATABASE = "gpt2flow.sqlite"
 
 
@@ -54,12 +63,14 @@ def ask(
     database: Database = DEFAULT_DATABASE,
     flows: Flows = None,
     timeout: Timeout = 30.0,
+    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     *,
     security_options: SecurityOptions,
 ) -> None:
     """Handle one customer message and print the actions taken and messages sent."""
-    with _open_agent(address, model, database, flows, timeout, security_options) as agent:
+    config = (address, model, database, flows, timeout, confirm_below)
+    with _open_agent(config, security_options) as agent:
         report = agent.handle(session, text, message_id)
     if as_json:
         typer.echo(report.model_dump_json())
@@ -81,6 +92,7 @@ def run(
     database: Database = DEFAULT_DATABASE,
     flows: Flows = None,
     timeout: Timeout = 30.0,
+    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW,
     *,
     security_options: SecurityOptions,
 ) -> None:
@@ -89,9 +101,10 @@ def run(
     A failed line is reported with its error, and the next one is handled.
     Exits with 2 if a line was invalid, else with 1 if a message failed.
     """
+    config = (address, model, database, flows, timeout, confirm_below)
     with (
         _open_lines(messages) as lines,
-        _open_agent(address, model, database, flows, timeout, security_options) as agent,
+        _open_agent(config, security_options) as agent,
     ):
         from gpt2flow.agent.jsonl import handle_lines
 
@@ -106,13 +119,9 @@ def run(
 
 @contextmanager
 def _open_agent(
-    address: str,
-    model: str,
-    database: str,
-    flows: Path | None,
-    timeout: float,
-    security_options: SecurityOptions,
+    settings: tuple[str, str, str, Path | None, float, float], security_options: SecurityOptions
 ) -> Iterator["Agent"]:
+    address, model, database, flows, timeout, confirm_below = settings
     with needs_extra("agent"):
         from gpt2flow.agent.agent import Agent
         from gpt2flow.agent.config import AgentConfig
@@ -124,6 +133,7 @@ def _open_agent(
             database=database,
             flows=flows,
             timeout=timeout,
+            confirm_below=confirm_below,
             security=security_options.security(),
         )
         with Agent(config) as agent:
@@ -146,7 +156,8 @@ def _print_report(report: "TurnReport") -> None:
     event_actions = [action for event in report.events for action in event.actions]
     for action in [*report.actions, *event_actions]:
         used = json.dumps(action.used, ensure_ascii=False)
-        typer.echo(f"{action.action} {used}: {action.outcome or f'asked for {action.asked}'}")
+        asked = f"asked for {action.asked}" if action.asked else "not possible now"
+        typer.echo(f"{action.action} {used}: {action.outcome or asked}")
         for message in action.messages:
             typer.echo(f"  → {message.to or report.session}: {message.text}")
     tokens = sum(call.completion_tokens for call in report.calls)

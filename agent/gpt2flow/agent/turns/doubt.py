@@ -1,0 +1,86 @@
+"""Doubt: when the agent asks "did you mean …?", and how."""
+
+from collections.abc import Mapping
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
+from gpt2flow.agent.flows.schema import Action
+from gpt2flow.agent.operations import Context
+from gpt2flow.agent.operations.wording import Language
+from gpt2flow.agent.shop import CustomerSession
+
+
+def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:
+    """Return whether the customer has to confirm an action first.
+
+    Args:
+        spec: Action in the flow file.
+        choice: Choice of the model.
+        confirm_below: Confidence below which the agent asks, from 0 to 1.
+    """
+    if spec.question is None:
+        return False
+    is_unsure = choice.confidence < confirm_below
+    return spec.confirm == "always" or (spec.confirm == "unsure" and is_unsure)
+
+
+def open_question(session: CustomerSession, action: str, used: Arguments, message: str) -> None:
+    """Store that the session is asked whether an action is meant."""
+    session.awaiting_message = message
+    session.doubted = session.awaiting_action = action
+    session.awaiting_slot = CONFIRMATION
+    session.awaiting_arguments = dict(used)
+
+
+def question_text(
+    book: FlowBook,
+    action: str,
+    used: Arguments,
+    fields: Mapping[str, str | int],
+    language: Language,
+) -> str:
+    """Return the question whether an action is meant.
+
+    Args:
+        book: Loaded flows.
+        action: Action with a `question`.
+        used: Arguments that it would use.
+        fields: Fields of its successful outcome.
+        language: Language of the question.
+    """
+    question = book.actions[action].question
+    assert question is not None
+    words = {
+        slot: names[language]
+        for slot, value in used.items()
+        if (names := book.slots[slot].names.get(str(value)))
+    }
+    # The outcome says which order `last` is.
+    return question[language].format(**{**used, **fields, **words})
+
+
+class Trial:
+    """Savepoint around an operation, with the side effects in its context.
+
+    Args:
+        context: Context that the operation runs in.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._savepoint = context.db.begin_nested()
+        self._changes = len(context.changes)
+        self._timers = len(context.timers)
+        self._recipient = context.recipient
+
+    def keep(self) -> None:
+        """Keep what the operation did."""
+        self._savepoint.commit()
+
+    def undo(self) -> None:
+        """Undo what the operation did."""
+        self._context.db.flush()
+        self._savepoint.rollback()
+        del self._context.changes[self._changes :]
+        del self._context.timers[self._timers :]
+        self._context.recipient = self._recipient

@@ -1,0 +1,82 @@
+"""Checks of values that the model took from a message."""
+
+import functools
+import re
+
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import Arguments
+from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.shop.matching import strip_filler
+
+# Regions in which a number without a country code may be one.
+_REGIONS = ("CN", "GB", "US", "IN", "AU", "IE", "HK", "SG", "TW", "DE", "FR")
+_NUMBER = re.compile(
+    r"\d|[一二三四五六七八九十百]|\b(?:one|two|three|four|five|six|seven|eight|nine)\b"
+)
+# Words next to a name that a customer gives; none of them is one.
+_NO_NAME_WORDS = """
+    sir madam ma'am mr mrs ms miss dr name names phone email e-mail mail account customer hello hi
+    hey please thanks team me myself i it new order login register sign yes no ok okay
+    电话 手机 手机号 邮箱 名字 姓名 先生 女士 小姐 您好 你好 客服 账号 账户 注册 登录 谢谢 我 本人
+    用户 是的
+"""
+_NO_NAMES = frozenset(_NO_NAME_WORDS.split())
+
+
+def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:
+    """Return whether a value can be what its slot means.
+
+    - A name has a letter and no digit, and is no word such as "Sir" or 电话.
+    - An address has a number.
+    - A contact is an e-mail address, or has the length of a phone number of some country.
+    """
+    text = str(value)
+    if kind is SlotKind.CONTACT:
+        return _is_email(text) if "@" in text else _is_phone(text)
+    if slot == "name":
+        is_word = text.casefold().strip(".") in _NO_NAMES
+        return any(map(str.isalpha, text)) and not any(map(str.isdecimal, text)) and not is_word
+    if slot == "address":
+        return bool(_NUMBER.search(text.casefold()))
+    return True
+
+
+def is_reference(slot: str, value: str | int) -> bool:
+    """Return whether a value only refers back, such as "of them"."""
+    return slot == "product" and not strip_filler(str(value))
+
+
+def negative_numbers(book: FlowBook, values: Arguments, message: str) -> Arguments:
+    """Return the numbers that the message has with a minus sign alone."""
+    found: Arguments = {}
+    for slot, value in values.items():
+        if book.slots[slot].kind is not SlotKind.INTEGER:
+            continue
+        signs = re.findall(rf"(?<![\w.,])([-−–]?)\s?{value}(?!\d)", message)
+        if signs and all(signs):
+            found[slot] = -int(value)
+    return found
+
+
+def _is_email(text: str) -> bool:
+    try:
+        validate_email(text, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_phone(text: str) -> bool:
+    regions = (None,) if text.startswith("+") else _REGIONS
+    return any(_is_possible(text, region) for region in regions)
+
+
+def _is_possible(text: str, region: str | None) -> bool:
+    try:
+        return phonenumbers.is_possible_number(phonenumbers.parse(text, region))
+    except phonenumbers.NumberParseException:
+        return False

@@ -1,0 +1,69 @@
+"""Wishes that are not legal yet, and a session's latest actions."""
+
+from collections.abc import Collection
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.book import holds
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
+from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.report import ActionReport, Wanted
+from gpt2flow.agent.shop import CustomerSession
+
+MAX_WANTED = 3
+# Actions kept with their arguments: those in the prompt, and a few more to complete a wish from.
+_MAX_PAST = 6
+
+
+def fallback_arguments(book: FlowBook, action: str, wish: Choice, message: str) -> Arguments:
+    """Return the arguments of a fallback from wish and message.
+
+    A contact counts if it is the only one in the message.
+    """
+    arguments: Arguments = {}
+    for name in book.actions[action].slots:
+        if name in wish.arguments:
+            arguments[name] = wish.arguments[name]
+        elif book.slots[name].kind is SlotKind.CONTACT:
+            found = candidates(SlotKind.CONTACT, message)
+            if len(found) == 1:
+                arguments[name] = found[0]
+    return arguments
+
+
+def resumable_wishes(
+    book: FlowBook, session: CustomerSession, facts: Collection[str]
+) -> list[Wanted]:
+    """Return the session's wishes that are legal now, oldest first."""
+    wishes = [Wanted.model_validate(each) for each in session.wanted]
+    return [wish for wish in wishes if holds(book.actions[wish.action].when, facts)]
+
+
+def remember_action(session: CustomerSession, report: ActionReport) -> None:
+    """Append an action to the session's latest ones."""
+    result = "blocked" if report.wish is not None else report.result
+    entry = {
+        "action": report.wish or report.action,
+        "result": result,
+        "arguments": dict(report.used),
+    }
+    session.past = [*session.past, entry][-_MAX_PAST:]
+
+
+def proposed_wish(session: CustomerSession) -> Wanted | None:
+    """Return the wish that an open "did you mean …?" is about."""
+    if session.awaiting_slot != CONFIRMATION or session.awaiting_action is None:
+        return None
+    return Wanted(
+        action=session.awaiting_action,
+        arguments=session.awaiting_arguments or {},
+        message=session.awaiting_message or "",
+    )
+
+
+def taker_of_code(book: FlowBook, facts: Collection[str]) -> str | None:
+    """Return the action that takes the awaited code, if any."""
+    for name in book.legal(facts):
+        kinds = {book.slots[slot].kind for slot in book.actions[name].slots}
+        if SlotKind.CODE in kinds:
+            return name
+    return None

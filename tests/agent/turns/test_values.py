@@ -1,0 +1,124 @@
+"""Plausibility of the values that the model took from a message."""
+
+import pytest
+from tests.support.shop import Shop
+
+from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.shop import Checkout, Verification
+from gpt2flow.agent.turns.values import is_plausible
+
+NAMES = {
+    "Ann": True,
+    "Jean-Luc O'Brien": True,
+    "Mr Smith": True,
+    "Ng": True,
+    "王芳": True,
+    "王先生": True,
+    "Sir": False,
+    "sir.": False,
+    "E-Mail": False,
+    "电话": False,
+    "先生": False,
+    "Agent 47": False,
+    "13800138000": False,
+    "-": False,
+}
+ADDRESSES = {
+    "12 Elm St, Leeds": True,
+    "one High Street": True,
+    "Flat B, Seven Oaks": True,
+    "海淀区中关村大街一号": True,
+    "home": False,
+    "the usual address": False,
+    "Sevenoaks": False,
+    "公司": False,
+    "上海市南京路": False,
+}
+CONTACTS = {
+    "ann@example.com": True,
+    "ann.lee+shop@mail.example.co.uk": True,
+    "wang@qq.com": True,
+    "ann@localhost": False,
+    "a..b@example.com": False,
+    "ann@-example.com": False,
+    "13800138000": True,  # China
+    "+8613800138000": True,
+    "07700900123": True,  # Britain
+    "+447700900123": True,
+    "2025550123": True,  # United States
+    "9876543210": True,  # India
+    "0412345678": True,  # Australia
+    "0871234567": True,  # Ireland
+    "91234567": True,  # Hong Kong and Singapore
+    "0912345678": True,  # Taiwan
+    "015112345678": True,  # Germany
+    "0612345678": True,  # France
+    "+1202555012": False,
+    "+44770090012345": False,
+    "+999123456789": False,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_a_word_for_a_person(name: str) -> None:
+    assert is_plausible("name", SlotKind.SPAN, name) == NAMES[name]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_address_has_a_number(address: str) -> None:
+    assert is_plausible("address", SlotKind.SPAN, address) == ADDRESSES[address]
+
+
+@pytest.mark.parametrize("contact", CONTACTS)
+def test_contact_can_be_reached(contact: str) -> None:
+    assert is_plausible("contact", SlotKind.CONTACT, contact) == CONTACTS[contact]
+
+
+def test_other_values_are_taken_as_they_are() -> None:
+    assert is_plausible("product", SlotKind.SPAN, "Sir")
+    assert is_plausible("quantity", SlotKind.INTEGER, 2)
+
+
+@pytest.mark.parametrize(
+    "name, contact, asked, kept",
+    [
+        ("Sir", "ann@example.com", "name", {"contact": "ann@example.com"}),
+        ("Ann", "+999123456789", "contact", {"name": "Ann"}),
+        ("电话", "ann@localhost", "name", {}),
+    ],
+)
+def test_implausible_value_is_asked_for_and_the_other_is_kept(
+    shop: Shop, name: str, contact: str, asked: str, kept: dict[str, str]
+) -> None:
+    step = shop.act("s", "register", name=name, contact=contact)
+    assert (step.result, step.report.asked) == ("asked", asked)
+    assert step.report.used == kept
+    assert shop.rows(Verification) == []
+
+
+def test_address_without_a_number_is_taken_when_repeated(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.act("s", "add_to_cart", product="tea")
+    step = shop.act("s", "check_out", address="The Old Rectory")
+    assert (step.report.asked, step.report.used) == ("address", {})
+    step = shop.act("s", "check_out", address="The Old Rectory")
+    assert step.report.outcome == "summarised"
+    assert shop.rows(Checkout)[0].address == "The Old Rectory"
+
+
+def test_answer_to_another_question_is_not_taken(shop: Shop) -> None:
+    shop.act("s", "register")
+    step = shop.act("s", "register", name="Sir", contact="+999123456789")
+    assert step.report.used == {"name": "Sir"}
+    assert step.report.asked == "contact"
+
+
+def test_implausible_value_is_asked_for_instead_of_inferred(shop: Shop) -> None:
+    """A customer who names another address does not get the stored one."""
+    shop.log_in("s")
+    shop.check_out("s", "kettle", address="12 Elm St")
+    shop.act("s", "confirm_order")
+    shop.act("s", "add_to_cart", product="tea")
+    step = shop.act("s", "check_out", address="my office")
+    assert (step.report.asked, step.report.used) == ("address", {})
+    assert shop.act("s", "check_out").report.used == {"address": "12 Elm St"}

@@ -1,0 +1,58 @@
+"""Turns of the shop under test, without durable workflows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import select
+from tests.support.scripted_model import FailingModel, ScriptedModel
+from tests.support.shop import Shop
+
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.report import Timer, TurnReport
+from gpt2flow.agent.shop import Base
+from gpt2flow.agent.turns.execution import Event
+from gpt2flow.agent.turns.handler import TurnHandler
+from gpt2flow.agent.turns.model import RecordingModel
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+_EVENT = ("assign_courier", "send_delivery_details")
+
+
+@dataclass
+class InlineWorkflow:
+    """Workflow that runs steps as plain calls, and records timers and retries."""
+
+    timers: list[Timer] = field(default_factory=list)
+    retries: list[tuple[str, Event, int]] = field(default_factory=list)
+
+    def run_step(
+        self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
+    ) -> _Result:
+        return function(*args, **kwargs)
+
+    def set_timer(self, timer: Timer) -> None:
+        self.timers.append(timer)
+
+    def retry_event(self, session: str, event: Event, attempt: int) -> None:
+        self.retries.append((session, event, attempt))
+
+
+def new_handler(shop: Shop, model: ScriptedModel | FailingModel) -> TurnHandler:
+    recording_model = RecordingModel(model, shop.database, shop.clock)
+    return TurnHandler(shop.book, recording_model, shop.executor)
+
+
+def say(shop: Shop, text: str, *choices: Choice | str, key: str | None = None) -> TurnReport:
+    """Handle a message in session `s` with these choices of the model."""
+    model = ScriptedModel({text: choices, "order_submitted": _EVENT})
+    key = key or f"m{next(shop.keys)}"
+    return new_handler(shop, model).handle_message(InlineWorkflow(), key, "s", key, text)
+
+
+def snapshot(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of every table, by its name."""
+    with shop.database.transaction() as db:
+        tables = Base.metadata.sorted_tables
+        return {table.name: [tuple(row) for row in db.execute(select(table))] for table in tables}
