@@ -5,10 +5,14 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from tests.support.command_line import UNREACHABLE, gpt2flow
+
+from gpt2flow.agent.config import AgentConfig
+from gpt2flow.cli.commands.agent.messages import AgentOptions
 
 
 @pytest.mark.parametrize(
@@ -69,6 +73,8 @@ from tests.support.command_line import UNREACHABLE, gpt2flow
         (["train", "--out", "out", "--set", "width=wide"], 2, "width"),
         (["train", "--out", "out", "--recipe", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["train"], 2, "--out is missing"),
+        (["train", "--out", "out", "--from", "nowhere"], 2, "nowhere: no checkpoint"),
+        (["agent", "ask", "hi", "--confirm-below", "2"], 2, "--confirm-below"),
         (["train", "--out", "out", "--data", "nowhere"], 2, "nowhere: no data set found"),
         (
             ["train", "bad.toml", "--out", "out", "--data", "."],
@@ -171,3 +177,8 @@ def test_printed_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
     again = gpt2flow("train", "--recipe", "recipe.yaml", "--print-config", cwd=tmp_path)
     assert again[:2] == (0, out)
     assert list(tmp_path.iterdir()) == [recipe]
+
+
+def test_commands_have_the_defaults_of_the_agent() -> None:
+    options, config = AgentOptions(), AgentConfig()
+    assert {name: getattr(config, name) for name in asdict(options)} == asdict(options)

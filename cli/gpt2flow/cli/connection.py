@@ -83,34 +83,45 @@ class SecurityOptions:
         )
 
 
-def with_security_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `SecurityOptions` to a command.
+def with_options(
+    options: type[Any], keyword: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of a dataclass to a command.
 
-    The command receives them as the keyword argument `security_options`.
+    Args:
+        options: Dataclass with one annotated field an option, each with a default.
+        keyword: Keyword argument by which the command receives an instance.
     """
-    hints = get_type_hints(SecurityOptions, include_extras=True)
-    options = [
+    hints = get_type_hints(options, include_extras=True)
+    added = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
             annotation=hints[field.name],
         )
-        for field in fields(SecurityOptions)
+        for field in fields(options)
     ]
-    command_hints = get_type_hints(command, include_extras=True)
-    del command_hints["security_options"]
-    signature = inspect.signature(command)
-    parameters = [p for p in signature.parameters.values() if p.name != "security_options"]
 
-    @wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        values = {option.name: kwargs.pop(option.name) for option in options}
-        command(*args, **kwargs, security_options=SecurityOptions(**values))
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        command_hints = get_type_hints(command, include_extras=True)
+        command_hints.pop(keyword, None)
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.name != keyword]
 
-    wrapper.__annotations__ = command_hints | {option.name: option.annotation for option in options}
-    # `inspect` prefers __signature__ to the annotations. A plain attribute assignment fails in
-    # mypy, which gives functions no such attribute.
-    signature = signature.replace(parameters=[*parameters, *options])
-    vars(wrapper)["__signature__"] = signature
-    return wrapper
+        @wraps(command)
+        def wrapper(*args: Any, **kwargs: Any) -> None:
+            values = {option.name: kwargs.pop(option.name) for option in added}
+            command(*args, **kwargs, **{keyword: options(**values)})
+
+        wrapper.__annotations__ = command_hints | {o.name: o.annotation for o in added}
+        # `inspect` prefers __signature__ to the annotations. A plain attribute assignment fails in
+        # mypy, which gives functions no such attribute.
+        vars(wrapper)["__signature__"] = signature.replace(parameters=[*own, *added])
+        return wrapper
+
+    return decorate
+
+
+with_security_options = with_options(SecurityOptions, "security_options")
+"""Add the options of `SecurityOptions` to a command, as `security_options`."""

@@ -3,7 +3,7 @@
 import pytest
 
 from gpt2flow.agent.flows.prompt import normalize
-from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.flows.slots import SlotKind, candidates, named_orders
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,28 @@ def test_order_candidates(message: str, values: list[str]) -> None:
 )
 def test_integer_candidates(message: str, values: list[str]) -> None:
     assert candidates(SlotKind.INTEGER, normalize(message)) == values
+
+
+@pytest.mark.parametrize(
+    "message", ["40% off", "15 quid each", "$40", "#1042", "我穿42码", "打8折", "59元", "at 18:30"]
+)
+def test_prices_discounts_and_sizes_are_no_quantities(message: str) -> None:
+    assert candidates(SlotKind.INTEGER, message) == []
+
+
+@pytest.mark.parametrize("message", ["9999 cables", "热水壶,9999个", "cables:9999"])
+def test_a_large_quantity_is_read_whole(message: str) -> None:
+    assert candidates(SlotKind.INTEGER, message) == ["9999"]
+
+
+@pytest.mark.parametrize(
+    "message, orders",
+    [
+        ("where is 1042", ["SO-1042"]),
+        ("order 123456", ["SO-123456"]),
+        ("123456, where is my order?", []),
+        ("call 020 7946 0958", []),
+    ],
+)
+def test_codes_and_phone_numbers_name_no_order(message: str, orders: list[str]) -> None:
+    assert named_orders(message) == orders

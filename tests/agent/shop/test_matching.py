@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from gpt2flow.agent.shop.catalogue import load_catalogue
-from gpt2flow.agent.shop.matching import match_product, same_product
+from gpt2flow.agent.shop.matching import match_product, same_product, strip_filler
 
 NAMES: Mapping[str, list[str]] = load_catalogue().names
 
@@ -104,3 +104,18 @@ def test_same_product_needs_a_product() -> None:
     assert same_product("kettle", "电热水壶", NAMES)
     assert not same_product("kettle", "umbrella", NAMES)
     assert not same_product("drone", "drone", NAMES)
+
+
+@pytest.mark.parametrize(
+    "phrase, name",
+    [
+        ("brollies in the basket", "brollies"),
+        ("yoga mats please", "yoga mats"),
+        ("雨伞1把", "雨伞"),
+        ("一把雨伞", "雨伞"),
+        ("one of those", ""),
+        ("green tea", "green tea"),
+    ],
+)
+def test_words_around_a_product_are_filler(phrase: str, name: str) -> None:
+    assert strip_filler(phrase) == name

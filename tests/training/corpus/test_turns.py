@@ -14,12 +14,12 @@ from gpt2flow.agent.flows.grammar import action_grammar
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, PromptState, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.corpus import load_turn_generator
-from gpt2flow.training.corpus.lexicon import load_lexicon
 from gpt2flow.training.corpus.mentions import MentionGenerator
 from gpt2flow.training.corpus.messages import Intent, MessageGenerator
-from gpt2flow.training.corpus.templates import Template, TemplateParser
+from gpt2flow.training.corpus.sources.lexicon import load_lexicon
+from gpt2flow.training.corpus.sources.templates import Template, TemplateParser
+from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language, Utterances
 from gpt2flow.training.corpus.turns import TurnGenerator
-from gpt2flow.training.corpus.utterances import LANGUAGES, Language, Utterances
 
 # Flows whose utterances are numbers, which no typo changes.
 _NUMBERED = {
@@ -385,4 +385,4 @@ def _first_candidate(kind: SlotKind) -> Callable[[str], str]:
 def test_only_coherent_actions_share_a_message(
     turn_generator: TurnGenerator, actions: list[str], state: str, *, expected: bool
 ) -> None:
-    assert turn_generator._is_coherent(actions, frozenset(state.split())) is expected
+    assert turn_generator._requests.is_coherent(actions, frozenset(state.split())) is expected

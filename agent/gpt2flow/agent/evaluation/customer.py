@@ -12,6 +12,8 @@ from gpt2flow.agent.report import ActionReport, TurnReport
 from gpt2flow.agent.scenarios.format import Scenario, Turn, Wish
 from gpt2flow.agent.scenarios.understanding import same_value
 
+# Answers to the agent's questions after one scripted turn.
+MAX_ANSWERS = 4
 _CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _PLACEHOLDER = "{code}"
 _YES: dict[str, str] = {"en": "yes", "zh": "是的"}

@@ -2,27 +2,23 @@
 
 import random
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2flow.agent.config import CONFIRM_BELOW
 from gpt2flow.agent.errors import AgentError, InputError
 from gpt2flow.agent.evaluation.conversation import Conversation, new_database
-from gpt2flow.agent.evaluation.customer import Answer, NoCodeError, Script
+from gpt2flow.agent.evaluation.customer import MAX_ANSWERS, Answer, NoCodeError, Script
 from gpt2flow.agent.evaluation.harm import GUARDED_TABLES, Rows, harmful_actions, harmful_rows
 from gpt2flow.agent.evaluation.variation import vary
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.scenarios import Scenario, Turn, check, prepare
-from gpt2flow.agent.scenarios.shop_state import check_table, rows
+from gpt2flow.agent.scenarios.shop_state import check_table, outcomes, rows
 from gpt2flow.agent.shop import Database
-from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.turns.model import ChoiceModel
-
-# Answers to the agent's questions after one scripted turn.
-_MAX_ANSWERS = 4
 
 
 @dataclass
@@ -147,7 +143,7 @@ class Player:
         result: Playthrough,
     ) -> None:
         """Send a message, and answer the questions that follow."""
-        for _ in range(1 + _MAX_ANSWERS):
+        for _ in range(1 + MAX_ANSWERS):
             report = conversation.handle(session, script.fill(text))
             script.note(report)
             result.reports.append(report)
@@ -177,41 +173,25 @@ def _check_end(book: FlowBook, database: Database, before: Rows, result: Playthr
     texts = [message.text for report in result.reports for message in report.messages]
     ended = set(outcomes(book, result.reports))
     with database.transaction() as db:
-        differences = check(db, result.scenario, texts, ended, known_outcomes(book))
+        differences = check(db, result.scenario, texts, ended, book.outcomes)
     # What stopped a conversation explains the rest.
     result.differences += [] if result.differences else differences
     result.harm += harmful_rows(result.scenario, before, _guarded_rows(database))
 
 
-def outcomes(book: FlowBook, reports: Collection[TurnReport]) -> Iterator[str]:
-    """Yield the outcome of each action, those of events included, as `flow.action.outcome`."""
-    for report in reports:
-        events = [action for event in report.events for action in event.actions]
-        for action in [*report.actions, *events]:
-            if action.outcome is not None:
-                yield f"{book.flow_of[action.action].flow}.{action.action}.{action.outcome}"
-
-
-def known_outcomes(book: FlowBook) -> frozenset[str]:
-    """Return the names of all outcomes of the flows."""
-    return frozenset(
-        f"{flow.flow}.{action}.{outcome}"
-        for flow in book.flows.values()
-        for action, spec in flow.actions.items()
-        for outcome in spec.outcomes
-    )
-
-
-def check_names(scenario: Scenario) -> None:
+def check_names(scenario: Scenario, products: Collection[str]) -> None:
     """Validate what a scenario refers to, before any of them is played.
+
+    Args:
+        scenario: Scenario to validate.
+        products: Stock-keeping units of the catalogue.
 
     Raises:
         InputError: A product or table is unknown, or an order's customer is not in the scenario.
     """
     ordered = {sku for order in scenario.shop.orders for sku in order.lines}
-    known = load_catalogue().names
     for sku in sorted(ordered | set(scenario.shop.stock)):
-        if sku not in known:
+        if sku not in products:
             raise InputError(f"scenario {scenario.id}: unknown product {sku!r}")
     for table in scenario.expect.rows:
         check_table(table)

@@ -48,11 +48,12 @@ def run(
         InputError: A scenario refers to an unknown table, product or customer.
         UnknownModelError: The server has no such model.
     """
+    names = load_catalogue().names
     for scenario in scenarios:
-        check_names(scenario)
+        check_names(scenario, names)
     results: list[Playthrough] = []
     with tempfile.TemporaryDirectory(prefix="gpt2flow-evaluate-") as name:
-        player = Player(book, load_catalogue().names, model, Path(name), confirm_below)
+        player = Player(book, names, model, Path(name), confirm_below)
 
         def play(scenario: Scenario, repeat: int) -> Playthrough:
             result = player.play(scenario, repeat, seed)

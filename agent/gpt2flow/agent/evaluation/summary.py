@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist, mean, quantiles
 from typing import Any
 
-from gpt2flow.agent.evaluation.play import Playthrough, known_outcomes, outcomes
+from gpt2flow.agent.evaluation.play import Playthrough
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.report import ActionReport, TurnReport
+from gpt2flow.agent.scenarios.shop_state import outcomes
 
 _CONFIDENCE = 0.95
 _GROUPS = ("workflow", "language", "kind")
@@ -125,7 +126,7 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
 
 def _coverage(book: FlowBook, turns: Sequence[TurnReport]) -> dict[str, Any]:
     """Return which actions and outcomes of the flows occurred."""
-    known, seen = known_outcomes(book), set(outcomes(book, turns))
+    known, seen = book.outcomes, set(outcomes(book, turns))
     actions = {name.split(".")[1] for name in seen}
     return {
         "actions": _per(len(actions), len(book.actions)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows.schema import Action, Fallback, Flow, Shared, Slot
+from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.files.documents import read_yaml
 
 
@@ -62,6 +63,20 @@ class FlowBook:
     def wishes(self) -> list[str]:
         """Names of the actions that a customer may wish."""
         return [name for name, action in self.actions.items() if action.event is None]
+
+    @cached_property
+    def outcomes(self) -> frozenset[str]:
+        """Names of all outcomes, as `flow.action.outcome`."""
+        return frozenset(
+            f"{flow.flow}.{action}.{outcome}"
+            for flow in self.flows.values()
+            for action, spec in flow.actions.items()
+            for outcome in spec.outcomes
+        )
+
+    def taking(self, names: Iterable[str], kind: SlotKind) -> list[str]:
+        """Return the actions among `names` that take a slot of a kind."""
+        return [n for n in names if any(self.slots[s].kind is kind for s in self.actions[n].slots)]
 
     def fallback(self, action: str, facts: Collection[str]) -> Fallback | None:
         """Return the fallback that applies, None for a legal action."""

@@ -68,10 +68,7 @@ def is_span(value: str, message: str) -> bool:
 
 def takers_of_code(book: FlowBook, legal: Collection[str], message: str) -> list[str]:
     """Return the legal actions that take a code, if it is alone."""
-    if not _CODE_ALONE.fullmatch(message):
-        return []
-    kinds = {name: {book.slots[slot].kind for slot in book.actions[name].slots} for name in legal}
-    return [name for name in legal if SlotKind.CODE in kinds[name]]
+    return book.taking(legal, SlotKind.CODE) if _CODE_ALONE.fullmatch(message) else []
 
 
 def _action_rule(action: str, slots: Sequence[str]) -> str:

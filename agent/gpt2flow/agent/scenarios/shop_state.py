@@ -1,6 +1,6 @@
 """Setup of a scenario's shop, and the check of its final state."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -10,6 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.scenarios.format import OrderState, Scenario, Value
 from gpt2flow.agent.shop import Base, Customer, Order, OrderLine, Product, order_id
 
@@ -38,7 +40,7 @@ def check(
     db: Session,
     scenario: Scenario,
     messages: Iterable[str],
-    outcomes: Collection[str] = (),
+    ended: Collection[str] = (),
     known_outcomes: Collection[str] = (),
 ) -> list[str]:
     """Compare the final state with the expectation.
@@ -47,7 +49,7 @@ def check(
         db: Session on the shop after the last turn.
         scenario: Scenario with the expectation.
         messages: Texts of all messages that were sent.
-        outcomes: Outcomes that occurred, as `flow.action.outcome`.
+        ended: Outcomes that occurred, as `flow.action.outcome`.
         known_outcomes: Outcomes of all flows. A fact that names one of them is an outcome.
 
     Returns:
@@ -59,13 +61,22 @@ def check(
     differences = [
         f"no message contains {fact!r}" for fact in facts if not any(fact in m for m in sent)
     ]
-    differences += [f"no action ended as {name}" for name in named if name not in outcomes]
+    differences += [f"no action ended as {name}" for name in named if name not in ended]
     differences += [
         f"a message contains {text!r}" for text in expect.absent if any(text in m for m in sent)
     ]
     for table, expected in expect.rows.items():
         differences += _compare(table, expected, rows(db, table))
     return differences
+
+
+def outcomes(book: FlowBook, reports: Iterable[TurnReport]) -> Iterator[str]:
+    """Yield the outcome of each action as `flow.action.outcome`."""
+    for report in reports:
+        events = [action for event in report.events for action in event.actions]
+        for action in [*report.actions, *events]:
+            if action.outcome is not None:
+                yield f"{book.flow_of[action.action].flow}.{action.action}.{action.outcome}"
 
 
 def rows(db: Session, table: str) -> list[dict[str, Any]]:

@@ -19,13 +19,12 @@ from gpt2flow.agent.flows.prompt import DONE, Choice, PromptState, Result, norma
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.matching import same_product, strip_article
+from gpt2flow.agent.turns.execution.wishes import fallback_arguments, is_superfluous
 from gpt2flow.agent.turns.model import ChoiceModel, ModelAnswer, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
-from gpt2flow.agent.turns.wishes import fallback_arguments
 from gpt2flow.files.documents import StrictModel, first_violation
 
 _PRODUCT = "product"
-_CLARIFY = "clarify"
 
 
 class _State(StrictModel):
@@ -156,7 +155,7 @@ def _run_example(
         wish = choice
         if book.fallback(wish.action, facts) is not None:
             choice = _fall_back(book, wish, facts, message)
-            if _is_superfluous(book, choice, chosen):
+            if is_superfluous(book, choice.action, [each.action for each in chosen]):
                 return _AssumedStep("blocked", facts)
         elif choice in chosen:
             return _AssumedStep("ok", facts)
@@ -176,12 +175,6 @@ def _fall_back(book: FlowBook, wish: Choice, facts: frozenset[str], message: str
     """Return the fallback of a wish that is not legal."""
     action = book.resolve(wish.action, facts)
     return Choice(action, fallback_arguments(book, action, wish, message))
-
-
-def _is_superfluous(book: FlowBook, choice: Choice, chosen: Sequence[Choice]) -> bool:
-    """Return whether the agent skips a fallback after other actions."""
-    is_small_talk = book.flow_of[choice.action] is book.flow_of.get(_CLARIFY)
-    return any(each.action == choice.action for each in chosen) or (bool(chosen) and is_small_talk)
 
 
 def _is_same_choice(

@@ -1,22 +1,20 @@
 """Playback of scenarios against the agent, and the check of their results."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpt2flow.agent.evaluation.customer import MAX_ANSWERS, NoCodeError, Script
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.flows.prompt import CONFIRMATION
+from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.scenarios import Scenario, check, prepare
-from gpt2flow.agent.scenarios.shop_state import rows
+from gpt2flow.agent.scenarios.shop_state import outcomes, rows
 from gpt2flow.agent.shop import Database, database_url
+from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.cli.processes import agent
-
-_CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
-
-_YES = {"en": "yes", "zh": "是的"}
 
 # JSON form of a turn report, or of an action or message in it.
 JsonObject = dict[str, Any]
@@ -80,25 +78,40 @@ def play(
     try:
         with database.transaction() as db:
             prepare(db, scenario, datetime.now(UTC))
+        book = load_flows()
+        script = Script(book, load_catalogue().names, scenario)
         reports: list[JsonObject] = []
         differences: list[str] = []
-        with agent(address, path, directory) as process:
+        with _noting_missing_code(differences), agent(address, path, directory) as process:
             for turn in scenario.turns:
-                text = _insert_code(turn.text, reports)
-                if text is None:
-                    differences = [f"no verification code was sent before {turn.text!r}"]
-                    break
-                while text is not None:
-                    reports.append(process.handle({"session": turn.session, "text": text}))
+                script.begin(turn)
+                text = turn.text
+                for _ in range(1 + MAX_ANSWERS):
+                    message = {"session": turn.session, "text": script.fill(text)}
+                    reports.append(process.handle(message))
                     on_turn(reports[-1])
-                    text = _confirm(reports[-1], text)
+                    report = TurnReport.model_validate(reports[-1])
+                    script.note(report)
+                    if (answer := script.answer(report)) is None:
+                        break
+                    text = answer.text
         with database.transaction() as db:
             final_rows = {table: rows(db, table) for table in scenario.expect.rows}
             texts = [message["text"] for message in _messages(reports)]
-            differences = differences or check(db, scenario, texts, _outcomes(reports))
+            ended = set(outcomes(book, map(TurnReport.model_validate, reports)))
+            differences = differences or check(db, scenario, texts, ended, book.outcomes)
             return ScenarioResult(scenario, reports, final_rows, differences)
     finally:
         database.close()
+
+
+@contextmanager
+def _noting_missing_code(differences: list[str]) -> Iterator[None]:
+    """Note that a scenario quotes a code before one was sent."""
+    try:
+        yield
+    except NoCodeError as error:
+        differences.append(str(error))
 
 
 def actions_of(report: JsonObject) -> list[JsonObject]:
@@ -114,31 +127,3 @@ def _messages(reports: list[JsonObject]) -> list[JsonObject]:
         for action in actions_of(report)
         for message in action["messages"]
     ]
-
-
-def _confirm(report: JsonObject, text: str) -> str | None:
-    """Return a yes if the turn asked "did you mean …?"."""
-    asked = [action["asked"] for action in report["actions"] if action["asked"]]
-    if asked[-1:] != [CONFIRMATION] or text in _YES.values():
-        return None
-    return _YES[report["language"]]
-
-
-def _outcomes(reports: list[JsonObject]) -> set[str]:
-    """Return the outcomes of all actions, as `flow.action.outcome`."""
-    flow_of = load_flows().flow_of
-    return {
-        f"{flow_of[action['action']].flow}.{action['action']}.{action['outcome']}"
-        for report in reports
-        for action in actions_of(report)
-        if action["outcome"]
-    }
-
-
-def _insert_code(text: str, reports: list[JsonObject]) -> str | None:
-    """Replace `{code}` by the last code that was sent, if any."""
-    if "{code}" not in text:
-        return text
-    inbox = [message["text"] for message in _messages(reports) if message["to"]]
-    codes = _CODE.findall(" ".join(inbox))
-    return text.replace("{code}", codes[-1]) if codes else None

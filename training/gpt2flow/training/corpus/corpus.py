@@ -8,12 +8,12 @@ from typing import Any
 
 import gpt2flow.agent.flows
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.training.corpus.labelled import DATA_SETS, LabelledMessages, load_labelled
-from gpt2flow.training.corpus.lexicon import LEXICONS, load_lexicon
 from gpt2flow.training.corpus.mentions import MentionGenerator
 from gpt2flow.training.corpus.messages import DEFAULT_MIX, MessageGenerator, Mix
+from gpt2flow.training.corpus.sources.labelled import DATA_SETS, LabelledMessages, load_labelled
+from gpt2flow.training.corpus.sources.lexicon import LEXICONS, load_lexicon
+from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language, load_utterances
 from gpt2flow.training.corpus.turns import TurnGenerator
-from gpt2flow.training.corpus.utterances import LANGUAGES, Language, load_utterances
 from gpt2flow.training.errors import OutputError
 
 FLOWS = Path(gpt2flow.agent.flows.__file__).parent

@@ -7,10 +7,10 @@ from functools import partial
 
 from gpt2flow.agent.flows.schema import Slot
 from gpt2flow.agent.flows.slots import LAST_ORDER, SlotKind, candidates
-from gpt2flow.training.corpus.lexicon import Lexicon
 from gpt2flow.training.corpus.noise import Segment
-from gpt2flow.training.corpus.templates import Template, TemplateParser
-from gpt2flow.training.corpus.utterances import Language
+from gpt2flow.training.corpus.sources.lexicon import Lexicon
+from gpt2flow.training.corpus.sources.templates import Template, TemplateParser
+from gpt2flow.training.corpus.sources.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
 # References to an order or product named earlier in the message.

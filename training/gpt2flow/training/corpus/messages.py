@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments, Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
-from gpt2flow.training.corpus.labelled import LabelledMessage
 from gpt2flow.training.corpus.mentions import MentionGenerator, refer_back
 from gpt2flow.training.corpus.noise import Segment, add_noise
-from gpt2flow.training.corpus.templates import Template
-from gpt2flow.training.corpus.utterances import Language, Utterances
+from gpt2flow.training.corpus.sources.labelled import LabelledMessage
+from gpt2flow.training.corpus.sources.templates import Template
+from gpt2flow.training.corpus.sources.utterances import Language, Utterances
 
 # Slots that one sentence may list several values of: "two lamps and a kettle".
 LISTABLE_SLOTS = ("product", "order")

@@ -4,7 +4,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from gpt2flow.training.corpus.utterances import Language
+from gpt2flow.training.corpus.sources.utterances import Language
 
 
 @dataclass(slots=True)

@@ -9,23 +9,21 @@ from gpt2flow.agent.flows.grammar import is_span, takers_of_code
 from gpt2flow.agent.flows.prompt import Choice, PromptState, Result, document
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.contexts import ContextSampler, Facts
-from gpt2flow.training.corpus.labelled import LabelledMessages
 from gpt2flow.training.corpus.messages import (
     DEFAULT_MIX,
-    LISTABLE_SLOTS,
     Intent,
     MessageGenerator,
     Mix,
 )
-from gpt2flow.training.corpus.templates import Placeholder, Template
-from gpt2flow.training.corpus.utterances import Language
+from gpt2flow.training.corpus.requests import RequestSampler
+from gpt2flow.training.corpus.sources.labelled import LabelledMessages
+from gpt2flow.training.corpus.sources.templates import Placeholder, Template
+from gpt2flow.training.corpus.sources.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
 Steps = list[tuple[Choice, Result]]
 
 _MAX_ATTEMPTS = 50
-# Flow whose actions answer a message alone, never beside those of another flow.
-_SMALL_TALK = "conversation"
 _CLARIFY = "clarify"
 _AFFIRM, _DENY = "affirm", "deny"
 # Slots whose bare value, such as "1042" or "tomorrow at nine", is no request without a question.
@@ -75,7 +73,6 @@ class TurnGenerator:
             labelled: Messages of real customers; None uses generated ones alone.
             mix: Shares of messages with several wishes.
         """
-        self._mix = mix
         self._labelled = labelled or LabelledMessages()
         self._book = book
         self._messages = messages
@@ -87,8 +84,7 @@ class TurnGenerator:
             if all(generator.utterances.answers.get(slot) for generator in messages.values())
         ]
         self._contexts = ContextSampler(book, self._questions)
-        # Requests on their own: a bare yes or no answers something.
-        self._requestable = [name for name in book.wishes if name not in (_AFFIRM, _DENY)]
+        self._requests = RequestSampler(book, self._contexts, mix.more_wishes)
 
     def documents(self, rng: random.Random) -> Iterator[str]:
         """Yield random turns, without end."""
@@ -111,10 +107,10 @@ class TurnGenerator:
 
     def _sample_request_turn(self, generator: MessageGenerator, rng: random.Random) -> str:
         """Return a turn of requests, in any state."""
-        target = rng.choice(self._requestable)
+        target = rng.choice(self._requests.requestable)
         likely = rng.random() < _LEGAL_SHARE
         facts = self._legal_facts(target, rng) if likely else rng.choice(self._contexts.states)
-        actions = self._add_requests(target, facts, rng)
+        actions = self._requests.sample(target, facts, rng)
         message, intents = self._write_message(generator, actions, facts, rng)
         return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 
@@ -156,7 +152,7 @@ class TurnGenerator:
         if answer == _DENY and rng.random() < 0.5:
             # "No, SO-2213" or "no, an exchange": the right wish takes the place of the no.
             alike = rng.random() < 0.6
-            wish = proposed if alike else rng.choice(self._requestable)
+            wish = proposed if alike else rng.choice(self._requests.requestable)
             message, intents = self._write_derivable(
                 generator,
                 [(wish, rng.choice(self._wordings(generator, wish, brief=alike)))],
@@ -209,61 +205,10 @@ class TurnGenerator:
     ) -> list[tuple[str, Template]]:
         """Return one more request after `action`, or none."""
         if rng.random() < 0.12:
-            more = rng.choice(self._requestable)
-            if self._is_coherent([action, more], facts):
+            more = rng.choice(self._requests.requestable)
+            if self._requests.is_coherent([action, more], facts):
                 return [(more, rng.choice(generator.utterances.actions[more]))]
         return []
-
-    def _add_requests(self, target: str, facts: Facts, rng: random.Random) -> list[str]:
-        """Return the target action with further actions for one message, in order."""
-        actions = [target]
-        if self._is_small_talk(target):
-            return actions
-        for _ in range(rng.choices((0, 1, 2), self._mix.more_wishes)[0]):
-            after = self._state_after(actions, facts)
-            enabled = set(self._contexts.legal(after)) - set(self._contexts.legal(facts))
-            pools = (enabled, self._related_actions(target), set(self._requestable))
-            pool = rng.choices(pools, (4, 2, 4))[0] or set(self._requestable)
-            action = rng.choice(sorted(pool))
-            at = len(actions) if action in enabled else rng.randint(0, len(actions))
-            longer = [*actions[:at], action, *actions[at:]]
-            if self._is_coherent(longer, facts):
-                actions = longer
-        return actions
-
-    def _related_actions(self, action: str) -> set[str]:
-        """Return the other actions with a product or order in common."""
-        slots = set(LISTABLE_SLOTS) & set(self._book.actions[action].slots)
-        others = set(self._requestable) - {action}
-        return {other for other in others if slots & set(self._book.actions[other].slots)}
-
-    def _state_after(self, actions: Sequence[str], facts: Facts) -> Facts:
-        """Return the state after all requested actions succeed."""
-        for action in actions:
-            facts = self._book.apply(self._book.resolve(action, facts), facts)
-        return facts
-
-    def _is_coherent(self, actions: Sequence[str], facts: Facts) -> bool:
-        """Return whether no action repeats, precludes or precedes its enabler."""
-        legal, finally_legal = (
-            self._contexts.legal(facts),
-            self._contexts.legal(self._state_after(actions, facts)),
-        )
-        for i, action in enumerate(actions):
-            before = self._contexts.legal(self._state_after(actions[:i], facts))
-            repeats = action in actions[:i] and not self._may_repeat(action)
-            is_precluded = action in legal and action not in before
-            is_early = action not in before and action in finally_legal
-            if repeats or is_precluded or is_early or self._is_small_talk(action):
-                return False
-        return True
-
-    def _may_repeat(self, action: str) -> bool:
-        """Return whether a message may ask for an action twice."""
-        slots = self._book.actions[action].slots
-        return any(
-            slot in LISTABLE_SLOTS or self._book.slots[slot].kind is SlotKind.ENUM for slot in slots
-        )
 
     def _sample_answer_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
         """Return a turn that answers a question, if possible."""
@@ -332,7 +277,7 @@ class TurnGenerator:
         ]
         # Reversed text such as "Ship it to 5 Oak Road, a kettle please" is unambiguous if only one
         # order of execution makes sense.
-        backwards = rng.random() < 0.15 and not self._is_coherent(actions[::-1], facts)
+        backwards = rng.random() < 0.15 and not self._requests.is_coherent(actions[::-1], facts)
         if backwards:
             requests.reverse()
         message, intents = self._write_derivable(
@@ -348,11 +293,15 @@ class TurnGenerator:
         self, generator: MessageGenerator, actions: Sequence[str], rng: random.Random
     ) -> tuple[str, Template] | None:
         """Return a request that the customer takes back at once, usually None."""
-        if not generator.utterances.retractions or self._is_small_talk(actions[0]):
+        if not generator.utterances.retractions or self._requests.is_small_talk(actions[0]):
             return None
         if rng.random() > _RETRACTED_SHARE:
             return None
-        others = [a for a in self._requestable if a not in actions and not self._is_small_talk(a)]
+        others = [
+            a
+            for a in self._requests.requestable
+            if a not in actions and not self._requests.is_small_talk(a)
+        ]
         if not others:
             return None
         other = rng.choice(others)
@@ -408,6 +357,3 @@ class TurnGenerator:
             result = "asked"
         steps.append((choice, result))
         return self._book.apply(choice.action, facts) if result == "ok" else facts
-
-    def _is_small_talk(self, action: str) -> bool:
-        return self._book.flow_of[action].flow == _SMALL_TALK

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from gpt2flow.cli.connection import (
     Address,
     ModelName,
     SecurityOptions,
+    with_options,
     with_security_options,
 )
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
@@ -43,9 +45,24 @@ ConfirmBelow = Annotated[
     ),
 ]
 DEFAULT_CONFIRM_BELOW = 0.8
-DEFAULT_DATABASE = "gpt2flow.sqlite"
 
 
+@dataclass(frozen=True)
+class AgentOptions:
+    """Options of every command that runs an agent."""
+
+    address: Address = DEFAULT_ADDRESS
+    model: ModelName = ""
+    database: Database = "gpt2flow.sqlite"
+    flows: Flows = None
+    timeout: Timeout = 30.0
+    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW
+
+
+with_agent_options = with_options(AgentOptions, "agent_options")
+
+
+@with_agent_options
 @with_security_options
 def ask(
     text: Annotated[str, typer.Argument(help="Message of the customer.")],
@@ -58,19 +75,13 @@ def ask(
             show_default="a new id",
         ),
     ] = None,
-    address: Address = DEFAULT_ADDRESS,
-    model: ModelName = "",
-    database: Database = DEFAULT_DATABASE,
-    flows: Flows = None,
-    timeout: Timeout = 30.0,
-    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     *,
+    agent_options: AgentOptions,
     security_options: SecurityOptions,
 ) -> None:
     """Handle one customer message and print the actions taken and messages sent."""
-    config = (address, model, database, flows, timeout, confirm_below)
-    with _open_agent(config, security_options) as agent:
+    with _open_agent(agent_options, security_options) as agent:
         report = agent.handle(session, text, message_id)
     if as_json:
         typer.echo(report.model_dump_json())
@@ -78,6 +89,7 @@ def ask(
         _print_report(report)
 
 
+@with_agent_options
 @with_security_options
 def run(
     messages: Annotated[
@@ -87,13 +99,8 @@ def run(
             "optionally, id; - reads stdin."
         ),
     ],
-    address: Address = DEFAULT_ADDRESS,
-    model: ModelName = "",
-    database: Database = DEFAULT_DATABASE,
-    flows: Flows = None,
-    timeout: Timeout = 30.0,
-    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW,
     *,
+    agent_options: AgentOptions,
     security_options: SecurityOptions,
 ) -> None:
     """Handle a file of customer messages, with one JSON report each.
@@ -101,10 +108,9 @@ def run(
     A failed line is reported with its error, and the next one is handled.
     Exits with 2 if a line was invalid, else with 1 if a message failed.
     """
-    config = (address, model, database, flows, timeout, confirm_below)
     with (
         _open_lines(messages) as lines,
-        _open_agent(config, security_options) as agent,
+        _open_agent(agent_options, security_options) as agent,
     ):
         from gpt2flow.agent.jsonl import handle_lines
 
@@ -119,23 +125,14 @@ def run(
 
 @contextmanager
 def _open_agent(
-    settings: tuple[str, str, str, Path | None, float, float], security_options: SecurityOptions
+    agent_options: AgentOptions, security_options: SecurityOptions
 ) -> Iterator["Agent"]:
-    address, model, database, flows, timeout, confirm_below = settings
     with needs_extra("agent"):
         from gpt2flow.agent.agent import Agent
         from gpt2flow.agent.config import AgentConfig
         from gpt2flow.agent.errors import AgentError, InputError
     with reported(bad_input=InputError, failure=AgentError):
-        config = AgentConfig(
-            address=address,
-            model=model,
-            database=database,
-            flows=flows,
-            timeout=timeout,
-            confirm_below=confirm_below,
-            security=security_options.security(),
-        )
+        config = AgentConfig(**asdict(agent_options), security=security_options.security())
         with Agent(config) as agent:
             yield agent
 

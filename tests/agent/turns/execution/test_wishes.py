@@ -222,3 +222,17 @@ def test_latest_actions_of_earlier_messages_are_in_the_prompt(shop: Shop) -> Non
 
 def test_new_session_has_no_past(shop: Shop) -> None:
     assert shop.executor.turn_state("s", "x").prompt_state.past == ()
+
+
+def test_wish_while_a_code_is_awaited_asks_for_the_code(shop: Shop) -> None:
+    sign_up(shop)
+    say(shop, "ann@example.com", LOG_IN)
+    (action,) = say(shop, "and list my orders", "list_orders").actions
+    assert (action.action, action.asked, action.wish) == ("verify", "code", "list_orders")
+    assert actions(say(shop, CODE, VERIFY)) == [("verify", "verified"), ("list_orders", "none")]
+
+
+def test_login_says_why_it_is_asked_for(shop: Shop) -> None:
+    sign_up(shop)
+    (action,) = say(shop, "where is my order", "track_order").actions
+    assert action.messages[0].text.startswith("For that I need to know who you are. ")

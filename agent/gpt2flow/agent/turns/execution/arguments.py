@@ -1,4 +1,4 @@
-"""Checks of values that the model took from a message."""
+"""Arguments of an action: collected, checked, and completed."""
 
 import functools
 import re
@@ -9,7 +9,9 @@ from email_validator import EmailNotValidError, validate_email
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.operations import Context, infer_arguments
 from gpt2flow.agent.shop.matching import strip_filler
+from gpt2flow.agent.turns.execution.task import Task
 
 # Regions in which a number without a country code may be one.
 _REGIONS = ("CN", "GB", "US", "IN", "AU", "IE", "HK", "SG", "TW", "DE", "FR")
@@ -24,6 +26,27 @@ _NO_NAME_WORDS = """
     用户 是的
 """
 _NO_NAMES = frozenset(_NO_NAME_WORDS.split())
+
+
+def collect_arguments(book: FlowBook, context: Context, task: Task) -> Arguments:
+    """Return the chosen, pending and inferred arguments, in slot order."""
+    spec = book.actions[task.choice.action]
+    values = task.pending_arguments | task.choice.arguments
+    if task.event is not None:
+        orders = (s for s in spec.slots if book.slots[s].kind is SlotKind.ORDER)
+        values |= dict.fromkeys(orders, task.event.subject)
+    values = {slot: v for slot, v in values.items() if not _is_reference(slot, v)}
+    values |= _negative_numbers(book, values, task.message)
+    # What a customer repeats when asked is taken, such as the name of a house.
+    plausible = {
+        slot: value
+        for slot, value in values.items()
+        if slot == task.answers or is_plausible(slot, book.slots[slot].kind, value)
+    }
+    # A value that was given, but cannot be, is asked for instead of inferred.
+    missing = [slot for slot in spec.required if slot not in values]
+    values = plausible | infer_arguments(context, spec.operation, missing, plausible)
+    return {slot: values[slot] for slot in spec.slots if slot in values}
 
 
 def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:
@@ -44,18 +67,19 @@ def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:
     return True
 
 
-def is_reference(slot: str, value: str | int) -> bool:
+def _is_reference(slot: str, value: str | int) -> bool:
     """Return whether a value only refers back, such as "of them"."""
     return slot == "product" and not strip_filler(str(value))
 
 
-def negative_numbers(book: FlowBook, values: Arguments, message: str) -> Arguments:
+def _negative_numbers(book: FlowBook, values: Arguments, message: str) -> Arguments:
     """Return the numbers that the message has with a minus sign alone."""
     found: Arguments = {}
     for slot, value in values.items():
         if book.slots[slot].kind is not SlotKind.INTEGER:
             continue
-        signs = re.findall(rf"(?<![\w.,])([-−–]?)\s?{value}(?!\d)", message)
+        # A dash before a space begins the item of a list.
+        signs = re.findall(rf"(?<![\w.,])([-−–]?){value}(?!\d)", message)
         if signs and all(signs):
             found[slot] = -int(value)
     return found

@@ -1,8 +1,7 @@
-"""Execution of one action: operation, message and record in one transaction."""
+"""Executor: operation, message and record of one action in one transaction."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -10,12 +9,11 @@ from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import FlowError, ModelError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
-from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
+from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.operations import OPERATIONS, Context, infer_arguments
-from gpt2flow.agent.operations.wording import Language
-from gpt2flow.agent.report import ActionReport, MessageSent, Step, Wanted
+from gpt2flow.agent.operations import OPERATIONS, Context
+from gpt2flow.agent.report import ActionReport, Step, Wanted
 from gpt2flow.agent.shop import (
     Case,
     CaseStatus,
@@ -24,77 +22,24 @@ from gpt2flow.agent.shop import (
     Database,
     ExecutedAction,
     Order,
-    OutboxMessage,
     order_id,
 )
-from gpt2flow.agent.shop.outbox import last_text
-from gpt2flow.agent.turns.changes import collect_changes, merge_changes
-from gpt2flow.agent.turns.doubt import Trial, is_doubtful, open_question, question_text
-from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, read_turn_state, session_facts
-from gpt2flow.agent.turns.values import is_plausible, is_reference, negative_numbers
-from gpt2flow.agent.turns.wishes import (
+from gpt2flow.agent.turns.execution.arguments import collect_arguments
+from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
+from gpt2flow.agent.turns.execution.doubt import Trial, is_doubtful
+from gpt2flow.agent.turns.execution.replies import Replier
+from gpt2flow.agent.turns.execution.task import CLARIFY, SMALL_TALK, Event, Task
+from gpt2flow.agent.turns.execution.wishes import (
     MAX_WANTED,
     fallback_arguments,
+    is_superfluous,
     proposed_wish,
     remember_action,
     resumable_wishes,
-    taker_of_code,
 )
+from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, read_turn_state, session_facts
 
-# Small talk, and a message that is not understood, leave the open question unanswered.
-_CLARIFY = "clarify"
-SMALL_TALK = ("greet", _CLARIFY)
 _DENY = "deny"
-# Takes over when the agent is in doubt again.
-_ESCALATE = "escalate"
-
-
-class Event(NamedTuple):
-    """Event that concerns an order.
-
-    Attributes:
-        name: Name of the event.
-        subject: Number of the order.
-    """
-
-    name: str
-    subject: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """Request to execute an action.
-
-    Attributes:
-        key: Idempotency key; a key executes at most once.
-        session: Id of the conversation.
-        message: Normalized message, or the subject of the event.
-        choice: Action and arguments to execute.
-        language: Language of the message.
-        pending_arguments: Arguments given before the question that this action answers.
-        is_first: Whether this is the first action of a message, small talk aside.
-        answers: Slot that the message was asked for; None if it answers no question.
-        taken: Actions that the message has led to so far.
-        resumed: Earlier wish that the action fulfils; None for the model's choice.
-        is_detour: Whether the action is on the way to a wish that is resumed later.
-        event: Event that the action handles; None for a customer message.
-        is_compensation: Whether the action undoes the one that raised the event. Only
-            code sets this, so the action need not be legal.
-    """
-
-    key: str
-    session: str
-    message: str
-    choice: Choice
-    language: Language = "en"
-    pending_arguments: Arguments = field(default_factory=dict)
-    is_first: bool = False
-    answers: str | None = None
-    taken: frozenset[str] = frozenset()
-    resumed: Wanted | None = None
-    is_detour: bool = False
-    event: Event | None = None
-    is_compensation: bool = False
 
 
 class Executor:
@@ -122,6 +67,7 @@ class Executor:
         check_operations(book)
         self._confirm_below = confirm_below
         self._book = book
+        self._replier = Replier(book)
         self._database = database
         self._clock = clock
         self._new_code = new_code
@@ -206,8 +152,7 @@ class Executor:
         """Take the fallback of a wish, unless it was taken already."""
         wish, facts = task.choice, self._facts(db, session, task)
         name = self._book.resolve(fallback.action, facts)
-        is_small_talk = self._book.flow_of[name] is self._book.flow_of.get(_CLARIFY)
-        if name in task.taken or (task.taken and is_small_talk):
+        if is_superfluous(self._book, name, task.taken):
             context = self._context(db, session, task)
             _update_session(session, task)
             report = ActionReport(
@@ -221,7 +166,8 @@ class Executor:
         arguments = fallback_arguments(self._book, name, wish, task.message)
         if not arguments:
             # A code that is on its way identifies the customer sooner than another one.
-            name = taker_of_code(self._book, facts) or name
+            takers = self._book.taking(self._book.legal(facts), SlotKind.CODE)
+            name = next(iter(takers), name)
         choice = Choice(name, arguments, wish.confidence)
         detour = replace(task, choice=choice, is_detour=fallback.resume)
         return self._carry_out(db, session, detour, wish=wish.action)
@@ -236,13 +182,13 @@ class Executor:
             session.wanted = [wanted for wanted in session.wanted if wanted != done]
         elif task.event is None:
             _update_session(session, task)
-        used = self._collect_arguments(context, task)
+        used = collect_arguments(self._book, context, task)
         required = self._book.actions[task.choice.action].required
         missing = next((slot for slot in required if slot not in used), None)
         if missing is None:
             report = self._run_operation(context, task, used)
         else:
-            report = self._ask_for_slot(context, task, used, missing)
+            report = self._replier.ask_for_slot(context, task, used, missing)
         update = {"wish": wish, "resumed": task.resumed is not None}
         return self._record(context, task, report.model_copy(update=update))
 
@@ -275,40 +221,20 @@ class Executor:
             recipient=customer.contact if customer is not None and task.event else None,
         )
 
-    def _collect_arguments(self, context: Context, task: Task) -> Arguments:
-        """Return the chosen, pending and inferred arguments, in slot order."""
-        spec = self._book.actions[task.choice.action]
-        values = task.pending_arguments | task.choice.arguments
-        if task.event is not None:
-            orders = (s for s in spec.slots if self._book.slots[s].kind is SlotKind.ORDER)
-            values |= dict.fromkeys(orders, task.event.subject)
-        values = {slot: v for slot, v in values.items() if not is_reference(slot, v)}
-        values |= negative_numbers(self._book, values, task.message)
-        # What a customer repeats when asked is taken, such as the name of a house.
-        plausible = {
-            slot: value
-            for slot, value in values.items()
-            if slot == task.answers or is_plausible(slot, self._book.slots[slot].kind, value)
-        }
-        # A value that was given, but cannot be, is asked for instead of inferred.
-        missing = [slot for slot in spec.required if slot not in values]
-        values = plausible | infer_arguments(context, spec.operation, missing, plausible)
-        return {slot: values[slot] for slot in spec.slots if slot in values}
-
     def _run_operation(self, context: Context, task: Task, used: Arguments) -> ActionReport:
         """Run the operation, or ask first whether it is meant."""
         spec = self._book.actions[task.choice.action]
         if not self._is_doubtful(task):
             name, fields = OPERATIONS[spec.operation](context, used)
-            return self._report_outcome(context, task, used, name, fields)
+            return self._replier.report_outcome(context, task, used, name, fields)
         # An operation that is refused needs no confirmation, so it is tried first.
         trial = Trial(context)
         name, fields = OPERATIONS[spec.operation](context, used)
         if spec.outcomes[name].result == "refused":
             trial.keep()
-            return self._report_outcome(context, task, used, name, fields)
+            return self._replier.report_outcome(context, task, used, name, fields)
         trial.undo()
-        return self._propose(context, task, used, fields)
+        return self._replier.propose(context, task, used, fields)
 
     def _is_doubtful(self, task: Task) -> bool:
         """Return whether the customer has to confirm an action first."""
@@ -317,86 +243,6 @@ class Executor:
             return False
         spec = self._book.actions[task.choice.action]
         return is_doubtful(spec, task.choice, self._confirm_below)
-
-    def _propose(
-        self, context: Context, task: Task, used: Arguments, fields: Mapping[str, str | int]
-    ) -> ActionReport:
-        """Ask "did you mean …?", or hand over after a second doubt."""
-        action, session = task.choice.action, context.session
-        if session.doubted == action and _ESCALATE in self._book.actions:
-            session.doubted = None
-            task = replace(task, choice=Choice(_ESCALATE))
-            name, handed_over = OPERATIONS[self._book.actions[_ESCALATE].operation](context, {})
-            return self._report_outcome(context, task, {}, name, handed_over)
-        open_question(session, action, used, task.message)
-        text = question_text(self._book, action, used, fields, context.language)
-        return ActionReport(
-            action=action,
-            arguments=task.choice.arguments,
-            used=used,
-            result="asked",
-            asked=CONFIRMATION,
-            messages=[self._send_message(context, task, text)],
-        )
-
-    def _report_outcome(
-        self,
-        context: Context,
-        task: Task,
-        used: Arguments,
-        name: str,
-        fields: Mapping[str, str | int],
-    ) -> ActionReport:
-        outcome = self._book.actions[task.choice.action].outcomes[name]
-        messages = []
-        if outcome.message is not None:
-            text = outcome.message[context.language].format(**fields)
-            messages.append(self._send_message(context, task, text))
-        return ActionReport(
-            action=task.choice.action,
-            arguments=task.choice.arguments,
-            used=used,
-            result=outcome.result,
-            outcome=name,
-            messages=messages,
-        )
-
-    def _ask_for_slot(
-        self, context: Context, task: Task, used: Arguments, slot: str
-    ) -> ActionReport:
-        """Ask the customer for a slot, and store the other arguments."""
-        context.session.awaiting_action = task.choice.action
-        context.session.awaiting_slot = slot
-        context.session.awaiting_arguments = dict(used)
-        text = self._book.slots[slot].ask[context.language]
-        return ActionReport(
-            action=task.choice.action,
-            arguments=task.choice.arguments,
-            used=used,
-            result="asked",
-            asked=slot,
-            messages=[self._send_message(context, task, text)],
-        )
-
-    def _send_message(self, context: Context, task: Task, text: str) -> MessageSent:
-        shared = self._book.shared
-        if task.is_detour:
-            text = shared.deferred[context.language].format(text=text)
-        if text == last_text(context.db, context.session.id, context.recipient):
-            text = shared.repeated[context.language].format(text=text)
-        context.db.add(
-            OutboxMessage(
-                key=task.key,
-                session_id=context.session.id,
-                customer_id=context.customer.id if context.customer else None,
-                contact=context.recipient,
-                flow=context.flow.flow,
-                language=context.language,
-                text=text,
-                created_at=context.now,
-            )
-        )
-        return MessageSent(to=context.recipient, language=context.language, text=text)
 
     def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
         """Write the record that makes the action idempotent."""
@@ -438,7 +284,7 @@ class Executor:
 def _update_session(session: CustomerSession, task: Task) -> None:
     """Store the message's language, and reset state that an understood message ends."""
     session.language = task.language
-    if task.choice.action == _CLARIFY:
+    if task.choice.action == CLARIFY:
         return
     session.clarifications = 0
     if task.choice.action not in (session.doubted, _DENY):

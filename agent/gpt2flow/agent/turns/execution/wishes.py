@@ -8,6 +8,7 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.report import ActionReport, Wanted
 from gpt2flow.agent.shop import CustomerSession
+from gpt2flow.agent.turns.execution.task import CLARIFY
 
 MAX_WANTED = 3
 # Actions kept with their arguments: those in the prompt, and a few more to complete a wish from.
@@ -28,6 +29,18 @@ def fallback_arguments(book: FlowBook, action: str, wish: Choice, message: str) 
             if len(found) == 1:
                 arguments[name] = found[0]
     return arguments
+
+
+def is_superfluous(book: FlowBook, fallback: str, taken: Collection[str]) -> bool:
+    """Return whether a message needs the fallback of a wish no more.
+
+    Args:
+        book: Loaded flows.
+        fallback: Action that takes the place of a wish.
+        taken: Actions that the message has led to so far.
+    """
+    is_small_talk = book.flow_of[fallback] is book.flow_of.get(CLARIFY)
+    return fallback in taken or (bool(taken) and is_small_talk)
 
 
 def resumable_wishes(
@@ -58,12 +71,3 @@ def proposed_wish(session: CustomerSession) -> Wanted | None:
         arguments=session.awaiting_arguments or {},
         message=session.awaiting_message or "",
     )
-
-
-def taker_of_code(book: FlowBook, facts: Collection[str]) -> str | None:
-    """Return the action that takes the awaited code, if any."""
-    for name in book.legal(facts):
-        kinds = {book.slots[slot].kind for slot in book.actions[name].slots}
-        if SlotKind.CODE in kinds:
-            return name
-    return None

@@ -11,7 +11,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Result
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.files.documents import StrictModel, read_yaml
-from gpt2flow.training.corpus.templates import Template, TemplateParser
+from gpt2flow.training.corpus.sources.templates import Template, TemplateParser
 from gpt2flow.training.errors import CorpusError
 
 Language = Literal["en", "zh"]

@@ -9,8 +9,8 @@ import pytest
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.corpus import FLOWS
-from gpt2flow.training.corpus.lexicon import load_lexicon
-from gpt2flow.training.corpus.utterances import LANGUAGES, Language, load_utterances
+from gpt2flow.training.corpus.sources.lexicon import load_lexicon
+from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language, load_utterances
 from gpt2flow.training.errors import CorpusError
 
 Write = Callable[[str, str], Path]

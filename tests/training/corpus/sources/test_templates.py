@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2flow.training.corpus.templates import Placeholder, Template, TemplateParser
+from gpt2flow.training.corpus.sources.templates import Placeholder, Template, TemplateParser
 from gpt2flow.training.errors import CorpusError
 
 

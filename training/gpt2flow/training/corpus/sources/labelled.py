@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.training.corpus.utterances import LANGUAGES, Language
+from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language
 from gpt2flow.training.errors import CorpusError
 
 # Data sets of the shipped model. A missing one makes another model, so that it is named.

@@ -14,15 +14,15 @@ from tests.support.turn_documents import parse_turn
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.training.corpus.corpus import make_flow_corpus
-from gpt2flow.training.corpus.labelled import (
+from gpt2flow.training.corpus.messages import Intent
+from gpt2flow.training.corpus.sources.labelled import (
     DATA_SETS,
     LabelledMessage,
     LabelledMessages,
     load_labelled,
 )
-from gpt2flow.training.corpus.messages import Intent
+from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language
 from gpt2flow.training.corpus.turns import TurnGenerator, is_derivable
-from gpt2flow.training.corpus.utterances import LANGUAGES, Language
 from gpt2flow.training.errors import CorpusError
 
 _HEADER = "lang\taction\targuments\ttext\tlabel\tsplit"

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from gpt2flow.files.documents import StrictModel, read_yaml
-from gpt2flow.training.corpus.utterances import Language
+from gpt2flow.training.corpus.sources.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
 LEXICONS = Path(__file__).parent / "lexicon"

@@ -5,7 +5,7 @@ from tests.support.shop import Shop
 
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.shop import Checkout, Verification
-from gpt2flow.agent.turns.values import is_plausible
+from gpt2flow.agent.turns.execution.arguments import is_plausible
 
 NAMES = {
     "Ann": True,
@@ -122,3 +122,24 @@ def test_implausible_value_is_asked_for_instead_of_inferred(shop: Shop) -> None:
     step = shop.act("s", "check_out", address="my office")
     assert (step.report.asked, step.report.used) == ("address", {})
     assert shop.act("s", "check_out").report.used == {"address": "12 Elm St"}
+
+
+@pytest.mark.parametrize("words", ["of them", "it", "one of those", "这个", "那款"])
+def test_words_that_refer_back_mean_the_product_in_focus(shop: Shop, words: str) -> None:
+    shop.act("s", "find_product", product="tea")
+    step = shop.act("s", "add_to_cart", product=words, quantity=2)
+    assert (step.report.outcome, step.report.used["product"]) == ("added", "green tea")
+
+
+@pytest.mark.parametrize("message, used", [("add -3 pans", -3), ("please: - 3 pans", 3)])
+def test_a_minus_sign_counts_and_a_dash_of_a_list_does_not(
+    shop: Shop, message: str, used: int
+) -> None:
+    step = shop.act("s", "add_to_cart", message=message, product="pan", quantity=3)
+    assert step.report.used["quantity"] == used
+
+
+def test_no_message_repeats_the_one_before(shop: Shop) -> None:
+    texts = [shop.act("s", "view_cart").report.messages[0].text for _ in range(3)]
+    empty = "Your cart is empty."
+    assert texts == [empty, f"Once more: {empty}", empty]

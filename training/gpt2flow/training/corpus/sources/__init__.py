@@ -1,0 +1,1 @@
+"""Sources of the corpus: phrases, lexicons and labelled messages, read from files."""
