@@ -78,6 +78,12 @@ def rpcs(server: ServerProcess) -> Counter[tuple[str, str]]:
     return Counter((line["rpc"], line["code"]) for line in server.events("rpc"))
 
 
+def streams_ended(server: ServerProcess, before: Counter[tuple[str, str]]) -> int:
+    """Return the number of streams that have ended since `before`."""
+    ended = rpcs(server) - before
+    return sum(count for (rpc, _), count in ended.items() if rpc == "GenerateStream")
+
+
 @asynccontextmanager
 async def direct(port: int) -> AsyncIterator[Any]:
     """Open a stub with a connection of its own."""
@@ -101,7 +107,9 @@ async def test_streams_of_a_silent_client_are_cancelled(server: ServerProcess) -
                     # Cut in the middle of a message, once there are messages.
                     proxy.cut(after=50_000)
                 assert await asyncio.to_thread(proxy.hung_up.acquire, timeout=DETECTION_SECONDS)
-                await asyncio.to_thread(eventually, lambda: server.metric("slots_free") == SLOTS)
+                await asyncio.to_thread(
+                    eventually, lambda: streams_ended(server, rpcs_before) >= STREAMS
+                )
                 ended = rpcs(server) - rpcs_before
                 # All of them would take many times the keepalive timeout, so that few can finish.
                 assert ended["GenerateStream", "CANCELLED"] > STREAMS // 2, ended

@@ -77,6 +77,14 @@ def test_missing_value_is_answered_from_the_wish_of_that_action(book: FlowBook) 
     assert script.answer(report(question("cancel_order", "order"))) is None
 
 
+def test_no_repeats_the_request_and_not_the_code(book: FlowBook) -> None:
+    code = {"text": "it is {code}", "wants": [{"action": "verify", "code": "{code}"}]}
+    script = begun(book, {"text": "refund SO-1042", "wants": REFUND}, code)
+    assert text_of(script.answer(did_you_mean("cancel_order"))) == "no, refund SO-1042"
+    script = begun(book, code | {"wants": [*code["wants"], KETTLE]})
+    assert text_of(script.answer(did_you_mean("cancel_order"))) == "no, it is {code}"
+
+
 def test_missing_value_is_not_answered_from_the_wish_of_an_earlier_turn(book: FlowBook) -> None:
     script = begun(book, {"wants": REFUND}, {"wants": [{"action": "verify"}]})
     assert script.answer(report(question("request_refund", "order"))) is None

@@ -18,7 +18,12 @@ from gpt2flow.training.corpus.mentions import MentionGenerator
 from gpt2flow.training.corpus.messages import Intent, MessageGenerator
 from gpt2flow.training.corpus.sources.lexicon import load_lexicon
 from gpt2flow.training.corpus.sources.templates import Template, TemplateParser
-from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language, Utterances
+from gpt2flow.training.corpus.sources.utterances import (
+    LANGUAGES,
+    Combination,
+    Language,
+    Utterances,
+)
 from gpt2flow.training.corpus.turns import TurnGenerator
 
 # Flows whose utterances are numbers, which no typo changes.
@@ -362,6 +367,80 @@ def test_a_corrected_value_takes_the_place_of_the_first(
         assert intents == [Intent(action, {slot: read(right)})], text
         assert wrong
     assert 10 < corrected < 60
+
+
+def _combined(
+    turn_generator: TurnGenerator, source: str, actions: list[str], shared: list[str], seed: int
+) -> tuple[str, list[Intent]]:
+    """Return a message with one wording of several wishes, and its intents."""
+    combination = Combination(tuple(actions), frozenset(shared), _template(source))
+    return turn_generator._messages["en"].generate([combination], random.Random(seed))
+
+
+def test_a_combination_gives_each_wish_its_own_values(turn_generator: TurnGenerator) -> None:
+    for seed in range(50):
+        text, (first, second) = _combined(
+            turn_generator,
+            "{2.code} and {1.code} but {not.code} => 1.reason=late",
+            ["verify", "verify"],
+            [],
+            seed,
+        )
+        told = candidates(SlotKind.CODE, text)
+        assert [first.arguments["code"], second.arguments["code"]] == [told[1], told[0]], text
+
+
+def test_a_wish_shares_the_value_of_the_first(turn_generator: TurnGenerator) -> None:
+    actions = ["find_product", "add_to_cart"]
+    _, intents = _combined(turn_generator, "{1.product}? {2.quantity}", actions, ["product"], 1)
+    assert [intent.action for intent in intents] == actions
+    assert intents[0].arguments["product"] == intents[1].arguments["product"]
+    assert set(intents[1].arguments) == {"product", "quantity"}
+
+
+@pytest.mark.parametrize(
+    "actions, expected",
+    [
+        # A question waits for nothing, so that it is answered where it stands.
+        (["find_product", "add_to_cart"], ["add_to_cart", "find_product"]),
+        (["remove_from_cart", "add_to_cart"], ["remove_from_cart", "add_to_cart"]),
+    ],
+)
+def test_wishes_are_in_the_order_of_execution(
+    turn_generator: TurnGenerator, actions: list[str], expected: list[str]
+) -> None:
+    _, intents = _combined(turn_generator, "{2.product}, {1.product}", actions, [], 1)
+    assert [intent.action for intent in intents] == expected
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_shipped_combination_names_all_its_wishes(
+    turn_generator: TurnGenerator, language: Language
+) -> None:
+    generator = turn_generator._messages[language]
+    known = {tuple(sorted(each.actions)) for each in generator.utterances.combinations}
+    rng = random.Random(1)
+    for _ in range(200):
+        document = turn_generator._sample_combined_turn(generator, rng)
+        assert document is not None
+        actions = parse_turn(document).actions
+        assert {tuple(sorted(actions)), tuple(sorted(actions[:-1]))} & known, document
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_no_may_be_followed_by_the_whole_message(
+    turn_generator: TurnGenerator, language: Language
+) -> None:
+    rng = random.Random(1)
+    generator = turn_generator._messages[language]
+    documents = (turn_generator._sample_confirmation_turn(generator, rng) for _ in range(400))
+    turns = [parse_turn(document) for document in documents if document]
+    assert any(
+        turn.message.lower().startswith(("no", "不"))
+        and len(turn.actions) > 1
+        and "deny" not in turn.actions
+        for turn in turns
+    )
 
 
 def _first_candidate(kind: SlotKind) -> Callable[[str], str]:

@@ -30,11 +30,13 @@ class ScriptedCustomer:
 
     Attributes:
         turn: Latest scripted turn.
+        request: Text of the latest turn that says more than a verification code.
         wants: Wishes of all turns so far.
         knows: Values of all turns so far, by slot.
     """
 
     turn: Turn
+    request: str = ""
     wants: list[Wish] = field(default_factory=list)
     knows: Arguments = field(default_factory=dict)
 
@@ -74,6 +76,8 @@ class Script:
         """Take in what a scripted turn says about its customer."""
         customer = self._customers.setdefault(turn.session, ScriptedCustomer(turn))
         customer.turn = turn
+        if _says_more_than_code(turn) or not customer.request:
+            customer.request = turn.text
         customer.wants += turn.wants or []
         customer.knows.update(turn.knows)
 
@@ -134,7 +138,7 @@ class Script:
         wishes = self.wishes(customer.turn.session)
         if wishes is None or any(self.fulfils(wish, question) for wish in wishes):
             return Answer(_YES[spoken], "yes")
-        return Answer(_NO[spoken] + customer.turn.text, "no")
+        return Answer(_NO[spoken] + customer.request, "no")
 
     def _known(self, customer: ScriptedCustomer, question: ActionReport) -> str | int | None:
         slot = str(question.asked)
@@ -147,3 +151,9 @@ class Script:
         """Return a value as a customer would write it."""
         names = self._book.slots[slot].names.get(str(value))
         return names["zh" if spoken == "zh" else "en"] if names else str(value)
+
+
+def _says_more_than_code(turn: Turn) -> bool:
+    """Return whether a turn has a wish besides the code that it quotes."""
+    others = (w for w in turn.wants or [] if _PLACEHOLDER not in w.arguments.values())
+    return _PLACEHOLDER not in turn.text or any(others)

@@ -182,10 +182,10 @@ def test_a_frequent_action_is_sampled_less_often_than_it_occurs() -> None:
     assert shares["greet"] + shares["view_cart"] == pytest.approx(1)
 
 
-def test_at_most_three_in_ten_messages_are_no_wish_of_a_customer() -> None:
+def test_at_most_three_in_twenty_messages_are_no_wish_of_a_customer() -> None:
     messages = [LabelledMessage("clarify", {}, str(i)) for i in range(1000)]
     shares = _shares(_labelled(*messages, LabelledMessage("greet", {}, "hello")))
-    assert 0.25 < shares["clarify"] < 0.35
+    assert 0.12 < shares["clarify"] < 0.18
     assert _shares(_labelled(*messages)) == {"clarify": 1}
 
 

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2flow.training.corpus.sources.templates import Placeholder, Template, TemplateParser
+from gpt2flow.training.corpus.sources.templates import (
+    Placeholder,
+    Template,
+    TemplateParser,
+    sample_usual,
+)
 from gpt2flow.training.errors import CorpusError
 
 
@@ -53,6 +58,16 @@ def test_fixed_values_and_slots_are_listed() -> None:
     assert template.fixed == {"reason": "damaged", "quantity": "2"}
     assert template.slots == {"order", "x"}
     assert _parser().parse("{code}").nodes == [Placeholder("code")]
+    assert _parser().parse("{1.code}").nodes == [Placeholder("1.code")]
+
+
+def test_usual_wordings_come_first_and_are_half_of_all() -> None:
+    templates = [_parser().parse(str(number)) for number in range(8)]
+    rng = random.Random(1)
+    counts = Counter(sample_usual(templates, rng).text(rng) for _ in range(4000))
+    assert 1850 < counts["0"] + counts["1"] < 2150
+    assert set(counts) == set("01234567")
+    assert counts["0"] > counts["3"] > counts["7"] > 150
 
 
 @pytest.mark.parametrize(

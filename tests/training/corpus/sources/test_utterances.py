@@ -10,7 +10,12 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.corpus import FLOWS
 from gpt2flow.training.corpus.sources.lexicon import load_lexicon
-from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language, load_utterances
+from gpt2flow.training.corpus.sources.utterances import (
+    LANGUAGES,
+    Language,
+    load_utterances,
+    wish_and_slot,
+)
 from gpt2flow.training.errors import CorpusError
 
 Write = Callable[[str, str], Path]
@@ -18,6 +23,12 @@ Write = Callable[[str, str], Path]
 
 def _follow_up(action: str = "greet", after: str = "[greet ok]", say: str = "[hi]") -> str:
     return f"follow_ups: [{{action: {action}, after: {after}, say: {say}}}]"
+
+
+def _combination(
+    actions: str = "[cancel_order, track_order]", say: str = "'{1.order} {2.order}'"
+) -> str:
+    return f"combinations: [{{actions: {actions}, say: [{say}]}}]"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -48,6 +59,21 @@ def test_a_follow_up_needs_a_result_that_the_earlier_action_has(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_combination_says_what_each_of_its_wishes_needs(
+    book: FlowBook, language: Language
+) -> None:
+    """A wish for a product names one, or shares that of the first wish."""
+    combinations = load_utterances(FLOWS, book, language).combinations
+    assert len(combinations) > 500
+    for combination in combinations:
+        named = {wish_and_slot(name) for name in combination.template.slots}
+        for wish, action in enumerate(combination.actions):
+            needs = "product" in book.actions[action].required
+            shares = "product" in combination.shared
+            assert not needs or shares or (wish, "product") in named, combination
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_agent_reads_every_number_word(language: Language) -> None:
     for word, number in load_lexicon(language).number_words.items():
         assert str(number) in candidates(SlotKind.INTEGER, word), word
@@ -74,6 +100,21 @@ def test_the_agent_reads_every_number_word(language: Language) -> None:
         (_follow_up(after="[]"), "field follow_ups.0.after: List should have at least 1 item"),
         (_follow_up(say="[]"), "field follow_ups.0.say: List should have at least 1 item"),
         (_follow_up(say="['{order}']"), "'{order}': slot ['order'] is not allowed here"),
+        (_combination(actions="[fly]"), "unknown action fly"),
+        (_combination(actions="[]"), "field combinations.0.actions: List should have at least 1"),
+        (_combination(say="'{order}'"), "slot ['order'] is not allowed here"),
+        (_combination(say="'{3.order}'"), "slot ['3.order'] is not allowed here"),
+        (_combination(say="'{1.code}'"), "slot ['1.code'] is not allowed here"),
+        (_combination(say="'{not.speed}'"), "slot ['not.speed'] is not allowed here"),
+        (_combination(say="'a => 1.reason=late'"), "slot ['1.reason'] is not allowed here"),
+        (
+            _combination(actions="[request_refund]", say="'a => 1.reason=hm'"),
+            "slot reason has no value 'hm'",
+        ),
+        (
+            _combination(actions="[add_to_cart]", say="'a => 1.quantity=b'"),
+            "1.quantity=b is not a number",
+        ),
         ("opener: [a]", "field opener: Extra inputs are not permitted"),
         ("actions: {greet: a}", "field actions.greet: Input should be a valid list"),
         ("actions: [", "while parsing"),
@@ -91,7 +132,7 @@ def test_an_invalid_utterance_file_is_named(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["utterances", "dialogue"])
+@pytest.mark.parametrize("name", ["utterances", "dialogue", "combinations"])
 def test_a_file_adds_to_those_beside_it(book: FlowBook, write: Write, name: str) -> None:
     content = {
         "actions": {action: ["a"] for action in book.wishes},

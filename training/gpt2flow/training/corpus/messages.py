@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments, Choice, normalize
@@ -12,20 +13,31 @@ from gpt2flow.training.corpus.mentions import MentionGenerator, refer_back
 from gpt2flow.training.corpus.noise import Segment, add_noise
 from gpt2flow.training.corpus.sources.labelled import LabelledMessage
 from gpt2flow.training.corpus.sources.templates import Template
-from gpt2flow.training.corpus.sources.utterances import Language, Utterances
+from gpt2flow.training.corpus.sources.utterances import (
+    Combination,
+    Language,
+    Utterances,
+    wish_and_slot,
+)
 
+_QUESTIONS = ("find_product", "answer_question")
 # Slots that one sentence may list several values of: "two lamps and a kettle".
 LISTABLE_SLOTS = ("product", "order")
 _LIST_JOINERS = {
     "en": (" and ", " and ", ", ", " plus ", " & ", " and also ", ", and "),
     "zh": ("和", "还有", "、", ",", "跟", ",还有", "以及"),
 }
+_COMMAS: dict[Language, str] = {"en": ", ", "zh": "、"}
 _ARTICLES = ("a ", "a ", "the ", "some ", "")
+_PACKS = ("packs of ", "boxes of ", "packets of ", "bags of ", "pieces of ", "sets of ")
+_MEASURES = "个个个件件台条把盏双瓶盒袋包套本张支只块份箱"
 _VOWEL = re.compile(r"[aeiou]", re.IGNORECASE)
 _UNCOUNTABLE = re.compile(r"(s|tea|coffee|rice|milk|water|paper|juice|oil)$", re.IGNORECASE)
 # Values that customers correct within a sentence, and how often they do.
 _CORRECTABLE_SLOTS = ("quantity", "product", "order", "contact", "name", "address", "time")
 _CORRECTED_SHARE = 0.07
+# Counted products whose unit is named: "two packs of tea".
+_PACKED_SHARE = 0.06
 _PLURALS = (
     (re.compile(r"(?<=[^aeiou])y$"), "ies"),
     (re.compile(r"(?<=[nlw]i)fe$|(?<=[lr])f$|(?<=ea)f$"), "ves"),
@@ -64,6 +76,10 @@ class Intent:
     def choice(self) -> Choice:
         """Choice of the action that fulfils the intent."""
         return Choice(self.action, self.arguments)
+
+
+Request: TypeAlias = tuple[str, Template] | Combination
+"""Action with its wording, or one wording of several."""
 
 
 @dataclass(slots=True)
@@ -112,7 +128,7 @@ class MessageGenerator:
 
     def generate(
         self,
-        requests: Sequence[tuple[str, Template]],
+        requests: Sequence[Request],
         rng: random.Random,
         *,
         in_order: bool = True,
@@ -121,7 +137,7 @@ class MessageGenerator:
         """Write one message.
 
         Args:
-            requests: Action and template of each request, in the order of the text.
+            requests: Requests in the order of the text.
             rng: Random generator.
             in_order: The text follows the order of execution, so that "then" may join requests.
             retracted: Request that the customer takes back before the others.
@@ -135,12 +151,15 @@ class MessageGenerator:
         if retracted is not None:
             segments += self._write_request(*retracted, [], rng)
             _join(segments, rng.choice(self.utterances.retractions).text(rng))
-        for number, (action, template) in enumerate(requests):
+        for number, request in enumerate(requests):
             if number:
                 _join(
                     segments, self._sample_joiner(rng) if in_order else rng.choice(_PLAIN_JOINERS)
                 )
-            segments += self._write_request(action, template, pending, rng)
+            if isinstance(request, Combination):
+                segments += self._write_combination(request, pending, rng)
+            else:
+                segments += self._write_request(*request, pending, rng)
         segments += self._sample_closer(segments, rng)
         add_noise(segments, self.language, rng)
         text = normalize("".join(segment.text for segment in segments))
@@ -233,6 +252,36 @@ class MessageGenerator:
             self._maybe_correct(intent, segments, rng)
         return segments
 
+    def _write_combination(
+        self, combination: Combination, pending: list[_PendingIntent], rng: random.Random
+    ) -> list[Segment]:
+        """Write one wording of several wishes and append their intents to `pending`."""
+        intents = [_PendingIntent(action, {}) for action in combination.actions]
+        unwanted = _PendingIntent(combination.actions[0], {})
+        for placeholder, value in combination.template.fixed.items():
+            wish, slot = wish_and_slot(placeholder)
+            if wish is not None:
+                intents[wish].fixed[slot] = self._parse_fixed_value(slot, value)
+        segments: list[Segment] = []
+        mentioned: list[int] = []
+        for part in combination.template.expand(rng):
+            if isinstance(part, str):
+                segments.append(Segment(part))
+                continue
+            wish, slot = wish_and_slot(part.slot)
+            if wish is not None and wish not in mentioned:
+                mentioned.append(wish)
+            self._append_mention(slot, unwanted if wish is None else intents[wish], segments, rng)
+        for intent in intents[1:]:
+            for slot in combination.shared & set(intents[0].mentions):
+                intent.mentions.setdefault(slot, intents[0].mentions[slot])
+        # A mere question waits for nothing, so it is answered where it stands.
+        asks = not combination.shared and set(combination.actions) & set(_QUESTIONS)
+        if asks and len(mentioned) == len(intents):
+            intents = [intents[wish] for wish in mentioned]
+        pending += intents
+        return segments
+
     def _maybe_correct(
         self, intent: _PendingIntent, segments: list[Segment], rng: random.Random
     ) -> None:
@@ -282,7 +331,11 @@ class MessageGenerator:
         mention = self._mentions.generate(name, slot, rng)
         text = mention.text
         if self.language == "en" and name == "product":
-            text = _pluralize(text) if _quantity(intent) > 1 and rng.random() < 0.85 else text
+            counted = segments and segments[-1].text == " " and _quantity(intent) > 1
+            if counted and rng.random() < _PACKED_SHARE:
+                segments.append(Segment(rng.choice(_PACKS)))
+            elif _quantity(intent) > 1 and rng.random() < 0.85:
+                text = _pluralize(text)
             _fix_article(segments, text)
         if slot.kind is SlotKind.ENUM:
             segments.append(Segment(text))
@@ -302,12 +355,16 @@ class MessageGenerator:
         pending: list[_PendingIntent],
         rng: random.Random,
     ) -> list[Segment]:
-        """Write one or two more values, each with its own intent."""
+        """Write one to three more values, each with its own intent."""
         segments: list[Segment] = []
-        for _ in range(rng.choice((1, 1, 1, 2))):
+        count = rng.choice((1, 1, 1, 1, 2, 2, 3))
+        for number in range(count):
             listed = _PendingIntent(intent.action, {})
             pending.append(listed)
-            segments.append(Segment(rng.choice(_LIST_JOINERS[self.language])))
+            # As in "A, B and C".
+            inner = number < count - 1 and rng.random() < 0.8
+            joiner = _COMMAS[self.language] if inner else rng.choice(_LIST_JOINERS[self.language])
+            segments.append(Segment(joiner))
             if slot == "product":
                 self._append_quantity(listed, segments, rng)
             self._append_mention(slot, listed, segments, rng)
@@ -320,7 +377,7 @@ class MessageGenerator:
         countable = "quantity" in self._book.actions[intent.action].slots
         if countable and rng.random() < 0.5:
             self._append_mention("quantity", intent, segments, rng)
-            segments.append(Segment(" " if self.language == "en" else rng.choice("个个件台条")))
+            segments.append(Segment(" " if self.language == "en" else rng.choice(_MEASURES)))
         elif self.language == "en":
             segments.append(Segment(rng.choice(_ARTICLES)))
 

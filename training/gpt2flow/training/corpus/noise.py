@@ -75,18 +75,22 @@ _END_MARKS: dict[Language, tuple[str, ...]] = {
     "en": ("", "", "", ".", "!", "..", "!!", "..."),
     "zh": ("", "", "。", "!", "~", "…"),
 }
+_NUMBERED = re.compile(r"(?<![\d.#])([1-4])[.、](?=\D|$)")
 _FINAL_MARKS = re.compile(r"[.!?。~]+$")
 
 
 def add_noise(segments: list[Segment], language: Language, rng: random.Random) -> None:
     """Add random noise to the segments of a message, in place."""
     template_segments = [segment for segment in segments if segment.slot is None]
+    if rng.random() < 0.4:
+        for segment in template_segments:
+            segment.text = _NUMBERED.sub(r"\1)", segment.text)
     if language == "en":
         _add_english_noise(template_segments, rng)
     else:
         _add_chinese_noise(template_segments, rng)
     _vary_final_mark(segments[-1], language, rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.33:
         _add_typos(segments, language, rng)
     if language == "en":
         _change_case(segments, rng)

@@ -14,10 +14,11 @@ from gpt2flow.training.corpus.messages import (
     Intent,
     MessageGenerator,
     Mix,
+    Request,
 )
 from gpt2flow.training.corpus.requests import RequestSampler
 from gpt2flow.training.corpus.sources.labelled import LabelledMessages
-from gpt2flow.training.corpus.sources.templates import Placeholder, Template
+from gpt2flow.training.corpus.sources.templates import Placeholder, Template, sample_usual
 from gpt2flow.training.corpus.sources.utterances import Language
 from gpt2flow.training.errors import CorpusError
 
@@ -35,7 +36,12 @@ _AMBIGUOUS_SHARE = 0.015
 _FOLLOW_UP_SHARE = 0.13
 _CONFIRMATION_SHARE = 0.06
 _RETRACTED_SHARE = 0.04
-_LABELLED_SHARE = 0.12
+_LABELLED_SHARE = 0.1
+_COMBINED_SHARE = 0.16
+_NO: dict[Language, tuple[str, ...]] = {
+    "en": ("no, ", "No, ", "no ", "nope, ", "NO! ", "no. "),
+    "zh": ("不是,", "不,", "不对,", "不是 ", "no, ", "不是。"),
+}
 # Requests in a state in which they are legal.
 _LEGAL_SHARE = 0.7
 
@@ -95,6 +101,7 @@ class TurnGenerator:
             (self._sample_follow_up_turn, _FOLLOW_UP_SHARE),
             (self._sample_confirmation_turn, _CONFIRMATION_SHARE),
             (self._sample_labelled_turn, _LABELLED_SHARE),
+            (self._sample_combined_turn, _COMBINED_SHARE),
         )
         shares = [share for _, share in makers]
         choices = [*(make for make, _ in makers), self._sample_request_turn]
@@ -148,14 +155,21 @@ class TurnGenerator:
         facts = self._legal_facts(proposed, rng)
         answer = rng.choice((_AFFIRM, _DENY))
         templates = generator.utterances.actions
-        requests = [(answer, rng.choice(templates[answer]))]
-        if answer == _DENY and rng.random() < 0.5:
+        requests = [(answer, sample_usual(templates[answer], rng))]
+        if answer == _DENY and rng.random() < 0.35:
+            # "No, where is 1042, and log me out": the customer says all of it once more.
+            alike = rng.random() < 0.5
+            wish = proposed if alike else rng.choice(self._requests.requestable)
+            wishes = self._requests.sample(wish, facts, rng)
+            message, intents = self._write_message(generator, wishes, facts, rng)
+            message = rng.choice(_NO[generator.language]) + message
+        elif answer == _DENY and rng.random() < 0.6:
             # "No, SO-2213" or "no, an exchange": the right wish takes the place of the no.
             alike = rng.random() < 0.6
             wish = proposed if alike else rng.choice(self._requests.requestable)
             message, intents = self._write_derivable(
                 generator,
-                [(wish, rng.choice(self._wordings(generator, wish, brief=alike)))],
+                [(wish, sample_usual(self._wordings(generator, wish, brief=alike), rng))],
                 rng,
                 retracted=requests[0] if rng.random() < 0.3 else None,
             )
@@ -184,6 +198,19 @@ class TurnGenerator:
         facts = self._legal_facts(action, rng) if likely else rng.choice(self._contexts.states)
         return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 
+    def _sample_combined_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
+        """Return a turn whose message has one wording of several wishes, if possible."""
+        if not generator.utterances.combinations:
+            return None
+        combination = rng.choice(generator.utterances.combinations)
+        action = combination.actions[0]
+        likely = rng.random() < _LEGAL_SHARE
+        facts = self._legal_facts(action, rng) if likely else rng.choice(self._contexts.states)
+        requests: list[Request] = [combination]
+        requests += self._maybe_one_more(generator, combination.actions[-1], facts, rng)
+        message, intents = self._write_derivable(generator, requests, rng)
+        return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
+
     def _legal_facts(self, action: str, rng: random.Random) -> Facts:
         """Return a state in which an action is legal, if possible."""
         states = self._contexts.states
@@ -207,7 +234,7 @@ class TurnGenerator:
         if rng.random() < 0.12:
             more = rng.choice(self._requests.requestable)
             if self._requests.is_coherent([action, more], facts):
-                return [(more, rng.choice(generator.utterances.actions[more]))]
+                return [(more, sample_usual(generator.utterances.actions[more], rng))]
         return []
 
     def _sample_answer_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
@@ -216,7 +243,7 @@ class TurnGenerator:
             return None
         action, slot = rng.choice(self._questions)
         facts = self._legal_facts(action, rng)
-        requests = [(action, rng.choice(self._answer_templates(generator, action, slot)))]
+        requests = [(action, sample_usual(self._answer_templates(generator, action, slot), rng))]
         requests += self._maybe_one_more(generator, action, facts, rng)
         message, intents = self._write_derivable(generator, requests, rng)
         state = self._contexts.sample(facts, rng, awaiting=(action, slot))
@@ -273,7 +300,7 @@ class TurnGenerator:
             The message, and its intents in order of execution.
         """
         requests = [
-            (action, rng.choice(generator.utterances.actions[action])) for action in actions
+            (action, sample_usual(generator.utterances.actions[action], rng)) for action in actions
         ]
         # Reversed text such as "Ship it to 5 Oak Road, a kettle please" is unambiguous if only one
         # order of execution makes sense.
@@ -305,12 +332,12 @@ class TurnGenerator:
         if not others:
             return None
         other = rng.choice(others)
-        return other, rng.choice(generator.utterances.actions[other])
+        return other, sample_usual(generator.utterances.actions[other], rng)
 
     def _write_derivable(
         self,
         generator: MessageGenerator,
-        requests: Sequence[tuple[str, Template]],
+        requests: Sequence[Request],
         rng: random.Random,
         *,
         in_order: bool = True,

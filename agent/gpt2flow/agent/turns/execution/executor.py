@@ -287,7 +287,8 @@ def _update_session(session: CustomerSession, task: Task) -> None:
     if task.choice.action == CLARIFY:
         return
     session.clarifications = 0
-    if task.choice.action not in (session.doubted, _DENY):
+    # The rest of the message that led to the doubt does not end it.
+    if task.is_first and task.choice.action not in (session.doubted, _DENY):
         session.doubted = None
     if task.is_first and task.choice.action not in SMALL_TALK:
         session.awaiting_action = None

@@ -34,7 +34,7 @@ _COLUMNS = 6
 _MAX_CHARACTERS = 300
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # Share of messages that are no wish of a shop's customer.
-_MAX_CLARIFY_WEIGHT = 0.3
+_MAX_CLARIFY_WEIGHT = 0.15
 _CLARIFY = "clarify"
 
 

@@ -2,7 +2,7 @@
 
     (a|b)    one of the alternatives, with equal probability
     [x]      `x` with probability ½; it may hold alternatives too
-    {slot}   a value of the slot
+    {slot}   a value of the slot; in a combination of wishes `{n.slot}`, of the n-th wish
     <name>   a phrase of the file
 
 ` => slot=value, …` at the end fixes slot values that the wording implies.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from gpt2flow.training.errors import CorpusError
 
-_SYMBOL = re.compile(r"[()\[\]|]|\{\w+\}|<\w+>|[^()\[\]{}<>|]+|.")
+_SYMBOL = re.compile(r"[()\[\]|]|\{\w+(?:\.\w+)?\}|<\w+>|[^()\[\]{}<>|]+|.")
 _CLOSING = {"(": ")", "[": "]"}
 
 
@@ -63,6 +63,14 @@ class Template:
     def slots(self) -> set[str]:
         """Slots with a placeholder in at least one expansion."""
         return _collect_slots(self.nodes)
+
+
+def sample_usual(templates: Sequence[Template], rng: random.Random) -> Template:
+    """Return a random template; half of the time, it is one of the first quarter.
+
+    The files list the most usual wordings first.
+    """
+    return templates[int(len(templates) * rng.random() ** 2)]
 
 
 def _expand(nodes: Sequence[Node], rng: random.Random, parts: list[str | Placeholder]) -> None:

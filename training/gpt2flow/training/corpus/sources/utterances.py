@@ -17,6 +17,9 @@ from gpt2flow.training.errors import CorpusError
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
+UNWANTED = "not"
+"""Number of the wish of a value that the customer does not want, as in `{not.order}`."""
+
 
 class _FollowUps(StrictModel):
     """Requests for one action after certain others.
@@ -29,6 +32,21 @@ class _FollowUps(StrictModel):
 
     action: str
     after: list[str] = Field(min_length=1)
+    say: list[str] = Field(min_length=1)
+
+
+class _Combinations(StrictModel):
+    """Wordings of several wishes at once.
+
+    Attributes:
+        actions: Requested actions, in the order of execution.
+        shared: Slots whose values all of them take from the first.
+        say: Templates, whose placeholders are `{1.slot}` and so on; the value of `{not.slot}` is
+            one that the customer does not want.
+    """
+
+    actions: list[str] = Field(min_length=1)
+    shared: list[str] = []
     say: list[str] = Field(min_length=1)
 
 
@@ -45,6 +63,7 @@ class _UtteranceFile(StrictModel):
         closers: Templates after the last request of a message.
         joiners: Templates between two requests.
         follow_ups: Templates of requests that only make sense after certain actions.
+        combinations: Templates of several wishes at once.
         corrections: Templates between a value that is taken back and the right one.
         retractions: Templates between a request that is taken back and the right one.
     """
@@ -58,6 +77,7 @@ class _UtteranceFile(StrictModel):
     closers: list[str] = []
     joiners: list[str] = []
     follow_ups: list[_FollowUps] = []
+    combinations: list[_Combinations] = []
     corrections: list[str] = []
     retractions: list[str] = []
 
@@ -77,6 +97,27 @@ class FollowUp:
     template: Template
 
 
+@dataclass(frozen=True)
+class Combination:
+    """Wording of several wishes at once.
+
+    Attributes:
+        actions: Requested actions, in the order of execution.
+        shared: Slots whose values all of them take from the first.
+        template: Wording; see `UNWANTED` and `wish_and_slot` for its placeholders.
+    """
+
+    actions: tuple[str, ...]
+    shared: frozenset[str]
+    template: Template
+
+
+def wish_and_slot(placeholder: str) -> tuple[int | None, str]:
+    """Return the index of the wish and the slot of `1.order`; None is an unwanted value."""
+    number, _, slot = placeholder.partition(".")
+    return (None if number == UNWANTED else int(number) - 1), slot
+
+
 @dataclass
 class Utterances:
     """Parsed utterances of all flows in one language, grouped as in files."""
@@ -89,6 +130,7 @@ class Utterances:
     closers: list[Template] = field(default_factory=list)
     joiners: list[Template] = field(default_factory=list)
     follow_ups: dict[str, list[FollowUp]] = field(default_factory=dict)
+    combinations: list[Combination] = field(default_factory=list)
     corrections: list[Template] = field(default_factory=list)
     retractions: list[Template] = field(default_factory=list)
 
@@ -96,7 +138,8 @@ class Utterances:
 def load_utterances(directory: Path, book: FlowBook, language: Language) -> Utterances:
     """Load the utterances of a directory of flows.
 
-    They are in `*/utterances.<language>.yaml`, and in `*/dialogue.<language>.yaml` beside it.
+    They are in `*/utterances.<language>.yaml`, and in `*/dialogue.<language>.yaml` and
+    `*/combinations.<language>.yaml` beside it.
 
     Args:
         directory: Directory of the flows.
@@ -108,7 +151,7 @@ def load_utterances(directory: Path, book: FlowBook, language: Language) -> Utte
             slot value. The message names the file and the field.
     """
     utterances = Utterances()
-    for name in ("utterances", "dialogue"):
+    for name in ("utterances", "dialogue", "combinations"):
         for path in sorted(directory.glob(f"*/{name}.{language}.yaml")):
             _add_file(utterances, path, book)
     for name, action in book.actions.items():
@@ -145,6 +188,7 @@ def _add_file(utterances: Utterances, path: Path, book: FlowBook) -> None:
         utterances.spans.setdefault(slot, []).extend(parse(sources, set()))
     for part in ("openers", "closers", "joiners", "corrections", "retractions"):
         getattr(utterances, part).extend(parse(getattr(content, part), set()))
+    _add_combinations(utterances, path, content, parser, book)
     for group in content.follow_ups:
         _check_action(path, group.action, book)
         templates = parse(group.say, set(book.actions[group.action].slots))
@@ -152,6 +196,26 @@ def _add_file(utterances: Utterances, path: Path, book: FlowBook) -> None:
         for after in group.after:
             earlier = _parse_result(path, after, book)
             found += [FollowUp(group.action, earlier, template) for template in templates]
+
+
+def _add_combinations(
+    utterances: Utterances,
+    path: Path,
+    content: _UtteranceFile,
+    parser: TemplateParser,
+    book: FlowBook,
+) -> None:
+    for group in content.combinations:
+        for action in group.actions:
+            _check_action(path, action, book)
+        allowed = {f"{UNWANTED}.{slot}" for slot in book.slots}
+        for wish, action in enumerate(group.actions, start=1):
+            allowed |= {f"{wish}.{slot}" for slot in book.actions[action].slots}
+        for source in group.say:
+            template = parser.parse(source)
+            _check_slots(path, source, template, allowed, book)
+            found = Combination(tuple(group.actions), frozenset(group.shared), template)
+            utterances.combinations.append(found)
 
 
 def _values(
@@ -185,10 +249,13 @@ def _check_slots(
             f"{path}: template {source!r}: slot {sorted(disallowed)} is not allowed here; "
             f"allowed: {sorted(allowed)}"
         )
-    for slot, value in template.fixed.items():
+    for placeholder, value in template.fixed.items():
+        slot = placeholder.rpartition(".")[-1]
         if book.slots[slot].kind is SlotKind.INTEGER:
             if not value.isdecimal():
-                raise CorpusError(f"{path}: template {source!r}: {slot}={value} is not a number")
+                raise CorpusError(
+                    f"{path}: template {source!r}: {placeholder}={value} is not a number"
+                )
         else:
             _check_value(path, slot, value, book)
 
