@@ -2,7 +2,7 @@
 
 Starts a server on the bundle and sends it every message under the grammar of the message's state,
 as the agent does. Prints the share of messages whose first action matches the label, and the share
-whose whole sequence does, arguments included.
+whose whole sequence does, arguments included; then the kinds of misses.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.scenarios.understanding import judge, load_examples, summary
+from gpt2flow.agent.scenarios.understanding import MISSES, judge, load_examples, summary
 from gpt2flow.agent.turns.model import ServedModel
 from gpt2flow.cli.processes import server
 
@@ -46,6 +46,7 @@ def main(
     for group in ("by_language", "by_actions", "by_state"):
         for key, part in figures[group].items():
             _row(f"{group.removeprefix('by_')}: {key}", part)
+    _print_misses(figures["miss_kinds"])
     print(
         f"\nOne answer takes {figures['milliseconds']['p50']:.1f} ms (median), "
         f"{figures['milliseconds']['p95']:.1f} ms (95th percentile)."
@@ -55,6 +56,15 @@ def main(
 def _row(name: str, part: dict[str, Any]) -> None:
     shares = f"{part['first_action']:.1%} | {part['whole_sequence']:.1%}"
     print(f"| {name} | {part['examples']} | {shares} |")
+
+
+def _print_misses(counts: dict[str, dict[str, int]]) -> None:
+    """Print the kinds of misses by state and language."""
+    titles = [kind.replace("_", " ") for kind in MISSES]
+    print(f"\n| misses | {' | '.join(titles)} |\n|{'---|' * (len(titles) + 1)}")
+    total = {kind: sum(part[kind] for part in counts.values()) for kind in MISSES}
+    for name, part in {"all": total, **counts}.items():
+        print(f"| {name} | {' | '.join(str(part[kind]) for kind in MISSES)} |")
 
 
 if __name__ == "__main__":

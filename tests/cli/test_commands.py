@@ -61,6 +61,7 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
         (["agent", "ask", "hi", "--token-file", "nowhere"], 2, "token: cannot read nowhere"),
         (["agent", "run", "-", "--tls-ca", "nowhere.pem"], 2, "ca: cannot read nowhere.pem"),
         (["inspect", "nowhere"], 2, "nowhere"),
+        (["restore", "nowhere", "x"], 2, "nowhere is not a directory"),
         (["export", "nowhere", "out"], 2, "nowhere"),
         (["export", "nowhere", "out", "--profile", "int3"], 2, "int3"),
         (["export", "nowhere", "out", "--kv-cache", "fp16"], 2, "fp16"),
@@ -150,7 +151,7 @@ def test_a_missing_extra_is_named() -> None:
 def test_help_lists_every_command() -> None:
     code, out, _ = gpt2flow("--help")
     assert code == 0
-    for command in ("train", "export", "inspect", "serve", "generate", "bench", "agent", "demo"):
+    for command in ("train", "export", "restore", "inspect", "serve", "generate", "bench", "agent", "demo"):
         assert command in out
 
 

@@ -15,6 +15,7 @@ from gpt2flow.cli.commands import (
     generate,
     health,
     inspect,
+    restore,
     serve,
     token,
     train,
@@ -29,7 +30,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for register in (train, export, inspect, serve, token, health, generate, bench, agent, demo):
+for register in (
+    train,
+    export,
+    restore,
+    inspect,
+    serve,
+    token,
+    health,
+    generate,
+    bench,
+    agent,
+    demo,
+):
     register.add_commands(app)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpt2flow.export.pipeline import export_bundle
     from gpt2flow.export.quantization.plan import ProgressCallback
     from gpt2flow.export.recipe import KvCache, Method, Profile
+    from gpt2flow.export.restore import restore_checkpoint
 
 __all__ = [
     "CheckpointError",
@@ -34,6 +35,7 @@ __all__ = [
     "QualityGateError",
     "export_bundle",
     "inspect_bundle",
+    "restore_checkpoint",
 ]
 
 _MODULES = {
@@ -44,6 +46,7 @@ _MODULES = {
     "ProgressCallback": "quantization.plan",
     "export_bundle": "pipeline",
     "inspect_bundle": "inspect",
+    "restore_checkpoint": "restore",
 }
 
 

@@ -11,7 +11,13 @@ from tests.support.scripted_model import FailingModel, ScriptedModel
 from gpt2flow.agent.errors import InputError, ModelError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
-from gpt2flow.agent.scenarios.understanding import Example, judge, load_examples, summary
+from gpt2flow.agent.scenarios.understanding import (
+    MISSES,
+    Example,
+    judge,
+    load_examples,
+    summary,
+)
 from gpt2flow.agent.turns.model import ModelAnswer
 
 
@@ -106,6 +112,29 @@ def test_sequence_must_match_in_order_length_and_arguments(
     assert verdict(book, model, labelled, "view_cart", "greet") == (False, False)
     assert verdict(book, model, labelled, Choice("greet", {"product": "x"})) == (False, False)
     assert verdict(book, model, labelled) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "chosen, kind",
+    [
+        (["greet", Choice("track_order", {"order": "SO-1"})], None),
+        (["view_cart"], "wrong_action"),
+        (["greet", "view_cart"], "wrong_action"),
+        (["greet", Choice("track_order", {"order": "SO-2"})], "wrong_argument"),
+        (["greet", "track_order"], "wrong_argument"),
+        (["greet"], "ended_early"),
+        (["greet", Choice("track_order", {"order": "SO-1"}), "view_cart"], "too_many"),
+    ],
+)
+def test_miss_is_of_the_kind_of_the_first_difference(
+    book: FlowBook, model: ScriptedModel, chosen: list[Choice | str], kind: str | None
+) -> None:
+    labelled = example("x", {"action": "greet"}, {"action": "track_order", "order": "SO-1"})
+    model.script = {"x": chosen}
+    (found,) = judge(book, model, [labelled])
+    assert found.miss == kind
+    counts = summary([found])["miss_kinds"]
+    assert counts == ({} if kind is None else {"member, en": dict.fromkeys(MISSES, 0) | {kind: 1}})
 
 
 def test_state_follows_the_declared_effects(book: FlowBook, model: ScriptedModel) -> None:

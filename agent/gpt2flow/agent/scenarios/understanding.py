@@ -26,6 +26,9 @@ from gpt2flow.files.documents import StrictModel, first_violation
 
 _PRODUCT = "product"
 
+MISSES = ("wrong_action", "wrong_argument", "ended_early", "too_many")
+"""Kinds of misses: how the first wrong choice of a sequence differs from the label."""
+
 
 class _State(StrictModel):
     facts: frozenset[str]
@@ -80,6 +83,7 @@ class Verdict:
         chosen: Choices of the model, without `done`.
         first_correct: Whether the first choice is correct, arguments included.
         all_correct: Whether the whole sequence is correct, arguments included.
+        miss: Kind of the first difference, one of `MISSES`; None if all is correct.
         answers: Model calls.
     """
 
@@ -87,6 +91,7 @@ class Verdict:
     chosen: list[Choice]
     first_correct: bool
     all_correct: bool
+    miss: str | None
     answers: list[ModelAnswer]
 
 
@@ -131,7 +136,18 @@ def judge(book: FlowBook, model: ChoiceModel, examples: Iterable[Example]) -> It
         pairs = zip(chosen, example.expected, strict=False)
         matches = [_is_same_choice(book, names, a, b) for a, b in pairs]
         all_correct = all(matches) and len(chosen) == len(example.expected)
-        yield Verdict(example, chosen, bool(matches and matches[0]), all_correct, answers)
+        miss = None if all_correct else _kind_of_miss(chosen, example.expected, matches)
+        yield Verdict(example, chosen, bool(matches and matches[0]), all_correct, miss, answers)
+
+
+def _kind_of_miss(
+    chosen: Sequence[Choice], expected: Sequence[Choice], matches: Sequence[bool]
+) -> str:
+    """Return the kind of the first difference between two sequences."""
+    for one, other, matched in zip(chosen, expected, matches, strict=False):
+        if not matched:
+            return "wrong_argument" if one.action == other.action else "wrong_action"
+    return "ended_early" if len(chosen) < len(expected) else "too_many"
 
 
 def _run_example(
@@ -214,14 +230,16 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     Returns:
         Shares of examples with a correct first action and a correct whole sequence,
         arguments included. They are given overall, by language, by number of expected
-        actions and by state. The object also has percentiles of the latency of a model
-        call in milliseconds, and every incorrect example.
+        actions and by state. The object also has the numbers of misses of each kind by
+        state and language, percentiles of the latency of a model call in milliseconds, and
+        every incorrect example.
     """
     return {
         **_accuracy(verdicts),
         "by_language": _accuracy_by(verdicts, lambda v: v.example.lang),
         "by_actions": _accuracy_by(verdicts, lambda v: str(len(v.example.actions))),
         "by_state": _accuracy_by(verdicts, lambda v: v.example.state_line),
+        "miss_kinds": _count_misses(verdicts),
         "milliseconds": _latency(verdicts),
         "misses": [_describe_miss(verdict) for verdict in verdicts if not verdict.all_correct],
     }
@@ -243,6 +261,16 @@ def _accuracy_by(
     return {name: _accuracy([v for v in verdicts if group(v) == name]) for name in groups}
 
 
+def _count_misses(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
+    """Return the number of misses of each kind, by state and language."""
+    counts: dict[str, dict[str, int]] = {}
+    for verdict in verdicts:
+        if verdict.miss is not None:
+            group = f"{verdict.example.state_line}, {verdict.example.lang}"
+            counts.setdefault(group, dict.fromkeys(MISSES, 0))[verdict.miss] += 1
+    return dict(sorted(counts.items()))
+
+
 def _latency(verdicts: Sequence[Verdict]) -> dict[str, float]:
     times = [answer.milliseconds for verdict in verdicts for answer in verdict.answers]
     if len(times) < 2:
@@ -255,6 +283,7 @@ def _describe_miss(verdict: Verdict) -> dict[str, Any]:
     example = verdict.example
     return {
         "id": example.id,
+        "kind": verdict.miss,
         "state": example.state_line,
         "message": example.message,
         "expected": [choice.text for choice in example.expected],

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2flow.export.arrays import FloatArray
-from gpt2flow.export.quantization.rounding import BlockMatrix, Codes, unpack
+from gpt2flow.export.quantization.rounding import BlockMatrix, Codes, pack, unpack
 
 PANEL: Final = 48
 """Number of columns of a panel."""
@@ -56,6 +56,27 @@ def pack_matrix(matrix: BlockMatrix) -> PackedMatrix:
         np.ascontiguousarray(_in_panels(matrix.scales).transpose(0, 2, 1)),
         None if zeros is None else np.ascontiguousarray(_in_panels(zeros).transpose(0, 2, 1)),
     )
+
+
+def unpack_matrix(packed: PackedMatrix) -> BlockMatrix:
+    """Return a matrix that `pack_matrix` packed."""
+    halves = 8 // packed.bits
+    panels, blocks, steps = packed.weights.shape[:3]
+    combined = packed.weights.transpose(0, 3, 1, 2, 4)
+    parts = [combined] if halves == 1 else [combined & 15, combined >> 4]
+    codes = np.stack(parts, axis=-2).reshape(panels * PANEL, blocks, steps * halves * 4)
+    zeros = packed.zero_points
+    return BlockMatrix(
+        packed.bits,
+        (codes if packed.bits == 8 else pack(codes))[: packed.outputs],
+        _in_columns(packed.scales)[: packed.outputs],
+        None if zeros is None else _in_columns(zeros)[: packed.outputs],
+    )
+
+
+def _in_columns(panels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array [panels, blocks, 48] as [columns, blocks]."""
+    return panels.transpose(0, 2, 1).reshape(-1, panels.shape[1])
 
 
 def _in_panels(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
