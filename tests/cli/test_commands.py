@@ -151,7 +151,17 @@ def test_a_missing_extra_is_named() -> None:
 def test_help_lists_every_command() -> None:
     code, out, _ = gpt2flow("--help")
     assert code == 0
-    for command in ("train", "export", "restore", "inspect", "serve", "generate", "bench", "agent", "demo"):
+    for command in (
+        "train",
+        "export",
+        "restore",
+        "inspect",
+        "serve",
+        "generate",
+        "bench",
+        "agent",
+        "demo",
+    ):
         assert command in out
 
 

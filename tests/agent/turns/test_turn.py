@@ -75,7 +75,26 @@ def test_message_gets_at_least_one_action(book: FlowBook) -> None:
     turn = ScriptedTurn(book, "greet", "done")
     turn.run(MEMBER, "hi")
     assert turn.calls[0][1] == action_grammar(book, book.wishes, "hi", may_end=False)
-    assert turn.calls[1][1] == action_grammar(book, book.wishes, "hi", may_end=True)
+    assert turn.calls[1][1] == action_grammar(book, book.later_wishes, "hi", may_end=True)
+
+
+def test_small_talk_opens_a_message_or_is_not_there(book: FlowBook) -> None:
+    turn = ScriptedTurn(book, "affirm", "escalate", "done")
+    turn.run(MEMBER, "yes, and a person please")
+    first, second, _ = (grammar for _, grammar in turn.calls)
+    for name in ("greet", "clarify", "affirm", "deny"):
+        assert f'{{\\"action\\":\\"{name}\\"' in first
+        assert f'{{\\"action\\":\\"{name}\\"' not in second
+    assert '{\\"action\\":\\"escalate\\"' in second
+
+
+def test_action_with_a_part_of_earlier_arguments_is_passed_over(book: FlowBook) -> None:
+    add = Choice("add_to_cart", {"product": "tea", "quantity": 2})
+    less, other = Choice("add_to_cart", {"product": "tea"}), Choice("add_to_cart", {"quantity": 3})
+    turn = ScriptedTurn(book, add, less, other, "view_cart", "done")
+    done = turn.run(MEMBER, "2 tea, 3")
+    assert [step.choice for step in done] == [add, other, Choice("view_cart")]
+    assert turn.calls[2][0].endswith(f"{less.text}<|result|>ok<|act|>")
 
 
 @pytest.mark.parametrize("event, actions", [(None, 1), ("order_submitted", 2)])

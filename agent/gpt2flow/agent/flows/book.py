@@ -65,6 +65,11 @@ class FlowBook:
         return [name for name, action in self.actions.items() if action.event is None]
 
     @cached_property
+    def later_wishes(self) -> list[str]:
+        """Names of the wishes that may follow another in a message."""
+        return [name for name in self.wishes if not self.actions[name].opens]
+
+    @cached_property
     def outcomes(self) -> frozenset[str]:
         """Names of all outcomes, as `flow.action.outcome`."""
         return frozenset(

@@ -86,6 +86,7 @@ class Action(StrictModel):
         when: Conditions that must all hold, each `fact` or `not fact`.
         otherwise: Fallbacks in states where the action is not legal.
         effects: Facts that change when the action succeeds.
+        opens: Whether the action can only be the first of a message.
         confirm: When the agent asks whether the action is meant before it carries it out.
         question: Template of that question; its fields are those of a successful outcome.
         raises: Event that a successful action raises.
@@ -100,6 +101,7 @@ class Action(StrictModel):
     when: list[str] = []
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
+    opens: bool = Field(default=False, description="The action can only be the first of a message.")
     confirm: Confirm = "unsure"
     question: Wording | None = Field(None, description="Question before the action is carried out.")
     raises: str | None = Field(None, description="Event that a successful action raises.")

@@ -1,7 +1,7 @@
 """Lookup of the products and orders that a customer refers to."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ from gpt2flow.agent.operations.context import Context, Operation, Outcome
 from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
 from gpt2flow.agent.shop.matching import match_product
+from gpt2flow.agent.shop.mentions import named_products
 
 _NOTHING = Decimal(0)
 
@@ -34,15 +35,42 @@ class ProductLookup:
 
 def look_up_product(context: Context, phrase: str) -> ProductLookup:
     """Return the product that a phrase names, and put it into focus."""
-    products = {
-        product.sku: product
-        for product in context.db.scalars(select(Product).options(selectinload(Product.aliases)))
-    }
+    products = _load_products(context)
     match = match_product(phrase, {sku: product.names for sku, product in products.items()})
     if match.sku is not None:
         context.session.focus_sku = match.sku
     product = products[match.sku] if match.sku else None
     return ProductLookup(product, [products[sku] for sku in match.suggestions])
+
+
+def find_named_product(
+    context: Context, phrase: str | None, used: Collection[str]
+) -> Product | None:
+    """Return the product that the message names where the given phrase names none.
+
+    Args:
+        context: Context of the action.
+        phrase: Product as the model read it; None if it read none.
+        used: Values that other wishes of the message have already.
+
+    Returns:
+        The only product that the message names outside of the phrase and of other wishes; None if
+        the phrase names one itself, or the message none or several.
+    """
+    products = _load_products(context)
+    names = {sku: product.names for sku, product in products.items()}
+    if phrase is not None and match_product(phrase, names).sku is not None:
+        return None
+    taken = {match_product(value, names).sku for value in used}
+    rest = context.message.replace(phrase, ";") if phrase else context.message
+    found = {mention.sku for mention in named_products(rest, names)} - taken
+    return products[found.pop()] if len(found) == 1 else None
+
+
+def _load_products(context: Context) -> dict[str, Product]:
+    """Return all products, by stock-keeping unit."""
+    rows = context.db.scalars(select(Product).options(selectinload(Product.aliases)))
+    return {product.sku: product for product in rows}
 
 
 def unknown_product(context: Context, phrase: str, found: ProductLookup) -> Outcome:

@@ -48,9 +48,10 @@ _ENGLISH_FILLERS = (
     "|instead|too|also|as well|then|now|again|for me|ta|thanks|cheers"
     "|(?:in|into|to|from|out of) (?:my|the|your) (?:basket|cart|bag|trolley)"
 )
+_UNITS = r"(?:(?:bags?|bottles?) of|(?:packs?|packets?|boxes|box|sets?|pieces?|pairs?)(?: of)?)"
 _CHINESE_MEASURES = "个件台条把双盒包部盏根只张副套瓶块袋顶床本支"
 _FILLER_BEFORE = re.compile(
-    rf"^(?:(?:{_ENGLISH_FILLERS})(?:\s+|$)"
+    rf"^(?:(?:{_UNITS}|{_ENGLISH_FILLERS})(?:\s+|$)"
     rf"|[\d一二两三四五六七八九十]+[{_CHINESE_MEASURES}]|[这那][{_CHINESE_MEASURES}款]?|它|再|另外|还要)",
     re.IGNORECASE,
 )
@@ -86,7 +87,7 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
     Returns:
         The matched product, if there is one, and at most three suggestions.
     """
-    words = _split_words(_ARTICLE.sub("", strip_filler(phrase)))
+    words = split_words(_ARTICLE.sub("", strip_filler(phrase)))
     ranked = sorted(names, key=lambda sku: (-_suggestion_score(phrase, names[sku]), sku))
     suggestions = ranked[:_SUGGESTION_COUNT]
     scored = sorted(((_best_score(words, names[sku]), sku) for sku in names), reverse=True)
@@ -120,7 +121,7 @@ def strip_article(phrase: str) -> str:
     return _ARTICLE.sub("", phrase.strip()).casefold().strip()
 
 
-def _split_words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Split a text into singular Latin words and single Chinese characters."""
     return [_singular(word) for word in _WORD.findall(text.casefold())]
 
@@ -137,7 +138,7 @@ def _singular(word: str) -> str:
 
 def _best_score(phrase: list[str], names: Collection[str]) -> float:
     """Return the similarity to the best-matching name, 0 to 100."""
-    split_names = [_split_words(name) for name in names]
+    split_names = [split_words(name) for name in names]
     # A colour in one of the names distinguishes products after all.
     modifiers = _MODIFIERS if _MODIFIERS.isdisjoint(chain(*split_names)) else frozenset[str]()
     return max(_score(phrase, name, modifiers) for name in split_names)

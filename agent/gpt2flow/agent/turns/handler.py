@@ -80,6 +80,7 @@ class TurnHandler:
                 is_first=all(step.report.action in SMALL_TALK for step in done),
                 answers=state.answered_slot(choice.action),
                 taken=frozenset(step.report.action for step in done),
+                used=tuple(value for step in done for value in step.report.used.values()),
             )
             step = self._execute(workflow, task)
             done.append(step)

@@ -4,7 +4,7 @@ The loop reads no clock, database or model. Callers pass `choose` and `execute`,
 durable workflows, tests and the evaluation run the same loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from gpt2flow.agent.flows import FlowBook
@@ -54,7 +54,8 @@ def run_turn(
 
     A message gets at least one action, which need not be legal. An event gets actions as
     long as one is legal. A repeated action with the same arguments ends the turn, because
-    the model is looping. A turn has at most `MAX_ACTIONS` actions.
+    the model is looping. One with a part of the earlier arguments says nothing new, so it is
+    passed over. A turn has at most `MAX_ACTIONS` actions.
 
     Args:
         book: Loaded flows.
@@ -68,21 +69,32 @@ def run_turn(
         Return values of `execute`, one per action.
     """
     prompt = first_prompt(book.shared, state, message, event)
-    facts, chosen, steps = state.facts, set[str](), list[_Step]()
+    facts, chosen, steps = state.facts, list[tuple[Choice, Result]](), list[_Step]()
     for position in range(MAX_ACTIONS):
         # Customers wish what they like: code resolves what is not legal. An event has no wishes.
         legal = book.legal(facts, event)
-        names = book.wishes if event is None else legal
+        wishes = book.later_wishes if position else book.wishes
+        names = wishes if event is None else legal
         if not names:
             break
         may_end = position > 0 and event is None
         grammar = action_grammar(book, names, message, legal=legal, may_end=may_end)
         choice = choose(position, prompt, grammar)
-        if choice.action == DONE or choice.text in chosen:
+        if choice.action == DONE or any(choice == earlier for earlier, _ in chosen):
             break
-        chosen.add(choice.text)
-        step = execute(position, choice)
-        steps.append(step)
-        prompt = extend_prompt(prompt, choice, step.result)
-        facts = step.facts
+        if (result := _result_of_more(chosen, choice)) is None:
+            step = execute(position, choice)
+            steps.append(step)
+            result, facts = step.result, step.facts
+        chosen.append((choice, result))
+        prompt = extend_prompt(prompt, choice, result)
     return steps
+
+
+def _result_of_more(chosen: Sequence[tuple[Choice, Result]], choice: Choice) -> Result | None:
+    """Return the result of an earlier choice that says more, None if there is none."""
+    for earlier, result in chosen:
+        more = earlier.arguments.items() >= choice.arguments.items()
+        if earlier.action == choice.action and more:
+            return result
+    return None

@@ -2,9 +2,11 @@
 
 import pytest
 from tests.support.shop import Shop
+from tests.support.turns import say
 
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.shop import Checkout, Verification
+from gpt2flow.agent.shop import CartLine, Checkout, Product, Verification
 from gpt2flow.agent.turns.execution.arguments import is_plausible
 
 NAMES = {
@@ -143,3 +145,65 @@ def test_no_message_repeats_the_one_before(shop: Shop) -> None:
     texts = [shop.act("s", "view_cart").report.messages[0].text for _ in range(3)]
     empty = "Your cart is empty."
     assert texts == [empty, f"Once more: {empty}", empty]
+
+
+@pytest.mark.parametrize(
+    "message, phrase, product",
+    [
+        ("two packs of green tea", "packs", "green tea"),
+        ("he likes a lad called Ahmed, two desk lamps", "lad called Ahmed", "desk lamp"),
+        ("加一个保温杯吧谢谢", "谢谢", "water bottle"),
+        # The phrase names a product of the catalogue, or the message none or several others.
+        ("an umbrella, no, a kettle", "kettle", "kettle"),
+        ("a unicorn please", "unicorn", "unicorn"),
+        ("a unicorn for the umbrella and the kettle", "unicorn", "unicorn"),
+        # A part of the phrase is no product.
+        ("a black tea please", "black tea", "black tea"),
+    ],
+)
+def test_product_is_the_one_that_the_message_names(
+    shop: Shop, message: str, phrase: str, product: str
+) -> None:
+    step = shop.act("s", "add_to_cart", message=message, product=phrase)
+    lines = [line.sku for line in shop.rows(CartLine)]
+    names = {p.sku: p.name("en") for p in shop.rows(Product)}
+    added = names[lines[0]] if lines else step.report.used["product"]
+    assert added in (product, f"electric {product}"), step.report
+
+
+def test_product_of_another_wish_is_not_taken(shop: Shop) -> None:
+    text = "a kettle and some doodads"
+    kettle = Choice("add_to_cart", {"product": "kettle"})
+    report = say(shop, text, kettle, Choice("add_to_cart", {"product": "doodads"}))
+    assert [action.outcome for action in report.actions] == ["added", "unknown_product"]
+
+
+def test_product_that_the_message_names_comes_before_the_one_in_focus(shop: Shop) -> None:
+    shop.act("s", "find_product", product="kettle")
+    step = shop.act("s", "add_to_cart", message="a desk lamp it is")
+    assert step.report.used["product"] == "desk lamp"
+    step = shop.act("s", "add_to_cart", message="one more")
+    assert step.report.used["product"] == "desk lamp"
+
+
+@pytest.mark.parametrize(
+    "message, contact",
+    [
+        ("my account is ann@example.com", "ann@example.com"),
+        ("ann@example.com or bob@example.com", None),
+        ("ann@localhost", None),
+        ("log me in", None),
+    ],
+)
+def test_only_contact_of_a_message_is_the_customers(
+    shop: Shop, message: str, contact: str | None
+) -> None:
+    assert shop.act("s", "log_in", message=message).report.used.get("contact") == contact
+    step = shop.act("t", "register", message=message, name="Ann")
+    assert step.report.used.get("contact") == contact
+
+
+def test_wrong_contact_is_not_the_new_one(shop: Shop) -> None:
+    shop.act("s", "register", name="Ann", contact="ann@exmaple.com")
+    step = shop.act("s", "correct_contact", message="ann@exmaple.com is wrong")
+    assert (step.report.asked, step.report.used) == ("contact", {})

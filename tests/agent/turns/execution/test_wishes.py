@@ -10,10 +10,10 @@ from tests.support.turns import InlineWorkflow, new_handler, say, snapshot
 
 from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.report import TurnReport
-from gpt2flow.agent.shop import Case, ExecutedAction
+from gpt2flow.agent.shop import Case, ExecutedAction, Order, OrderStatus
 from gpt2flow.agent.turns.execution import Event, Executor
 
 LOG_IN = Choice("log_in", {"contact": "ann@example.com"})
@@ -236,3 +236,49 @@ def test_login_says_why_it_is_asked_for(shop: Shop) -> None:
     sign_up(shop)
     (action,) = say(shop, "where is my order", "track_order").actions
     assert action.messages[0].text.startswith("For that I need to know who you are. ")
+
+
+def test_questions_of_one_message_are_asked_one_at_a_time(shop: Shop) -> None:
+    shop.log_in("s")
+    first, second = shop.order(), shop.order()
+    unsure = [Choice("cancel_order", {"order": n}, confidence=0.1) for n in (first, second)]
+    report = say(shop, "cancel both", *unsure, "view_cart")
+    assert [(a.action, a.result, a.asked) for a in report.actions] == [
+        ("cancel_order", "asked", CONFIRMATION),
+        ("cancel_order", "blocked", None),
+        ("view_cart", "ok", None),
+    ]
+    assert [len(action.messages) for action in report.actions] == [1, 0, 1]
+    report = say(shop, "yes", "affirm")
+    assert [(a.action, a.used.get("order"), a.result) for a in report.actions[1:]] == [
+        ("cancel_order", first, "ok"),
+        ("cancel_order", second, "asked"),
+    ]
+    report = say(shop, "yes", "affirm")
+    assert actions(report)[-1] == ("cancel_order", "cancelled")
+    assert {order.status for order in shop.rows(Order)} == {OrderStatus.CANCELLED}
+
+
+def test_question_for_a_value_waits_for_the_one_before(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1)
+    change = Choice("change_address", {"order": number})
+    report = say(shop, "refund it and send it elsewhere", refund(number), change)
+    assert [(a.asked, a.result) for a in report.actions] == [("reason", "asked"), (None, "blocked")]
+    report = say(shop, "broken", refund(number, reason="damaged"))
+    assert [(a.action, a.asked) for a in report.actions] == [
+        ("request_refund", None),
+        ("change_address", "address"),
+    ]
+
+
+def test_postponed_wish_is_asked_after_a_no_too(shop: Shop) -> None:
+    shop.log_in("s")
+    numbers = shop.order(), shop.order()
+    say(shop, "both", *(Choice("cancel_order", {"order": n}, confidence=0.1) for n in numbers))
+    report = say(shop, "no", "deny")
+    assert [(a.action, a.asked) for a in report.actions] == [
+        ("deny", None),
+        ("cancel_order", CONFIRMATION),
+    ]
+    assert report.actions[1].used == {"order": numbers[1]}

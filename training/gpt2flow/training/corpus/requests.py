@@ -8,8 +8,6 @@ from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.training.corpus.contexts import ContextSampler, Facts
 from gpt2flow.training.corpus.messages import LISTABLE_SLOTS
 
-# Flow whose actions answer a message alone, never beside those of another flow.
-_SMALL_TALK = "conversation"
 # Answers to the agent's questions, which are no requests on their own.
 _ANSWERS = ("affirm", "deny")
 
@@ -89,4 +87,4 @@ class RequestSampler:
 
     def is_small_talk(self, action: str) -> bool:
         """Return whether an action answers a message alone."""
-        return self._book.flow_of[action].flow == _SMALL_TALK
+        return self._book.actions[action].opens

@@ -27,6 +27,7 @@ Steps = list[tuple[Choice, Result]]
 _MAX_ATTEMPTS = 50
 _CLARIFY = "clarify"
 _AFFIRM, _DENY = "affirm", "deny"
+_ORDER_ANSWERS = ("confirm_order", "decline_order")
 # Slots whose bare value, such as "1042" or "tomorrow at nine", is no request without a question.
 _AMBIGUOUS_SLOTS = ("order", "time")
 # Kinds of turns; the others are requests.
@@ -36,7 +37,7 @@ _AMBIGUOUS_SHARE = 0.015
 _FOLLOW_UP_SHARE = 0.13
 _CONFIRMATION_SHARE = 0.06
 _RETRACTED_SHARE = 0.04
-_LABELLED_SHARE = 0.1
+_LABELLED_SHARE = 0.08
 _COMBINED_SHARE = 0.16
 _NO: dict[Language, tuple[str, ...]] = {
     "en": ("no, ", "No, ", "no ", "nope, ", "NO! ", "no. "),
@@ -194,7 +195,8 @@ class TurnGenerator:
             proposed = rng.choice(self._contexts.confirmable)
             state = self._contexts.sample_unsure(proposed, self._legal_facts(proposed, rng), rng)
             return self._finish_turn(state, message, intents, rng)
-        likely = rng.random() < _LEGAL_SHARE
+        # A mere "perfect, thanks" submits an order only where one waits for it.
+        likely = action in _ORDER_ANSWERS or rng.random() < _LEGAL_SHARE
         facts = self._legal_facts(action, rng) if likely else rng.choice(self._contexts.states)
         return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 

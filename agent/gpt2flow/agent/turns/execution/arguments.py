@@ -8,11 +8,15 @@ from email_validator import EmailNotValidError, validate_email
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.operations import Context, infer_arguments
+from gpt2flow.agent.operations.lookup import find_named_product
 from gpt2flow.agent.shop.matching import strip_filler
 from gpt2flow.agent.turns.execution.task import Task
 
+_PRODUCT, _CONTACT = "product", "contact"
+# Operations whose contact is the customer's own.
+_IDENTIFYING = ("log_in", "register")
 # Regions in which a number without a country code may be one.
 _REGIONS = ("CN", "GB", "US", "IN", "AU", "IE", "HK", "SG", "TW", "DE", "FR")
 _NUMBER = re.compile(
@@ -43,10 +47,34 @@ def collect_arguments(book: FlowBook, context: Context, task: Task) -> Arguments
         for slot, value in values.items()
         if slot == task.answers or is_plausible(slot, book.slots[slot].kind, value)
     }
+    plausible |= _read_message(book, context, task)
     # A value that was given, but cannot be, is asked for instead of inferred.
-    missing = [slot for slot in spec.required if slot not in values]
+    missing = [slot for slot in spec.required if slot not in values and slot not in plausible]
     values = plausible | infer_arguments(context, spec.operation, missing, plausible)
     return {slot: values[slot] for slot in spec.slots if slot in values}
+
+
+def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
+    """Return values that the message has beyond doubt, where the model has none.
+
+    - `product`: the only product that it names, if the model read none of the catalogue.
+    - the contact of who logs in or registers: the only one in it.
+    """
+    found: Arguments = {}
+    if task.event is not None:
+        return found
+    spec, given = book.actions[task.choice.action], task.pending_arguments | task.choice.arguments
+    if _PRODUCT in spec.required and _PRODUCT not in task.pending_arguments:
+        phrase = given.get(_PRODUCT)
+        used = [value for value in task.used if isinstance(value, str)]
+        product = find_named_product(context, str(phrase) if phrase else None, used)
+        if product is not None:
+            found[_PRODUCT] = product.name(context.language)
+    if spec.operation in _IDENTIFYING and _CONTACT not in given:
+        contacts = candidates(SlotKind.CONTACT, task.message)
+        plausible = [each for each in contacts if is_plausible(_CONTACT, SlotKind.CONTACT, each)]
+        found |= {_CONTACT: plausible[0]} if len(plausible) == 1 else {}
+    return found
 
 
 def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:

@@ -13,7 +13,7 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.report import ActionReport, Step, Wanted
+from gpt2flow.agent.report import ActionReport, Step
 from gpt2flow.agent.shop import (
     Case,
     CaseStatus,
@@ -30,9 +30,11 @@ from gpt2flow.agent.turns.execution.doubt import Trial, is_doubtful
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import CLARIFY, SMALL_TALK, Event, Task
 from gpt2flow.agent.turns.execution.wishes import (
-    MAX_WANTED,
     fallback_arguments,
+    has_asked,
     is_superfluous,
+    keep_wish,
+    postpone,
     proposed_wish,
     remember_action,
     resumable_wishes,
@@ -119,13 +121,7 @@ class Executor:
         if fallback is None:
             return self._carry_out(db, session, task)
         if fallback.resume:
-            wanted = Wanted(
-                action=task.choice.action,
-                arguments=task.choice.arguments,
-                message=task.message,
-                confidence=task.choice.confidence,
-            )
-            session.wanted = [*session.wanted, wanted.model_dump(mode="json")][-MAX_WANTED:]
+            keep_wish(session, task)
         return self._fall_back(db, session, task, fallback)
 
     def _find_fallback(self, db: Session, session: CustomerSession, task: Task) -> Fallback | None:
@@ -187,6 +183,8 @@ class Executor:
         missing = next((slot for slot in required if slot not in used), None)
         if missing is None:
             report = self._run_operation(context, task, used)
+        elif has_asked(session, task):
+            report = postpone(session, task)
         else:
             report = self._replier.ask_for_slot(context, task, used, missing)
         update = {"wish": wish, "resumed": task.resumed is not None}
@@ -234,6 +232,11 @@ class Executor:
             trial.keep()
             return self._replier.report_outcome(context, task, used, name, fields)
         trial.undo()
+        if has_asked(context.session, task):
+            return postpone(context.session, task)
+        if task.resumed is not None:
+            # Another wish than the one that was in doubt before.
+            context.session.doubted = None
         return self._replier.propose(context, task, used, fields)
 
     def _is_doubtful(self, task: Task) -> bool:

@@ -8,9 +8,9 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.report import ActionReport, Wanted
 from gpt2flow.agent.shop import CustomerSession
-from gpt2flow.agent.turns.execution.task import CLARIFY
+from gpt2flow.agent.turns.execution.task import CLARIFY, Task
 
-MAX_WANTED = 3
+_MAX_WANTED = 3
 # Actions kept with their arguments: those in the prompt, and a few more to complete a wish from.
 _MAX_PAST = 6
 
@@ -46,9 +46,35 @@ def is_superfluous(book: FlowBook, fallback: str, taken: Collection[str]) -> boo
 def resumable_wishes(
     book: FlowBook, session: CustomerSession, facts: Collection[str]
 ) -> list[Wanted]:
-    """Return the session's wishes that are legal now, oldest first."""
+    """Return the session's wishes that are legal now, oldest first; none during a question."""
+    if session.awaiting_slot is not None:
+        return []
     wishes = [Wanted.model_validate(each) for each in session.wanted]
     return [wish for wish in wishes if holds(book.actions[wish.action].when, facts)]
+
+
+def keep_wish(session: CustomerSession, task: Task) -> None:
+    """Keep a wish until it can be carried out."""
+    wanted = Wanted(
+        action=task.choice.action,
+        arguments=task.choice.arguments,
+        message=task.message,
+        confidence=task.choice.confidence,
+    )
+    session.wanted = [*session.wanted, wanted.model_dump(mode="json")][-_MAX_WANTED:]
+
+
+def has_asked(session: CustomerSession, task: Task) -> bool:
+    """Return whether the message has led to a question that is still open."""
+    return not task.is_first and task.event is None and session.awaiting_slot is not None
+
+
+def postpone(session: CustomerSession, task: Task) -> ActionReport:
+    """Keep a wish until the open question is answered: the agent asks one at a time."""
+    keep_wish(session, task)
+    return ActionReport(
+        action=task.choice.action, arguments=task.choice.arguments, used={}, result="blocked"
+    )
 
 
 def remember_action(session: CustomerSession, report: ActionReport) -> None:

@@ -36,6 +36,13 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # Share of messages that are no wish of a shop's customer.
 _MAX_CLARIFY_WEIGHT = 0.15
 _CLARIFY = "clarify"
+# What other businesses are asked for reads like a wish of a shop's customer.
+_LIKE_A_WISH = re.compile(
+    r"\b(?:how much|price|costs?|wants?|needs?|like|looking for|sell|stock|have|order|buy|add|find|"
+    r"book|get|show|put|reserve|rent|list|please)\b"
+    r"|多少|价|要|想|买|来|推荐|找|查|有没有|订|加|预",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,8 @@ def _is_usable(message: LabelledMessage, book: FlowBook) -> bool:
     """Return whether the flows have the action and its slots."""
     action = book.actions.get(message.action)
     if action is None or action.event is not None or len(message.text) > _MAX_CHARACTERS:
+        return False
+    if message.action == _CLARIFY and _LIKE_A_WISH.search(message.text):
         return False
     placeholders: Collection[str] = _PLACEHOLDER.findall(message.text)
     return set(message.arguments) <= set(action.slots) and all(
