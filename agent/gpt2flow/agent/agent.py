@@ -15,6 +15,7 @@ from gpt2flow.agent.flows.prompt import normalize
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
+from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
@@ -53,10 +54,11 @@ class Agent:
     ) -> None:
         book = load_flows(config.flows)
         url = database_url(config.database)
+        catalogue = load_catalogue(config.catalogue) if config.catalogue else None
         # Messages of a session are serialized: each may depend on the one before.
         self._locks = [Lock() for _ in range(_LOCK_COUNT)]
         with ExitStack() as resources:
-            self._database = Database.open(url)
+            self._database = Database.open(url, catalogue)
             resources.callback(self._database.close)
             if model is None:
                 model = served = ServedModel(

@@ -29,6 +29,8 @@ class AgentConfig:
         model: Name of the model; empty selects the server's first.
         database: URL of the shop database, or path of an SQLite file.
         flows: Folder of the flows; None selects the built-in ones.
+        catalogue: File of the products and couriers that the database has to have; None gives a
+            new database those of the demo shop.
         timeout: Deadline of one model call, in seconds.
         confirm_below: Confidence below which the agent asks whether a risky action is meant, from
             0, which never asks, to 1.
@@ -39,6 +41,7 @@ class AgentConfig:
     model: str = ""
     database: str = "gpt2flow.sqlite"
     flows: Path | None = None
+    catalogue: Path | None = None
     timeout: float = 30.0
     confirm_below: float = CONFIRM_BELOW
     security: Security = field(default_factory=Security)

@@ -30,7 +30,7 @@ def scenarios() -> list[Scenario]:
 
 def ends_well(book: FlowBook, scenario: Scenario, folder: Path) -> bool:
     """Return whether the perfect model passes a scenario without harm."""
-    player = Player(book, load_catalogue().names, WishingModel(book, scenario), folder)
+    player = Player(book, load_catalogue(), WishingModel(book, scenario), folder)
     try:
         result = player.play(scenario)
     except Exception:  # noqa: BLE001 - a traceback would show what the blind scenarios say

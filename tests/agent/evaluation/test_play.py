@@ -108,8 +108,8 @@ def play(book: FlowBook, tmp_path: Path) -> Play:
         confirm_below: float = 0.5,
     ) -> Playthrough:
         model = model or WishingModel(book, believed or played)
-        names = load_catalogue().names
-        return Player(book, names, model, tmp_path, confirm_below).play(played)
+        player = Player(book, load_catalogue(), model, tmp_path, confirm_below)
+        return player.play(played)
 
     return play
 

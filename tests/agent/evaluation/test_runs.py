@@ -15,6 +15,7 @@ from gpt2flow.agent.evaluation.variation import vary
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.scenarios import Scenario
+from gpt2flow.agent.shop.catalogue import Catalogue
 
 TEXT = "please deliver the coffee grinder to Mary Whitfield at 12 Harbour Street before Sunday."
 WISH = {"action": "check_out", "address": "12 Harbour Street"}
@@ -107,6 +108,18 @@ def test_unknown_product_is_named(book: FlowBook, model: ScriptedModel) -> None:
     bad = Scenario.model_validate({"id": "bad", "shop": shop, "turns": [{"text": "hi"}]})
     with pytest.raises(InputError, match="unknown product 'unicorn'"):
         run(book, model, [bad])
+
+
+def test_goods_are_those_of_the_catalogue(book: FlowBook, model: ScriptedModel) -> None:
+    goods = {"sku": "jeans", "en": "jeans", "zh": "牛仔裤", "price": "59.00", "stock": 3}
+    courier = {"code": "fast", "en": "Fast", "zh": "快"}
+    shop = Catalogue.model_validate({"products": [goods], "couriers": [courier]})
+    add = Choice("add_to_cart", {"product": "jeans"})
+    model.script = {"jeans": [add], "kettle": [Choice("add_to_cart", {"product": "kettle"})]}
+    turns = {"id": "x", "turns": [{"text": "jeans"}, {"text": "kettle"}]}
+    (result,) = run(book, model, [Scenario.model_validate(turns)], catalogue=shop)
+    outcomes = [report.actions[0].outcome for report in result.reports]
+    assert outcomes == ["added", "unknown_product"]
 
 
 def test_a_text_varies_by_seed_only() -> None:

@@ -17,6 +17,7 @@ from gpt2flow.agent.agent import validate_message
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.report import Timer, TurnReport
 from gpt2flow.agent.shop import Database, database_url
+from gpt2flow.agent.shop.catalogue import Catalogue
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
 from gpt2flow.agent.turns.model import ChoiceModel, RecordingModel
@@ -108,10 +109,12 @@ class Conversation:
 
 
 @contextmanager
-def new_database(directory: Path, name: str) -> Iterator[Database]:
+def new_database(
+    directory: Path, name: str, catalogue: Catalogue | None = None
+) -> Iterator[Database]:
     """Open a new shop database in a directory until the block ends."""
     path = directory / f"{name}.sqlite"
-    database = Database.open(database_url(str(path)))
+    database = Database.open(database_url(str(path)), catalogue)
     try:
         yield database
     finally:

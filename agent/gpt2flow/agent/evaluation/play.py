@@ -2,7 +2,7 @@
 
 import random
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.scenarios import Scenario, Turn, check, prepare
 from gpt2flow.agent.scenarios.shop_state import check_table, outcomes, rows
 from gpt2flow.agent.shop import Database
+from gpt2flow.agent.shop.catalogue import Catalogue
 from gpt2flow.agent.turns.model import ChoiceModel
 
 
@@ -66,7 +67,7 @@ class Player:
 
     Args:
         book: Loaded flows.
-        names: Names of the products, by stock-keeping unit.
+        catalogue: Products and couriers of the shop.
         model: Model that chooses the actions.
         directory: Directory of the databases.
         confirm_below: Confidence below which the agent asks, from 0 to 1.
@@ -75,13 +76,13 @@ class Player:
     def __init__(
         self,
         book: FlowBook,
-        names: Mapping[str, Collection[str]],
+        catalogue: Catalogue,
         model: ChoiceModel,
         directory: Path,
         confirm_below: float = CONFIRM_BELOW,
     ) -> None:
         self._book = book
-        self._names = names
+        self._catalogue = catalogue
         self._model = model
         self._directory = directory
         self._confirm_below = confirm_below
@@ -100,7 +101,7 @@ class Player:
         """
         rng = random.Random(f"{seed} {repeat} {scenario.id}")
         result = Playthrough(scenario, repeat)
-        with new_database(self._directory, uuid.uuid4().hex) as database:
+        with new_database(self._directory, uuid.uuid4().hex, self._catalogue) as database:
             with database.transaction() as db:
                 prepare(db, scenario, scenario.clock)
             conversation = Conversation(
@@ -119,7 +120,7 @@ class Player:
     def _converse(
         self, conversation: Conversation, result: Playthrough, rng: random.Random
     ) -> None:
-        script = Script(self._book, self._names, result.scenario)
+        script = Script(self._book, self._catalogue.names, result.scenario)
         for turn in result.scenario.turns:
             script.begin(turn)
             conversation.forward(turn.hours_later)

@@ -10,7 +10,7 @@ from gpt2flow.agent.config import CONFIRM_BELOW
 from gpt2flow.agent.evaluation.play import Player, Playthrough, check_names
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.scenarios import Scenario
-from gpt2flow.agent.shop.catalogue import load_catalogue
+from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue
 from gpt2flow.agent.turns.model import ChoiceModel
 
 # Conversations at once, drawn for each repeat.
@@ -22,6 +22,7 @@ def run(
     model: ChoiceModel,
     scenarios: Sequence[Scenario],
     *,
+    catalogue: Catalogue | None = None,
     repeats: int = 1,
     seed: int = 0,
     confirm_below: float = CONFIRM_BELOW,
@@ -36,6 +37,7 @@ def run(
         book: Loaded flows.
         model: Model that chooses the actions; threads share it.
         scenarios: Scenarios to play.
+        catalogue: Products and couriers of the shop; None selects the demo shop's.
         repeats: Number of times to play each.
         seed: Seed of what differs between repeats.
         confirm_below: Confidence below which the agent asks, from 0 to 1.
@@ -48,12 +50,12 @@ def run(
         InputError: A scenario refers to an unknown table, product or customer.
         UnknownModelError: The server has no such model.
     """
-    names = load_catalogue().names
+    catalogue = catalogue or load_catalogue()
     for scenario in scenarios:
-        check_names(scenario, names)
+        check_names(scenario, catalogue.names)
     results: list[Playthrough] = []
     with tempfile.TemporaryDirectory(prefix="gpt2flow-evaluate-") as name:
-        player = Player(book, names, model, Path(name), confirm_below)
+        player = Player(book, catalogue, model, Path(name), confirm_below)
 
         def play(scenario: Scenario, repeat: int) -> Playthrough:
             result = player.play(scenario, repeat, seed)

@@ -2,40 +2,53 @@
 
 from decimal import Decimal
 from functools import cached_property
-from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Self
 
-import yaml
+from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.shipments import Courier
-from gpt2flow.files.documents import StrictModel
+from gpt2flow.files.documents import StrictModel, read_yaml
+
+_CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Item(StrictModel):
     """Product in the catalogue file."""
 
-    sku: str
-    en: str
-    zh: str
-    price: Decimal
-    stock: int
-    aliases: list[str] = []
+    sku: _Name
+    en: _Name
+    zh: _Name
+    price: Decimal = Field(ge=0, max_digits=10, decimal_places=2)
+    stock: int = Field(ge=0)
+    aliases: list[_Name] = []
 
 
 class Carrier(StrictModel):
     """Courier in the catalogue file."""
 
-    code: str
-    en: str
-    zh: str
+    code: _Name
+    en: _Name
+    zh: _Name
 
 
 class Catalogue(StrictModel):
-    """Products and couriers of the demo shop."""
+    """Products and couriers of a shop."""
 
-    products: list[Item]
-    couriers: list[Carrier]
+    products: list[Item] = Field(min_length=1)
+    couriers: list[Carrier] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Self:
+        skus = [item.sku for item in self.products]
+        codes = [carrier.code for carrier in self.couriers]
+        if repeated := [key for keys in (skus, codes) for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{repeated[0]!r} is listed more than once")
+        return self
 
     @cached_property
     def names(self) -> dict[str, list[str]]:
@@ -43,10 +56,16 @@ class Catalogue(StrictModel):
         return {item.sku: [item.en, item.zh, *item.aliases] for item in self.products}
 
 
-def load_catalogue() -> Catalogue:
-    """Load the built-in catalogue."""
-    text = files("gpt2flow.agent.shop").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return Catalogue.model_validate(yaml.safe_load(text))
+def load_catalogue(path: Path | None = None) -> Catalogue:
+    """Load a catalogue.
+
+    Args:
+        path: YAML file; None loads the one of the demo shop.
+
+    Raises:
+        InputError: The file is missing or invalid; the message names the field and its value.
+    """
+    return read_yaml(path or _CATALOGUE, Catalogue, InputError)
 
 
 def seed(db: Session, catalogue: Catalogue) -> None:

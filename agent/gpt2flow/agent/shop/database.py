@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gpt2flow.agent.errors import DatabaseError, InputError
 from gpt2flow.agent.shop.base import Base
-from gpt2flow.agent.shop.catalogue import load_catalogue, seed
+from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue, seed
 
 SCHEMA_VERSION = 2
 # Longest wait of a writer for the write lock.
@@ -95,8 +95,13 @@ class Database:
         self.engine = _create_engine(url)
 
     @classmethod
-    def open(cls, url: URL) -> "Database":
+    def open(cls, url: URL, catalogue: Catalogue | None = None) -> "Database":
         """Open a database; create and seed the schema if there is none.
+
+        Args:
+            url: URL of the database.
+            catalogue: Products and couriers; those that the database lacks are added. None
+                gives a new database those of the demo shop.
 
         Raises:
             DatabaseError: The database cannot be opened or written, or has another
@@ -108,7 +113,7 @@ class Database:
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(f"database {_display_name(url)}: {error}") from error
         with database.translate_errors(), database.engine.begin() as connection:
-            _prepare_schema(connection, url)
+            _prepare_schema(connection, url, catalogue)
         return database
 
     @contextmanager
@@ -164,14 +169,15 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _prepare_schema(connection: Connection, url: URL) -> None:
+def _prepare_schema(connection: Connection, url: URL, catalogue: Catalogue | None) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
     if not connection.dialect.has_table(connection, SchemaVersion.__tablename__):
         Base.metadata.create_all(connection)
         with Session(connection) as session:
             session.add(SchemaVersion(version=SCHEMA_VERSION))
-            seed(session, load_catalogue())
+            if catalogue is None:
+                seed(session, load_catalogue())
             session.flush()
     # A read-only file fails at its first write, so write here to fail early.
     connection.execute(update(SchemaVersion).values(version=SchemaVersion.version))
@@ -181,3 +187,7 @@ def _prepare_schema(connection: Connection, url: URL) -> None:
             f"database {_display_name(url)}: schema version is {version}, expected"
             f" {SCHEMA_VERSION}; use another database"
         )
+    if catalogue is not None:
+        with Session(connection) as session:
+            seed(session, catalogue)
+            session.flush()

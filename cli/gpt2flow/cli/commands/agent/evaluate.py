@@ -48,6 +48,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Directory of flow definitions.", show_default="the built-in flows"),
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of the products and couriers.", show_default="the demo shop's"
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(help="Deadline of each call to the model, in seconds.")
     ] = 30.0,
@@ -72,6 +78,7 @@ def evaluate(
         from gpt2flow.agent.evaluation.summary import summary
         from gpt2flow.agent.flows import load_flows
         from gpt2flow.agent.scenarios import load_scenarios
+        from gpt2flow.agent.shop.catalogue import load_catalogue
     with reported(bad_input=InputError, failure=AgentError):
         book = load_flows(flows)
         loaded = [scenario for path in scenarios for scenario in load_scenarios(path)]
@@ -91,6 +98,7 @@ def evaluate(
                 book,
                 served,
                 loaded,
+                catalogue=load_catalogue(catalogue),
                 repeats=repeats,
                 seed=seed,
                 confirm_below=confirm_below,

@@ -35,6 +35,13 @@ Flows = Annotated[
     Path | None,
     typer.Option(help="Directory of flow definitions.", show_default="the built-in flows"),
 ]
+Catalogue = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file of products and couriers; those that the database lacks are added.",
+        show_default="the demo shop's, in a new database",
+    ),
+]
 Timeout = Annotated[float, typer.Option(help="Deadline of each call to the model, in seconds.")]
 ConfirmBelow = Annotated[
     float,
@@ -55,6 +62,7 @@ class AgentOptions:
     model: ModelName = ""
     database: Database = "gpt2flow.sqlite"
     flows: Flows = None
+    catalogue: Catalogue = None
     timeout: Timeout = 30.0
     confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW
 
