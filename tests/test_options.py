@@ -38,7 +38,11 @@ def options() -> set[str]:
             for parameter in command.params:
                 found.update(parameter.opts, parameter.secondary_opts)
     for path in (PROJECT / "benchmarks").rglob("*.py"):
-        found.update(re.findall(r'"(--[a-z-]+)', path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        found.update(re.findall(r'"(--[a-z-]+)', text))
+        # Typer names an option after its parameter.
+        names = re.findall(r"^    (\w+): Annotated\[", text, re.MULTILINE)
+        found.update(f"--{name.replace('_', '-')}" for name in names)
     return found
 
 

@@ -26,12 +26,14 @@ pytestmark = pytest.mark.process
 Write = Callable[[str, str], Path]
 
 _FILES = {
+    "README.md",
     "config.json",
     "calibration.txt",
     "curve.csv",
     "eval.txt",
     "generation_config.json",
     "model.safetensors",
+    "report.html",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -119,12 +121,29 @@ def test_the_loss_of_the_checkpoint_is_that_of_the_evaluation(
     assert facts["evaluations"][-1]["loss"] == pytest.approx(loss / count, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 4},
+        # The warm-up ends in divergence: the best weights are those before the kill.
+        {
+            "epochs": 40,
+            "accumulate_steps": 3,
+            "save_every": 10,
+            "patience": 3,
+            "learning_rate": 60.0,
+            "warmup_share": 0.5,
+        },
+    ],
+    ids=["plain", "accumulated and stopped early"],
+)
 def test_a_killed_run_resumes_to_the_same_weights(
-    corpus: Path, tmp_path: Path, tiny: TrainingConfig
+    corpus: Path, tmp_path: Path, tiny: TrainingConfig, changes: dict[str, float]
 ) -> None:
-    config = tiny.changed(dropout=0.1, epochs=4)
+    config = tiny.changed(dropout=0.1, **changes)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = train([corpus], whole, config)
+    assert expected["kept_step"] == changes.get("save_every", expected["steps"])
 
     command = [sys.executable, "-c", _RUN, str(corpus), str(killed), config.model_dump_json()]
     pipe = subprocess.PIPE
@@ -139,6 +158,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
     facts = train([corpus], killed, config, resume=True)
     assert facts["evaluations"] == expected["evaluations"]
+    assert facts["kept_step"] == expected["kept_step"]
     weights, again = (load_file(path / "model.safetensors") for path in (whole, killed))
     assert weights.keys() == again.keys()
     assert all(np.array_equal(weights[name], again[name]) for name in weights)

@@ -1,4 +1,4 @@
-"""Checkpoint of a bundle, so that training can go on from a model that ships.
+"""Checkpoint of a bundle, to train on from it.
 
 The weights are those that the server computes with: what quantization lost stays lost.
 """

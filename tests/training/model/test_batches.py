@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.support.examples import examples
 
 from gpt2flow.training.config import TrainingConfig
-from gpt2flow.training.model.batches import BatchPlan, evaluation_batches
+from gpt2flow.training.model.batches import Batch, BatchPlan, evaluation_batches
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
 
@@ -20,6 +20,10 @@ def _corpus(lengths: list[int]) -> EncodedCorpus:
     starts = np.cumsum([0, *lengths], dtype=np.int64)
     ids[starts[1:] - 1] = 0
     return EncodedCorpus(ids, ids % 3 == 0, starts, 0)
+
+
+def _batches(plan: BatchPlan) -> list[Batch]:
+    return [batch for number in range(len(plan)) for batch in plan.step(number)]
 
 
 @settings(max_examples=examples(60))
@@ -41,7 +45,7 @@ def test_each_token_is_read_once_an_epoch(
     )
     corpus = _corpus(lengths)
     plan = BatchPlan(corpus, config)
-    batches = [plan.batch(step) for step in range(len(plan))]
+    batches = _batches(plan)
     read = np.concatenate([batch.ids[batch.ids > 0] for batch in batches])
     assert sorted(read) == sorted(np.repeat(corpus.ids[corpus.ids > 0], epochs))
     for batch in batches:
@@ -54,11 +58,11 @@ def test_short_documents_have_rows_of_their_own_unless_packed() -> None:
     corpus = _corpus([10] * 30)
     alone = TrainingConfig(context_length=32, batch_tokens=64, packed_share=0.0)
     plan = BatchPlan(corpus, alone)
-    rows = [row for step in range(len(plan)) for row in plan.batch(step).ids]
+    rows = [row for batch in _batches(plan) for row in batch.ids]
     assert len(rows) == 30
     assert {len(row) for row in rows} == {16}
     packed = BatchPlan(corpus, alone.changed(packed_share=1.0))
-    rows = [row for step in range(len(packed)) for row in packed.batch(step).ids]
+    rows = [row for batch in _batches(packed) for row in batch.ids]
     assert len(rows) == 10
 
 
@@ -68,10 +72,21 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
 
     def batches(seed: int) -> list[np.ndarray]:
         plan = BatchPlan(corpus, config.changed(seed=seed))
-        return [np.stack([b.ids, b.loss_mask]) for b in map(plan.batch, range(len(plan)))]
+        return [np.stack([b.ids, b.loss_mask]) for b in _batches(plan)]
 
     assert all(np.array_equal(a, b) for a, b in zip(batches(1), batches(1), strict=True))
     assert not all(map(np.array_equal, batches(1), batches(2)))
+
+
+def test_accumulation_groups_the_same_batches_into_fewer_steps() -> None:
+    corpus = _corpus([10] * 31)
+    alone = TrainingConfig(context_length=32, batch_tokens=64, packed_share=0.0)
+    plan = BatchPlan(corpus, alone)
+    grouped = BatchPlan(corpus, alone.changed(accumulate_steps=3))
+    assert [len(grouped.step(number)) for number in range(len(grouped))] == [3, 3, 2]
+    for one, other in zip(_batches(plan), _batches(grouped), strict=True):
+        assert np.array_equal(one.ids, other.ids)
+        assert np.array_equal(one.loss_mask, other.loss_mask)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +113,7 @@ def test_context_share_of_the_context_tokens_counts_in_the_loss(documents: list[
     corpus = encode(documents[:800], train_vocabulary(documents[:800], 600))
     config = TrainingConfig(packed_share=0.0, context_share=0.25)
     plan = BatchPlan(corpus, config)
-    trained = sum(int(plan.batch(step).loss_mask.sum()) for step in range(len(plan)))
+    trained = sum(int(batch.loss_mask.sum()) for batch in _batches(plan))
     context = int((~corpus.target_mask).sum()) - len(corpus)
     assert trained - corpus.target_mask.sum() == pytest.approx(0.25 * context, rel=0.1)
     evaluated = sum(int(b.loss_mask.sum()) for b in evaluation_batches(corpus, config))

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from tests.support.examples import examples
 
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS
-from gpt2flow.training.text.clean import clean_documents, clean_text, split_documents
+from gpt2flow.training.text.clean import (
+    CLEANING_STEPS,
+    clean_and_explain,
+    clean_documents,
+    clean_text,
+)
+from gpt2flow.training.text.formats import Document
 
 _FRAGMENTS = st.sampled_from(
     [
@@ -82,25 +88,89 @@ def test_cleaned_text_never_contains_a_special_token(text: str) -> None:
     assert not any(token in clean_text(text) for token in SPECIAL_TOKENS)
 
 
+def texts(*documents: str) -> list[str]:
+    """Return the texts of cleaned documents."""
+    return [each.text for each in clean_documents(map(Document, documents))[0]]
+
+
 def test_turns_of_the_agent_are_unchanged() -> None:
     turn = '<|state|>guest<|user|>I am  a@b.example<|act|>{"action":"log_in"}<|result|>ok<|act|>'
-    assert list(clean_documents([turn, turn])) == [turn, turn]
+    assert texts(turn, turn) == [turn, turn]
 
 
 def test_repeated_documents_and_long_lines_are_dropped() -> None:
     header = "Copyright of somebody or other, all rights reserved, 1999."
     documents = [f"{header}\none\nyes", f"two\n{header}\nyes", "short", "short", "\x00"]
-    assert list(clean_documents(documents)) == [f"{header}\none\nyes", "two\nyes", "short"]
+    assert texts(*documents) == [f"{header}\none\nyes", "two\nyes", "short"]
+
+
+def test_a_dialogue_keeps_a_turn_that_another_has_too() -> None:
+    answer = "assistant: You can return it within thirty days of its delivery."
+    documents = [
+        Document(f"user: {asked}\n{answer}", asked, is_dialogue=True)
+        for asked in ("May I?", "How?", "May I?")
+    ]
+    kept, counts = clean_documents(documents)
+    assert kept == documents[:2]
+    assert counts["repeated_lines_dropped"] == 0
+    assert counts["repeated_documents_dropped"] == 1
+
+
+def test_a_dialogue_is_cleaned_even_if_it_looks_like_a_turn_of_the_agent() -> None:
+    (kept,), _ = clean_documents([Document("<|state|>a@b.example", is_dialogue=True)])
+    assert kept.text == "<email>"
 
 
 def test_cleaning_a_cleaned_corpus_changes_nothing() -> None:
     documents = ["a\n\n" + "long line " * 9 + "\n\nb", "long line " * 9, "c\n" + "long line " * 9]
-    once = list(clean_documents(documents))
-    assert list(clean_documents(once)) == once
+    once = texts(*documents)
+    assert texts(*once) == once
 
 
-def test_a_text_is_split_after_each_end_token() -> None:
-    assert list(split_documents("one\ntwo<|endoftext|>\nthree<|endoftext|>\n \n")) == [
-        "one\ntwo",
-        "three",
-    ]
+@pytest.mark.parametrize(
+    "text, steps",
+    [
+        ("plain text, 12 words", set()),
+        ("schÃ¶n\nälter", {"mojibake_repaired"}),
+        ("cafe\u0301", {"characters_normalized"}),
+        ("&amp;", {"characters_normalized"}),
+        ("a\x00b", {"control_characters_dropped"}),
+        ("a\u200bb", {"control_characters_dropped"}),
+        ("a&#8203;b", {"control_characters_dropped", "characters_normalized"}),
+        ("a<|act|>b", {"special_tokens_removed"}),
+        ("www.a.example", {"urls_replaced"}),
+        ("a@b.example", {"email_addresses_replaced"}),
+        ("13800138000", {"phone_numbers_replaced"}),
+        ("a  b", {"white_space_collapsed"}),
+        ("1380013\x008000", {"control_characters_dropped", "phone_numbers_replaced"}),
+    ],
+)
+def test_each_step_that_changes_a_document_is_counted(text: str, steps: set[str]) -> None:
+    _, counts = clean_documents([Document(text)])
+    assert set(counts) == set(CLEANING_STEPS)
+    assert {step for step, count in counts.items() if count} == steps | {"documents_read"}
+
+
+@settings(max_examples=examples(100))
+@given(st.lists(st.lists(_FRAGMENTS, max_size=6).map("".join), max_size=8))
+def test_every_document_is_kept_or_counted_as_dropped(documents: list[str]) -> None:
+    kept, counts = clean_documents(map(Document, documents))
+    dropped = counts["repeated_documents_dropped"] + counts["empty_documents_dropped"]
+    assert counts["documents_read"] == len(documents) == len(kept) + dropped
+
+
+@settings(max_examples=examples(200))
+@given(st.one_of(st.text(), st.lists(_FRAGMENTS, max_size=12).map("".join)))
+def test_a_text_is_changed_exactly_if_a_step_is_named(text: str) -> None:
+    cleaned, steps = clean_and_explain(text)
+    assert cleaned == clean_text(text)
+    assert bool(steps) == (cleaned != text)
+
+
+def test_repeated_lines_are_counted_in_documents_that_stay() -> None:
+    line = "A line of more than forty characters, which is boilerplate."
+    documents = [line, line, f"{line}\none", f"two\n{line}\n{line}", "\x00"]
+    _, counts = clean_documents(map(Document, documents))
+    assert counts["repeated_lines_dropped"] == 3
+    assert counts["repeated_documents_dropped"] == 1
+    assert counts["empty_documents_dropped"] == 1

@@ -53,7 +53,10 @@ class TrainingConfig(StrictModel):
     )
 
     epochs: int = Field(1, gt=0, description="Passes over the training documents")
-    batch_tokens: int = Field(4096, gt=0, description="Tokens per step, padding included")
+    batch_tokens: int = Field(4096, gt=0, description="Tokens per batch, padding included")
+    accumulate_steps: int = Field(
+        1, gt=0, description="Batches whose gradients are summed into one update, which is a step"
+    )
     packed_share: float = Field(
         1.0,
         ge=0,
@@ -85,6 +88,12 @@ class TrainingConfig(StrictModel):
         "instructions",
     )
     save_every: int = Field(500, gt=0, description="Steps between evaluations and checkpoints")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Evaluations in a row without a better validation loss that end the run, "
+        "whose best weights are kept; 0 trains to the last step and keeps its weights",
+    )
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

@@ -29,11 +29,27 @@ def record_curve(path: Path) -> ProgressCallback:
         if is_first:
             _truncate(path, report.step)
             is_first = False
-        if report.is_evaluated or report.step % _EVERY == 0 or report.step == report.steps:
+        if is_recorded(report):
             with path.open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerow(_row(report))
 
     return on_progress
+
+
+def is_recorded(report: StepReport) -> bool:
+    """Return whether a curve has a point at this step."""
+    return report.is_evaluated or report.step % _EVERY == 0 or report.step == report.steps
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a curve by column, without empty cells."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _truncate(path: Path, step: int) -> None:

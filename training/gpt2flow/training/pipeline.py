@@ -17,7 +17,7 @@ from transformers import GPT2LMHeadModel
 from gpt2flow.agent.flows.prompt import END
 from gpt2flow.files.atomic import write_atomically
 from gpt2flow.training.config import TrainingConfig
-from gpt2flow.training.corpus.corpus import make_flow_corpus
+from gpt2flow.training.corpus.corpus import FLOWS, make_flow_corpus
 from gpt2flow.training.corpus.messages import Mix
 from gpt2flow.training.curve import CURVE, record_curve
 from gpt2flow.training.errors import ConfigError, CorpusError, OutputError
@@ -25,6 +25,10 @@ from gpt2flow.training.model.checkpoints import TrainerState, save_model
 from gpt2flow.training.model.loop import StepReport, fit
 from gpt2flow.training.model.model import find_device, sizes_of
 from gpt2flow.training.progress import show_progress
+from gpt2flow.training.reports.confusion import review_turns
+from gpt2flow.training.reports.pages import languages_of, write_card, write_report
+from gpt2flow.training.reports.targets import check_targets, open_targets
+from gpt2flow.training.text.clean import CLEANING_STEPS
 from gpt2flow.training.text.documents import Texts, read_texts
 from gpt2flow.training.text.encoding import EncodedCorpus, encode
 from gpt2flow.training.text.vocabulary import train_vocabulary
@@ -49,42 +53,47 @@ def train(
     resume: bool = False,
     device: str = "auto",
     data: Path | None = None,
+    flows: Path | None = None,
     start: Path | None = None,
+    log_to: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Train a GPT-2 on text and write its checkpoint.
 
     Args:
-        corpus: UTF-8 text files; `<|endoftext|>` ends a document, and so does the end of a
-            file. None generates turns of the agent's flows.
+        corpus: Text, JSON Lines or tables; see `read_documents`. None generates turns of the
+            agent's flows.
         out: Directory of the checkpoint, new or empty. It receives the Hugging Face files,
-            `training.json`, `curve.csv`, `eval.txt` with validation documents and
-            `calibration.txt` with training documents. During training, its subdirectory
-            `checkpoints` holds the files to resume from.
+            `training.json`, `curve.csv`, `report.html`, `README.md`, `eval.txt` with validation
+            documents and `calibration.txt` with training documents. During training, its
+            subdirectory `checkpoints` holds the files to resume from.
         config: Settings of the run.
-        valid: Text files of the validation set. If empty, a share of the corpus is split off.
+        valid: Files of the validation set. If empty, a share of the corpus is split off.
         tune_trials: Number of short runs that search for better settings first; their results
             are kept in `tune.db`. 0 skips the search.
         resume: Continue a killed run from its last checkpoint, with the same result as an
             uninterrupted run. A finished run is left unchanged.
         device: Name of the device to train on; see `find_device`.
         data: Directory of data sets whose labelled messages join the turns of the flows.
+        flows: Directory of flows with their utterances; None selects those of the shop.
         start: Checkpoint to start from. Its vocabulary and sizes replace those of `config`.
+        log_to: Other tools that receive the curve: `tensorboard`, `mlflow`.
         console: Console for progress. None shows nothing.
 
     Returns:
         The facts in `training.json`.
 
     Raises:
-        CorpusError: A file is missing or not text, the corpus is too small, or it differs from
-            that of the run to resume.
+        CorpusError: A file is missing or not in its format, the corpus is too small, or it
+            differs from that of the run to resume.
         ConfigError: A setting is invalid, or differs from that of the run to resume, or this
-            machine has no such device.
+            machine has no such device or no such tool.
         OutputError: `out` holds other files, or cannot be written.
         TrainingError: The loss is no longer finite.
     """
     console = console or Console(quiet=True)
     chosen = find_device(device)
+    check_targets(log_to)
     if start is not None:
         config = config.changed(**sizes_of(start))
     try:
@@ -94,11 +103,14 @@ def train(
         data_facts: dict[str, Any] = {}
         if corpus is None:
             console.print(f"Generating {config.flow_documents} turns from the flows")
-            corpus, valid, data_facts = _generate_flow_corpus(work, config, data)
+            corpus, valid, data_facts = _generate_flow_corpus(work, config, data, flows)
             _print_data_sets(console, data_facts)
         elif data is not None:
             raise ConfigError(f"data {data}: only turns of the flows take data sets")
+        elif flows is not None:
+            raise ConfigError(f"flows {flows}: turns are generated only without a corpus")
         texts = read_texts(corpus, valid, config.valid_share, config.seed)
+        _print_cleaning(console, texts.cleaning)
         plan = {
             "config": config.model_dump(),
             "corpus": texts.sha256,
@@ -113,7 +125,8 @@ def train(
             device=chosen,
             console=console,
             start=start,
-            more_facts=data_facts,
+            log_to=log_to,
+            more_facts=data_facts | {"start_sha256": plan["start"]},
         )
     except OSError as error:
         raise OutputError(f"{error.filename or out}: {error.strerror}") from error
@@ -128,6 +141,7 @@ def _train(
     device: torch.device,
     console: Console,
     start: Path | None,
+    log_to: Sequence[str],
     more_facts: dict[str, Any],
 ) -> dict[str, Any]:
     out, work = directories
@@ -159,11 +173,15 @@ def _train(
                 on_progress=on_progress,
             )
     record = record_curve(work / CURVE)
-    with show_progress(console, "Training") as show:
+    with (
+        show_progress(console, "Training") as show,
+        open_targets(log_to, out, work, config) as log,
+    ):
 
         def on_progress(report: StepReport) -> None:
             show(report)
             record(report)
+            log(report)
 
         model, state = fit(
             encoded,
@@ -187,6 +205,8 @@ def _train(
     ):
         text = _leading_documents(documents, corpus, tokens)
         (staging / name).write_text(text, encoding="utf-8")
+    write_report(staging, facts, review_turns(model, validation, tokenizer, config))
+    write_card(staging, facts)
     _publish(out, work, staging, facts)
     return facts
 
@@ -212,11 +232,13 @@ def _prepare_output(out: Path, *, resume: bool) -> Path:
 
 
 def _generate_flow_corpus(
-    work: Path, config: TrainingConfig, data: Path | None
+    work: Path, config: TrainingConfig, data: Path | None, flows: Path | None
 ) -> tuple[list[Path], list[Path], dict[str, Any]]:
     directory = work / "corpus"
     mix = Mix(config.more_wishes, config.listed_share)
-    facts = make_flow_corpus(directory, config.flow_documents, config.seed, data=data, mix=mix)
+    facts = make_flow_corpus(
+        directory, config.flow_documents, config.seed, flows=flows or FLOWS, data=data, mix=mix
+    )
     return [directory / "train.txt"], [directory / "valid.txt"], facts
 
 
@@ -226,6 +248,13 @@ def _print_data_sets(console: Console, facts: dict[str, Any]) -> None:
         console.print(f"Data set {name}, SHA-256 {sha256}")
     if missing := facts["missing_data_sets"]:
         console.print(f"Without the data sets {', '.join(missing)}")
+
+
+def _print_cleaning(console: Console, counts: dict[str, int]) -> None:
+    """Print a line for each step of the cleaning that found something."""
+    for step, count in counts.items():
+        if count:
+            console.print(f"  {CLEANING_STEPS[step]:<40}{count:>11,}", highlight=False)
 
 
 def _hash_weights(checkpoint: Path | None) -> str | None:
@@ -248,11 +277,11 @@ def _check_plan(work: Path, plan: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(plan, indent=2) + "\n")
         return
     recorded = json.loads(path.read_text(encoding="utf-8"))
+    # Settings that are newer than the run have their defaults.
+    settings = TrainingConfig().model_dump() | recorded["config"]
     for name, value in plan["config"].items():
-        if recorded["config"].get(name) != value:
-            raise ConfigError(
-                f"{name} {value}: the run to resume in {work} has {recorded['config'].get(name)}"
-            )
+        if settings[name] != value:
+            raise ConfigError(f"{name} {value}: the run to resume in {work} has {settings[name]}")
     if recorded.get("start") != plan["start"]:
         raise ConfigError(f"the run to resume in {work} started from another checkpoint")
     if recorded["corpus"] != plan["corpus"]:
@@ -272,8 +301,11 @@ def _collect_facts(
         "documents": len(texts.train),
         "held_back_documents": len(texts.valid),
         "corpus_sha256": texts.sha256,
+        "cleaning": texts.cleaning,
         "corpus_tokens": len(encoded.ids),
+        "languages": languages_of(texts.train),
         "steps": state.step,
+        "kept_step": state.best_step if config.patience else state.step,
         "trained_tokens": state.tokens,
         "seconds": round(state.seconds, 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -154,6 +154,6 @@ class Script:
 
 
 def _says_more_than_code(turn: Turn) -> bool:
-    """Return whether a turn has a wish besides the code that it quotes."""
+    """Return whether a turn says more than the code that it quotes."""
     others = (w for w in turn.wants or [] if _PLACEHOLDER not in w.arguments.values())
     return _PLACEHOLDER not in turn.text or any(others)

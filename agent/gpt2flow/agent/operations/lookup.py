@@ -46,7 +46,7 @@ def look_up_product(context: Context, phrase: str) -> ProductLookup:
 def find_named_product(
     context: Context, phrase: str | None, used: Collection[str]
 ) -> Product | None:
-    """Return the product that the message names where the given phrase names none.
+    """Return the product that the message names beside a phrase.
 
     Args:
         context: Context of the action.

@@ -14,7 +14,7 @@ def restore(
         Path, typer.Argument(help="Directory of the checkpoint to write. Must not exist.")
     ],
 ) -> None:
-    """Write the checkpoint of a bundle, so that training can go on from it.
+    """Write the checkpoint of a bundle, to train on from it.
 
     The weights are those that the server computes with: what quantization lost
     stays lost.

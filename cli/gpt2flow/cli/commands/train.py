@@ -21,14 +21,14 @@ def train(
     corpus: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Text files of the corpus.",
+            help="Files of the corpus: .jsonl, .csv, .tsv, or any other as text; .gz is unpacked.",
             show_default="turns generated from the agent's flows",
         ),
     ] = None,
     valid: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Text file of the validation set. May be given several times.",
+            help="File of the validation set. May be given several times.",
             show_default="a random part of the corpus",
         ),
     ] = None,
@@ -78,6 +78,21 @@ def train(
             help="Directory of data sets with labelled messages, which join the turns of the flows."
         ),
     ] = None,
+    flows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of flow definitions with utterances, to generate turns from.",
+            show_default="the built-in flows",
+        ),
+    ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other tool that receives the curve, beside curve.csv: tensorboard or mlflow. "
+            "May be given several times.",
+            show_default="curve.csv alone",
+        ),
+    ] = None,
     print_config: Annotated[
         bool,
         typer.Option("--print-config", help="Print the settings of the run as YAML, and exit."),
@@ -121,7 +136,9 @@ def train(
             resume=resume,
             device=device,
             data=data,
+            flows=flows,
             start=start,
+            log_to=log_to or (),
             console=Console(stderr=True),
         )
     if as_json:

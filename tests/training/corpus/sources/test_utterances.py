@@ -62,7 +62,7 @@ def test_a_follow_up_needs_a_result_that_the_earlier_action_has(
 def test_a_combination_says_what_each_of_its_wishes_needs(
     book: FlowBook, language: Language
 ) -> None:
-    """A wish for a product names one, or shares that of the first wish."""
+    """A wish names its product, or shares that of the first."""
     combinations = load_utterances(FLOWS, book, language).combinations
     assert len(combinations) > 500
     for combination in combinations:

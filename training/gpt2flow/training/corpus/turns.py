@@ -201,7 +201,7 @@ class TurnGenerator:
         return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 
     def _sample_combined_turn(self, generator: MessageGenerator, rng: random.Random) -> str | None:
-        """Return a turn whose message has one wording of several wishes, if possible."""
+        """Return a turn with one wording of several wishes, if possible."""
         if not generator.utterances.combinations:
             return None
         combination = rng.choice(generator.utterances.combinations)

@@ -4,6 +4,7 @@ The plan depends on corpus, settings and seed alone, so that a resumed run conti
 batches.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ Row = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens of one step.
+    """Rows of tokens that are computed together.
 
     Attributes:
         ids: Token ids, int64 [rows, tokens], padded at the end with `<|endoftext|>`.
@@ -32,10 +33,10 @@ class Batch:
 
 
 class BatchPlan:
-    """All batches of a run, indexed by step.
+    """All batches of a run, grouped into steps of `accumulate_steps` batches.
 
-    A document has a row of its own, or shares a packed row that fills the context. A document
-    longer than the context is split across packed rows.
+    The last step may have fewer. A document has a row of its own, or shares a packed row that
+    fills the context. A document longer than the context is split across packed rows.
     """
 
     def __init__(self, corpus: EncodedCorpus, config: TrainingConfig) -> None:
@@ -45,12 +46,18 @@ class BatchPlan:
         self._batches = [batch for epoch in epochs for batch in epoch]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        """Return the number of steps."""
+        return math.ceil(len(self._batches) / self._config.accumulate_steps)
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step."""
-        rng = np.random.default_rng([self._config.seed, 1, step])
-        return _collate(self._corpus, self._batches[step], self._config, rng)
+    def step(self, number: int) -> list[Batch]:
+        """Return the batches of a step, counted from 0."""
+        count = self._config.accumulate_steps
+        numbers = range(len(self._batches))[number * count : (number + 1) * count]
+        return [self._batch(each) for each in numbers]
+
+    def _batch(self, number: int) -> Batch:
+        rng = np.random.default_rng([self._config.seed, 1, number])
+        return _collate(self._corpus, self._batches[number], self._config, rng)
 
     def _plan_epoch(self, number: int) -> list[list[Row]]:
         rng = np.random.default_rng([self._config.seed, 0, number])

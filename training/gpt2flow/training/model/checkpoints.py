@@ -37,6 +37,19 @@ class TrainerState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def best_step(self) -> int | None:
+        """First step with the lowest validation loss, None before an evaluation."""
+        if not self.history:
+            return None
+        best: int = min(self.history, key=lambda entry: entry["loss"])["step"]
+        return best
+
+    def is_stalled(self, patience: int) -> bool:
+        """Return whether the last `patience` evaluations were no better; 0 is never."""
+        after = sum(1 for entry in self.history if entry["step"] > (self.best_step or 0))
+        return patience > 0 and after >= patience
+
+    @property
     def evaluation(self) -> Evaluation | None:
         """Latest evaluation, None before the first."""
         if not self.history:
@@ -56,9 +69,26 @@ def save_checkpoint(
     model: GPT2LMHeadModel,
     optimizer: Optimizer,
     state: TrainerState,
+    *,
+    keep_best: bool = False,
 ) -> None:
-    """Write checkpoint `step-N` to a directory and delete the older ones."""
-    path = directory / f"{_PREFIX}{state.step:07d}"
+    """Write checkpoint `step-N` to a directory and delete the older ones.
+
+    Args:
+        directory: Directory of the checkpoints.
+        tokenizer: Tokenizer to store with the model.
+        model: Model.
+        optimizer: Optimizer, whose state is stored too.
+        state: Progress of the run.
+        keep_best: Keep the checkpoint with the lowest validation loss, too.
+
+    Raises:
+        OutputError: The directory cannot be written.
+    """
+    path = _checkpoint_path(directory, state.step)
+    kept = {path}
+    if keep_best and state.best_step is not None:
+        kept.add(_checkpoint_path(directory, state.best_step))
     try:
         with atomic_directory(path) as staging:
             save_model(staging, model, tokenizer)
@@ -70,13 +100,36 @@ def save_checkpoint(
     except TargetError as error:
         raise OutputError(str(error)) from error
     for older in directory.glob(f"{_PREFIX}*"):
-        if older != path:
+        if older not in kept:
             shutil.rmtree(older)
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
     """Return the newest checkpoint in a directory, None if there is none."""
     return max(directory.glob(f"{_PREFIX}*"), default=None)
+
+
+def load_best_weights(
+    directory: Path, state: TrainerState, model: GPT2LMHeadModel
+) -> dict[str, torch.Tensor] | None:
+    """Return the weights of the checkpoint with the lowest validation loss.
+
+    Args:
+        directory: Directory of the checkpoints.
+        state: Progress of the run; None is returned before its first evaluation.
+        model: Model that the weights are for; its device receives them.
+
+    Raises:
+        OutputError: The checkpoint cannot be read.
+    """
+    if state.best_step is None:
+        return None
+    path = _checkpoint_path(directory, state.best_step)
+    try:
+        weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
+    return {name: weight.to(model.device) for name, weight in weights.items()}
 
 
 def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: Optimizer) -> TrainerState:
@@ -98,6 +151,10 @@ def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: Optimizer) ->
     except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return TrainerState(**state)
+
+
+def _checkpoint_path(directory: Path, step: int) -> Path:
+    return directory / f"{_PREFIX}{step:07d}"
 
 
 def _random_states() -> list[torch.Tensor]:

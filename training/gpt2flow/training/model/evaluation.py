@@ -70,11 +70,23 @@ def _score_turns(batch: Batch, is_correct: npt.NDArray[np.bool_]) -> list[tuple[
     correct[batch.loss_mask] = is_correct
     scores = []
     for mask, row in zip(batch.loss_mask, correct, strict=True):
-        # In ordinary text the second token is a target; a turn starts with its context.
-        if mask[1]:
-            continue
-        first = int(mask.argmax())
-        after = int((~mask[first:]).argmax())
-        end = first + after if after else len(row)
-        scores.append((bool(row[first:end].all()), bool(row.all())))
+        if span := first_action_span(mask):
+            scores.append((bool(row[slice(*span)].all()), bool(row.all())))
     return scores
+
+
+def first_action_span(mask: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Return start and end of the first action in a row.
+
+    Args:
+        mask: Target tokens of the row, bool [tokens].
+
+    Returns:
+        Indices in the row, the end exclusive; None for ordinary text.
+    """
+    # In ordinary text the second token is a target; a turn starts with its context.
+    if mask[1]:
+        return None
+    first = int(mask.argmax())
+    after = int((~mask[first:]).argmax())
+    return first, first + after if after else len(mask)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from gpt2flow.training.model.batches import Batch, BatchPlan
 from gpt2flow.training.model.checkpoints import (
     TrainerState,
     latest_checkpoint,
+    load_best_weights,
     load_checkpoint,
     save_checkpoint,
 )
@@ -36,7 +37,7 @@ class StepReport:
     Attributes:
         step: Number of finished steps.
         steps: Total number of steps of the run.
-        loss: Mean loss of the step's batch before the update, in nats per token.
+        loss: Mean loss of the step's batches before the update, in nats per token.
         learning_rate: Learning rate of the step.
         tokens_per_second: Throughput of the step, padding included.
         evaluation: Latest evaluation, None before the first.
@@ -83,7 +84,8 @@ def fit(
         on_progress: Callback after each step.
 
     Returns:
-        The model, and the progress of the run.
+        The model, and the progress of the run. With `config.patience`, the weights are those of
+        the lowest validation loss.
 
     Raises:
         TrainingError: The loss is no longer finite.
@@ -98,17 +100,20 @@ def fit(
     plan = BatchPlan(train, config)
     total = min(len(plan), steps or len(plan))
     state = TrainerState()
+    best = None
     if save_to and (path := latest_checkpoint(save_to[0])):
         state = load_checkpoint(path, model, optimizer)
-    while state.step < total:
+        best = load_best_weights(save_to[0], state, model) if config.patience else None
+    while state.step < total and not state.is_stalled(config.patience):
         began = time.perf_counter()
         rate = learning_rate(config, state.step, total)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = plan.batch(state.step)
-        loss = _update(model, optimizer, batch, config)
+        batches = plan.step(state.step)
+        loss = _update(model, optimizer, batches, config)
+        tokens = sum(batch.ids.size for batch in batches)
         state.step += 1
-        state.tokens += batch.ids.size
+        state.tokens += tokens
         seconds = time.perf_counter() - began
         state.seconds += seconds
         if not math.isfinite(loss):
@@ -121,11 +126,16 @@ def fit(
             figures = evaluate(model, valid, config)
             state.history.append({"step": state.step, **figures.model_dump()})
             if save_to:
-                save_checkpoint(*save_to, model, optimizer, state)
-        speed = batch.ids.size / seconds
+                save_checkpoint(*save_to, model, optimizer, state, keep_best=config.patience > 0)
+            if config.patience and state.best_step == state.step:
+                best = {name: weight.clone() for name, weight in model.state_dict().items()}
         on_progress(
-            StepReport(state.step, total, loss, rate, speed, state.evaluation, is_evaluated)
+            StepReport(
+                state.step, total, loss, rate, tokens / seconds, state.evaluation, is_evaluated
+            )
         )
+    if best is not None:
+        model.load_state_dict(best)
     return model, state
 
 
@@ -150,15 +160,24 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
 def _update(
     model: GPT2LMHeadModel,
     optimizer: Optimizer,
-    batch: Batch,
+    batches: Sequence[Batch],
     config: TrainingConfig,
 ) -> float:
-    """Take one optimizer step and return the loss before it."""
-    logits, targets = predict(model, batch, bf16=use_bf16(config, model.device))
-    # The loss mask of a batch of context alone may be empty.
-    loss = functional.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
-    loss.backward()
+    """Take one optimizer step and return the loss before it.
+
+    The loss is the mean over the tokens in the loss masks of all batches, so that the split into
+    batches does not change the gradient.
+    """
+    bf16 = use_bf16(config, model.device)
+    # The loss masks of batches of context alone may be empty.
+    count = max(1, sum(int(batch.loss_mask.sum()) for batch in batches))
+    total = 0.0
+    for batch in batches:
+        logits, targets = predict(model, batch, bf16=bf16)
+        loss = functional.cross_entropy(logits, targets, reduction="sum") / count
+        loss.backward()
+        total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss.detach())
+    return total

@@ -65,7 +65,8 @@ def tune(
         _, state = fit(
             train,
             valid,
-            config.changed(**changes, save_every=every),
+            # Pruning ends a poor trial; its loss is that of its last step.
+            config.changed(**changes, save_every=every, patience=0),
             steps=steps,
             device=device,
             on_progress=_with_pruning(trial, on_progress),

@@ -8,11 +8,14 @@ since e-mail addresses and phone numbers are the values of their slots.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 
 import ftfy
+from ftfy.fixes import fix_line_breaks
 
-from gpt2flow.agent.flows.prompt import END, SPECIAL_TOKENS, STATE
+from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS, STATE
+from gpt2flow.training.text.formats import Document
 
 URL, EMAIL, PHONE = "<url>", "<email>", "<phone>"
 
@@ -34,6 +37,27 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 _BLANKS = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
+_REPLACEMENTS = (
+    ("special_tokens_removed", _SPECIAL, " "),
+    ("urls_replaced", _URL, URL),
+    ("email_addresses_replaced", _EMAIL, EMAIL),
+    ("phone_numbers_replaced", _PHONE, PHONE),
+)
+# Key of each count, and what it counts.
+CLEANING_STEPS = {
+    "documents_read": "documents read",
+    "mojibake_repaired": "documents with mojibake repaired",
+    "characters_normalized": "documents with characters normalized",
+    "control_characters_dropped": "documents with control characters dropped",
+    "special_tokens_removed": "documents with special tokens removed",
+    "urls_replaced": "documents with URLs replaced",
+    "email_addresses_replaced": "documents with e-mail addresses replaced",
+    "phone_numbers_replaced": "documents with phone numbers replaced",
+    "white_space_collapsed": "documents with white space collapsed",
+    "repeated_lines_dropped": "repeated lines dropped",
+    "repeated_documents_dropped": "repeated documents dropped",
+    "empty_documents_dropped": "empty documents dropped",
+}
 # Shorter lines ("Yes.", "Thank you!") repeat in ordinary text too.
 _MIN_BOILERPLATE_LENGTH = 40
 
@@ -50,51 +74,118 @@ def clean_text(text: str) -> str:
     Drops control and format characters. Replaces URLs, e-mail addresses and phone numbers with
     `<url>`, `<email>` and `<phone>`. Collapses white space but keeps line breaks. Idempotent.
     """
+    return clean_and_explain(text)[0]
+
+
+def clean_and_explain(text: str) -> tuple[str, frozenset[str]]:
+    """Clean ordinary text like `clean_text`, and name the steps that changed it.
+
+    Args:
+        text: Text to clean.
+
+    Returns:
+        Cleaned text, and keys of `CLEANING_STEPS`.
+    """
     # One repair can expose another, as in text that was mis-decoded twice or a number that a
     # control character splits; so repeat until a fixed point.
-    while (cleaned := _clean_once(text)) != text:
+    steps: set[str] = set()
+    while True:
+        cleaned, found = _clean_once(text)
+        if cleaned == text:
+            return text, frozenset(steps)
         text = cleaned
-    return text
+        steps |= found
 
 
-def _clean_once(text: str) -> str:
-    text = ftfy.fix_text(text, normalization="NFC", uncurl_quotes=False)
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE)
-    text = _SPECIAL.sub(" ", text)
-    text = _URL.sub(URL, text)
-    text = _EMAIL.sub(EMAIL, text)
-    text = _PHONE.sub(PHONE, text)
-    text = _BLANKS.sub(" ", text)
-    text = "\n".join(line.strip() for line in text.split("\n"))
-    return _BLANK_LINES.sub("\n\n", text).strip()
+def _clean_once(text: str) -> tuple[str, set[str]]:
+    fixed = ftfy.fix_text(text, normalization="NFC", uncurl_quotes=False)
+    found = _explain_repair(text, fixed) if fixed != text else set()
+    text = _drop_invisible(fixed)
+    if text != fixed:
+        found.add("control_characters_dropped")
+    for step, pattern, replacement in _REPLACEMENTS:
+        text, count = pattern.subn(replacement, text)
+        if count:
+            found.add(step)
+    collapsed = _BLANKS.sub(" ", text)
+    collapsed = "\n".join(line.strip() for line in collapsed.split("\n"))
+    collapsed = _BLANK_LINES.sub("\n\n", collapsed).strip()
+    if collapsed != text:
+        found.add("white_space_collapsed")
+    return collapsed, found
 
 
-def split_documents(text: str) -> Iterator[str]:
-    """Yield the documents of a text, each terminated by `<|endoftext|>`."""
-    return (d for part in text.split(END) if (d := part.strip("\n")).strip())
+def _drop_invisible(text: str) -> str:
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE)
 
 
-def clean_documents(documents: Iterable[str]) -> Iterator[str]:
-    """Yield cleaned documents without duplicates.
+def _explain_repair(text: str, fixed: str) -> set[str]:
+    """Name what ftfy changed; it repairs encodings line by line."""
+    found = set()
+    repaired = "\n".join(ftfy.fix_encoding(line) for line in text.split("\n"))
+    if repaired != text:
+        found.add("mojibake_repaired")
+    broken = fix_line_breaks(repaired)
+    visible = _drop_invisible(broken)
+    if visible != broken:
+        found.add("control_characters_dropped")
+    if broken != repaired or _drop_invisible(fixed) != visible:
+        found.add("characters_normalized")
+    return found
+
+
+def clean_documents(documents: Iterable[Document]) -> tuple[list[Document], dict[str, int]]:
+    """Clean documents, and drop duplicates.
 
     Drops repeated documents, and repeated lines of at least 40 characters such as headers,
-    footers and licence texts. Turns of the agent's flows pass unchanged, duplicates included,
-    since the generator decides their frequencies.
+    footers and licence texts. Dialogues keep all their lines, since a turn that others say too
+    is needed in its place. Turns of the agent's flows pass unchanged, duplicates included, since
+    the generator decides their frequencies.
+
+    Args:
+        documents: Documents in order; the first of equal ones is kept.
+
+    Returns:
+        Cleaned documents, and a count for each of `CLEANING_STEPS`.
     """
+    kept: list[Document] = []
+    counts = dict.fromkeys(CLEANING_STEPS, 0)
     seen: set[bytes] = set()
-
-    def is_new(text: str) -> bool:
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        is_repeat = digest in seen
-        seen.add(digest)
-        return not is_repeat
-
     for document in documents:
-        if is_flow_document(document):
-            yield document
+        counts["documents_read"] += 1
+        if is_flow_document(document.text) and not document.is_dialogue:
+            kept.append(document)
             continue
-        lines = clean_text(document).split("\n")
-        kept = (line for line in lines if len(line) < _MIN_BOILERPLATE_LENGTH or is_new(line))
-        cleaned = _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip()
-        if cleaned and (len(cleaned) >= _MIN_BOILERPLATE_LENGTH or is_new(cleaned)):
-            yield cleaned
+        text, steps = clean_and_explain(document.text)
+        for step in steps:
+            counts[step] += 1
+        if not text:
+            counts["empty_documents_dropped"] += 1
+            continue
+        if document.is_dialogue:
+            unique, repeated = (text if _is_new(text, seen) else ""), 0
+        else:
+            unique, repeated = _drop_repeated(text, seen)
+        if not unique:
+            counts["repeated_documents_dropped"] += 1
+            continue
+        counts["repeated_lines_dropped"] += repeated
+        kept.append(replace(document, text=unique))
+    return kept, counts
+
+
+def _drop_repeated(text: str, seen: set[bytes]) -> tuple[str, int]:
+    """Return a text's unseen part and its number of dropped lines."""
+    lines = text.split("\n")
+    kept = [line for line in lines if len(line) < _MIN_BOILERPLATE_LENGTH or _is_new(line, seen)]
+    unique = _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip()
+    if len(unique) < _MIN_BOILERPLATE_LENGTH and not _is_new(unique, seen):
+        unique = ""
+    return unique, len(lines) - len(kept)
+
+
+def _is_new(text: str, seen: set[bytes]) -> bool:
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    is_repeat = digest in seen
+    seen.add(digest)
+    return not is_repeat

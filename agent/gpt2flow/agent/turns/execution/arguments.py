@@ -55,7 +55,9 @@ def collect_arguments(book: FlowBook, context: Context, task: Task) -> Arguments
 
 
 def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
-    """Return values that the message has beyond doubt, where the model has none.
+    """Return values that the message has beyond doubt.
+
+    The model has none for their slots.
 
     - `product`: the only product that it names, if the model read none of the catalogue.
     - the contact of who logs in or registers: the only one in it.

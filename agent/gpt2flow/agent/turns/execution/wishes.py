@@ -46,7 +46,10 @@ def is_superfluous(book: FlowBook, fallback: str, taken: Collection[str]) -> boo
 def resumable_wishes(
     book: FlowBook, session: CustomerSession, facts: Collection[str]
 ) -> list[Wanted]:
-    """Return the session's wishes that are legal now, oldest first; none during a question."""
+    """Return the session's wishes that are legal now, oldest first.
+
+    An open question comes first, so that there are none during it.
+    """
     if session.awaiting_slot is not None:
         return []
     wishes = [Wanted.model_validate(each) for each in session.wanted]
@@ -70,7 +73,7 @@ def has_asked(session: CustomerSession, task: Task) -> bool:
 
 
 def postpone(session: CustomerSession, task: Task) -> ActionReport:
-    """Keep a wish until the open question is answered: the agent asks one at a time."""
+    """Keep a wish until the open question is answered."""
     keep_wish(session, task)
     return ActionReport(
         action=task.choice.action, arguments=task.choice.arguments, used={}, result="blocked"

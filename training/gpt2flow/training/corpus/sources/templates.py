@@ -66,9 +66,9 @@ class Template:
 
 
 def sample_usual(templates: Sequence[Template], rng: random.Random) -> Template:
-    """Return a random template; half of the time, it is one of the first quarter.
+    """Return a random template, usual ones more often.
 
-    The files list the most usual wordings first.
+    Files list the usual wordings first, so that half of the draws are from the first quarter.
     """
     return templates[int(len(templates) * rng.random() ** 2)]
 

@@ -113,7 +113,10 @@ class Combination:
 
 
 def wish_and_slot(placeholder: str) -> tuple[int | None, str]:
-    """Return the index of the wish and the slot of `1.order`; None is an unwanted value."""
+    """Return the wish's index and the slot of a placeholder such as `1.order`.
+
+    The index is None for an unwanted value.
+    """
     number, _, slot = placeholder.partition(".")
     return (None if number == UNWANTED else int(number) - 1), slot
 

@@ -1,0 +1,1 @@
+"""Reports on a run: HTML page, model card, curves for other tools."""
