@@ -33,12 +33,12 @@ class ScriptedTurn:
         self.facts = state.facts
         return run_turn(self.book, state, message, self._choose, self._execute, event=event)
 
-    def _choose(self, position: int, prompt: str, grammar: str) -> Choice:
+    def _choose(self, call: int, prompt: str, grammar: str) -> Choice:
         self.calls.append((prompt, grammar))
-        return self.choices[position]
+        return self.choices[call]
 
     def _execute(self, position: int, choice: Choice) -> ExecutedStep:
-        assert choice == self.choices[position]
+        assert choice in self.choices[position:]
         result = self.results.get(choice.action, "ok")
         if result == "ok":
             self.facts = self.book.apply(choice.action, self.facts)
@@ -76,6 +76,39 @@ def test_message_gets_at_least_one_action(book: FlowBook) -> None:
     turn.run(MEMBER, "hi")
     assert turn.calls[0][1] == action_grammar(book, book.wishes, "hi", may_end=False)
     assert turn.calls[1][1] == action_grammar(book, book.later_wishes, "hi", may_end=True)
+
+
+ORDERS = [Choice("track_order", {"order": order}) for order in ("SO-1042", "SO-1043")]
+UNSURE_END = Choice("done", confidence=0.5)
+
+
+def test_order_that_was_forgotten_is_asked_for(book: FlowBook) -> None:
+    turn = ScriptedTurn(book, ORDERS[0], UNSURE_END, ORDERS[1], "done")
+    done = turn.run(MEMBER, "where is 1042, where is 1043")
+    assert [step.choice for step in done] == ORDERS
+    grammars = [grammar for _, grammar in turn.calls]
+    assert ['"done' in grammar.replace("\\", "") for grammar in grammars] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert turn.calls[1][0] == turn.calls[2][0]
+
+
+@pytest.mark.parametrize(
+    "message, end, calls",
+    [
+        ("where is 1042, where is 1043", Choice("done", confidence=0.95), 2),
+        ("where is 1042", UNSURE_END, 2),
+        # Another choice than the forgotten order is not believed.
+        ("where is 1042, not 1043", UNSURE_END, 3),
+    ],
+)
+def test_end_is_believed(book: FlowBook, message: str, end: Choice, calls: int) -> None:
+    turn = ScriptedTurn(book, ORDERS[0], end, "view_cart")
+    assert [step.choice for step in turn.run(MEMBER, message)] == ORDERS[:1]
+    assert len(turn.calls) == calls
 
 
 def test_small_talk_opens_a_message_or_is_not_there(book: FlowBook) -> None:

@@ -83,12 +83,24 @@ class FlowBook:
         """Return the actions among `names` that take a slot of a kind."""
         return [n for n in names if any(self.slots[s].kind is kind for s in self.actions[n].slots)]
 
-    def fallback(self, action: str, facts: Collection[str]) -> Fallback | None:
-        """Return the fallback that applies, None for a legal action."""
+    def fallback(
+        self, action: str, facts: Collection[str], given: Collection[str] | None = None
+    ) -> Fallback | None:
+        """Return the fallback that applies, None for an action to carry out.
+
+        Args:
+            action: Action that the customer wishes.
+            facts: Facts that hold.
+            given: Slots with a value in the wish; None means all.
+        """
         spec = self.actions[action]
-        if holds(spec.when, facts):
-            return None
-        return next((each for each in spec.otherwise if holds(each.when, facts)), None)
+        is_legal = holds(spec.when, facts)
+        for each in spec.otherwise:
+            leaves_out = given is not None and not set(each.without) & set(given)
+            applies = leaves_out if each.without else not is_legal
+            if applies and holds(each.when, facts):
+                return each
+        return None
 
     def resolve(self, action: str, facts: Collection[str]) -> str:
         """Return the action to take when a customer requests `action`.
@@ -103,7 +115,7 @@ class FlowBook:
         if holds(spec.when, facts):
             return action
         for fallback in spec.otherwise:
-            if holds(fallback.when, facts):
+            if not fallback.without and holds(fallback.when, facts):
                 return self.resolve(fallback.action, facts)
         raise FlowError(f"action {action}: no fallback is legal with facts {sorted(facts)}")
 
@@ -152,6 +164,11 @@ def _check_references(path: Path, flow: Flow, book: FlowBook) -> None:
             if fallback.action not in book.actions:
                 raise FlowError(
                     f"{path}: action {name}: unknown fallback action {fallback.action!r}"
+                )
+            if unknown := set(fallback.without) - set(action.slots):
+                raise FlowError(
+                    f"{path}: action {name}: `without` names {sorted(unknown)}, expected some of "
+                    f"{action.slots}"
                 )
         if book.flow_of[name] is not flow:
             raise FlowError(f"{path}: action {name} is defined in another flow too; rename one")

@@ -62,17 +62,19 @@ class Effects(StrictModel):
 
 
 class Fallback(StrictModel):
-    """Alternative to an action that is not legal.
+    """Alternative to an action that is not legal, or not meant.
 
     Attributes:
         when: Conditions under which the fallback applies.
         action: Action to take instead.
         resume: Whether the agent goes on with the original action once that is legal.
+        without: Slots that the wish leaves out. Such a fallback applies to a legal action too.
     """
 
     when: list[str]
     action: str
     resume: bool = False
+    without: list[str] = []
 
 
 class Action(StrictModel):

@@ -169,8 +169,8 @@ def _run_example(
         nonlocal facts
         del position
         wish = choice
-        if book.fallback(wish.action, facts) is not None:
-            choice = _fall_back(book, wish, facts, message)
+        if (fallback := book.fallback(wish.action, facts, wish.arguments)) is not None:
+            choice = _fall_back(book, wish, fallback.action, facts, message)
             if is_superfluous(book, choice.action, [each.action for each in chosen]):
                 return _AssumedStep("blocked", facts)
         elif choice in chosen:
@@ -187,9 +187,11 @@ def _run_example(
     return chosen, answers
 
 
-def _fall_back(book: FlowBook, wish: Choice, facts: frozenset[str], message: str) -> Choice:
-    """Return the fallback of a wish that is not legal."""
-    action = book.resolve(wish.action, facts)
+def _fall_back(
+    book: FlowBook, wish: Choice, fallback: str, facts: frozenset[str], message: str
+) -> Choice:
+    """Return the choice that takes the place of a wish."""
+    action = book.resolve(fallback, facts)
     return Choice(action, fallback_arguments(book, action, wish, message))
 
 

@@ -282,3 +282,28 @@ def test_postponed_wish_is_asked_after_a_no_too(shop: Shop) -> None:
         ("cancel_order", CONFIRMATION),
     ]
     assert report.actions[1].used == {"order": numbers[1]}
+
+
+def test_another_address_for_a_summary_changes_the_summary(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle", address="12 Elm St, Leeds")
+    step = shop.act("s", "change_address", address="5 Oak Rd, York")
+    assert (step.report.wish, step.report.outcome) == ("change_address", "summarised")
+    assert step.report.used == {"address": "5 Oak Rd, York"}
+    assert "confirming" in shop.facts("s")
+
+
+def test_cancelling_before_an_order_is_submitted_declines_it(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    step = shop.act("s", "cancel_order")
+    assert (step.report.wish, step.report.outcome) == ("cancel_order", "declined")
+    assert shop.rows(Order) == []
+
+
+def test_wish_that_names_its_order_is_about_that_order(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order()
+    shop.check_out("s", "kettle")
+    assert shop.act("s", "cancel_order", order=number).report.outcome == "cancelled"
+    assert "confirming" in shop.facts("s")

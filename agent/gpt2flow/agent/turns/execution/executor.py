@@ -135,9 +135,10 @@ class Executor:
         action, event = self._book.actions.get(name), task.event.name if task.event else None
         if action is None or action.event != event:
             raise ModelError(f"the model chose {name!r}, which is not allowed now")
-        if holds(action.when, facts):
+        given = task.choice.arguments.keys() | task.pending_arguments.keys()
+        is_legal, fallback = holds(action.when, facts), self._book.fallback(name, facts, given)
+        if is_legal and (fallback is None or event is not None or task.resumed is not None):
             return None
-        fallback = self._book.fallback(name, facts)
         if event is not None or fallback is None or task.resumed is not None:
             raise ModelError(f"the model chose {name!r}, which is not allowed now")
         return fallback
