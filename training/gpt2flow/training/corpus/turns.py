@@ -38,7 +38,7 @@ _FOLLOW_UP_SHARE = 0.13
 _CONFIRMATION_SHARE = 0.06
 _RETRACTED_SHARE = 0.04
 _LABELLED_SHARE = 0.08
-_COMBINED_SHARE = 0.16
+_COMBINED_SHARE = 0.2
 _NO: dict[Language, tuple[str, ...]] = {
     "en": ("no, ", "No, ", "no ", "nope, ", "NO! ", "no. "),
     "zh": ("不是,", "不,", "不对,", "不是 ", "no, ", "不是。"),
