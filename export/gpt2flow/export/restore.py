@@ -68,6 +68,8 @@ def restore_checkpoint(bundle: Path, out: Path) -> int:
             )
     except TargetError as error:
         raise OutputError(str(error)) from error
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror or error}") from error
     return sum(weight.size for weight in weights.values())
 
 

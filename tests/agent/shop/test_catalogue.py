@@ -66,6 +66,8 @@ def test_existing_database_gets_what_it_lacks(tmp_path: Path) -> None:
         (_CLOTHES.replace("stock: 3", "stock: -3"), "products.0.stock"),
         (_CLOTHES.replace("sku: shirt", "sku: jeans"), "'jeans' is listed more than once"),
         (_CLOTHES.replace("sku: shirt", "sku: ' '"), "products.1.sku"),
+        (_CLOTHES.replace("[jeans]", "[jeans, jeans]"), "'jeans' is listed more than once"),
+        (_CLOTHES.replace("en: shirt", "en: Jeans"), "'jeans' is listed more than once"),
         (_CLOTHES + "colour: red", "field colour: Extra inputs are not permitted"),
         ("products: [", "while parsing"),
     ],

@@ -78,39 +78,6 @@ def test_message_gets_at_least_one_action(book: FlowBook) -> None:
     assert turn.calls[1][1] == action_grammar(book, book.later_wishes, "hi", may_end=True)
 
 
-ORDERS = [Choice("track_order", {"order": order}) for order in ("SO-1042", "SO-1043")]
-UNSURE_END = Choice("done", confidence=0.5)
-
-
-def test_order_that_was_forgotten_is_asked_for(book: FlowBook) -> None:
-    turn = ScriptedTurn(book, ORDERS[0], UNSURE_END, ORDERS[1], "done")
-    done = turn.run(MEMBER, "where is 1042, where is 1043")
-    assert [step.choice for step in done] == ORDERS
-    grammars = [grammar for _, grammar in turn.calls]
-    assert ['"done' in grammar.replace("\\", "") for grammar in grammars] == [
-        False,
-        True,
-        False,
-        True,
-    ]
-    assert turn.calls[1][0] == turn.calls[2][0]
-
-
-@pytest.mark.parametrize(
-    "message, end, calls",
-    [
-        ("where is 1042, where is 1043", Choice("done", confidence=0.95), 2),
-        ("where is 1042", UNSURE_END, 2),
-        # Another choice than the forgotten order is not believed.
-        ("where is 1042, not 1043", UNSURE_END, 3),
-    ],
-)
-def test_end_is_believed(book: FlowBook, message: str, end: Choice, calls: int) -> None:
-    turn = ScriptedTurn(book, ORDERS[0], end, "view_cart")
-    assert [step.choice for step in turn.run(MEMBER, message)] == ORDERS[:1]
-    assert len(turn.calls) == calls
-
-
 def test_small_talk_opens_a_message_or_is_not_there(book: FlowBook) -> None:
     turn = ScriptedTurn(book, "affirm", "escalate", "done")
     turn.run(MEMBER, "yes, and a person please")
@@ -124,9 +91,11 @@ def test_small_talk_opens_a_message_or_is_not_there(book: FlowBook) -> None:
 def test_action_with_a_part_of_earlier_arguments_is_passed_over(book: FlowBook) -> None:
     add = Choice("add_to_cart", {"product": "tea", "quantity": 2})
     less, other = Choice("add_to_cart", {"product": "tea"}), Choice("add_to_cart", {"quantity": 3})
-    turn = ScriptedTurn(book, add, less, other, "view_cart", "done")
+    two = Choice("add_to_cart", {"quantity": 2})
+    turn = ScriptedTurn(book, add, less, other, "view_cart", two, "done")
     done = turn.run(MEMBER, "2 tea, 3")
-    assert [step.choice for step in done] == [add, other, Choice("view_cart")]
+    # After something else, the customer may mean it.
+    assert [step.choice for step in done] == [add, other, Choice("view_cart"), two]
     assert turn.calls[2][0].endswith(f"{less.text}<|result|>ok<|act|>")
 
 

@@ -390,6 +390,21 @@ def test_a_combination_gives_each_wish_its_own_values(turn_generator: TurnGenera
         assert [first.arguments["code"], second.arguments["code"]] == [told[1], told[0]], text
 
 
+def test_a_value_is_written_again_where_its_placeholder_is_repeated(
+    turn_generator: TurnGenerator,
+) -> None:
+    text, (intent,) = _combined(turn_generator, "{1.code} or {1.code}", ["verify"], [], 1)
+    assert candidates(SlotKind.CODE, text) == [intent.arguments["code"]]
+
+
+def test_an_unwanted_value_differs_from_the_wanted_one(turn_generator: TurnGenerator) -> None:
+    source = "not {not.quantity} but {1.quantity} {1.product}"
+    for seed in range(200):
+        text, (intent,) = _combined(turn_generator, source, ["add_to_cart"], [], seed)
+        told = candidates(SlotKind.INTEGER, text)
+        assert told[0] != str(intent.arguments["quantity"]), text
+
+
 def test_a_wish_shares_the_value_of_the_first(turn_generator: TurnGenerator) -> None:
     actions = ["find_product", "add_to_cart"]
     _, intents = _combined(turn_generator, "{1.product}? {2.quantity}", actions, ["product"], 1)

@@ -35,9 +35,9 @@ def affirm(context: Context, arguments: Arguments) -> Outcome:
 
 
 def deny(context: Context, arguments: Arguments) -> Outcome:
-    """Take a no to "did you mean …?"."""
-    del context, arguments
-    return "denied", {}
+    """Take a no to "did you mean …?"; other wishes may wait."""
+    del arguments
+    return "denied_one" if context.session.wanted else "denied", {}
 
 
 def escalate(context: Context, arguments: Arguments) -> Outcome:

@@ -1,7 +1,7 @@
 """Lookup of the products and orders that a customer refers to."""
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context, Operation, Outcome
 from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
-from gpt2flow.agent.shop.matching import match_product
+from gpt2flow.agent.shop.matching import is_unit, match_product, strip_filler
 from gpt2flow.agent.shop.mentions import named_products
 
 _NOTHING = Decimal(0)
@@ -43,28 +43,20 @@ def look_up_product(context: Context, phrase: str) -> ProductLookup:
     return ProductLookup(product, [products[sku] for sku in match.suggestions])
 
 
-def find_named_product(
-    context: Context, phrase: str | None, used: Collection[str]
-) -> Product | None:
-    """Return the product that the message names beside a phrase.
+def find_packed_product(context: Context, unit: str) -> Product | None:
+    """Return the product whose unit the message names, as in "two packs of tea".
 
     Args:
         context: Context of the action.
-        phrase: Product as the model read it; None if it read none.
-        used: Values that other wishes of the message have already.
-
-    Returns:
-        The only product that the message names outside of the phrase and of other wishes; None if
-        the phrase names one itself, or the message none or several.
+        unit: Word of the message, such as "packs"; another word names no product.
     """
-    products = _load_products(context)
-    names = {sku: product.names for sku, product in products.items()}
-    if phrase is not None and match_product(phrase, names).sku is not None:
+    _, found, rest = context.message.partition(unit)
+    if not (found and is_unit(unit)):
         return None
-    taken = {match_product(value, names).sku for value in used}
-    rest = context.message.replace(phrase, ";") if phrase else context.message
-    found = {mention.sku for mention in named_products(rest, names)} - taken
-    return products[found.pop()] if len(found) == 1 else None
+    products = _load_products(context)
+    name = strip_filler(f"{unit} {rest}")
+    first = next(iter(named_products(name, {s: p.names for s, p in products.items()})), None)
+    return products[first.sku] if first is not None and first.start == 0 else None
 
 
 def _load_products(context: Context) -> dict[str, Product]:

@@ -171,7 +171,8 @@ def _run_example(
         wish = choice
         if (fallback := book.fallback(wish.action, facts, wish.arguments)) is not None:
             choice = _fall_back(book, wish, fallback.action, facts, message)
-            if is_superfluous(book, choice.action, [each.action for each in chosen]):
+            taken = [each.action for each in chosen]
+            if not fallback.without and is_superfluous(book, choice.action, taken):
                 return _AssumedStep("blocked", facts)
         elif choice in chosen:
             return _AssumedStep("ok", facts)

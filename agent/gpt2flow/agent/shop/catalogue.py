@@ -46,7 +46,14 @@ class Catalogue(StrictModel):
     def _check_distinct(self) -> Self:
         skus = [item.sku for item in self.products]
         codes = [carrier.code for carrier in self.couriers]
-        if repeated := [key for keys in (skus, codes) for key in keys if keys.count(key) > 1]:
+        # A name that two products have would name neither.
+        names = [
+            name.casefold()
+            for item in self.products
+            for name in (*dict.fromkeys((item.en, item.zh)), *item.aliases)
+        ]
+        listed = (skus, codes, names)
+        if repeated := [key for keys in listed for key in keys if keys.count(key) > 1]:
             raise ValueError(f"{repeated[0]!r} is listed more than once")
         return self
 

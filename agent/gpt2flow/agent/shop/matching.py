@@ -110,6 +110,11 @@ def strip_filler(phrase: str) -> str:
     return text
 
 
+def is_unit(phrase: str) -> bool:
+    """Return whether a phrase only names a unit, such as "packs"."""
+    return re.fullmatch(_UNITS, phrase.strip(), re.IGNORECASE) is not None
+
+
 def same_product(one: str, other: str, names: Mapping[str, Collection[str]]) -> bool:
     """Return whether two phrases match the same product."""
     found = match_product(one, names).sku

@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 # DBOS recovers a workflow only under the version that started it. Raise the version
 # when the steps of a workflow change, or the classes that they return: DBOS pickles them.
-_VERSION = "3"
+_VERSION = "4"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")

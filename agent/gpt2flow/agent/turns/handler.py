@@ -8,12 +8,9 @@ from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
-from gpt2flow.agent.turns.execution import SMALL_TALK, Event, Executor, Task
+from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK, Event, Executor, Task
 from gpt2flow.agent.turns.model import RecordingModel, parse_choice
-from gpt2flow.agent.turns.turn import run_turn
-
-# Hands a message over to a person when the model cannot finish the turn.
-_ESCALATE = "escalate"
+from gpt2flow.agent.turns.turn import MAX_ACTIONS, run_turn
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -80,11 +77,14 @@ class TurnHandler:
                 is_first=all(step.report.action in SMALL_TALK for step in done),
                 answers=state.answered_slot(choice.action),
                 taken=frozenset(step.report.action for step in done),
-                used=tuple(value for step in done for value in step.report.used.values()),
             )
             step = self._execute(workflow, task)
             done.append(step)
-            for number, wanted in enumerate(step.resumable):
+            # Each may change what is legal next, and a question makes the others wait.
+            for number in range(MAX_ACTIONS):
+                if not done[-1].resumable:
+                    break
+                wanted = done[-1].resumable[0]
                 resumed = replace(
                     task,
                     key=f"{task.key}/{number}",
@@ -96,8 +96,6 @@ class TurnHandler:
                     resumed=wanted,
                 )
                 done.append(self._execute(workflow, resumed))
-                if done[-1].result == "asked":
-                    break  # One question at a time: the others wait.
             # The model goes on from its own choice, in the state that all of them left.
             return step.model_copy(update={"facts": done[-1].facts})
 
@@ -105,9 +103,9 @@ class TurnHandler:
         try:
             run_turn(self._book, state.prompt_state, text, choose, execute)
         except UnanswerableError:
-            if not done or _ESCALATE not in self._book.actions:
+            if not done or ESCALATE not in self._book.actions:
                 raise
-            execute(_ESCALATE, Choice(_ESCALATE))
+            execute(ESCALATE, Choice(ESCALATE))
         except ModelError as error:
             # Events of completed actions are handled even if the message fails.
             for event in _raised_events(done):

@@ -4,8 +4,7 @@ The loop reads no clock, database or model. Callers pass `choose` and `execute`,
 durable workflows, tests and the evaluation run the same loop.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from gpt2flow.agent.flows import FlowBook
@@ -18,11 +17,8 @@ from gpt2flow.agent.flows.prompt import (
     extend_prompt,
     first_prompt,
 )
-from gpt2flow.agent.flows.slots import named_orders
 
 MAX_ACTIONS = 8
-# Confidence at which the model is believed that a message has no further wish.
-_SURE_END = 0.9
 
 
 class StepResult(Protocol):
@@ -39,8 +35,8 @@ class StepResult(Protocol):
 
 _Step = TypeVar("_Step", bound=StepResult)
 
-# Arguments of `Choose` are the number of the call in the turn, from 0, the prompt and the grammar;
-# those of `Execute` are the position of the action in the turn, from 0, and the choice.
+# The first argument of both is the position of the action in the turn, from 0.
+# `Choose` also receives the prompt and the grammar.
 Choose = Callable[[int, str, str], Choice]
 Execute = Callable[[int, Choice], _Step]
 
@@ -58,9 +54,8 @@ def run_turn(
 
     A message gets at least one action, which need not be legal. An event gets actions as
     long as one is legal. A repeated action with the same arguments ends the turn, because
-    the model is looping. One with a part of the earlier arguments says nothing new, so it is
-    passed over. Where the model is not sure that it is done, and the message names an order that
-    no action has, it has to choose once more. A turn has at most `MAX_ACTIONS` actions.
+    the model is looping. One with a part of the arguments before it says nothing new, so it is
+    passed over. A turn has at most `MAX_ACTIONS` actions.
 
     Args:
         book: Loaded flows.
@@ -75,7 +70,6 @@ def run_turn(
     """
     prompt = first_prompt(book.shared, state, message, event)
     facts, chosen, steps = state.facts, list[tuple[Choice, Result]](), list[_Step]()
-    calls = count()
     for position in range(MAX_ACTIONS):
         # Customers wish what they like: code resolves what is not legal. An event has no wishes.
         legal = book.legal(facts, event)
@@ -85,15 +79,12 @@ def run_turn(
             break
         may_end = position > 0 and event is None
         grammar = action_grammar(book, names, message, legal=legal, may_end=may_end)
-        choice = choose(next(calls), prompt, grammar)
-        if event is None and (forgotten := _forgotten_orders(message, chosen, choice)):
-            grammar = action_grammar(book, names, message, legal=legal, may_end=False)
-            choice = choose(next(calls), prompt, grammar)
-            if not forgotten & set(choice.arguments.values()):
-                break
+        choice = choose(position, prompt, grammar)
         if choice.action == DONE or any(choice == earlier for earlier, _ in chosen):
             break
-        if (result := _result_of_more(chosen, choice)) is None:
+        if chosen and _says_no_more(choice, chosen[-1][0]):
+            result = chosen[-1][1]
+        else:
             step = execute(position, choice)
             steps.append(step)
             result, facts = step.result, step.facts
@@ -102,20 +93,7 @@ def run_turn(
     return steps
 
 
-def _forgotten_orders(
-    message: str, chosen: Sequence[tuple[Choice, Result]], end: Choice
-) -> set[str]:
-    """Return the orders that no choice has, where the model is not sure that it is done."""
-    if end.action != DONE or end.confidence >= _SURE_END:
-        return set()
-    used = {value for choice, _ in chosen for value in choice.arguments.values()}
-    return set(named_orders(message)) - used
-
-
-def _result_of_more(chosen: Sequence[tuple[Choice, Result]], choice: Choice) -> Result | None:
-    """Return the result of an earlier choice that says more, None if there is none."""
-    for earlier, result in chosen:
-        more = earlier.arguments.items() >= choice.arguments.items()
-        if earlier.action == choice.action and more:
-            return result
-    return None
+def _says_no_more(choice: Choice, before: Choice) -> bool:
+    """Return whether a choice has a part of the arguments of the one before."""
+    is_part = choice.arguments.items() <= before.arguments.items()
+    return choice.action == before.action and is_part

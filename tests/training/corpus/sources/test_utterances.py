@@ -115,6 +115,10 @@ def test_the_agent_reads_every_number_word(language: Language) -> None:
             _combination(actions="[add_to_cart]", say="'a => 1.quantity=b'"),
             "1.quantity=b is not a number",
         ),
+        (
+            "combinations: [{actions: [track_order, log_out], shared: [order], say: [a]}]",
+            "shared ['order'] is no slot of the first action and of a later one",
+        ),
         ("opener: [a]", "field opener: Extra inputs are not permitted"),
         ("actions: {greet: a}", "field actions.greet: Input should be a valid list"),
         ("actions: [", "while parsing"),

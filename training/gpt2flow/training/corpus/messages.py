@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from gpt2flow.agent.flows import FlowBook
@@ -255,7 +255,21 @@ class MessageGenerator:
     def _write_combination(
         self, combination: Combination, pending: list[_PendingIntent], rng: random.Random
     ) -> list[Segment]:
-        """Write one wording of several wishes and append their intents to `pending`."""
+        """Write one wording of several wishes and append their intents to `pending`.
+
+        A value that is not wanted differs from all that are.
+        """
+        while True:
+            segments, intents, unwanted = self._draw_combination(combination, rng)
+            wanted = {_value(mention) for intent in intents for mention in intent.mentions.values()}
+            if not wanted & set(map(_value, unwanted.mentions.values())):
+                pending += intents
+                return segments
+
+    def _draw_combination(
+        self, combination: Combination, rng: random.Random
+    ) -> tuple[list[Segment], list[_PendingIntent], _PendingIntent]:
+        """Return a text of a combination, its intents, and the values that are not wanted."""
         intents = [_PendingIntent(action, {}) for action in combination.actions]
         unwanted = _PendingIntent(combination.actions[0], {})
         for placeholder, value in combination.template.fixed.items():
@@ -271,7 +285,11 @@ class MessageGenerator:
             wish, slot = wish_and_slot(part.slot)
             if wish is not None and wish not in mentioned:
                 mentioned.append(wish)
-            self._append_mention(slot, unwanted if wish is None else intents[wish], segments, rng)
+            intent = unwanted if wish is None else intents[wish]
+            if slot in intent.mentions:
+                segments.append(replace(intent.mentions[slot][0]))
+            else:
+                self._append_mention(slot, intent, segments, rng)
         for intent in intents[1:]:
             for slot in combination.shared & set(intents[0].mentions):
                 intent.mentions.setdefault(slot, intents[0].mentions[slot])
@@ -279,8 +297,7 @@ class MessageGenerator:
         asks = not combination.shared and set(combination.actions) & set(_QUESTIONS)
         if asks and len(mentioned) == len(intents):
             intents = [intents[wish] for wish in mentioned]
-        pending += intents
-        return segments
+        return segments, intents, unwanted
 
     def _maybe_correct(
         self, intent: _PendingIntent, segments: list[Segment], rng: random.Random
@@ -380,6 +397,12 @@ class MessageGenerator:
             segments.append(Segment(" " if self.language == "en" else rng.choice(_MEASURES)))
         elif self.language == "en":
             segments.append(Segment(rng.choice(_ARTICLES)))
+
+
+def _value(mention: tuple[Segment, str | int | None]) -> str | int:
+    """Return the value of a mention, which for a span is its text."""
+    segment, value = mention
+    return segment.text.casefold() if value is None else value
 
 
 def _quantity(intent: _PendingIntent) -> int:

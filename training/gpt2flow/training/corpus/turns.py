@@ -136,7 +136,7 @@ class TurnGenerator:
             else [f for f in states if earlier in self._contexts.legal(f)]
         )
         requests = [(follow_up.action, follow_up.template)]
-        requests += self._maybe_one_more(generator, follow_up.action, facts, rng)
+        requests += self._maybe_one_more(generator, [follow_up.action], facts, rng)
         message, intents = self._write_derivable(generator, requests, rng)
         slots = self._book.actions[earlier].required
         if result == "asked" and slots:
@@ -176,7 +176,7 @@ class TurnGenerator:
             )
         else:
             if answer == _AFFIRM:
-                requests += self._maybe_one_more(generator, proposed, facts, rng)
+                requests += self._maybe_one_more(generator, [proposed], facts, rng)
             message, intents = self._write_derivable(generator, requests, rng)
         state = self._contexts.sample_unsure(proposed, facts, rng)
         return self._finish_turn(state, message, intents, rng)
@@ -209,7 +209,7 @@ class TurnGenerator:
         likely = rng.random() < _LEGAL_SHARE
         facts = self._legal_facts(action, rng) if likely else rng.choice(self._contexts.states)
         requests: list[Request] = [combination]
-        requests += self._maybe_one_more(generator, combination.actions[-1], facts, rng)
+        requests += self._maybe_one_more(generator, combination.actions, facts, rng)
         message, intents = self._write_derivable(generator, requests, rng)
         return self._finish_turn(self._contexts.sample(facts, rng), message, intents, rng)
 
@@ -230,12 +230,12 @@ class TurnGenerator:
         return brief_ones if brief and brief_ones else generator.utterances.actions[action]
 
     def _maybe_one_more(
-        self, generator: MessageGenerator, action: str, facts: Facts, rng: random.Random
+        self, generator: MessageGenerator, actions: Sequence[str], facts: Facts, rng: random.Random
     ) -> list[tuple[str, Template]]:
-        """Return one more request after `action`, or none."""
+        """Return one more request after some actions, or none."""
         if rng.random() < 0.12:
             more = rng.choice(self._requests.requestable)
-            if self._requests.is_coherent([action, more], facts):
+            if all(self._requests.is_coherent([each, more], facts) for each in actions):
                 return [(more, sample_usual(generator.utterances.actions[more], rng))]
         return []
 
@@ -246,7 +246,7 @@ class TurnGenerator:
         action, slot = rng.choice(self._questions)
         facts = self._legal_facts(action, rng)
         requests = [(action, sample_usual(self._answer_templates(generator, action, slot), rng))]
-        requests += self._maybe_one_more(generator, action, facts, rng)
+        requests += self._maybe_one_more(generator, [action], facts, rng)
         message, intents = self._write_derivable(generator, requests, rng)
         state = self._contexts.sample(facts, rng, awaiting=(action, slot))
         return self._finish_turn(state, message, intents, rng)

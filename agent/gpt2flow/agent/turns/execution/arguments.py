@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Collection
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
@@ -10,7 +11,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.operations import Context, infer_arguments
-from gpt2flow.agent.operations.lookup import find_named_product
+from gpt2flow.agent.operations.lookup import find_packed_product
 from gpt2flow.agent.shop.matching import strip_filler
 from gpt2flow.agent.turns.execution.task import Task
 
@@ -32,8 +33,17 @@ _NO_NAME_WORDS = """
 _NO_NAMES = frozenset(_NO_NAME_WORDS.split())
 
 
-def collect_arguments(book: FlowBook, context: Context, task: Task) -> Arguments:
-    """Return the chosen, pending and inferred arguments, in slot order."""
+def collect_arguments(
+    book: FlowBook, context: Context, task: Task, asked_for: Collection[str] = ()
+) -> Arguments:
+    """Return the chosen, pending and inferred arguments, in slot order.
+
+    Args:
+        book: Loaded flows.
+        context: Context of the action.
+        task: Request to execute the action.
+        asked_for: Slots that are asked for rather than inferred.
+    """
     spec = book.actions[task.choice.action]
     values = task.pending_arguments | task.choice.arguments
     if task.event is not None:
@@ -50,6 +60,7 @@ def collect_arguments(book: FlowBook, context: Context, task: Task) -> Arguments
     plausible |= _read_message(book, context, task)
     # A value that was given, but cannot be, is asked for instead of inferred.
     missing = [slot for slot in spec.required if slot not in values and slot not in plausible]
+    missing = [slot for slot in missing if slot not in asked_for]
     values = plausible | infer_arguments(context, spec.operation, missing, plausible)
     return {slot: values[slot] for slot in spec.slots if slot in values}
 
@@ -59,19 +70,16 @@ def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
 
     The model has none for their slots.
 
-    - `product`: the only product that it names, if the model read none of the catalogue.
+    - `product`: the product whose unit the model read, as in "two packs of tea".
     - the contact of who logs in or registers: the only one in it.
     """
     found: Arguments = {}
     if task.event is not None:
         return found
     spec, given = book.actions[task.choice.action], task.pending_arguments | task.choice.arguments
-    if _PRODUCT in spec.required and _PRODUCT not in task.pending_arguments:
-        phrase = given.get(_PRODUCT)
-        used = [value for value in task.used if isinstance(value, str)]
-        product = find_named_product(context, str(phrase) if phrase else None, used)
-        if product is not None:
-            found[_PRODUCT] = product.name(context.language)
+    if (unit := given.get(_PRODUCT)) is not None:
+        product = find_packed_product(context, str(unit))
+        found |= {_PRODUCT: product.name(context.language)} if product is not None else {}
     if spec.operation in _IDENTIFYING and _CONTACT not in given:
         contacts = candidates(SlotKind.CONTACT, task.message)
         plausible = [each for each in contacts if is_plausible(_CONTACT, SlotKind.CONTACT, each)]

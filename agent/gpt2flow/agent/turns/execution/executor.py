@@ -1,7 +1,8 @@
 """Executor: operation, message and record of one action in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +14,7 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.report import ActionReport, Step
+from gpt2flow.agent.report import ActionReport, Step, Wanted
 from gpt2flow.agent.shop import (
     Case,
     CaseStatus,
@@ -28,14 +29,24 @@ from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
 from gpt2flow.agent.turns.execution.doubt import Trial, is_doubtful
 from gpt2flow.agent.turns.execution.replies import Replier
-from gpt2flow.agent.turns.execution.task import CLARIFY, SMALL_TALK, Event, Task
+from gpt2flow.agent.turns.execution.task import (
+    CLARIFY,
+    ESCALATE,
+    SMALL_TALK,
+    Event,
+    Task,
+)
 from gpt2flow.agent.turns.execution.wishes import (
+    SUMMARY,
+    close_answered,
+    drop_wish,
     fallback_arguments,
     has_asked,
     is_superfluous,
     keep_wish,
     postpone,
     proposed_wish,
+    read_slots,
     remember_action,
     resumable_wishes,
 )
@@ -136,6 +147,7 @@ class Executor:
         if action is None or action.event != event:
             raise ModelError(f"the model chose {name!r}, which is not allowed now")
         given = task.choice.arguments.keys() | task.pending_arguments.keys()
+        given |= read_slots(self._book, task)
         is_legal, fallback = holds(action.when, facts), self._book.fallback(name, facts, given)
         if is_legal and (fallback is None or event is not None or task.resumed is not None):
             return None
@@ -149,7 +161,7 @@ class Executor:
         """Take the fallback of a wish, unless it was taken already."""
         wish, facts = task.choice, self._facts(db, session, task)
         name = self._book.resolve(fallback.action, facts)
-        if is_superfluous(self._book, name, task.taken):
+        if not fallback.without and is_superfluous(self._book, name, task.taken):
             context = self._context(db, session, task)
             _update_session(session, task)
             report = ActionReport(
@@ -174,20 +186,27 @@ class Executor:
     ) -> Step:
         context = self._context(db, session, task)
         collect_changes(db, context.changes)
-        if task.resumed is not None:
-            done = task.resumed.model_dump(mode="json")
-            session.wanted = [wanted for wanted in session.wanted if wanted != done]
-        elif task.event is None:
+        is_kept = task.event is None and drop_wish(session, task.choice)
+        if task.resumed is None and task.event is None:
             _update_session(session, task)
-        used = collect_arguments(self._book, context, task)
-        required = self._book.actions[task.choice.action].required
-        missing = next((slot for slot in required if slot not in used), None)
-        if missing is None:
-            report = self._run_operation(context, task, used)
-        elif has_asked(session, task):
+        if is_kept:
+            # Another wish than the one that was in doubt before.
+            session.doubted = None
+        asked_for = self._book.actions[wish].required if wish is not None else ()
+        used = collect_arguments(self._book, context, task, asked_for)
+        close_answered(session, task.choice.action, used)
+        spec = self._book.actions[task.choice.action]
+        missing = next((slot for slot in spec.required if slot not in used), None)
+        is_asking = missing is not None or SUMMARY in spec.effects.add
+        if is_asking and has_asked(self._book, session, task):
             report = postpone(session, task)
+        elif missing is None:
+            report = self._run_operation(context, task, used)
         else:
             report = self._replier.ask_for_slot(context, task, used, missing)
+        if task.choice.action == ESCALATE:
+            # A person reads on: what the agent is unsure about is theirs.
+            session.wanted = [each for each in session.wanted if not self._needs_question(each)]
         update = {"wish": wish, "resumed": task.resumed is not None}
         return self._record(context, task, report.model_copy(update=update))
 
@@ -233,12 +252,16 @@ class Executor:
             trial.keep()
             return self._replier.report_outcome(context, task, used, name, fields)
         trial.undo()
-        if has_asked(context.session, task):
+        if has_asked(self._book, context.session, task):
             return postpone(context.session, task)
-        if task.resumed is not None:
-            # Another wish than the one that was in doubt before.
-            context.session.doubted = None
         return self._replier.propose(context, task, used, fields)
+
+    def _needs_question(self, wanted: Mapping[str, Any]) -> bool:
+        """Return whether a kept wish has to be confirmed before it is carried out."""
+        wish = Wanted.model_validate(wanted)
+        choice = Choice(wish.action, wish.arguments, wish.confidence)
+        spec = self._book.actions[wish.action]
+        return not wish.confirmed and is_doubtful(spec, choice, self._confirm_below)
 
     def _is_doubtful(self, task: Task) -> bool:
         """Return whether the customer has to confirm an action first."""
@@ -263,7 +286,7 @@ class Executor:
             facts=facts,
             raised=raised,
             timers=context.timers,
-            resumable=resumable_wishes(self._book, context.session, facts),
+            resumable=self._resumable(context.session, facts),
         )
         context.db.add(
             ExecutedAction(
@@ -278,6 +301,14 @@ class Executor:
             )
         )
         return step
+
+    def _resumable(self, session: CustomerSession, facts: frozenset[str]) -> list[Wanted]:
+        """Return the kept wishes to go on with."""
+        wishes = resumable_wishes(self._book, session, facts)
+        if SUMMARY not in facts:
+            return wishes
+        # The summary is a question too.
+        return [each for each in wishes if not self._needs_question(each.model_dump(mode="json"))]
 
     def _event_subject(self, context: Context) -> str:
         """Return the number of the order that the action has just processed."""

@@ -10,10 +10,7 @@ from gpt2flow.agent.report import ActionReport, MessageSent
 from gpt2flow.agent.shop import OutboxMessage
 from gpt2flow.agent.shop.outbox import last_text
 from gpt2flow.agent.turns.execution.doubt import open_question, question_text
-from gpt2flow.agent.turns.execution.task import Task
-
-# Takes over when the agent is in doubt again.
-_ESCALATE = "escalate"
+from gpt2flow.agent.turns.execution.task import ESCALATE, Task
 
 
 class Replier:
@@ -79,10 +76,10 @@ class Replier:
             fields: Fields of its outcome.
         """
         action, session = task.choice.action, context.session
-        if session.doubted == action and _ESCALATE in self._book.actions:
+        if session.doubted == action and ESCALATE in self._book.actions:
             session.doubted = None
-            task = replace(task, choice=Choice(_ESCALATE))
-            name, handed_over = OPERATIONS[self._book.actions[_ESCALATE].operation](context, {})
+            task = replace(task, choice=Choice(ESCALATE))
+            name, handed_over = OPERATIONS[self._book.actions[ESCALATE].operation](context, {})
             return self.report_outcome(context, task, {}, name, handed_over)
         open_question(session, action, used, task.message)
         text = question_text(self._book, action, used, fields, context.language)

@@ -9,6 +9,8 @@ from gpt2flow.agent.report import Wanted
 
 # A message that is not understood leaves the open question unanswered, and so does small talk.
 CLARIFY = "clarify"
+# Hands a customer over to a person.
+ESCALATE = "escalate"
 SMALL_TALK = ("greet", CLARIFY)
 
 
@@ -38,7 +40,6 @@ class Task:
         is_first: Whether this is the first action of a message, small talk aside.
         answers: Slot that the message was asked for; None if it answers no question.
         taken: Actions that the message has led to so far.
-        used: Values that they used.
         resumed: Earlier wish that the action fulfils; None for the model's choice.
         is_detour: Whether the action is on the way to a wish that is resumed later.
         event: Event that the action handles; None for a customer message.
@@ -55,7 +56,6 @@ class Task:
     is_first: bool = False
     answers: str | None = None
     taken: frozenset[str] = frozenset()
-    used: tuple[str | int, ...] = ()
     resumed: Wanted | None = None
     is_detour: bool = False
     event: Event | None = None

@@ -1,16 +1,21 @@
 """Wishes that are not legal yet, and a session's latest actions."""
 
 from collections.abc import Collection
+from typing import Final
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
-from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.flows.slots import SlotKind, candidates, named_orders
 from gpt2flow.agent.report import ActionReport, Wanted
 from gpt2flow.agent.shop import CustomerSession
 from gpt2flow.agent.turns.execution.task import CLARIFY, Task
 
-_MAX_WANTED = 3
+_MAX_WANTED = 8
+
+SUMMARY: Final = "confirming"
+"""Fact that a summary waits for a yes, which is a question like others."""
+
 # Actions kept with their arguments: those in the prompt, and a few more to complete a wish from.
 _MAX_PAST = 6
 
@@ -64,17 +69,57 @@ def keep_wish(session: CustomerSession, task: Task) -> None:
         message=task.message,
         confidence=task.choice.confidence,
     )
+    drop_wish(session, task.choice)
     session.wanted = [*session.wanted, wanted.model_dump(mode="json")][-_MAX_WANTED:]
 
 
-def has_asked(session: CustomerSession, task: Task) -> bool:
-    """Return whether the message has led to a question that is still open."""
-    return not task.is_first and task.event is None and session.awaiting_slot is not None
+def drop_wish(session: CustomerSession, choice: Choice) -> bool:
+    """Drop the kept wish that a choice is; return whether there was one."""
+    before = len(session.wanted)
+    session.wanted = [
+        wanted
+        for wanted in session.wanted
+        if (wanted["action"], wanted["arguments"]) != (choice.action, choice.arguments)
+    ]
+    return len(session.wanted) < before
+
+
+def has_asked(book: FlowBook, session: CustomerSession, task: Task) -> bool:
+    """Return whether the message has led to a question that is still open.
+
+    A kept wish is resumed when none is.
+    """
+    if task.is_first or task.event is not None or task.resumed is not None:
+        return False
+    if session.awaiting_slot is not None:
+        return True
+    spec = book.actions[task.choice.action]
+    is_about_summary = SUMMARY in (*spec.when, *spec.effects.add)
+    summarised = any(SUMMARY in book.actions[each].effects.add for each in task.taken)
+    return summarised and not is_about_summary
+
+
+def close_answered(session: CustomerSession, action: str, used: Arguments) -> None:
+    """Close the open question for a value that an action has now."""
+    slot = session.awaiting_slot
+    if session.awaiting_action == action and slot != CONFIRMATION and slot in used:
+        session.awaiting_action = session.awaiting_slot = session.awaiting_arguments = None
+
+
+def read_slots(book: FlowBook, task: Task) -> set[str]:
+    """Return the slots that the message has a value for, though the choice has none."""
+    text = task.message
+    for value in task.choice.arguments.values():
+        text = text.replace(str(value), " ")
+    slots = book.actions[task.choice.action].slots
+    orders = {slot for slot in slots if book.slots[slot].kind is SlotKind.ORDER}
+    return orders if named_orders(text) else set()
 
 
 def postpone(session: CustomerSession, task: Task) -> ActionReport:
     """Keep a wish until the open question is answered."""
-    keep_wish(session, task)
+    if not task.is_detour:  # Its wish is kept already.
+        keep_wish(session, task)
     return ActionReport(
         action=task.choice.action, arguments=task.choice.arguments, used={}, result="blocked"
     )

@@ -214,6 +214,12 @@ def _add_combinations(
         allowed = {f"{UNWANTED}.{slot}" for slot in book.slots}
         for wish, action in enumerate(group.actions, start=1):
             allowed |= {f"{wish}.{slot}" for slot in book.actions[action].slots}
+        first, *others = (set(book.actions[action].slots) for action in group.actions)
+        if unshared := set(group.shared) - (first & set().union(*others)):
+            raise CorpusError(
+                f"{path}: combinations of {group.actions}: shared {sorted(unshared)} is no slot of "
+                "the first action and of a later one"
+            )
         for source in group.say:
             template = parser.parse(source)
             _check_slots(path, source, template, allowed, book)
