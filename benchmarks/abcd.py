@@ -108,6 +108,8 @@ def main(
     console = Console(stderr=True, log_path=False)
     views = {"windows": windows, "ahead": ahead, "procedures": procedures}
     try:
+        if checkpoints and (out or start or settings):
+            raise ConfigError("--checkpoint measures without training: no --out, --from or --set")
         config = CONFIG.changed(seed=seed, **dict(map(_parse_setting, settings or [])))
         known = read_dialogues(train, limit)
         examples = list(decisions(read_dialogues(test, limit)))
@@ -125,7 +127,9 @@ def main(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     figures = summarize(list(decisions(known)), examples, predicted)
-    figures |= {"scoring_seconds": round(seconds, 1), "views": views, "votes": votes}
+    figures |= {"scoring_seconds": round(seconds, 1), "votes": votes}
+    if facts:
+        figures["views"] = views
     figures["training"] = facts
     if as_json:
         json.dump(figures, sys.stdout, indent=1)

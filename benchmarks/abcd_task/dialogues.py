@@ -45,7 +45,7 @@ _SENTENCES = {
 }
 BUTTONS = tuple(sorted(set(_SENTENCES.values())))
 FLOORS = {"commonest": 0, "after_previous": 1, "after_previous_two": 2}
-"""Earlier buttons that each floor knows, by its name."""
+"""Earlier buttons that each floor uses, by its name."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def decisions(dialogues: Iterable[Dialogue]) -> Iterator[Decision]:
 
 
 def fit_floor(train: Iterable[Decision], known: int) -> Callable[[Decision], str]:
-    """Return a predictor that knows the latest `known` buttons alone.
+    """Return a predictor that uses the latest `known` buttons alone.
 
     It chooses the button that follows them most often. Where the training set lacks them, it goes
     by fewer.

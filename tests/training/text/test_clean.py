@@ -104,6 +104,20 @@ def test_repeated_documents_and_long_lines_are_dropped() -> None:
     assert texts(*documents) == [f"{header}\none\nyes", "two\nyes", "short"]
 
 
+@pytest.mark.parametrize("is_dialogue", [False, True])
+def test_an_equal_document_of_short_lines_is_dropped(*, is_dialogue: bool) -> None:
+    chat = Document("Hello there.\nHow are you today?\nFine, thank you.", is_dialogue=is_dialogue)
+    kept, counts = clean_documents([chat, chat])
+    assert kept == [chat]
+    assert counts["repeated_documents_dropped"] == 1
+
+
+def test_a_dialogue_takes_no_line_from_other_text() -> None:
+    line = "This line has more than forty characters in it."
+    documents = [Document(line, is_dialogue=True), Document(f"{line}\nThe end.")]
+    assert clean_documents(documents)[0] == documents
+
+
 def test_a_dialogue_keeps_a_turn_that_another_has_too() -> None:
     answer = "assistant: You can return it within thirty days of its delivery."
     documents = [

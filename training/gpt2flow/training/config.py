@@ -38,7 +38,8 @@ class TrainingConfig(StrictModel):
         0.02,
         gt=0,
         le=0.5,
-        description="Share of the documents in the validation set if no validation files are given",
+        description="Share of the conversations and single documents in the validation set if no "
+        "validation files are given",
     )
 
     vocabulary_size: int = Field(

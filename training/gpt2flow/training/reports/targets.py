@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -101,7 +102,7 @@ def _open_tensorboard(directory: Path) -> Iterator[ProgressCallback]:
 
 @contextmanager
 def _open_mlflow(uri: str, run_file: Path, config: TrainingConfig) -> Iterator[ProgressCallback]:
-    # MLflow reports its use over the network unless it is told not to at its import.
+    # MLflow reports its use over the network unless this is set before its import.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Imported when named, since the package is optional.
     from mlflow import MlflowClient  # noqa: PLC0415
@@ -112,8 +113,13 @@ def _open_mlflow(uri: str, run_file: Path, config: TrainingConfig) -> Iterator[P
     with _mlflow_errors(uri):
         client = MlflowClient(tracking_uri=uri)
         run = _find_mlflow_run(client, run_file, config)
+        history = client.get_metric_history(run, "train/loss")
+        logged = max((metric.step for metric in history), default=0)
 
     def on_progress(report: StepReport) -> None:
+        # A resumed run repeats the steps after its last checkpoint.
+        if report.step <= logged:
+            return
         now = int(time.time() * 1000)
         metrics = [
             Metric(name, value, now, report.step) for name, value in _scalars(report).items()
@@ -155,8 +161,10 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        text = " ".join(str(error).split())[:200]
-        raise OutputError(f"log_to mlflow: {uri}: {text}; the run can be resumed") from error
+        text = f"{uri}: {' '.join(str(error).split())}"
+        # The address may have a password, and MLflow repeats it.
+        text = re.sub(r"//[^/@\s]*@", "//", text)[:250]
+        raise OutputError(f"log_to mlflow: {text}; the run can be resumed") from error
 
 
 def _scalars(report: StepReport) -> dict[str, float]:

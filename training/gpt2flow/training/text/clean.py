@@ -150,7 +150,8 @@ def clean_documents(documents: Iterable[Document]) -> tuple[list[Document], dict
     """
     kept: list[Document] = []
     counts = dict.fromkeys(CLEANING_STEPS, 0)
-    seen: set[bytes] = set()
+    # Whole documents, and lines of those that are no dialogues.
+    documents_seen, lines_seen = set[bytes](), set[bytes]()
     for document in documents:
         counts["documents_read"] += 1
         if is_flow_document(document.text) and not document.is_dialogue:
@@ -162,10 +163,11 @@ def clean_documents(documents: Iterable[Document]) -> tuple[list[Document], dict
         if not text:
             counts["empty_documents_dropped"] += 1
             continue
-        if document.is_dialogue:
-            unique, repeated = (text if _is_new(text, seen) else ""), 0
-        else:
-            unique, repeated = _drop_repeated(text, seen)
+        unique, repeated = text, 0
+        if not _is_new(text, documents_seen):
+            unique = ""
+        elif not document.is_dialogue:
+            unique, repeated = _drop_repeated(text, lines_seen)
         if not unique:
             counts["repeated_documents_dropped"] += 1
             continue
@@ -179,8 +181,6 @@ def _drop_repeated(text: str, seen: set[bytes]) -> tuple[str, int]:
     lines = text.split("\n")
     kept = [line for line in lines if len(line) < _MIN_BOILERPLATE_LENGTH or _is_new(line, seen)]
     unique = _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip()
-    if len(unique) < _MIN_BOILERPLATE_LENGTH and not _is_new(unique, seen):
-        unique = ""
     return unique, len(lines) - len(kept)
 
 
