@@ -3,8 +3,9 @@
     python benchmarks/abcd.py --train FILE --test FILE --json
 
 Every button that the agent of a test dialogue pressed is one decision: the model reads what came
-before it and ranks the 28 buttons. Training uses the training file alone. Floors are measured on
-the same decisions.
+before it and ranks the 28 buttons. Training starts from the shipped model, which has learned to
+read customers of another shop, and uses the training file alone. Floors are measured on the same
+decisions.
 """
 
 import json
@@ -31,28 +32,29 @@ from abcd_task.scoring import choose, load_scorer
 from rich.console import Console
 
 from gpt2flow.agent.evaluation.summary import interval
+from gpt2flow.export import restore_checkpoint
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.errors import ConfigError, TrainingError
 from gpt2flow.training.pipeline import train as train_model
 
-# Each epoch has six views of a decision, so that two epochs show it twelve times. Few tokens of the
-# context count in the loss, since a document has a hundred of them and one or two buttons.
+# Sizes and vocabulary are those of the checkpoint to start from, or these without one.
 CONFIG = TrainingConfig(
     vocabulary_size=2000,
-    context_length=320,
+    context_length=512,
     layers=4,
     width=256,
     heads=4,
-    dropout=0.2,
+    dropout=0.1,
     epochs=2,
     batch_tokens=4096,
     packed_share=0.0,
-    context_share=0.03,
+    context_share=0.0,
     optimizer="muon",
-    learning_rate=0.004,
+    learning_rate=0.0015,
     valid_share=0.03,
-    save_every=250,
+    save_every=100,
 )
+SHIPPED = Path(__file__).parents[1] / "models" / "shop"
 # Predictions between two lines of progress.
 _PROGRESS = 500
 
@@ -77,9 +79,12 @@ def main(
         typer.Option(
             "--from",
             help="Checkpoint to start from; its vocabulary and sizes are kept.",
-            show_default="new weights",
+            show_default="the shipped model",
         ),
     ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Start from random weights and a new vocabulary.")
+    ] = False,
     checkpoints: Annotated[
         list[Path] | None,
         typer.Option(
@@ -95,11 +100,11 @@ def main(
     limit: Annotated[
         int | None, typer.Option(min=2, help="Most dialogues of each file.", show_default="all")
     ] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Views of a decision in an epoch.")] = 6,
-    ahead: Annotated[int, typer.Option(min=0, help="Later buttons that a view teaches.")] = 1,
+    windows: Annotated[int, typer.Option(min=1, help="Views of a decision in an epoch.")] = 3,
+    ahead: Annotated[int, typer.Option(min=0, help="Later buttons that a view teaches.")] = 0,
     procedures: Annotated[
         int, typer.Option(min=0, help="Documents that state a dialogue's whole procedure.")
-    ] = 3,
+    ] = 0,
     votes: Annotated[
         int, typer.Option(min=1, max=len(VIEWS), help="Views that a prediction averages over.")
     ] = 1,
@@ -118,6 +123,9 @@ def main(
             facts: dict[str, Any] = {}
             if not checkpoints:
                 files = write_corpus(Path(name), known, writer, config, views)
+                if start is None and not scratch:
+                    start = Path(name) / "shipped"
+                    restore_checkpoint(SHIPPED, start)
                 checkpoints = [out or Path(name) / "checkpoint"]
                 facts = _train(files, checkpoints[0], config, start, console)
             began = time.perf_counter()

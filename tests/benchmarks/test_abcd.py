@@ -288,7 +288,17 @@ def test_a_run_trains_and_reports_its_figures(tmp_path: Path) -> None:
     settings = [part for setting in TINY.split() for part in ("--set", setting)]
     files = ["--train", str(train), "--test", str(test), "--json"]
     out = tmp_path / "checkpoint"
-    arguments = [*files, *settings, "--limit", "20", "--windows", "2", "--out", str(out)]
+    arguments = [
+        *files,
+        *settings,
+        "--limit",
+        "20",
+        "--windows",
+        "2",
+        "--scratch",
+        "--out",
+        str(out),
+    ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
     figures = json.loads(result.stdout)

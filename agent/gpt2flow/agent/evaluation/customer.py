@@ -16,6 +16,8 @@ from gpt2flow.agent.scenarios.understanding import same_value
 MAX_ANSWERS = 4
 _CODE = re.compile(r"(?<!\d)\d{6}(?!\d)")
 _PLACEHOLDER = "{code}"
+# Fewest letters beside a code that are a request, and no "here it comes".
+_REQUEST_LETTERS = {"en": 25, "zh": 10}
 _YES: dict[str, str] = {"en": "yes", "zh": "是的"}
 _NO: dict[str, str] = {"en": "no, ", "zh": "不是, "}
 
@@ -155,5 +157,7 @@ class Script:
 
 def _says_more_than_code(turn: Turn) -> bool:
     """Return whether a turn says more than the code that it quotes."""
-    others = (w for w in turn.wants or [] if _PLACEHOLDER not in w.arguments.values())
-    return _PLACEHOLDER not in turn.text or any(others)
+    if _PLACEHOLDER not in turn.text:
+        return True
+    letters = sum(map(str.isalpha, turn.text.replace(_PLACEHOLDER, "")))
+    return letters >= _REQUEST_LETTERS[language(turn.text)]
