@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from tests.support.shop import Shop
+from tests.support.turns import say
 
 from gpt2flow.agent.flows import FlowBook, load_flows
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.shop import Courier, OrderStatus, Product
 from gpt2flow.agent.turns.execution import Event
@@ -91,6 +93,13 @@ def unsure(shop: Shop) -> None:
     """Leave the agent's "did you mean …?" open."""
     with_order()(shop)
     assert shop.act("s", "cancel_order", confidence=0.1, order="last").result == "asked"
+
+
+def unsure_about_two(shop: Shop) -> None:
+    """Leave one question open, and another wish waiting for its own."""
+    member(shop)
+    numbers = shop.order(), shop.order()
+    say(shop, "both", *(Choice("cancel_order", {"order": n}, confidence=0.1) for n in numbers))
 
 
 def with_cart(shop: Shop) -> None:
@@ -204,6 +213,7 @@ SETUPS: dict[tuple[str, str], Setup] = (
         ("schedule_follow_up", "not_open"): Setup(member, {"time": "tomorrow at 3am"}),
         ("affirm", "affirmed"): Setup(unsure),
         ("deny", "denied"): Setup(unsure),
+        ("deny", "denied_one"): Setup(unsure_about_two),
         ("set_quantity", "changed"): Setup(with_cart, {"product": "board game", "quantity": 2}),
         ("set_quantity", "not_in_cart"): Setup(with_cart, {"product": "{tea", "quantity": 2}),
         ("set_quantity", "out_of_stock"): Setup(
