@@ -44,7 +44,7 @@ def look_up_product(context: Context, phrase: str) -> ProductLookup:
 
 
 def find_packed_product(context: Context, unit: str) -> Product | None:
-    """Return the product whose unit the message names, as in "two packs of tea".
+    """Return the product that follows its unit, as in "packs of tea".
 
     Args:
         context: Context of the action.

@@ -94,6 +94,6 @@ def run_turn(
 
 
 def _says_no_more(choice: Choice, before: Choice) -> bool:
-    """Return whether a choice has a part of the arguments of the one before."""
+    """Return whether a choice adds nothing to the one before."""
     is_part = choice.arguments.items() <= before.arguments.items()
     return choice.action == before.action and is_part

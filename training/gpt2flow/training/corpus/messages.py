@@ -269,7 +269,7 @@ class MessageGenerator:
     def _draw_combination(
         self, combination: Combination, rng: random.Random
     ) -> tuple[list[Segment], list[_PendingIntent], _PendingIntent]:
-        """Return a text of a combination, its intents, and the values that are not wanted."""
+        """Return a text, its intents, and the values that are not wanted."""
         intents = [_PendingIntent(action, {}) for action in combination.actions]
         unwanted = _PendingIntent(combination.actions[0], {})
         for placeholder, value in combination.template.fixed.items():
@@ -400,7 +400,7 @@ class MessageGenerator:
 
 
 def _value(mention: tuple[Segment, str | int | None]) -> str | int:
-    """Return the value of a mention, which for a span is its text."""
+    """Return the value of a mention, the text of a span."""
     segment, value = mention
     return segment.text.casefold() if value is None else value
 

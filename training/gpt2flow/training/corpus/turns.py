@@ -35,7 +35,7 @@ _EVENT_SHARE = 0.02
 _ANSWER_SHARE = 0.11
 _AMBIGUOUS_SHARE = 0.015
 _FOLLOW_UP_SHARE = 0.13
-_CONFIRMATION_SHARE = 0.06
+_CONFIRMATION_SHARE = 0.08
 _RETRACTED_SHARE = 0.04
 _LABELLED_SHARE = 0.08
 _COMBINED_SHARE = 0.2
@@ -157,14 +157,14 @@ class TurnGenerator:
         answer = rng.choice((_AFFIRM, _DENY))
         templates = generator.utterances.actions
         requests = [(answer, sample_usual(templates[answer], rng))]
-        if answer == _DENY and rng.random() < 0.35:
+        if answer == _DENY and rng.random() < 0.25:
             # "No, where is 1042, and log me out": the customer says all of it once more.
             alike = rng.random() < 0.5
             wish = proposed if alike else rng.choice(self._requests.requestable)
             wishes = self._requests.sample(wish, facts, rng)
             message, intents = self._write_message(generator, wishes, facts, rng)
             message = rng.choice(_NO[generator.language]) + message
-        elif answer == _DENY and rng.random() < 0.6:
+        elif answer == _DENY and rng.random() < 0.45:
             # "No, SO-2213" or "no, an exchange": the right wish takes the place of the no.
             alike = rng.random() < 0.6
             wish = proposed if alike else rng.choice(self._requests.requestable)

@@ -257,7 +257,7 @@ class Executor:
         return self._replier.propose(context, task, used, fields)
 
     def _needs_question(self, wanted: Mapping[str, Any]) -> bool:
-        """Return whether a kept wish has to be confirmed before it is carried out."""
+        """Return whether a kept wish has to be confirmed first."""
         wish = Wanted.model_validate(wanted)
         choice = Choice(wish.action, wish.arguments, wish.confidence)
         spec = self._book.actions[wish.action]

@@ -74,7 +74,11 @@ def keep_wish(session: CustomerSession, task: Task) -> None:
 
 
 def drop_wish(session: CustomerSession, choice: Choice) -> bool:
-    """Drop the kept wish that a choice is; return whether there was one."""
+    """Drop the kept wish that a choice is, if there is one.
+
+    Returns:
+        Whether there was one.
+    """
     before = len(session.wanted)
     session.wanted = [
         wanted
@@ -85,7 +89,7 @@ def drop_wish(session: CustomerSession, choice: Choice) -> bool:
 
 
 def has_asked(book: FlowBook, session: CustomerSession, task: Task) -> bool:
-    """Return whether the message has led to a question that is still open.
+    """Return whether a question of the message is still open.
 
     A kept wish is resumed when none is.
     """
@@ -107,7 +111,7 @@ def close_answered(session: CustomerSession, action: str, used: Arguments) -> No
 
 
 def read_slots(book: FlowBook, task: Task) -> set[str]:
-    """Return the slots that the message has a value for, though the choice has none."""
+    """Return the slots of which the message alone has a value."""
     text = task.message
     for value in task.choice.arguments.values():
         text = text.replace(str(value), " ")

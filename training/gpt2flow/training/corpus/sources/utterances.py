@@ -113,9 +113,9 @@ class Combination:
 
 
 def wish_and_slot(placeholder: str) -> tuple[int | None, str]:
-    """Return the wish's index and the slot of a placeholder such as `1.order`.
+    """Return the index of the wish, and the slot, of a placeholder.
 
-    The index is None for an unwanted value.
+    `1.order` gives 0 and `order`. The index is None for an unwanted value.
     """
     number, _, slot = placeholder.partition(".")
     return (None if number == UNWANTED else int(number) - 1), slot
