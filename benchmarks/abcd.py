@@ -33,7 +33,7 @@ from rich.console import Console
 
 from gpt2flow.agent.evaluation.summary import interval
 from gpt2flow.export import restore_checkpoint
-from gpt2flow.training.config import TrainingConfig
+from gpt2flow.training.config import TrainingConfig, parse_settings
 from gpt2flow.training.errors import ConfigError, TrainingError
 from gpt2flow.training.pipeline import train as train_model
 
@@ -115,7 +115,7 @@ def main(
     try:
         if checkpoints and (out or start or settings):
             raise ConfigError("--checkpoint measures without training: no --out, --from or --set")
-        config = CONFIG.changed(seed=seed, **dict(map(_parse_setting, settings or [])))
+        config = CONFIG.changed(seed=seed, **parse_settings(settings or []))
         known = read_dialogues(train, limit)
         examples = list(decisions(read_dialogues(test, limit)))
         writer = PromptWriter(find_names(known))
@@ -143,13 +143,6 @@ def main(
         json.dump(figures, sys.stdout, indent=1)
     else:
         _print_figures(figures)
-
-
-def _parse_setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ConfigError(f"--set {text!r} is not of the form name=value")
-    return name, value
 
 
 def write_corpus(

@@ -34,6 +34,7 @@ SHORT = {
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",
     "server/gpt2flow/server/limits.py": "shared by models, generation and servicer",
     "server/gpt2flow/server/models/memory.py": "calls to the C library",
+    "training/gpt2flow/training/corpus/phrasing.py": "shared by two modules of the corpus",
     "training/gpt2flow/training/corpus/sources/lexicon.py": "schema of one data file",
     "training/gpt2flow/training/errors.py": "errors of a program",
 }

@@ -76,6 +76,9 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
         (["train"], 2, "--out is missing"),
         (["train", "--out", "out", "--from", "nowhere"], 2, "nowhere: no checkpoint"),
         (["agent", "ask", "hi", "--confirm-below", "2"], 2, "--confirm-below"),
+        (["agent", "ask", "hi", "--catalogue", "nowhere.yaml"], 2, "nowhere.yaml: "),
+        (["train", "--out", "out", "--flows", "nowhere"], 2, "nowhere/shared.yaml"),
+        (["train", "bad.toml", "--out", "out", "--flows", "."], 2, "flows .: turns are generated"),
         (["train", "--out", "out", "--data", "nowhere"], 2, "nowhere: no data set found"),
         (
             ["train", "bad.toml", "--out", "out", "--data", "."],

@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import select
 from tests.support.scripted_model import FailingModel, ScriptedModel
-from tests.support.shop import Shop
+from tests.support.shop import CODE, Shop
 
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Timer, TurnReport
@@ -17,6 +17,9 @@ from gpt2flow.agent.turns.model import RecordingModel
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
+# What Ann does to log in.
+LOG_IN = Choice("log_in", {"contact": "ann@example.com"})
+VERIFY = Choice("verify", {"code": CODE})
 _EVENT = ("assign_courier", "send_delivery_details")
 
 
@@ -56,3 +59,13 @@ def snapshot(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
     with shop.database.transaction() as db:
         tables = Base.metadata.sorted_tables
         return {table.name: [tuple(row) for row in db.execute(select(table))] for table in tables}
+
+
+def sign_up(shop: Shop) -> None:
+    """Register Ann elsewhere, so that she is a guest in session `s`."""
+    shop.log_in("other")
+
+
+def refund(number: str, **arguments: Any) -> Choice:
+    """Return the wish for a refund of an order."""
+    return Choice("request_refund", {"order": number, **arguments})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from gpt2flow.agent.shop.catalogue import load_catalogue
-from gpt2flow.agent.shop.matching import match_product, same_product, strip_filler
+from gpt2flow.agent.shop.matching import match_product, packed_product, same_product, strip_filler
 
 NAMES: Mapping[str, list[str]] = load_catalogue().names
 
@@ -119,3 +119,21 @@ def test_same_product_needs_a_product() -> None:
 )
 def test_words_around_a_product_are_filler(phrase: str, name: str) -> None:
     assert strip_filler(phrase) == name
+
+
+@pytest.mark.parametrize(
+    "unit, text, sku",
+    [
+        ("packs", "two packs of green tea", "green-tea"),
+        ("boxes", "two boxes green tea please", "green-tea"),
+        ("pieces of", "three pieces of desk lamps for the office", "desk-lamp"),
+        # Of two names that begin alike, the longer one counts.
+        ("packs", "packs of tea kettles", "electric-kettle"),
+        ("packs", "two packs, and a kettle", None),
+        ("packs", "packs of unicorns and kettles", None),
+        ("toaster", "a toaster to go with my kettle", None),
+        ("packs", "two boxes of tea", None),
+    ],
+)
+def test_product_follows_its_unit(unit: str, text: str, sku: str | None) -> None:
+    assert packed_product(unit, text, NAMES) == sku

@@ -1,5 +1,6 @@
 """Settings of a training run: one frozen object, read from a recipe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -116,6 +117,21 @@ class TrainingConfig(StrictModel):
             return TrainingConfig.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
             raise ConfigError(first_violation(error)) from error
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Parse settings, each of the form `name=value`.
+
+    Raises:
+        ConfigError: One is not of that form; the message quotes it.
+    """
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--set {text!r} is not of the form name=value")
+        settings[name] = value
+    return settings
 
 
 def find_recipe(name: str) -> Path:

@@ -14,8 +14,7 @@ from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context, Operation, Outcome
 from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
-from gpt2flow.agent.shop.matching import is_unit, match_product, strip_filler
-from gpt2flow.agent.shop.mentions import named_products
+from gpt2flow.agent.shop.matching import match_product, packed_product
 
 _NOTHING = Decimal(0)
 
@@ -44,19 +43,11 @@ def look_up_product(context: Context, phrase: str) -> ProductLookup:
 
 
 def find_packed_product(context: Context, unit: str) -> Product | None:
-    """Return the product that follows its unit, as in "packs of tea".
-
-    Args:
-        context: Context of the action.
-        unit: Word of the message, such as "packs"; another word names no product.
-    """
-    _, found, rest = context.message.partition(unit)
-    if not (found and is_unit(unit)):
-        return None
+    """Return the product whose unit the message names; see `packed_product`."""
     products = _load_products(context)
-    name = strip_filler(f"{unit} {rest}")
-    first = next(iter(named_products(name, {s: p.names for s, p in products.items()})), None)
-    return products[first.sku] if first is not None and first.start == 0 else None
+    names = {sku: product.names for sku, product in products.items()}
+    sku = packed_product(unit, context.message, names)
+    return products[sku] if sku else None
 
 
 def _load_products(context: Context) -> dict[str, Product]:

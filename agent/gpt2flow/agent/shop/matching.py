@@ -87,7 +87,7 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
     Returns:
         The matched product, if there is one, and at most three suggestions.
     """
-    words = split_words(_ARTICLE.sub("", strip_filler(phrase)))
+    words = _split_words(_ARTICLE.sub("", strip_filler(phrase)))
     ranked = sorted(names, key=lambda sku: (-_suggestion_score(phrase, names[sku]), sku))
     suggestions = ranked[:_SUGGESTION_COUNT]
     scored = sorted(((_best_score(words, names[sku]), sku) for sku in names), reverse=True)
@@ -110,9 +110,28 @@ def strip_filler(phrase: str) -> str:
     return text
 
 
-def is_unit(phrase: str) -> bool:
-    """Return whether a phrase only names a unit, such as "packs"."""
-    return re.fullmatch(_UNITS, phrase.strip(), re.IGNORECASE) is not None
+def packed_product(unit: str, text: str, names: Mapping[str, Collection[str]]) -> str | None:
+    """Return the product after its unit, as in "two packs of tea".
+
+    Args:
+        unit: Phrase of the text; one that names more than a unit, such as "packs", has no product.
+        text: Text of a customer.
+        names: Names of each product, by stock-keeping unit.
+
+    Returns:
+        The stock-keeping unit; None if no name follows word for word.
+    """
+    _, found, rest = text.partition(unit)
+    if not found or re.fullmatch(_UNITS, unit.strip(), re.IGNORECASE) is None:
+        return None
+    words = _split_words(strip_filler(f"{unit} {rest}"))
+    named = [
+        (len(parts), sku)
+        for sku, aliases in names.items()
+        for parts in map(_split_words, aliases)
+        if parts and words[: len(parts)] == parts
+    ]
+    return max(named)[1] if named else None
 
 
 def same_product(one: str, other: str, names: Mapping[str, Collection[str]]) -> bool:
@@ -126,7 +145,7 @@ def strip_article(phrase: str) -> str:
     return _ARTICLE.sub("", phrase.strip()).casefold().strip()
 
 
-def split_words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     """Split a text into singular Latin words and single Chinese characters."""
     return [_singular(word) for word in _WORD.findall(text.casefold())]
 
@@ -143,7 +162,7 @@ def _singular(word: str) -> str:
 
 def _best_score(phrase: list[str], names: Collection[str]) -> float:
     """Return the similarity to the best-matching name, 0 to 100."""
-    split_names = [split_words(name) for name in names]
+    split_names = [_split_words(name) for name in names]
     # A colour in one of the names distinguishes products after all.
     modifiers = _MODIFIERS if _MODIFIERS.isdisjoint(chain(*split_names)) else frozenset[str]()
     return max(_score(phrase, name, modifiers) for name in split_names)

@@ -108,6 +108,7 @@ def train(
             TrainingConfig,
             find_recipe,
             load_recipe,
+            parse_settings,
         )
         from gpt2flow.training.errors import (
             ConfigError,
@@ -119,7 +120,7 @@ def train(
     with reported(bad_input=bad_input, failure=TrainingError):
         path = find_recipe(recipe or "shop")
         config = load_recipe(path) if recipe or not corpus else TrainingConfig()
-        config = config.changed(**dict(map(_parse_setting, settings or [])))
+        config = config.changed(**parse_settings(settings or []))
         if print_config:
             _print_config(config)
             return
@@ -154,13 +155,6 @@ def _print_config(config: "TrainingConfig") -> None:
     """Print settings as a recipe: each with its description."""
     for name, field in type(config).model_fields.items():
         typer.echo(f"# {field.description}\n{name}: {json.dumps(getattr(config, name))}")
-
-
-def _parse_setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise CommandError(f"--set {text!r} is not of the form name=value", Exit.BAD_INPUT)
-    return name, value
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.training.corpus.contexts import ContextSampler, Facts
-from gpt2flow.training.corpus.messages import LISTABLE_SLOTS
+from gpt2flow.training.corpus.request_writer import LISTABLE_SLOTS
 
 # Answers to the agent's questions, which are no requests on their own.
 _ANSWERS = ("affirm", "deny")

@@ -14,8 +14,8 @@ from gpt2flow.training.corpus.messages import (
     Intent,
     MessageGenerator,
     Mix,
-    Request,
 )
+from gpt2flow.training.corpus.request_writer import Request
 from gpt2flow.training.corpus.requests import RequestSampler
 from gpt2flow.training.corpus.sources.labelled import LabelledMessages
 from gpt2flow.training.corpus.sources.templates import Placeholder, Template, sample_usual

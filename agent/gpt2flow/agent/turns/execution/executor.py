@@ -1,8 +1,7 @@
 """Executor: operation, message and record of one action in one transaction."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -44,6 +43,7 @@ from gpt2flow.agent.turns.execution.wishes import (
     has_asked,
     is_superfluous,
     keep_wish,
+    kept_wishes,
     postpone,
     proposed_wish,
     read_slots,
@@ -206,7 +206,9 @@ class Executor:
             report = self._replier.ask_for_slot(context, task, used, missing)
         if task.choice.action == ESCALATE:
             # A person reads on: what the agent is unsure about is theirs.
-            session.wanted = [each for each in session.wanted if not self._needs_question(each)]
+            wishes = kept_wishes(session)
+            sure = [each for each in wishes if not self._needs_question(each)]
+            session.wanted = [each.model_dump(mode="json") for each in sure]
         update = {"wish": wish, "resumed": task.resumed is not None}
         return self._record(context, task, report.model_copy(update=update))
 
@@ -256,9 +258,8 @@ class Executor:
             return postpone(context.session, task)
         return self._replier.propose(context, task, used, fields)
 
-    def _needs_question(self, wanted: Mapping[str, Any]) -> bool:
+    def _needs_question(self, wish: Wanted) -> bool:
         """Return whether a kept wish has to be confirmed first."""
-        wish = Wanted.model_validate(wanted)
         choice = Choice(wish.action, wish.arguments, wish.confidence)
         spec = self._book.actions[wish.action]
         return not wish.confirmed and is_doubtful(spec, choice, self._confirm_below)
@@ -308,7 +309,7 @@ class Executor:
         if SUMMARY not in facts:
             return wishes
         # The summary is a question too.
-        return [each for each in wishes if not self._needs_question(each.model_dump(mode="json"))]
+        return [each for each in wishes if not self._needs_question(each)]
 
     def _event_subject(self, context: Context) -> str:
         """Return the number of the order that the action has just processed."""

@@ -48,6 +48,11 @@ def is_superfluous(book: FlowBook, fallback: str, taken: Collection[str]) -> boo
     return fallback in taken or (bool(taken) and is_small_talk)
 
 
+def kept_wishes(session: CustomerSession) -> list[Wanted]:
+    """Return the wishes that a session still has, oldest first."""
+    return [Wanted.model_validate(each) for each in session.wanted]
+
+
 def resumable_wishes(
     book: FlowBook, session: CustomerSession, facts: Collection[str]
 ) -> list[Wanted]:
@@ -57,8 +62,7 @@ def resumable_wishes(
     """
     if session.awaiting_slot is not None:
         return []
-    wishes = [Wanted.model_validate(each) for each in session.wanted]
-    return [wish for wish in wishes if holds(book.actions[wish.action].when, facts)]
+    return [wish for wish in kept_wishes(session) if holds(book.actions[wish.action].when, facts)]
 
 
 def keep_wish(session: CustomerSession, task: Task) -> None:
