@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain, islice
 
+from gpt2flow.files.tokens import MAX_PRIORITY
 from gpt2flow.server.config.settings import RequestLimits
 from gpt2flow.server.errors import MAX_VIOLATIONS, FieldViolation, InvalidRequestError
 from gpt2flow.server.limits import Limits
-
-MAX_PRIORITY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

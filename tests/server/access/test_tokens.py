@@ -2,12 +2,14 @@
 
 import tomllib
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from gpt2flow.files.tokens import Right, make_token, read_token_file
 from gpt2flow.server.access.permissions import Caller
-from gpt2flow.server.access.tokens import make_token, read_tokens
+from gpt2flow.server.access.tokens import read_tokens
 from gpt2flow.server.errors import ConfigError, UnauthenticatedError
 
 DIGEST = "0" * 64
@@ -15,15 +17,15 @@ GOOD = f"[[token]]\nname = 'a'\nsha256 = '{DIGEST}'\n"
 SECOND = "[[token]]\nname = 'b'\n"
 FIELDS = (
     "name, sha256, models, max_requests, max_priority, max_new_tokens, max_candidates, "
-    "max_beams, expires"
+    "max_beams, may, up_to, expires"
 )
 
 
 def test_a_made_token_is_valid_for_its_entry(tmp_path: Path) -> None:
-    token, entry = make_token("shop-agent")
+    token, entry = make_token("shop-agent", ConfigError)
     assert len(token) >= 43
     assert token not in entry
-    assert make_token("shop-agent")[0] != token
+    assert make_token("shop-agent", ConfigError)[0] != token
     path = tmp_path / "tokens.toml"
     path.write_text(GOOD + entry + "max_requests = 3\nmax_candidates = 2\nmax_beams = 4\n")
     caller = read_tokens(path).caller_of(token)
@@ -35,7 +37,7 @@ def test_a_made_token_is_valid_for_its_entry(tmp_path: Path) -> None:
 def test_a_token_expires_at_the_time_of_its_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, entry = make_token("a")
+    token, entry = make_token("a", ConfigError)
     path = tmp_path / "tokens.toml"
     path.write_text(entry + "expires = 2030-01-01T00:00:00+01:00\n")
     tokens = read_tokens(path)
@@ -52,7 +54,7 @@ def test_a_token_expires_at_the_time_of_its_entry(
 @pytest.mark.parametrize("name", ["", "-a", "a b", 'a"', "a\n", "x" * 65, "ü"])
 def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must be 1 to 64 of the characters"):
-        make_token(name)
+        make_token(name, ConfigError)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,11 @@ def test_an_invalid_name_is_refused(name: str) -> None:
         (GOOD + "max_beams = 1.5", "max_beams: Input should be a valid integer"),
         (GOOD + "models = []", "models: List should have at least 1 item"),
         (GOOD + "models = 'm'", "models: Input should be a valid list"),
+        (GOOD + "may = 'steal'", "may: Input should be 'handle' or 'approve'"),
+        (GOOD + "up_to = -1", "up_to: Input should be greater than or equal to 0"),
+        (GOOD + "up_to = 'nan'", "up_to: Input should be a finite number"),
+        (GOOD + "up_to = '0.001'", "up_to: Decimal input should have no more than 2 decimal"),
+        (GOOD + "up_to = true", "up_to: "),
         (GOOD + "expires = 2030-01-01", "expires: Input should be a valid datetime"),
         (GOOD + "expires = 2030-01-01T00:00:00", "expires: Input should have timezone info"),
         (GOOD + "limit = 1", f"entry 1 ('a'): limit: unknown field; allowed: {FIELDS}"),
@@ -106,6 +113,30 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         read_tokens(path)
 
 
+def test_an_approver_has_a_limit(tmp_path: Path) -> None:
+    _, entry = make_token("ben", ConfigError, may="approve", up_to=Decimal("500.50"))
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        entry
+        + entry.replace("ben", "eva")
+        .replace('"500.50"', "500")
+        .replace(token := tomllib.loads(entry)["token"][0]["sha256"], token[::-1])
+    )
+    assert [(each.may, each.up_to) for each in read_token_file(path, ConfigError)] == [
+        ("approve", Decimal("500.50")),
+        ("approve", Decimal(500)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "amount,may",
+    [("-1", "approve"), ("0.001", "approve"), ("nan", "approve"), ("5", "handle"), ("5", None)],
+)
+def test_an_invalid_limit_is_refused(amount: str, may: Right | None) -> None:
+    with pytest.raises(ConfigError, match="up-to"):
+        make_token("ben", ConfigError, may=may, up_to=Decimal(amount))
+
+
 def test_a_made_entry_is_valid_toml() -> None:
-    _, entry = make_token("a@b.c")
+    _, entry = make_token("a@b.c", ConfigError)
     assert tomllib.loads(entry)["token"][0]["name"] == "a@b.c"
