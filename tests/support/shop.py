@@ -22,7 +22,7 @@ from gpt2flow.agent.shop import (
     Shipment,
 )
 from gpt2flow.agent.turns.execution import Event, Executor, Task
-from gpt2flow.agent.turns.state import read_turn_state
+from gpt2flow.agent.turns.state import TurnState, read_turn_state
 
 # Confirmation code of every registration.
 CODE = "123456"
@@ -62,9 +62,10 @@ class Shop:
         **arguments: Any,
     ) -> Step:
         """Execute one action as a separate message."""
-        state = self.executor.turn_state(session, message)
+        key = f"t{next(self.keys)}"
+        state = self.executor.begin_turn(key, session, message)
         task = Task(
-            key=f"t{next(self.keys)}",
+            key=key,
             session=session,
             message=message,
             choice=Choice(action, dict(arguments), confidence),
@@ -80,9 +81,12 @@ class Shop:
         task = Task(f"t{next(self.keys)}", session, event.subject, Choice(action), event=event)
         return self.executor.execute(task)
 
-    def facts(self, session: str) -> frozenset[str]:
+    def state(self, session: str, message: str = "hello") -> TurnState:
         with self.database.transaction() as db:
-            return read_turn_state(db, session, "hello").prompt_state.facts
+            return read_turn_state(db, session, message)
+
+    def facts(self, session: str) -> frozenset[str]:
+        return self.state(session).prompt_state.facts
 
     def rows(self, table: type[_Row]) -> list[_Row]:
         with self.database.transaction() as db:

@@ -10,7 +10,7 @@ from tests.support.shop import CODE, Shop
 
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Timer, TurnReport
-from gpt2flow.agent.shop import Base
+from gpt2flow.agent.shop import Base, ReceivedMessage
 from gpt2flow.agent.turns.execution import Event
 from gpt2flow.agent.turns.handler import TurnHandler
 from gpt2flow.agent.turns.model import RecordingModel
@@ -55,9 +55,10 @@ def say(shop: Shop, text: str, *choices: Choice | str, key: str | None = None) -
 
 
 def snapshot(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of every table, by its name."""
+    """Return the rows of every table but the received messages, by its name."""
     with shop.database.transaction() as db:
-        tables = Base.metadata.sorted_tables
+        every = Base.metadata.sorted_tables
+        tables = [table for table in every if table is not ReceivedMessage.__table__]
         return {table.name: [tuple(row) for row in db.execute(select(table))] for table in tables}
 
 

@@ -43,7 +43,7 @@ class RowChange(_Record):
 
 
 class Timer(_Record):
-    """Time at which a follow-up case falls due."""
+    """Time of the next change of a case without a person."""
 
     case: int
     due: datetime
@@ -158,6 +158,7 @@ class TurnReport(_Record):
         actions: Actions that handled the message.
         events: Events that these actions raised.
         calls: Model calls, those for events included.
+        attended_by: Person to whom the message went instead of to the model.
         milliseconds: Wall-clock time of the turn.
     """
 
@@ -165,9 +166,10 @@ class TurnReport(_Record):
     message_id: str
     message: str
     language: str
-    actions: list[ActionReport]
+    actions: list[ActionReport] = []
     events: list[EventReport] = []
-    calls: list[CallReport]
+    calls: list[CallReport] = []
+    attended_by: str | None = None
     milliseconds: float = 0.0
 
     @property

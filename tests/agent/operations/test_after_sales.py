@@ -174,11 +174,11 @@ def test_open_question_keeps_the_other_arguments(shop: Shop) -> None:
     second = shop.order(delivered_days_ago=2)
     step = shop.act("s", "request_refund", reason="damaged")
     assert (step.result, step.report.asked) == ("asked", "order")
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting == ("request_refund", "order")
+    assert shop.state("s", "x").prompt_state.awaiting == ("request_refund", "order")
     step = shop.act("s", "request_refund", order=second)
     assert step.report.used == {"order": second, "reason": "damaged"}
     assert step.report.outcome == "approved"
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
+    assert shop.state("s", "x").prompt_state.awaiting is None
 
 
 def test_another_subject_closes_the_question(shop: Shop) -> None:
@@ -186,9 +186,9 @@ def test_another_subject_closes_the_question(shop: Shop) -> None:
     shop.order(delivered_days_ago=1)
     shop.act("s", "request_refund")
     shop.act("s", "clarify")
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting == ("request_refund", "reason")
+    assert shop.state("s", "x").prompt_state.awaiting == ("request_refund", "reason")
     shop.act("s", "view_cart")
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
+    assert shop.state("s", "x").prompt_state.awaiting is None
 
 
 def test_only_delivered_order_is_inferred(shop: Shop) -> None:
@@ -226,8 +226,11 @@ def test_follow_up_is_scheduled_with_a_timer(shop: Shop) -> None:
         due,
     )
     assert [(timer.case, timer.due) for timer in step.timers] == [(case.id, due)]
+    assert [timer.due for timer in shop.executor.advance_case(case.id)] == [due]
+    assert shop.rows(Case)[0].status is CaseStatus.SCHEDULED
+    shop.clock.now = due
     for _ in range(2):
-        shop.executor.mark_due(case.id)
+        shop.executor.advance_case(case.id)
         assert shop.rows(Case)[0].status is CaseStatus.DUE
 
 

@@ -44,5 +44,5 @@ def test_escalation_hands_over_with_the_message(shop: Shop) -> None:
 def test_message_without_words_keeps_the_language(shop: Shop) -> None:
     shop.act("s", "greet", message="你好")
     for message in ("1042", "SO-1042", "wang@example.com", "13800138000"):
-        assert shop.executor.turn_state("s", message).language == "zh"
-    assert shop.executor.turn_state("s", "ok").language == "en"
+        assert shop.state("s", message).language == "zh"
+    assert shop.state("s", "ok").language == "en"

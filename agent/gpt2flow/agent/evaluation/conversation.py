@@ -102,10 +102,11 @@ class Conversation:
         return report.model_copy(update={"milliseconds": elapsed})
 
     def forward(self, hours: float) -> None:
-        """Move the clock, and mark the follow-ups that fall due."""
+        """Move the clock, and make the changes of cases that are due then."""
         self.now += timedelta(hours=hours)
         for timer in self._workflow.take_due(self.now):
-            self._executor.mark_due(timer.case)
+            for later in self._executor.advance_case(timer.case):
+                self._workflow.set_timer(later)
 
 
 @contextmanager

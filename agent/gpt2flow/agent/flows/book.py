@@ -6,9 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 from gpt2flow.agent.errors import FlowError
+from gpt2flow.agent.flows.case_rules import CaseRules
 from gpt2flow.agent.flows.schema import Action, Fallback, Flow, Shared, Slot
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.files.documents import read_yaml
+
+_CASES = "cases.yaml"
 
 
 def holds(conditions: Iterable[str], facts: Collection[str]) -> bool:
@@ -26,10 +29,12 @@ class FlowBook:
     Attributes:
         shared: Facts and slots that all flows share.
         flows: Flows by name.
+        cases: How cases are looked after.
     """
 
     shared: Shared
     flows: dict[str, Flow]
+    cases: CaseRules
 
     @cached_property
     def actions(self) -> dict[str, Action]:
@@ -126,7 +131,9 @@ class FlowBook:
 
 
 def load_flows(folder: Path | None = None) -> FlowBook:
-    """Load `shared.yaml` and every `*/flow.yaml` of a folder.
+    """Load `shared.yaml`, `cases.yaml` and every `*/flow.yaml` of a folder.
+
+    A folder without `cases.yaml` has the built-in one.
 
     Args:
         folder: Folder of the flows; None selects the built-in flows.
@@ -134,13 +141,17 @@ def load_flows(folder: Path | None = None) -> FlowBook:
     Raises:
         FlowError: A file is missing, is not YAML, or has an invalid field.
     """
-    folder = folder or Path(__file__).parent
+    built_in = Path(__file__).parent
+    folder = folder or built_in
     shared = read_yaml(folder / "shared.yaml", Shared, FlowError, typed=True)
     paths = sorted(folder.glob("*/flow.yaml"))
     if not paths:
         raise FlowError(f"{folder}: no flow found, expected */flow.yaml")
     flows = [read_yaml(path, Flow, FlowError, typed=True) for path in paths]
-    book = FlowBook(shared, {flow.flow: flow for flow in flows})
+    has_cases = (folder / _CASES).is_file()
+    cases_path = (folder if has_cases else built_in) / _CASES
+    cases = read_yaml(cases_path, CaseRules, FlowError, typed=True)
+    book = FlowBook(shared, {flow.flow: flow for flow in flows}, cases)
     for path, flow in zip(paths, flows, strict=True):
         _check_references(path, flow, book)
     return book

@@ -5,11 +5,20 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
+from gpt2flow.agent.cases.life import (
+    CUSTOMER,
+    enter_inbox,
+    leave_inbox,
+    open_case,
+    record,
+    timers,
+)
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
-from gpt2flow.agent.operations.wording import (
+from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
+from gpt2flow.agent.wording import (
     approval_part,
     claim_name,
     format_datetime,
@@ -17,8 +26,6 @@ from gpt2flow.agent.operations.wording import (
     status_name,
     with_article,
 )
-from gpt2flow.agent.report import Timer
-from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
 
 _INSTEAD = re.compile(
     r"\b(?:instead|rather|swap (?:it|that) for|change (?:it|that|this|my \w+) (?:in)?to|"
@@ -82,9 +89,7 @@ def schedule_follow_up(context: Context, arguments: Arguments) -> Outcome:
         note=context.message,
         created_at=context.now,
     )
-    context.db.add(case)
-    context.db.flush()
-    context.timers.append(Timer(case=case.id, due=due))
+    context.timers += open_case(context.db, case, context.case_rules)
     return "scheduled", fields | {"contact": context.member.contact, "case": case.number}
 
 
@@ -116,9 +121,7 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
         return "too_late", fields | {"days": days, "limit": limit}
     needs_approval = kind is CaseKind.REFUND and order.total > context.money_policy("approval_over")
     if claim is not None:
-        claim.kind = kind
-        claim.status = CaseStatus.AWAITING_APPROVAL if needs_approval else CaseStatus.APPROVED
-        claim.note = context.message
+        _change_claim(context, claim, kind, needs_approval=needs_approval)
         part = approval_part(context.language, needed=needs_approval)
         return "changed", fields | {"case": claim.number, "approval_part": part}
     case = Case(
@@ -132,9 +135,22 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
         note=context.message,
         created_at=context.now,
     )
-    context.db.add(case)
-    context.db.flush()
+    context.timers += open_case(context.db, case, context.case_rules)
     return "needs_approval" if needs_approval else "approved", fields | {"case": case.number}
+
+
+def _change_claim(context: Context, claim: Case, kind: CaseKind, *, needs_approval: bool) -> None:
+    """Change the kind of an open claim, which takes it away from a person who looks at it."""
+    before, claim.kind, claim.note = claim.kind, kind, context.message
+    if needs_approval:
+        enter_inbox(claim, CaseStatus.AWAITING_APPROVAL, context.case_rules, context.now)
+        context.timers += timers(claim)
+    else:
+        leave_inbox(claim, CaseStatus.APPROVED)
+    details = {"from": before.value, "to": kind.value}
+    record(
+        context.db, claim, CUSTOMER, "changed", context.now, text=context.message, details=details
+    )
 
 
 def says_instead(message: str) -> bool:
@@ -148,8 +164,10 @@ def _limit_policy(kind: CaseKind) -> str:
 
 
 def find_open_claim(context: Context, order: Order) -> Case | None:
-    """Return the claim on an order that a person has not rejected."""
+    """Return the claim on an order that was neither rejected nor left to expire."""
     query = select(Case).where(
-        Case.order_id == order.id, Case.kind.in_(CLAIMS), Case.status != CaseStatus.REJECTED
+        Case.order_id == order.id,
+        Case.kind.in_(CLAIMS),
+        Case.status.not_in((CaseStatus.REJECTED, CaseStatus.EXPIRED)),
     )
     return context.db.scalar(query.order_by(Case.id).limit(1))

@@ -7,11 +7,12 @@ from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.flows.prompt import Arguments
+from gpt2flow.agent.flows.case_rules import CaseRules
+from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Flow
-from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.report import RowChange, Timer, Wanted
 from gpt2flow.agent.shop import Customer, CustomerSession
+from gpt2flow.agent.wording import Language
 
 # Name of the outcome in the flow file, and the fields of its message template.
 Outcome = tuple[str, Mapping[str, str | int]]
@@ -28,6 +29,8 @@ class Context:
         session: Session of the conversation.
         customer: Logged-in customer, or the customer of the event's order.
         flow: Flow of the action.
+        case_rules: How cases are looked after.
+        choice: Action that the model chose, with its arguments and confidence.
         action: Name of the action.
         message: Normalized message, or the subject of the event.
         language: Language of the message to the customer.
@@ -43,6 +46,8 @@ class Context:
     session: CustomerSession
     customer: Customer | None
     flow: Flow
+    case_rules: CaseRules
+    choice: Choice
     action: str
     message: str
     language: Language

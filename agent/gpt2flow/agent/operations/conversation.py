@@ -1,5 +1,6 @@
 """Operations for small talk and for handing over to a person."""
 
+from gpt2flow.agent.cases.life import open_case
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.shop import Case, CaseKind, CaseStatus
@@ -53,8 +54,12 @@ def _hand_over(context: Context) -> str:
         session_id=context.session.id,
         customer_id=context.session.customer_id,
         note=context.message,
+        proposal={
+            "action": context.choice.action,
+            "arguments": context.choice.arguments,
+            "confidence": round(context.choice.confidence, 3),
+        },
         created_at=context.now,
     )
-    context.db.add(case)
-    context.db.flush()
+    context.timers += open_case(context.db, case, context.case_rules)
     return case.number

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, selectinload
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.operations.context import Context, Operation, Outcome
-from gpt2flow.agent.operations.wording import format_line, format_money, join_items
 from gpt2flow.agent.shop import CartLine, Order, OrderStatus, Product, Shipment, order_id
 from gpt2flow.agent.shop.matching import match_product, packed_product
+from gpt2flow.agent.wording import format_line, format_money, join_items
 
 _NOTHING = Decimal(0)
 

@@ -16,15 +16,15 @@ from gpt2flow.agent.operations.lookup import (
     total_price,
     unknown_product,
 )
-from gpt2flow.agent.operations.wording import (
+from gpt2flow.agent.report import RowChange
+from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
+from gpt2flow.agent.shop.matching import match_product
+from gpt2flow.agent.wording import (
     availability,
     format_money,
     join_items,
     status_name,
 )
-from gpt2flow.agent.report import RowChange
-from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
-from gpt2flow.agent.shop.matching import match_product
 
 # An order can be changed or cancelled until the courier has collected the parcel.
 CHANGEABLE = (OrderStatus.SUBMITTED, OrderStatus.ASSIGNED)

@@ -4,11 +4,11 @@ from datetime import date, timedelta
 
 from sqlalchemy import func, select
 
+from gpt2flow.agent.cases.life import open_case
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.order import CHANGEABLE
-from gpt2flow.agent.operations.wording import format_date, status_name
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -19,6 +19,7 @@ from gpt2flow.agent.shop import (
     Shipment,
     order_id,
 )
+from gpt2flow.agent.wording import format_date, status_name
 
 _SATURDAY = 5
 
@@ -31,7 +32,7 @@ def assign_courier(context: Context, arguments: Arguments) -> Outcome:
     order = context.db.get_one(Order, order_id(str(arguments["order"])))
     courier = _least_busy_courier(context)
     if courier is None:
-        context.db.add(_new_case(context, order, CaseKind.NO_COURIER, None))
+        _open_case(context, order, CaseKind.NO_COURIER, None)
         return "no_courier", {"order": order.number}
     context.db.add(
         Shipment(
@@ -90,7 +91,7 @@ def confirm_delivery(context: Context, arguments: Arguments, order: Order) -> Ou
     del arguments
     status = status_at(context.db, order, context.now)
     if status in (OrderStatus.SUBMITTED, OrderStatus.CANCELLED):
-        context.db.add(_new_case(context, order, CaseKind.DELIVERY_REPORT, context.message))
+        _open_case(context, order, CaseKind.DELIVERY_REPORT, context.message)
         word = status_name(status, context.language)
         return "not_on_its_way", {"order": order.number, "status": word}
     if status is not OrderStatus.DELIVERED:
@@ -126,8 +127,8 @@ def _least_busy_courier(context: Context) -> Courier | None:
     )
 
 
-def _new_case(context: Context, order: Order, kind: CaseKind, note: str | None) -> Case:
-    return Case(
+def _open_case(context: Context, order: Order, kind: CaseKind, note: str | None) -> None:
+    case = Case(
         kind=kind,
         status=CaseStatus.OPEN,
         session_id=context.session.id,
@@ -136,6 +137,7 @@ def _new_case(context: Context, order: Order, kind: CaseKind, note: str | None) 
         note=note,
         created_at=context.now,
     )
+    context.timers += open_case(context.db, case, context.case_rules)
 
 
 def _add_working_days(start: date, days: int) -> date:

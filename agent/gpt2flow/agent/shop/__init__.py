@@ -1,22 +1,30 @@
 """Shop database: customers, products, orders, parcels, cases and messages."""
 
 from gpt2flow.agent.shop.base import Base
-from gpt2flow.agent.shop.cases import CLAIMS, INBOX, Case, CaseKind, CaseStatus
+from gpt2flow.agent.shop.cases import CLAIMS, INBOX, Case, CaseEvent, CaseKind, CaseStatus
 from gpt2flow.agent.shop.customers import Customer
 from gpt2flow.agent.shop.database import Database, database_url
 from gpt2flow.agent.shop.orders import Order, OrderLine, OrderStatus, order_id
-from gpt2flow.agent.shop.outbox import OutboxMessage
+from gpt2flow.agent.shop.outbox import Audience, Delivery, OutboxMessage
 from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.records import ExecutedAction, ModelCall
-from gpt2flow.agent.shop.sessions import CartLine, Checkout, CustomerSession, Verification
+from gpt2flow.agent.shop.sessions import (
+    CartLine,
+    Checkout,
+    CustomerSession,
+    ReceivedMessage,
+    Verification,
+)
 from gpt2flow.agent.shop.shipments import Courier, Shipment
 
 __all__ = [
     "CLAIMS",
     "INBOX",
+    "Audience",
     "Base",
     "CartLine",
     "Case",
+    "CaseEvent",
     "CaseKind",
     "CaseStatus",
     "Checkout",
@@ -24,6 +32,7 @@ __all__ = [
     "Customer",
     "CustomerSession",
     "Database",
+    "Delivery",
     "ExecutedAction",
     "ModelCall",
     "Order",
@@ -32,6 +41,7 @@ __all__ = [
     "OutboxMessage",
     "Product",
     "ProductAlias",
+    "ReceivedMessage",
     "Shipment",
     "Verification",
     "database_url",

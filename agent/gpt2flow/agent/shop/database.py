@@ -6,7 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    String,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -14,7 +27,8 @@ from gpt2flow.agent.errors import DatabaseError, InputError
 from gpt2flow.agent.shop.base import Base
 from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue, seed
 
-SCHEMA_VERSION = 2
+# Newest revision in `migrations`.
+SCHEMA_REVISION = "v0002"
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
 _WAL_RETRY_SECONDS = 0.01
@@ -22,12 +36,12 @@ _WAL_RETRY_SECONDS = 0.01
 _SCHEMA_LOCK = 7_213_501
 
 
-class SchemaVersion(Base):
-    """Version of the database schema, in a single row."""
+class SchemaRevision(Base):
+    """Revision of the database schema, in a single row that Alembic reads too."""
 
-    __tablename__ = "schema_version"
+    __tablename__ = "alembic_version"
 
-    version: Mapped[int] = mapped_column(primary_key=True)
+    version_num: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 def database_url(text_or_path: str) -> URL:
@@ -73,10 +87,10 @@ def translate_errors(url: URL) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise DatabaseError(f"database {_display_name(url)}: {cause}") from error
+        raise DatabaseError(f"database {display_name(url)}: {cause}") from error
 
 
-def _display_name(url: URL) -> str:
+def display_name(url: URL) -> str:
     """Return the path of an SQLite file, or a URL without password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
@@ -104,14 +118,14 @@ class Database:
                 gives a new database those of the demo shop.
 
         Raises:
-            DatabaseError: The database cannot be opened or written, or has another
-                schema version.
+            DatabaseError: The database cannot be opened or written, or its schema is older or
+                newer than this program.
             InputError: The driver of the database is not installed.
         """
         try:
             database = cls(url)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise InputError(f"database {_display_name(url)}: {error}") from error
+            raise InputError(f"database {display_name(url)}: {error}") from error
         with database.translate_errors(), database.engine.begin() as connection:
             _prepare_schema(connection, url, catalogue)
         return database
@@ -170,24 +184,36 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _prepare_schema(connection: Connection, url: URL, catalogue: Catalogue | None) -> None:
+    lock_schema(connection)
+    is_new = not inspect(connection).has_table("customers")
+    if is_new:
+        Base.metadata.create_all(connection)
+        connection.execute(insert(SchemaRevision).values(version_num=SCHEMA_REVISION))
+    revision = read_revision(connection)
+    if revision != SCHEMA_REVISION:
+        name = display_name(url)
+        older = revision is None or revision < SCHEMA_REVISION
+        raise DatabaseError(
+            f"database {name}: its schema is {revision or 'older than v0001'}, this program needs"
+            f" {SCHEMA_REVISION}; "
+            + (f"run `gpt2flow agent migrate --database {name}`" if older else "upgrade gpt2flow")
+        )
+    # A read-only file fails at its first write, so write here to fail early.
+    connection.execute(update(SchemaRevision).values(version_num=SchemaRevision.version_num))
+    if is_new or catalogue is not None:
+        with Session(connection) as session:
+            seed(session, catalogue or load_catalogue())
+            session.flush()
+
+
+def lock_schema(connection: Connection) -> None:
+    """Wait until no other process creates or migrates the schema; SQLite locks by itself."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
-    if not connection.dialect.has_table(connection, SchemaVersion.__tablename__):
-        Base.metadata.create_all(connection)
-        with Session(connection) as session:
-            session.add(SchemaVersion(version=SCHEMA_VERSION))
-            if catalogue is None:
-                seed(session, load_catalogue())
-            session.flush()
-    # A read-only file fails at its first write, so write here to fail early.
-    connection.execute(update(SchemaVersion).values(version=SchemaVersion.version))
-    version = connection.scalar(select(SchemaVersion.version))
-    if version != SCHEMA_VERSION:
-        raise DatabaseError(
-            f"database {_display_name(url)}: schema version is {version}, expected"
-            f" {SCHEMA_VERSION}; use another database"
-        )
-    if catalogue is not None:
-        with Session(connection) as session:
-            seed(session, catalogue)
-            session.flush()
+
+
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of the schema; None if the database has none."""
+    if not inspect(connection).has_table(SchemaRevision.__tablename__):
+        return None
+    return connection.scalar(select(SchemaRevision.version_num))

@@ -25,6 +25,7 @@ class CustomerSession(Base):
         wanted: Wishes to resume once they are legal, as objects with `action`, `arguments` and
             `message`.
         doubted: Action about which the customer was asked "did you mean …?" last.
+        attended_by: Person who answers the customer in place of the agent.
     """
 
     __tablename__ = "sessions"
@@ -42,6 +43,24 @@ class CustomerSession(Base):
     past: Mapped[list[Any]] = mapped_column(default=list)
     wanted: Mapped[list[Any]] = mapped_column(default=list)
     doubted: Mapped[str | None]
+    attended_by: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class ReceivedMessage(Base):
+    """Message of a customer, as the agent read it.
+
+    Attributes:
+        key: Idempotency key of the turn that handles the message.
+        text: Normalized text.
+    """
+
+    __tablename__ = "received_messages"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
+    language: Mapped[str]
+    text: Mapped[str]
     created_at: Mapped[datetime]
 
 

@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 # DBOS recovers a workflow only under the version that started it. Raise the version
 # when the steps of a workflow change, or the classes that they return: DBOS pickles them.
-_VERSION = "4"
+_VERSION = "5"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
@@ -41,7 +41,7 @@ class Workflows:
 
     Args:
         handler: Handler of messages and events.
-        executor: Executor that marks cases as due.
+        executor: Executor that looks after cases.
         clock: Clock from which the delays of timers are computed.
         url: URL of the shop database. DBOS keeps its records beside it: in a
             separate SQLite file, or in a separate schema on PostgreSQL.
@@ -61,14 +61,14 @@ class Workflows:
                 notification_listener_polling_interval_sec=0.2,
             )
         )
-        self._message_workflow, self._event_workflow, self._due_workflow = self._register()
+        self._message_workflow, self._event_workflow, self._case_workflow = self._register()
 
     def _register(
         self,
     ) -> tuple[
         Callable[[str, str, str], TurnReport],
         Callable[[str, Event, int], EventReport],
-        Callable[[int], None],
+        Callable[[int, str], None],
     ]:
         # DBOS registers functions, not methods, and recovers workflows by name. It also
         # refuses a stored workflow id under another name, so the names must not change:
@@ -82,11 +82,12 @@ class Workflows:
         def handle_event(session: str, event: Event, attempt: int) -> EventReport:
             return self._handler.handle_event(self, session, event, attempt, [])
 
-        @DBOS.workflow(name="take_up")
-        def mark_due(case: int) -> None:
-            self.run_step(self._executor.mark_due, case)
+        @DBOS.workflow(name="advance_case")
+        def advance_case(case: int, workflow_id: str) -> None:
+            for timer in self.run_step(self._executor.advance_case, case):
+                self.set_timer(timer, after=workflow_id)
 
-        return handle_message, handle_event, mark_due
+        return handle_message, handle_event, advance_case
 
     def launch(self) -> None:
         """Start DBOS and finish the turns that a crash interrupted.
@@ -95,6 +96,9 @@ class Workflows:
         """
         DBOS.launch()
         DBOS.register_queue(_QUEUE, on_conflict="never_update")
+        # Those of another version, and of cases that a person touched, have none here yet.
+        for timer in self._executor.case_timers():
+            self.set_timer(timer)
         pending = DBOS.list_workflows(
             name=_MESSAGE_WORKFLOW,
             status=["PENDING", "ENQUEUED"],
@@ -144,10 +148,19 @@ class Workflows:
         """Call a function as a step of the running workflow."""
         return DBOS.run_step({"name": function.__name__}, function, *args, **kwargs)
 
-    def set_timer(self, timer: Timer) -> None:
-        """Schedule a case to be marked as due, across restarts."""
+    def set_timer(self, timer: Timer, after: str = "") -> None:
+        """Schedule the next change of a case, across restarts.
+
+        Args:
+            timer: Case and time.
+            after: Id of the workflow that sets the timer. One that ran too early, by a clock that
+                was set back, sets it for the same time again.
+        """
+        workflow_id = f"case-{_VERSION}-{timer.case}-{timer.due.timestamp():.0f}"
+        if after.startswith(workflow_id):
+            workflow_id = f"{after}+"
         seconds = (timer.due - self._clock()).total_seconds()
-        self._enqueue(f"case-{timer.case}", seconds, self._due_workflow, timer.case)
+        self._enqueue(workflow_id, seconds, self._case_workflow, timer.case, workflow_id)
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
         """Schedule the next attempt at an event, after `attempt` of them."""

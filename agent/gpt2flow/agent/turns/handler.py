@@ -47,7 +47,8 @@ class TurnHandler:
     ) -> TurnReport:
         """Handle a normalized message and the events that it raises.
 
-        If the model cannot finish a turn after its first action, a person takes over.
+        If the model cannot finish a turn after its first action, a person takes over. While a
+        person attends the session, the agent does nothing.
 
         Args:
             workflow: Workflow that the steps belong to.
@@ -61,7 +62,15 @@ class TurnHandler:
             InputError: The server has no such model, or the model cannot read the message.
             DatabaseError: The database failed.
         """
-        state = workflow.run_step(self._executor.turn_state, session, text)
+        state = workflow.run_step(self._executor.begin_turn, key, session, text)
+        if state.attended_by is not None:
+            return TurnReport(
+                session=session,
+                message_id=message_id,
+                message=text,
+                language=state.language,
+                attended_by=state.attended_by,
+            )
         calls, done = list[CallReport](), list[Step]()
 
         def execute(position: int | str, choice: Choice) -> Step:

@@ -3,22 +3,30 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.cases.life import CUSTOMER, record
+from gpt2flow.agent.cases.messages import tell_staff
+from gpt2flow.agent.flows.case_rules import CaseRules
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, PromptState, language
-from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.shop import (
+    INBOX,
     CartLine,
+    Case,
+    CaseKind,
     Checkout,
     CustomerSession,
     Order,
     OrderStatus,
+    ReceivedMessage,
     Shipment,
     Verification,
     order_id,
 )
+from gpt2flow.agent.wording import Language
 
 # E-mail addresses and order numbers use Latin letters in every language.
 _NO_LANGUAGE = re.compile(r"\S+@\S+|\bso-?\d+", re.IGNORECASE)
@@ -32,11 +40,13 @@ class TurnState:
         prompt_state: State that the model reads.
         pending_arguments: Arguments given before the agent's open question.
         language: Language of the message.
+        attended_by: Person who answers the customer in place of the agent.
     """
 
     prompt_state: PromptState
     pending_arguments: Arguments
     language: Language
+    attended_by: str | None = None
 
     def pending_for(self, action: str) -> Arguments:
         """Return the pending arguments if the open question concerns `action`."""
@@ -65,7 +75,56 @@ def read_turn_state(db: Session, session_id: str, message: str) -> TurnState:
         PromptState(session_facts(db, session), awaiting, past),
         dict(session.awaiting_arguments or {}),
         message_language(message, session.language),
+        session.attended_by,
     )
+
+
+def begin_turn(
+    db: Session, rules: CaseRules, key: str, session_id: str, *, message: str, now: datetime
+) -> TurnState:
+    """Keep a message, and return the state of its session before it is handled.
+
+    A message to a person who attends the session is noted in the history of the case.
+
+    Args:
+        db: Session on the shop.
+        rules: How cases are looked after.
+        key: Idempotency key of the turn.
+        session_id: Id of the conversation.
+        message: Normalized message.
+        now: Current time.
+    """
+    state = read_turn_state(db, session_id, message)
+    lock_session(db, session_id, state.language, now)
+    if db.get(ReceivedMessage, key) is not None:
+        return state
+    received = ReceivedMessage(
+        key=key, session_id=session_id, language=state.language, text=message, created_at=now
+    )
+    db.add(received)
+    if state.attended_by is not None:
+        query = select(Case).where(
+            Case.session_id == session_id,
+            Case.kind == CaseKind.HAND_OVER,
+            Case.assignee == state.attended_by,
+            Case.status.in_(INBOX),
+        )
+        for case in db.scalars(query):
+            record(db, case, CUSTOMER, "written", now, text=message)
+            tell_staff(db, case, rules, "written", now, text=message)
+    return state
+
+
+def lock_session(
+    db: Session, session_id: str, language: Language, now: datetime
+) -> CustomerSession:
+    """Return the row of a session, locked for update; create it if it is missing."""
+    session = db.get(CustomerSession, session_id, with_for_update=True)
+    if session is None:
+        session = CustomerSession(id=session_id, language=language, created_at=now)
+        db.add(session)
+        db.flush()
+    return session
 
 
 def session_facts(db: Session, session: CustomerSession) -> frozenset[str]:

@@ -7,7 +7,6 @@ import pytest
 from tests.support.shop import CODE, Shop
 from tests.support.turns import say, snapshot
 
-from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Choice
 from gpt2flow.agent.flows.schema import Confirm
 from gpt2flow.agent.report import Step
@@ -95,7 +94,7 @@ def with_rules(shop: Shop, confirm_below: float, confirm: Confirm = "unsure") ->
     flow = shop.book.flows["order"]
     spec = flow.actions["cancel_order"].model_copy(update={"confirm": confirm})
     flow = flow.model_copy(update={"actions": {**flow.actions, "cancel_order": spec}})
-    book = FlowBook(shop.book.shared, {**shop.book.flows, "order": flow})
+    book = replace(shop.book, flows={**shop.book.flows, "order": flow})
     executor = Executor(book, shop.database, shop.clock, lambda: CODE, confirm_below)
     return replace(shop, book=book, executor=executor)
 
@@ -200,7 +199,7 @@ def test_refused_action_needs_no_question(shop: Shop) -> None:
     member(shop)
     step = shop.act("s", "cancel_order", confidence=UNSURE, order=DELIVERED)
     assert (step.result, step.report.outcome) == ("refused", "too_late")
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting is None
+    assert shop.state("s", "x").prompt_state.awaiting is None
 
 
 def test_refused_action_keeps_what_it_recorded(shop: Shop) -> None:

@@ -17,7 +17,6 @@ from tests.support.turns import (
 )
 
 from gpt2flow.agent.errors import ModelError
-from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.report import TurnReport
@@ -47,7 +46,7 @@ def test_refund_of_a_guest_asks_for_the_login(shop: Shop) -> None:
     assert (step.report.asked, step.result) == ("contact", "blocked")
     assert step.resumable == []
     assert shop.rows(Case) == []
-    assert shop.executor.turn_state("s", "x").prompt_state.awaiting == ("log_in", "contact")
+    assert shop.state("s", "x").prompt_state.awaiting == ("log_in", "contact")
 
 
 def test_wish_goes_on_after_the_login(shop: Shop) -> None:
@@ -197,7 +196,7 @@ def test_action_that_is_not_legal_for_an_event_is_an_error(shop: Shop) -> None:
     fallback = Fallback(when=["submitted"], action="assign_courier")
     spec = flow.actions["send_delivery_details"].model_copy(update={"otherwise": [fallback]})
     flow = flow.model_copy(update={"actions": {**flow.actions, "send_delivery_details": spec}})
-    book = FlowBook(shop.book.shared, {**shop.book.flows, "shipping": flow})
+    book = replace(shop.book, flows={**shop.book.flows, "shipping": flow})
     shop = replace(shop, executor=Executor(book, shop.database, shop.clock, lambda: CODE))
     shop.log_in("s")
     event, executed = Event("order_submitted", shop.order()), len(shop.rows(ExecutedAction))
@@ -217,12 +216,12 @@ def test_latest_actions_of_earlier_messages_are_in_the_prompt(shop: Shop) -> Non
     prompt = f"<|state|>guest awaiting log_in contact{past}<|user|>hi<|act|>"
     assert model.prompts[0] == prompt
     assert model.prompts[1].startswith(prompt)
-    state = shop.executor.turn_state("s", "x").prompt_state
+    state = shop.state("s", "x").prompt_state
     assert state.past[-3:] == (("list_orders", "blocked"), ("greet", "ok"), ("view_cart", "ok"))
 
 
 def test_new_session_has_no_past(shop: Shop) -> None:
-    assert shop.executor.turn_state("s", "x").prompt_state.past == ()
+    assert shop.state("s", "x").prompt_state.past == ()
 
 
 def test_wish_while_a_code_is_awaited_asks_for_the_code(shop: Shop) -> None:

@@ -6,8 +6,8 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.schema import Action
 from gpt2flow.agent.operations import Context
-from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.shop import CustomerSession
+from gpt2flow.agent.wording import Language
 
 
 def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.cases.life import advance, timers
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import FlowError, ModelError
 from gpt2flow.agent.flows import FlowBook
@@ -13,10 +15,9 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.report import ActionReport, Step, Wanted
+from gpt2flow.agent.report import ActionReport, Step, Timer, Wanted
 from gpt2flow.agent.shop import (
     Case,
-    CaseStatus,
     Customer,
     CustomerSession,
     Database,
@@ -50,7 +51,13 @@ from gpt2flow.agent.turns.execution.wishes import (
     remember_action,
     resumable_wishes,
 )
-from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, read_turn_state, session_facts
+from gpt2flow.agent.turns.state import (
+    EVENT_FACTS,
+    TurnState,
+    begin_turn,
+    lock_session,
+    session_facts,
+)
 
 _DENY = "deny"
 
@@ -85,10 +92,19 @@ class Executor:
         self._clock = clock
         self._new_code = new_code
 
-    def turn_state(self, session_id: str, message: str) -> TurnState:
-        """Return the state of a session before a message is handled."""
+    def begin_turn(self, key: str, session_id: str, message: str) -> TurnState:
+        """Keep a message, and return the state of its session before it is handled.
+
+        If a person attends the session, the message goes to that person.
+
+        Args:
+            key: Idempotency key of the turn.
+            session_id: Id of the conversation.
+            message: Normalized message.
+        """
         with self._database.translate_errors(), self._database.transaction() as db:
-            return read_turn_state(db, session_id, message)
+            rules, now = self._book.cases, self._clock()
+            return begin_turn(db, rules, key, session_id, message=message, now=now)
 
     def event_facts(self, event: Event) -> frozenset[str]:
         """Return the facts of an event's subject."""
@@ -103,29 +119,24 @@ class Executor:
             DatabaseError: The database failed; nothing was changed.
         """
         with self._database.translate_errors(), self._database.transaction() as db:
-            session = self._lock_session(db, task)
+            session = lock_session(db, task.session, task.language, self._clock())
             record = db.get(ExecutedAction, task.key)
             if record is not None:
                 return Step.model_validate(record.step)
             return self._execute_new(db, session, task)
 
-    def mark_due(self, case: int) -> None:
-        """Mark a scheduled follow-up as due, so that it enters the inbox."""
+    def advance_case(self, case: int) -> list[Timer]:
+        """Make the change of a case that is due, and return the timer of the next one."""
         with self._database.translate_errors(), self._database.transaction() as db:
             row = db.get_one(Case, case, with_for_update=True)
-            if row.status is CaseStatus.SCHEDULED:
-                row.status = CaseStatus.DUE
+            advance(db, row, self._book.cases, self._clock())
+            return timers(row)
 
-    def _lock_session(self, db: Session, task: Task) -> CustomerSession:
-        """Return the session row, locked for update; create it if missing."""
-        session = db.get(CustomerSession, task.session, with_for_update=True)
-        if session is None:
-            session = CustomerSession(
-                id=task.session, language=task.language, created_at=self._clock()
-            )
-            db.add(session)
-            db.flush()
-        return session
+    def case_timers(self) -> list[Timer]:
+        """Return the timers of all cases."""
+        with self._database.translate_errors(), self._database.transaction() as db:
+            cases = db.scalars(select(Case).where(Case.attention_at.is_not(None)))
+            return [timer for case in cases for timer in timers(case)]
 
     def _execute_new(self, db: Session, session: CustomerSession, task: Task) -> Step:
         fallback = self._find_fallback(db, session, task)
@@ -232,6 +243,8 @@ class Executor:
             session=session,
             customer=customer,
             flow=self._book.flow_of[task.choice.action],
+            case_rules=self._book.cases,
+            choice=task.choice,
             action=task.choice.action,
             message=task.message,
             language=language,

@@ -7,7 +7,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.report import ActionReport, MessageSent
-from gpt2flow.agent.shop import OutboxMessage
+from gpt2flow.agent.shop import Delivery, OutboxMessage
 from gpt2flow.agent.shop.outbox import last_text
 from gpt2flow.agent.turns.execution.doubt import open_question, question_text
 from gpt2flow.agent.turns.execution.task import ESCALATE, Task
@@ -109,6 +109,8 @@ class Replier:
                 session_id=context.session.id,
                 customer_id=context.customer.id if context.customer else None,
                 contact=context.recipient,
+                # The report of the turn hands over a reply to the session.
+                delivery=Delivery.ANSWERED if context.recipient is None else Delivery.PENDING,
                 flow=context.flow.flow,
                 language=context.language,
                 text=text,

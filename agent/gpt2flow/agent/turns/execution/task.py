@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpt2flow.agent.flows.prompt import Arguments, Choice
-from gpt2flow.agent.operations.wording import Language
 from gpt2flow.agent.report import Wanted
+from gpt2flow.agent.wording import Language
 
 # A message that is not understood leaves the open question unanswered, and so does small talk.
 CLARIFY = "clarify"

@@ -21,6 +21,12 @@ _CLAIM: dict[CaseKind, dict[Language, str]] = {
     CaseKind.RETURN: {"en": "return", "zh": "退货"},
     CaseKind.EXCHANGE: {"en": "exchange", "zh": "换货"},
 }
+_CASE: dict[CaseKind, dict[Language, str]] = _CLAIM | {
+    CaseKind.FOLLOW_UP: {"en": "call", "zh": "回访"},
+    CaseKind.HAND_OVER: {"en": "conversation", "zh": "转人工"},
+    CaseKind.DELIVERY_REPORT: {"en": "delivery report", "zh": "签收异常"},
+    CaseKind.NO_COURIER: {"en": "no courier", "zh": "无可用快递"},
+}
 _APPROVAL: dict[Language, str] = {
     "en": " A colleague has to approve it; you will hear from us.",
     "zh": "需要人工审核, 结果会通知您。",
@@ -83,6 +89,11 @@ def status_name(status: OrderStatus, language: Language) -> str:
 def claim_name(kind: CaseKind, language: Language) -> str:
     """Return the name of a kind of claim."""
     return _CLAIM[kind][language]
+
+
+def case_name(kind: CaseKind, language: Language) -> str:
+    """Return the name of a kind of case."""
+    return _CASE[kind][language]
 
 
 def with_article(word: str, language: Language) -> str:

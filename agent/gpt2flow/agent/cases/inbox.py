@@ -1,0 +1,259 @@
+"""Reading of cases: the inbox, and all that a person has to see of one case."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.shop import (
+    INBOX,
+    Audience,
+    Case,
+    CaseEvent,
+    CaseKind,
+    CaseStatus,
+    Customer,
+    Order,
+    OutboxMessage,
+    ReceivedMessage,
+)
+from gpt2flow.agent.wording import format_money
+
+_NUMBER = re.compile(r"(?:C-)?([1-9]\d{0,17})", re.IGNORECASE)
+_DIGEST_DIGITS = 12
+# Policies of this flow decide about claims.
+_CLAIM_FLOW = "after_sales"
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class InboxLine(_View):
+    """Case in a list.
+
+    Attributes:
+        urgency: 0, 1 after a reminder, 2 once it has been escalated.
+        amount: Amount with two decimals; None if it is not about money.
+    """
+
+    case: str
+    kind: CaseKind
+    status: CaseStatus
+    urgency: int
+    customer: str | None
+    order: str | None
+    amount: str | None
+    reason: str | None
+    assignee: str | None
+    since: datetime
+
+
+class CaseChange(_View):
+    """Change in the history of a case; as `CaseEvent`."""
+
+    at: datetime
+    actor: str
+    change: str
+    status: CaseStatus
+    text: str | None
+    details: dict[str, Any] | None
+
+
+class Said(_View):
+    """Message of a conversation.
+
+    Attributes:
+        by: `customer`, or `shop` for the agent and the staff.
+        to: Contact that the message went to; None is the conversation itself.
+    """
+
+    at: datetime
+    by: str
+    to: str | None
+    text: str
+
+
+class OrderView(_View):
+    """Order of a case."""
+
+    order: str
+    status: str
+    total: str
+    delivered_at: datetime | None
+    lines: list[str]
+
+
+class CaseView(InboxLine):
+    """Case with all that a person has to see before a decision.
+
+    Attributes:
+        contact: Contact of the customer.
+        bought: Order that the case is about.
+        note: Message that opened the case.
+        proposal: What the model proposed, with its confidence.
+        policies: Policies of the claim's flow.
+        history: Changes, oldest first.
+        conversation: Messages of the conversation, oldest first.
+        digest: Digest of what a decision rests on.
+    """
+
+    contact: str | None
+    bought: OrderView | None
+    note: str | None
+    proposal: dict[str, Any] | None
+    due_at: datetime | None
+    policies: dict[str, int | str]
+    history: list[CaseChange]
+    conversation: list[Said]
+    digest: str
+
+
+def parse_case_number(text: str) -> int:
+    """Return the id of a case from its number, such as `C-7` or `7`.
+
+    Raises:
+        InputError: The text is no number of a case.
+    """
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"case is {text!r}, must be a number such as C-7")
+    return int(match[1])
+
+
+def list_cases(
+    db: Session,
+    *,
+    statuses: Sequence[CaseStatus] = INBOX,
+    assignee: str | None = None,
+    limit: int | None = None,
+) -> list[InboxLine]:
+    """Return cases: the most urgent first, then the oldest, then the largest amount.
+
+    Args:
+        db: Session on the shop.
+        statuses: Statuses to include.
+        assignee: Only the cases of this person.
+        limit: Largest number of cases; None is all.
+    """
+    since = func.coalesce(Case.inbox_since, Case.created_at)
+    query = (
+        select(Case, Customer, Order)
+        .outerjoin(Customer, Customer.id == Case.customer_id)
+        .outerjoin(Order, Order.id == Case.order_id)
+        .where(Case.status.in_(statuses))
+        .order_by(Case.urgency.desc(), since, func.coalesce(Case.amount, 0).desc(), Case.id)
+        .limit(limit)
+    )
+    if assignee is not None:
+        query = query.where(Case.assignee == assignee)
+    return [InboxLine(**_line(*row)) for row in db.execute(query).tuples()]
+
+
+def view_case(db: Session, case: Case, book: FlowBook) -> CaseView:
+    """Return all that a person has to see of a case."""
+    customer = db.get(Customer, case.customer_id) if case.customer_id else None
+    order = db.get(Order, case.order_id) if case.order_id else None
+    flow = book.flows.get(_CLAIM_FLOW)
+    policies = dict(flow.policies) if flow is not None else {}
+    bought = _order_view(order) if order is not None else None
+    return CaseView(
+        **_line(case, customer, order),
+        contact=customer.contact if customer else None,
+        bought=bought,
+        note=case.note,
+        proposal=case.proposal,
+        due_at=case.due_at,
+        policies=policies,
+        history=_history(db, case),
+        conversation=_conversation(db, case),
+        digest=_digest(case, customer, bought, policies),
+    )
+
+
+def _line(case: Case, customer: Customer | None, order: Order | None) -> dict[str, Any]:
+    return {
+        "case": case.number,
+        "kind": case.kind,
+        "status": case.status,
+        "urgency": case.urgency,
+        "customer": customer.name if customer else None,
+        "order": order.number if order else None,
+        "amount": format_money(case.amount) if case.amount is not None else None,
+        "reason": case.reason,
+        "assignee": case.assignee,
+        "since": case.inbox_since or case.created_at,
+    }
+
+
+def _order_view(order: Order) -> OrderView:
+    return OrderView(
+        order=order.number,
+        status=order.status.value,
+        total=format_money(order.total),
+        delivered_at=order.delivered_at,
+        lines=[
+            f"{line.quantity} × {line.sku} ({format_money(line.price)})" for line in order.lines
+        ],
+    )
+
+
+def _history(db: Session, case: Case) -> list[CaseChange]:
+    query = select(CaseEvent).where(CaseEvent.case_id == case.id).order_by(CaseEvent.id)
+    return [
+        CaseChange(
+            at=event.created_at,
+            actor=event.actor,
+            change=event.change,
+            status=event.status,
+            text=event.text,
+            details=event.details,
+        )
+        for event in db.scalars(query)
+    ]
+
+
+def _conversation(db: Session, case: Case) -> list[Said]:
+    if case.session_id is None:
+        return []
+    received = select(ReceivedMessage).where(ReceivedMessage.session_id == case.session_id)
+    sent = select(OutboxMessage).where(
+        OutboxMessage.session_id == case.session_id,
+        OutboxMessage.audience == Audience.CUSTOMER,
+    )
+    said = [
+        Said(at=each.created_at, by="customer", to=None, text=each.text)
+        for each in db.scalars(received.order_by(ReceivedMessage.created_at))
+    ]
+    said += [
+        Said(at=each.created_at, by="shop", to=each.contact, text=each.text)
+        for each in db.scalars(sent.order_by(OutboxMessage.id))
+    ]
+    # A message is older than the replies to it, even by a clock that stood still.
+    return sorted(said, key=lambda each: each.at)
+
+
+def _digest(
+    case: Case, customer: Customer | None, bought: OrderView | None, policies: dict[str, int | str]
+) -> str:
+    """Return the digest of what a decision rests on; a change of any of it changes the digest."""
+    shown = {
+        "case": case.number,
+        "kind": case.kind.value,
+        "status": case.status.value,
+        "amount": format_money(case.amount) if case.amount is not None else None,
+        "reason": case.reason,
+        "customer": [customer.id, customer.contact] if customer else None,
+        "order": bought.model_dump(mode="json") if bought else None,
+        "policies": policies,
+    }
+    text = json.dumps(shown, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]

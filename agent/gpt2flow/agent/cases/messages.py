@@ -1,0 +1,107 @@
+"""Messages about cases, written into the outbox."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from gpt2flow.agent.flows.case_rules import CaseMessage, CaseRules
+from gpt2flow.agent.shop import (
+    Audience,
+    Case,
+    Customer,
+    CustomerSession,
+    Order,
+    OutboxMessage,
+)
+from gpt2flow.agent.wording import Language, case_name
+
+# Flow that messages about cases are listed under.
+_FLOW = "cases"
+
+
+def tell_customer(
+    db: Session,
+    case: Case,
+    rules: CaseRules,
+    message: CaseMessage,
+    now: datetime,
+    **fields: str,
+) -> None:
+    """Write a message to the customer of a case, in the customer's language.
+
+    It goes to the customer's contact, or to the conversation of a customer who is not known.
+
+    Args:
+        db: Session on the shop.
+        case: Case that the message is about.
+        rules: Message templates.
+        message: Name of the template.
+        now: Current time.
+        fields: Fields of the template beside those of every message about a case.
+    """
+    customer = db.get(Customer, case.customer_id) if case.customer_id else None
+    session = db.get(CustomerSession, case.session_id) if case.session_id else None
+    spoken = customer.language if customer else session.language if session else "en"
+    language: Language = "zh" if spoken == "zh" else "en"
+    recipient = _Recipient(Audience.CUSTOMER, customer.contact if customer else None, language)
+    _write(db, case, rules, message, now, recipient, fields)
+
+
+def tell_staff(
+    db: Session,
+    case: Case,
+    rules: CaseRules,
+    message: CaseMessage,
+    now: datetime,
+    **fields: str,
+) -> None:
+    """Write a message to the staff about a case; as `tell_customer`."""
+    recipient = _Recipient(Audience.STAFF, None, rules.staff_language)
+    _write(db, case, rules, message, now, recipient, fields)
+
+
+class _Recipient(NamedTuple):
+    audience: Audience
+    contact: str | None
+    language: Language
+
+
+def _write(  # noqa: PLR0917 - the arguments of its two callers
+    db: Session,
+    case: Case,
+    rules: CaseRules,
+    message: CaseMessage,
+    now: datetime,
+    recipient: _Recipient,
+    fields: dict[str, str],
+) -> None:
+    template = rules.messages[message][recipient.language]
+    number = db.scalar(select(func.count()).where(OutboxMessage.case_id == case.id)) or 0
+    db.add(
+        OutboxMessage(
+            key=f"case/{case.id}/{number + 1}/{message}",
+            session_id=case.session_id,
+            customer_id=case.customer_id,
+            contact=recipient.contact,
+            audience=recipient.audience,
+            flow=_FLOW,
+            case_id=case.id,
+            language=recipient.language,
+            text=template.format(**_fields(db, case, recipient.language) | fields),
+            created_at=now,
+        )
+    )
+    db.flush()
+
+
+def _fields(db: Session, case: Case, language: Language) -> dict[str, str]:
+    customer = db.get(Customer, case.customer_id) if case.customer_id else None
+    order = db.get(Order, case.order_id) if case.order_id else None
+    return {
+        "case": case.number,
+        "kind": case_name(case.kind, language),
+        "customer": customer.name if customer else "–",
+        "order": order.number if order else "–",
+    }
