@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -129,6 +130,22 @@ class Database:
         with database.translate_errors(), database.engine.begin() as connection:
             _prepare_schema(connection, url, catalogue)
         return database
+
+    @classmethod
+    def open_existing(cls, url: URL) -> "Database":
+        """Open the database of a shop, which must be there.
+
+        Args:
+            url: URL of the database.
+
+        Raises:
+            InputError: The SQLite file does not exist.
+            DatabaseError: As `open`.
+        """
+        is_file = url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:")
+        if is_file and not Path(str(url.database)).is_file():
+            raise InputError(f"database {display_name(url)}: there is no such file")
+        return cls.open(url)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

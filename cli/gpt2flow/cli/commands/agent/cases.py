@@ -1,0 +1,273 @@
+"""Commands with which people handle cases: inbox, show, assign, approve and so on."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt2flow.cli.commands.agent.case_page import print_case, print_inbox
+from gpt2flow.cli.commands.agent.messages import Database, Flows
+from gpt2flow.cli.connection import with_options
+from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
+
+if TYPE_CHECKING:
+    from gpt2flow.agent.cases.decisions import Desk
+    from gpt2flow.agent.cases.inbox import CaseView
+    from gpt2flow.agent.cases.people import Person
+
+CaseNumber = Annotated[str, typer.Argument(metavar="<case>", help="Number of the case, as C-7.")]
+Seen = Annotated[
+    str | None,
+    typer.Option(
+        help="Digest of the case that you decide on, as `show` prints it.",
+        show_default="show the case, and ask",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the case as JSON.")]
+
+
+@dataclass(frozen=True)
+class DeskOptions:
+    """Options of every command on cases."""
+
+    database: Database = "gpt2flow.sqlite"
+    flows: Flows = None
+
+
+@dataclass(frozen=True)
+class PersonOptions:
+    """Options that tell who acts."""
+
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of tokens, which names the people and what each may do.",
+            envvar="GPT2FLOW_TOKENS",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File of your own token.", envvar="GPT2FLOW_TOKEN_FILE"),
+    ] = None
+
+    def identify(self) -> "Person":
+        """Return the person who acts.
+
+        Raises:
+            CommandError: A file is not named, or the token cannot be read.
+        """
+        from gpt2flow.agent.cases.people import identify
+        from gpt2flow.agent.config import utc_now
+
+        if self.tokens is None or self.token_file is None:
+            missing = "--tokens" if self.tokens is None else "--token-file"
+            raise CommandError(
+                f"{missing} is missing: it tells who acts; `gpt2flow token NAME --may approve`"
+                " makes a token and its entry",
+                Exit.BAD_INPUT,
+            )
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(
+                f"--token-file {self.token_file}: {error}", Exit.BAD_INPUT
+            ) from error
+        return identify(self.tokens, token, utc_now())
+
+
+with_desk_options = with_options(DeskOptions, "desk_options")
+with_person_options = with_options(PersonOptions, "person_options")
+
+
+@with_desk_options
+def inbox(
+    assignee: Annotated[
+        str | None,
+        typer.Option(help="Only the cases of this person.", show_default="all people"),
+    ] = None,
+    all_statuses: Annotated[
+        bool, typer.Option("--all", help="List decided, closed and expired cases too.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of cases.", show_default="all")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cases as JSON.")] = False,
+    *,
+    desk_options: DeskOptions,
+) -> None:
+    """List the cases that wait for a person, the most urgent and oldest first."""
+    with _open_desk(desk_options) as desk:
+        lines = desk.inbox(all_statuses=all_statuses, assignee=assignee, limit=limit)
+    print_inbox(lines, as_json=as_json)
+
+
+@with_desk_options
+def show(case: CaseNumber, as_json: AsJson = False, *, desk_options: DeskOptions) -> None:
+    """Show a case: order, conversation, proposal of the model, history, and digest."""
+    with _open_desk(desk_options) as desk:
+        view = desk.show(case)
+    print_case(view, as_json=as_json)
+
+
+@with_desk_options
+@with_person_options
+def assign(
+    case: CaseNumber,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the person who takes the case; `agent` gives a conversation back.",
+            show_default="yourself",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+    person_options: PersonOptions,
+) -> None:
+    """Take a case, give it to somebody, or give a conversation back to the agent."""
+    with _open_desk(desk_options) as desk:
+        view = desk.assign(person_options.identify(), case, to)
+    _report(view, as_json=as_json)
+
+
+@with_desk_options
+@with_person_options
+def approve(
+    case: CaseNumber,
+    amount: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<amount>", help="Amount to approve.", show_default="the amount claimed"
+        ),
+    ] = None,
+    seen: Seen = None,
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+    person_options: PersonOptions,
+) -> None:
+    """Approve a claim; the customer is told.
+
+    The decision holds for the case as it was shown. If it has changed since,
+    it is refused.
+    """
+    decided = None if amount is None else _parse_amount(amount)
+    with _open_desk(desk_options) as desk:
+        person = person_options.identify()
+        digest = _confirm(desk, case, seen, "Approve" if amount is None else f"Approve {amount} of")
+        view = desk.approve(person, case, seen=digest, amount=decided)
+    _report(view, as_json=as_json)
+
+
+@with_desk_options
+@with_person_options
+def reject(
+    case: CaseNumber,
+    text: Annotated[str, typer.Argument(help="Reason, which the customer reads.")],
+    seen: Seen = None,
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+    person_options: PersonOptions,
+) -> None:
+    """Reject a claim with a sentence; the customer is told."""
+    with _open_desk(desk_options) as desk:
+        person = person_options.identify()
+        digest = _confirm(desk, case, seen, "Reject")
+        view = desk.reject(person, case, text, seen=digest)
+    _report(view, as_json=as_json)
+
+
+@with_desk_options
+@with_person_options
+def reply(
+    case: CaseNumber,
+    text: Annotated[str, typer.Argument(help="Message to the customer.")],
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+    person_options: PersonOptions,
+) -> None:
+    """Write to the customer of a case, and take the case if nobody has."""
+    with _open_desk(desk_options) as desk:
+        view = desk.reply(person_options.identify(), case, text)
+    _report(view, as_json=as_json)
+
+
+@with_desk_options
+@with_person_options
+def close(
+    case: CaseNumber,
+    note: Annotated[
+        str | None, typer.Option(help="What was done, for the history.", show_default="(nothing)")
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+    person_options: PersonOptions,
+) -> None:
+    """Close a case; the agent answers its customer again."""
+    with _open_desk(desk_options) as desk:
+        view = desk.close(person_options.identify(), case, note)
+    _report(view, as_json=as_json)
+
+
+@contextmanager
+def _open_desk(options: DeskOptions) -> Iterator["Desk"]:
+    with needs_extra("agent"):
+        from gpt2flow.agent.cases.decisions import Desk
+        from gpt2flow.agent.config import utc_now
+        from gpt2flow.agent.errors import AgentError, InputError
+        from gpt2flow.agent.flows import load_flows
+        from gpt2flow.agent.shop import Database, database_url
+    with reported(bad_input=InputError, failure=AgentError):
+        book = load_flows(options.flows)
+        database = Database.open_existing(database_url(options.database))
+        try:
+            yield Desk(book, database, utc_now)
+        finally:
+            database.close()
+
+
+def _confirm(desk: "Desk", case: str, seen: str | None, question: str) -> str:
+    """Return the digest to decide on, after showing the case if none is given."""
+    if seen is not None:
+        return seen
+    view = desk.show(case)
+    if not sys.stdin.isatty():
+        raise CommandError(
+            f"--seen is missing: look at `gpt2flow agent show {view.case}`, and pass the digest",
+            Exit.BAD_INPUT,
+        )
+    print_case(view, as_json=False)
+    typer.confirm(f"{question} {view.kind} {view.case}?", abort=True)
+    return view.digest
+
+
+def _report(view: "CaseView", *, as_json: bool) -> None:
+    if as_json:
+        print_case(view, as_json=True)
+        return
+    last = view.history[-1]
+    typer.echo(f"{view.case} {view.kind}: {last.change} by {last.actor}, now {view.status}")
+
+
+def _parse_amount(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise CommandError(
+            f"--amount is {text!r}, must be an amount such as 99.90", Exit.BAD_INPUT
+        ) from None
+
+
+def add_commands(group: typer.Typer) -> None:
+    """Add the commands to the group."""
+    for command in (inbox, show, assign, approve, reject, reply, close):
+        group.command()(command)
