@@ -16,6 +16,7 @@ from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import load_catalogue
+from gpt2flow.agent.shop.locks import open_session_locks
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
@@ -31,7 +32,8 @@ class Agent:
     """Agent that handles customer messages until it is closed.
 
     Construction first finishes turns that an earlier process left incomplete.
-    Threads may share an agent. A process can have one open agent at a time.
+    Threads may share an agent. A process can have one open agent at a time, and so can an SQLite
+    file; on PostgreSQL, several processes share the work.
 
     Args:
         config: Settings of the agent.
@@ -60,6 +62,9 @@ class Agent:
         with ExitStack() as resources:
             self._database = Database.open(url, catalogue)
             resources.callback(self._database.close)
+            with self._database.translate_errors():
+                locks = open_session_locks(url)
+            resources.callback(locks.close)
             if model is None:
                 model = served = ServedModel(
                     config.address, config.model, config.timeout, config.security
@@ -68,7 +73,7 @@ class Agent:
             executor = Executor(book, self._database, clock, codes, config.confirm_below)
             handler = TurnHandler(book, RecordingModel(model, self._database, clock), executor)
             with self._database.translate_errors():
-                self._workflows = Workflows(handler, executor, clock, url)
+                self._workflows = Workflows(handler, executor, clock, self._database, locks)
                 resources.callback(self._workflows.close)
                 self._workflows.launch()
             self._resources = resources.pop_all()

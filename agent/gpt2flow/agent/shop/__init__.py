@@ -6,6 +6,7 @@ from gpt2flow.agent.shop.customers import Customer
 from gpt2flow.agent.shop.database import Database, database_url
 from gpt2flow.agent.shop.orders import Order, OrderLine, OrderStatus, order_id
 from gpt2flow.agent.shop.outbox import Audience, Delivery, OutboxMessage
+from gpt2flow.agent.shop.processes import AgentProcess
 from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.records import ExecutedAction, ModelCall
 from gpt2flow.agent.shop.sessions import (
@@ -20,6 +21,7 @@ from gpt2flow.agent.shop.shipments import Courier, Shipment
 __all__ = [
     "CLAIMS",
     "INBOX",
+    "AgentProcess",
     "Audience",
     "Base",
     "CartLine",

@@ -5,6 +5,7 @@ first step without a recorded result. That step may have committed before the cr
 A step that changes the shop therefore writes an idempotency key in its transaction.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
@@ -14,10 +15,20 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, WorkflowHan
 from sqlalchemy import URL, create_engine
 
 from gpt2flow.agent.config import Clock
+from gpt2flow.agent.errors import DatabaseError
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
+from gpt2flow.agent.shop import Database
 from gpt2flow.agent.shop.database import translate_errors
+from gpt2flow.agent.shop.locks import SessionLocks
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
+from gpt2flow.agent.turns.recovery import (
+    TAKEOVER_SECONDS,
+    Recovery,
+    adopt_waiting_work,
+    new_executor_id,
+    resume_work,
+)
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -29,6 +40,10 @@ _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _POLL_SECONDS = 0.1
+# Executor id on SQLite, which has one agent at a time.
+_ONLY_EXECUTOR = "local"
+# Longest wait for an earlier message of a session: a takeover, and the turn itself.
+_EARLIER_SECONDS = 2 * TAKEOVER_SECONDS + 30.0
 # Delay of an event's next attempt: of one that was not tried yet, and the longest.
 _MIN_RETRY_SECONDS = 2.5
 _MAX_RETRY_SECONDS = 600.0
@@ -43,19 +58,33 @@ class Workflows:
         handler: Handler of messages and events.
         executor: Executor that looks after cases.
         clock: Clock from which the delays of timers are computed.
-        url: URL of the shop database. DBOS keeps its records beside it: in a
-            separate SQLite file, or in a separate schema on PostgreSQL.
+        database: Shop database. DBOS keeps its records beside it: in a separate SQLite file, or
+            in a separate schema on PostgreSQL.
+        locks: Locks of the sessions.
     """
 
-    def __init__(self, handler: TurnHandler, executor: Executor, clock: Clock, url: URL) -> None:
+    def __init__(
+        self,
+        handler: TurnHandler,
+        executor: Executor,
+        clock: Clock,
+        database: Database,
+        locks: SessionLocks,
+    ) -> None:
         self._handler = handler
         self._executor = executor
         self._clock = clock
+        self._locks = locks
+        url = database.url
+        is_shared = url.get_backend_name() != "sqlite"
+        executor_id = new_executor_id() if is_shared else _ONLY_EXECUTOR
+        self._recovery = Recovery(database, executor_id, _VERSION) if is_shared else None
         DBOS(
             config=DBOSConfig(
                 name="gpt2flow",
                 system_database_url=_prepare_system_database(url),
                 application_version=_VERSION,
+                executor_id=executor_id,
                 log_level="ERROR",
                 # Closing waits for the listener to wake up.
                 notification_listener_polling_interval_sec=0.2,
@@ -76,7 +105,9 @@ class Workflows:
         @DBOS.workflow(name=_MESSAGE_WORKFLOW)
         def handle_message(session: str, message_id: str, text: str) -> TurnReport:
             key = _workflow_id(session, message_id)
-            return self._handler.handle_message(self, key, session, message_id, text)
+            # Held here, so that a turn that another process takes over holds it too.
+            with self._locks.hold(session):
+                return self._handler.handle_message(self, key, session, message_id, text)
 
         @DBOS.workflow(name="event")
         def handle_event(session: str, event: Event, attempt: int) -> EventReport:
@@ -96,24 +127,26 @@ class Workflows:
         """
         DBOS.launch()
         DBOS.register_queue(_QUEUE, on_conflict="never_update")
+        if self._recovery is not None:
+            self._recovery.start()
+        else:
+            # No other process uses the database, so what another version left is not running.
+            resume_work(_VERSION)
+            adopt_waiting_work(_VERSION)
         # Those of another version, and of cases that a person touched, have none here yet.
         for timer in self._executor.case_timers():
             self.set_timer(timer)
-        pending = DBOS.list_workflows(
-            name=_MESSAGE_WORKFLOW,
-            status=["PENDING", "ENQUEUED"],
-            app_version=_VERSION,
-            load_input=False,
-            load_output=False,
-        )
-        for workflow in pending:
-            # An error is stored; the caller receives it on sending the message again.
-            with suppress(Exception):
-                handle: WorkflowHandle[TurnReport] = DBOS.retrieve_workflow(workflow.workflow_id)
-                handle.get_result(polling_interval_sec=_POLL_SECONDS)
+        if self._recovery is None:
+            for workflow_id in _unfinished_turns():
+                # An error is stored; the caller receives it on sending the message again.
+                with suppress(Exception):
+                    handle: WorkflowHandle[TurnReport] = DBOS.retrieve_workflow(workflow_id)
+                    handle.get_result(polling_interval_sec=_POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop DBOS; incomplete workflows resume at the next launch."""
+        """Stop DBOS; incomplete workflows resume at the next launch, or in another process."""
+        if self._recovery is not None:
+            self._recovery.stop()
         DBOS.destroy(destroy_registry=True)
 
     def handle_message(self, session: str, message_id: str, text: str) -> TurnReport:
@@ -126,8 +159,13 @@ class Workflows:
             session: Id of the conversation.
             message_id: Id of the message within the session.
             text: Normalized message.
+
+        Raises:
+            DatabaseError: An earlier message of the session is not finished.
         """
         workflow_id = _workflow_id(session, message_id)
+        if self._recovery is not None:
+            _wait_for_earlier(session, workflow_id)
         status = DBOS.get_workflow_status(workflow_id)
         if status is not None and status.status in _FAILED:
             # The results of another version's steps may not fit: such a turn starts again, and
@@ -183,6 +221,38 @@ class Workflows:
 def retry_seconds(attempts: int) -> float:
     """Return the delay after a number of attempts: exponential backoff."""
     return min(_MIN_RETRY_SECONDS * 2.0**attempts, _MAX_RETRY_SECONDS)
+
+
+def _unfinished_turns(session: str | None = None) -> list[str]:
+    """Return the ids of the turns that are running or waiting, the oldest first."""
+    prefix = None if session is None else _workflow_id(session, "")
+    turns = DBOS.list_workflows(
+        name=_MESSAGE_WORKFLOW,
+        status=["PENDING", "ENQUEUED"],
+        app_version=_VERSION,
+        workflow_id_prefix=prefix,
+        load_input=False,
+        load_output=False,
+    )
+    return [turn.workflow_id for turn in turns]
+
+
+def _wait_for_earlier(session: str, workflow_id: str) -> None:
+    """Wait until the earlier turns of a session have ended, wherever they run.
+
+    The turn of a process that died ends once another process has taken it over.
+
+    Raises:
+        DatabaseError: A turn does not end.
+    """
+    deadline = time.monotonic() + _EARLIER_SECONDS
+    while set(_unfinished_turns(session)) - {workflow_id}:
+        if time.monotonic() > deadline:
+            raise DatabaseError(
+                f"an earlier message of session {session!r} is still being handled;"
+                " send this one again"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _failed_step(workflow_id: str) -> int:

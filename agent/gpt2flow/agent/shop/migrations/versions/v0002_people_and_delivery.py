@@ -47,6 +47,13 @@ def upgrade() -> None:
         table.create_index("ix_case_events_case_id", ["case_id"], unique=False)
 
     op.create_table(
+        "agent_processes",
+        sa.Column("executor_id", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("executor_id"),
+    )
+    op.create_table(
         "received_messages",
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("session_id", sa.String(), nullable=False),
