@@ -1,0 +1,175 @@
+"""Dispatcher that sends the outbox."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpt2flow.agent.delivery.message import DeliveryError
+from gpt2flow.agent.delivery.queue import LEASE, SEND_SECONDS, Claim, OutboxQueue
+from gpt2flow.agent.errors import DatabaseError, InputError
+
+# Messages that are being sent at a time, each to another recipient.
+_CONCURRENCY = 8
+MIN_INTERVAL = 0.1
+MAX_INTERVAL = 3600.0
+
+
+@dataclass
+class DispatchSummary:
+    """Number of attempts by how they ended.
+
+    Attributes:
+        sent: Messages that were sent.
+        failed: Attempts that failed, and after which there is another one.
+        dead: Messages that are dead after their last attempt or a permanent error.
+    """
+
+    sent: int = 0
+    failed: int = 0
+    dead: int = 0
+
+
+class Dispatcher:
+    """Sender of the outbox: it claims, sends and records messages.
+
+    Args:
+        queue: Messages to send.
+        report: Callback for each failure, as one line without the text of the message.
+        interval: Seconds between looks at a queue in which nothing is due.
+
+    Raises:
+        InputError: The interval is invalid.
+    """
+
+    def __init__(
+        self, queue: OutboxQueue, report: Callable[[str], None], *, interval: float = 1.0
+    ) -> None:
+        if not (math.isfinite(interval) and MIN_INTERVAL <= interval <= MAX_INTERVAL):
+            raise InputError(
+                f"interval is {interval} s, must be from {MIN_INTERVAL} to {MAX_INTERVAL:.0f}"
+            )
+        self.summary = DispatchSummary()
+        self._queue = queue
+        self._report = report
+        self._interval = interval
+        self._stopped = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._database_failed = False
+        self._warned = False
+
+    def stop(self) -> None:
+        """Claim nothing more, and end `run` after what is being sent.
+
+        A second call cuts that short; the messages are released, and sent again later.
+        """
+        if self._stopped.is_set():
+            for task in self._running:
+                task.cancel()
+        self._stopped.set()
+
+    async def run(self, *, once: bool = False) -> None:
+        """Send messages until `stop` is called.
+
+        Args:
+            once: Whether to end as soon as nothing is due.
+
+        Raises:
+            DatabaseError: The database failed, with `once`. Otherwise it is tried again.
+        """
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            while not self._stopped.is_set():
+                # A message that is recorded during a claim frees the one behind it too late for it.
+                was_idle = not self._running
+                if not await self._start(once=once) and once and was_idle:
+                    break
+                if once and not self._running:
+                    continue
+                await asyncio.wait(
+                    {stopped, *self._running},
+                    timeout=self._interval,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        finally:
+            stopped.cancel()
+            if self._running:
+                await asyncio.wait(self._running)
+
+    async def _start(self, *, once: bool) -> int:
+        """Claim messages and start to send them; return their number."""
+        free = _CONCURRENCY - len(self._running)
+        if not free:
+            return 0
+        try:
+            claims = await asyncio.to_thread(self._queue.claim, free)
+            if not claims:
+                await self._warn()
+        except DatabaseError as error:
+            if once:
+                raise
+            if not self._database_failed:
+                self._report(f"{error}; trying again every {self._interval:g} s")
+            self._database_failed = True
+            return 0
+        self._database_failed = False
+        for claim in claims:
+            task = asyncio.create_task(self._handle(claim))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(claims)
+
+    async def _warn(self) -> None:
+        """Report once if no transport takes a pending message."""
+        if self._warned:
+            return
+        _, without_transport = await asyncio.to_thread(self._queue.count_waiting)
+        if without_transport:
+            self._warned = True
+            self._report(f"no transport takes {without_transport} pending messages; they wait")
+
+    async def _handle(self, claim: Claim) -> None:
+        """Send a message, and record how that ended."""
+        try:
+            if self._stopped.is_set() or not self._queue.is_lasting(claim):
+                await asyncio.to_thread(self._queue.release, claim)
+                return
+            try:
+                error = await _send(claim)
+            except asyncio.CancelledError:
+                self._report(f"message {claim.message.key}: cut short, and released")
+                await asyncio.to_thread(self._queue.release, claim)
+                return
+            await self._record(claim, error)
+        except DatabaseError as error:
+            seconds = LEASE.total_seconds()
+            self._report(f"message {claim.message.key}: {error}; free again after {seconds:g} s")
+
+    async def _record(self, claim: Claim, error: DeliveryError | None) -> None:
+        if error is None:
+            await asyncio.to_thread(self._queue.record_sent, claim)
+            self.summary.sent += 1
+            return
+        wait = await asyncio.to_thread(self._queue.record_failure, claim, error)
+        tried = f"attempt {claim.message.attempts + 1} of {self._queue.backoff.attempts}"
+        if wait is None:
+            self.summary.dead += 1
+            then = "dead"
+        else:
+            self.summary.failed += 1
+            then = f"next attempt in {wait.total_seconds():.0f} s"
+        self._report(f"message {claim.message.key}: {tried}: {error}; {then}")
+
+
+async def _send(claim: Claim) -> DeliveryError | None:
+    """Send a message; return why that failed, if it did."""
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await claim.transport.send(claim.message)
+    except DeliveryError as error:
+        return error
+    except TimeoutError:
+        return DeliveryError(f"not taken within {SEND_SECONDS:g} s")
+    except Exception as error:  # noqa: BLE001 - one message must not end the others
+        return DeliveryError(f"unexpected {type(error).__name__}: {error}")
+    return None

@@ -1,0 +1,153 @@
+"""Settings of the delivery."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.outbox import outgoing
+from tests.support.webhook_receiver import SECRET, WebhookReceiver
+
+from gpt2flow.agent.config import utc_now
+from gpt2flow.agent.delivery.local import ConsoleTransport, FileTransport
+from gpt2flow.agent.delivery.mail import MailTransport, SmtpTls
+from gpt2flow.agent.delivery.settings import (
+    DeliverySettings,
+    parse_webhook_secrets,
+    read_secret,
+)
+from gpt2flow.agent.delivery.webhook import WebhookTransport
+from gpt2flow.agent.errors import InputError
+
+WEBHOOK = {"webhook": "https://shop.example/hook", "webhook_secret": SECRET}
+SMTP = {"smtp": "mail.example:587", "smtp_from": "shop@example.com"}
+LOGIN = {"smtp_user": "shop", "smtp_password": "correct horse"}
+
+
+@pytest.mark.parametrize(
+    "settings, kinds",
+    [
+        (WEBHOOK, [WebhookTransport]),
+        (WEBHOOK | {"webhook": "http://127.0.0.1:8080/hook"}, [WebhookTransport]),
+        (WEBHOOK | {"webhook": "http://[::1]:8080"}, [WebhookTransport]),
+        (WEBHOOK | {"webhook": "http://localhost"}, [WebhookTransport]),
+        (SMTP, [MailTransport]),
+        (SMTP | LOGIN | {"smtp_tls": SmtpTls.TLS}, [MailTransport]),
+        (SMTP | {"smtp_tls": SmtpTls.NONE}, [MailTransport]),
+        (SMTP | LOGIN | {"smtp": "[::1]:25", "smtp_tls": SmtpTls.NONE}, [MailTransport]),
+        (
+            SMTP | {"staff_address": "staff@example.com"} | WEBHOOK,
+            [MailTransport, WebhookTransport],
+        ),
+        ({"file": Path("messages.jsonl")}, [FileTransport]),
+        (SMTP | {"console": print}, [MailTransport, ConsoleTransport]),
+    ],
+)
+def test_settings_give_transports_mails_first(
+    settings: dict[str, Any],
+    kinds: list[type],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    routes = DeliverySettings(**settings).routes(utc_now)
+    assert [type(route.transport) for route in routes] == kinds
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "nothing to send with: give --webhook, --smtp, --file or --console"),
+        ({"staff_address": "a@b.cd"}, "nothing to send with"),
+        (
+            WEBHOOK | {"console": print},
+            "--webhook takes everything, so that --console gets nothing",
+        ),
+        (WEBHOOK | {"file": Path("x")}, "--webhook takes everything, so that --file gets nothing"),
+        ({"file": Path("x"), "console": print}, "--file takes everything, so that --console gets"),
+        ({"webhook": "https://a.example"}, "--webhook needs --webhook-secret-file"),
+        (SMTP | {"webhook_secret": SECRET}, "--webhook-secret-file needs --webhook"),
+        (WEBHOOK | {"webhook": "http://shop.example"}, "must be https except on this machine"),
+        (WEBHOOK | {"webhook": "ftp://shop.example"}, "'ftp://shop.example', must be an https URL"),
+        (WEBHOOK | {"webhook": "shop.example"}, "'shop.example', must be an https URL"),
+        (WEBHOOK | {"webhook": "https://"}, "'https://', must be an https URL"),
+        (WEBHOOK | {"webhook": "https://a.example:99999"}, "must be an https URL"),
+        (WEBHOOK | {"webhook": "https://a.example/\n"}, "which is no URL"),
+        (WEBHOOK | {"webhook": "https://u:p@a.example"}, "a user or a password"),
+        (WEBHOOK | {"webhook_secret": "\n"}, "the webhook secret is empty"),
+        (WEBHOOK | {"webhook_secret": "hunter2"}, "webhook secret 1 is none, must be whsec_"),
+        ({"smtp": "mail.example:25"}, "--smtp needs --smtp-from"),
+        (WEBHOOK | {"smtp_from": "a@b.cd"}, "--smtp-from needs --smtp"),
+        (WEBHOOK | {"staff_address": "a@b.cd"}, "--staff-address needs --smtp"),
+        (WEBHOOK | {"smtp_tls": SmtpTls.TLS}, "--smtp-tls needs --smtp"),
+        (SMTP | {"smtp_user": "shop"}, "--smtp-user needs --smtp-password-file"),
+        (SMTP | {"smtp_password": "x"}, "--smtp-password-file needs --smtp-user"),
+        (SMTP | LOGIN | {"smtp_password": ""}, "the SMTP password is empty"),
+        (SMTP | LOGIN | {"smtp_tls": SmtpTls.NONE}, "the password in plain text"),
+        (SMTP | {"smtp": "mail.example"}, "--smtp is 'mail.example', must be host:port"),
+        (SMTP | {"smtp": "mail.example:0"}, "must be host:port"),
+        (SMTP | {"smtp": "mail.example:smtp"}, "must be host:port"),
+        (SMTP | {"smtp": "mail.example:99999"}, "must be host:port"),
+        (SMTP | {"smtp": ":25"}, "must be host:port"),
+        (SMTP | {"smtp": "u@mail.example:25"}, "must be host:port"),
+        (SMTP | {"smtp": "mail.example:25/x"}, "must be host:port"),
+        (SMTP | {"smtp_from": "shop"}, "--smtp-from: 'shop' is no e-mail address"),
+        (SMTP | {"staff_address": "all"}, "--staff-address: 'all' is no e-mail address"),
+        ({"file": Path("nowhere/x")}, "--file nowhere/x: No such file or directory"),
+    ],
+)
+def test_a_setting_that_is_wrong_or_without_effect_is_refused(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as raised:
+        DeliverySettings(**settings).routes(utc_now)
+    assert message in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_secrets_stand_one_a_line() -> None:
+    secrets = [b"a" * 24, b"b" * 64]
+    lines = [f"whsec_{base64.b64encode(secret).decode()}" for secret in secrets]
+    assert parse_webhook_secrets("\n".join(lines) + "\n") == secrets
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        base64.b64encode(b"a" * 24).decode(),
+        f"whsec_{base64.b64encode(b'a' * 23).decode()}",
+        f"whsec_{base64.b64encode(b'a' * 65).decode()}",
+        "whsec_####",
+        "whsec_钥匙",
+        "whsec_",
+    ],
+)
+def test_a_secret_of_another_form_is_refused_without_showing_it(line: str) -> None:
+    with pytest.raises(InputError, match="webhook secret 2 is none") as raised:
+        parse_webhook_secrets(f"{SECRET}\n{line}")
+    assert line not in str(raised.value).replace("must be whsec_", "")
+
+
+def test_a_secret_is_read_from_a_file_without_its_line_break(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(" correct horse \r\n", encoding="utf-8")
+    assert read_secret("--smtp-password-file", file) == " correct horse "
+    for content, reason in ((b"\n", "the file is empty"), (b"\xff", "no UTF-8")):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=f"--smtp-password-file .*: {reason}"):
+            read_secret("--smtp-password-file", file)
+    with pytest.raises(InputError, match="No such file or directory"):
+        read_secret("--smtp-password-file", tmp_path / "nowhere")
+
+
+@pytest.mark.process
+async def test_a_receiver_on_this_machine_is_reached_without_the_proxy(
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    settings = DeliverySettings(webhook=receiver.url, webhook_secret=SECRET)
+    (route,) = settings.routes(utc_now)
+    await route.transport.send(outgoing())
+    await route.transport.close()
+    assert receiver.keys == ["k-1"]
