@@ -9,6 +9,8 @@ from tests.support.scripted_model import FailingModel, ScriptedModel
 from tests.support.shop import CODE, Shop
 
 from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.payments.payer import Payer
+from gpt2flow.agent.payments.port import InvoicePayments
 from gpt2flow.agent.report import Timer, TurnReport
 from gpt2flow.agent.shop import Base, ReceivedMessage
 from gpt2flow.agent.turns.execution import Event
@@ -35,6 +37,9 @@ class InlineWorkflow:
     ) -> _Result:
         return function(*args, **kwargs)
 
+    def sleep(self, seconds: float) -> None:
+        """Go on at once."""
+
     def set_timer(self, timer: Timer) -> None:
         self.timers.append(timer)
 
@@ -42,16 +47,32 @@ class InlineWorkflow:
         self.retries.append((session, event, attempt))
 
 
-def new_handler(shop: Shop, model: ScriptedModel | FailingModel) -> TurnHandler:
+def new_handler(
+    shop: Shop,
+    model: ScriptedModel | FailingModel,
+    payer: Payer | None = None,
+    *,
+    patience: float = 0.0,
+) -> TurnHandler:
     recording_model = RecordingModel(model, shop.database, shop.clock)
-    return TurnHandler(shop.book, recording_model, shop.executor)
+    if payer is None:
+        payer = Payer(InvoicePayments(), shop.database, shop.book.cases, shop.clock)
+    return TurnHandler(shop.book, recording_model, shop.executor, payer, patience=patience)
 
 
-def say(shop: Shop, text: str, *choices: Choice | str, key: str | None = None) -> TurnReport:
+def say(
+    shop: Shop,
+    text: str,
+    *choices: Choice | str,
+    key: str | None = None,
+    payer: Payer | None = None,
+    workflow: InlineWorkflow | None = None,
+) -> TurnReport:
     """Handle a message in session `s` with these choices of the model."""
     model = ScriptedModel({text: choices, "order_submitted": _EVENT})
     key = key or f"m{next(shop.keys)}"
-    return new_handler(shop, model).handle_message(InlineWorkflow(), key, "s", key, text)
+    handler = new_handler(shop, model, payer)
+    return handler.handle_message(workflow or InlineWorkflow(), key, "s", key, text)
 
 
 def snapshot(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:

@@ -13,6 +13,9 @@ from gpt2flow.agent.errors import InputError, MessageIdError
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.flows.prompt import normalize
 from gpt2flow.agent.operations import new_code
+from gpt2flow.agent.payments.payer import Payer
+from gpt2flow.agent.payments.port import InvoicePayments, PaymentPort
+from gpt2flow.agent.payments.sweep import PaymentSweep
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import load_catalogue
@@ -70,12 +73,20 @@ class Agent:
                     config.address, config.model, config.timeout, config.security
                 )
                 resources.callback(served.close)
+            port = _open_payments(config)
+            resources.callback(port.close)
+            payer = Payer(port, self._database, book.cases, clock)
             executor = Executor(book, self._database, clock, codes, config.confirm_below)
-            handler = TurnHandler(book, RecordingModel(model, self._database, clock), executor)
+            recording_model = RecordingModel(model, self._database, clock)
+            patience = config.patience
+            handler = TurnHandler(book, recording_model, executor, payer, patience=patience)
             with self._database.translate_errors():
                 self._workflows = Workflows(handler, executor, clock, self._database, locks)
                 resources.callback(self._workflows.close)
                 self._workflows.launch()
+            sweep = PaymentSweep(payer, self._workflows.set_timer)
+            resources.callback(sweep.stop)
+            sweep.start()
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
@@ -123,6 +134,24 @@ class Agent:
             )
         elapsed = (perf_counter() - start) * 1000
         return report.model_copy(update={"milliseconds": elapsed})
+
+
+def _open_payments(config: AgentConfig) -> PaymentPort:
+    """Return the payment provider of the settings.
+
+    Raises:
+        InputError: The URL is invalid, or the file of the token cannot be read.
+    """
+    if not config.payments:
+        return InvoicePayments()
+    from gpt2flow.agent.payments.http import HttpPayments  # noqa: PLC0415 - needs httpx
+
+    path, token = config.payments_token_file, None
+    try:
+        token = path.read_text(encoding="utf-8").strip() if path is not None else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--payments-token-file {path}: {error}") from error
+    return HttpPayments(config.payments, token)
 
 
 def validate_message(session: str, text: str) -> str:

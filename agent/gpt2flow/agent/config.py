@@ -34,7 +34,11 @@ class AgentConfig:
         timeout: Deadline of one model call, in seconds.
         confirm_below: Confidence below which the agent asks whether a risky action is meant, from
             0, which never asks, to 1.
+        patience: Seconds for which a turn waits for a model that does not answer, before a person
+            takes over; 0 raises the error at once.
         security: TLS and token of the connection to the server.
+        payments: URL of the payment service; empty is payment on account.
+        payments_token_file: File of the bearer token for the payment service; None sends none.
     """
 
     address: str = "127.0.0.1:50051"
@@ -44,7 +48,10 @@ class AgentConfig:
     catalogue: Path | None = None
     timeout: float = 30.0
     confirm_below: float = CONFIRM_BELOW
+    patience: float = 0.0
     security: Security = field(default_factory=Security)
+    payments: str = ""
+    payments_token_file: Path | None = None
 
     def __post_init__(self) -> None:
         """Validate the settings.
@@ -56,5 +63,7 @@ class AgentConfig:
             raise InputError("the server address is empty; expected host:port")
         if not 0 < self.timeout < float("inf"):
             raise InputError(f"timeout is {self.timeout} s, must be finite and above 0")
+        if not 0 <= self.patience < float("inf"):
+            raise InputError(f"patience is {self.patience} s, must be finite and at least 0")
         if not 0 <= self.confirm_below <= 1:
             raise InputError(f"confirm_below is {self.confirm_below}, must be from 0 to 1")

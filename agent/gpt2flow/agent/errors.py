@@ -29,5 +29,9 @@ class ModelError(AgentError):
     """Failed model call, or an action that the flows do not allow."""
 
 
+class ModelUnavailableError(ModelError):
+    """Model server that does not answer for now; a later call may succeed."""
+
+
 class DatabaseError(AgentError):
     """Database that cannot be opened, read or written."""

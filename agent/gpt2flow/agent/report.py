@@ -104,6 +104,7 @@ class Step(_Record):
         facts: Facts after the action.
         raised: Name and subject of the event that the action raised.
         timers: Timers to set.
+        payments: Ids of payments to settle.
         resumable: Earlier wishes that have become legal, oldest first.
     """
 
@@ -111,6 +112,7 @@ class Step(_Record):
     facts: frozenset[str]
     raised: tuple[str, str] | None = None
     timers: list[Timer] = []
+    payments: list[int] = []
     resumable: list[Wanted] = []
 
     @property

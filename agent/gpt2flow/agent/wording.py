@@ -26,6 +26,7 @@ _CASE: dict[CaseKind, dict[Language, str]] = _CLAIM | {
     CaseKind.HAND_OVER: {"en": "conversation", "zh": "转人工"},
     CaseKind.DELIVERY_REPORT: {"en": "delivery report", "zh": "签收异常"},
     CaseKind.NO_COURIER: {"en": "no courier", "zh": "无可用快递"},
+    CaseKind.FAILURE: {"en": "failure", "zh": "处理失败"},
 }
 _APPROVAL: dict[Language, str] = {
     "en": " A colleague has to approve it; you will hear from us.",

@@ -1,5 +1,6 @@
 """Decisions of people about cases, each in one transaction."""
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -13,13 +14,14 @@ from gpt2flow.agent.cases.inbox import (
     parse_case_number,
     view_case,
 )
-from gpt2flow.agent.cases.life import leave_inbox, record, release_session
+from gpt2flow.agent.cases.life import AGENT, leave_inbox, lock_case, record, release_session
 from gpt2flow.agent.cases.messages import tell_customer
 from gpt2flow.agent.cases.people import NotAllowedError, Person
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.case_rules import CaseMessage
+from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import (
     CLAIMS,
     INBOX,
@@ -30,17 +32,23 @@ from gpt2flow.agent.shop import (
     Database,
     Order,
 )
+from gpt2flow.agent.shop.payments import request_payment
 from gpt2flow.agent.wording import format_money
 
-# Name under which a case is given back to the agent.
-AGENT = "agent"
 _MAX_TEXT = 2000
+_MAX_NAME = 64
+# Unicode categories that a text must not have, beside line breaks: control and surrogate.
+_REFUSED_CATEGORIES = ("Cc", "Cs")
 # Cases that need no decision any more, or none of this kind.
 _CLOSABLE = (CaseStatus.OPEN, CaseStatus.DUE, CaseStatus.SCHEDULED, CaseStatus.APPROVED)
 
 
 class DecisionError(InputError):
     """Decision that the case does not allow now; nothing was changed."""
+
+
+class CaseChangedError(DecisionError):
+    """Decision on a case that changed since it was shown."""
 
 
 class Desk:
@@ -61,7 +69,7 @@ class Desk:
     def inbox(
         self, *, all_statuses: bool = False, assignee: str | None = None, limit: int | None = None
     ) -> list[InboxLine]:
-        """Return the cases that wait for a person, in the order of their urgency.
+        """Return the cases that wait for a person, most urgent first.
 
         Args:
             all_statuses: Return the other cases too.
@@ -79,10 +87,10 @@ class Desk:
             InputError: There is no such case.
         """
         with self._transaction() as db:
-            return view_case(db, _find(db, number), self._book)
+            return view_case(db, _find(db, number, is_locked=False), self._book)
 
     def assign(self, person: Person, number: str, to: str | None = None) -> CaseView:
-        """Give a case to a person, or a conversation back to the agent.
+        """Assign a case to a person, or a conversation to the agent.
 
         A customer who was handed over is told who is there now, and the agent stays silent.
 
@@ -93,10 +101,13 @@ class Desk:
 
         Raises:
             DecisionError: The case is not in the inbox, or the agent cannot take it.
+            InputError: The name is invalid.
         """
         name = (to if to is not None else person.name).strip()
-        if not name or len(name) > 64 or not name.isprintable():
-            raise InputError(f"assignee is {name!r:.80}, must be 1 to 64 printable characters")
+        if not name or len(name) > _MAX_NAME or not name.isprintable():
+            raise InputError(
+                f"assignee is {name!r:.80}, must be 1 to {_MAX_NAME} printable characters"
+            )
         with self._transaction() as db:
             case = _find(db, number)
             if case.status not in INBOX:
@@ -122,7 +133,8 @@ class Desk:
 
         Raises:
             NotAllowedError: The person may not approve this amount.
-            DecisionError: The case does not await approval, or changed since it was shown.
+            DecisionError: The case does not await approval.
+            CaseChangedError: The case changed since it was shown.
             InputError: The amount is not between 0.01 and the order's total.
         """
         with self._transaction() as db:
@@ -137,6 +149,8 @@ class Desk:
             details = {"seen": seen, "claimed": _money(claimed), "amount": _money(decided)}
             record(db, case, person.name, "approved", self._clock(), details=details)
             is_refund = case.kind is CaseKind.REFUND
+            if is_refund:
+                self._pay_back(db, case)
             self._tell(
                 db,
                 case,
@@ -156,10 +170,11 @@ class Desk:
 
         Raises:
             NotAllowedError: The person may not decide claims.
-            DecisionError: The case does not await approval, or changed since it was shown.
-            InputError: The text is empty or too long.
+            DecisionError: The case does not await approval.
+            CaseChangedError: The case changed since it was shown.
+            InputError: The text is empty, is too long, or has control characters.
         """
-        text = _check_text(text)
+        text = _check_text("text", text)
         with self._transaction() as db:
             case = self._decidable(db, person, number)
             person.check_approval(None)
@@ -172,13 +187,14 @@ class Desk:
             return view_case(db, case, self._book)
 
     def reply(self, person: Person, number: str, text: str) -> CaseView:
-        """Write to the customer of a case, and take it if nobody has.
+        """Write to the customer, and take the case if nobody has.
 
         Raises:
-            DecisionError: The case is closed, or is another person's.
-            InputError: The text is empty or too long.
+            DecisionError: The case is closed.
+            NotAllowedError: The case is another person's.
+            InputError: The text is empty, is too long, or has control characters.
         """
-        text = _check_text(text)
+        text = _check_text("text", text)
         with self._transaction() as db:
             case = _find(db, number)
             if case.status is CaseStatus.CLOSED:
@@ -202,10 +218,11 @@ class Desk:
             note: What was done, for the history.
 
         Raises:
-            DecisionError: The case is closed, needs a decision, or is another person's.
-            InputError: The note is too long.
+            DecisionError: The case is closed, or needs a decision.
+            NotAllowedError: The case is another person's.
+            InputError: The note is empty, is too long, or has control characters.
         """
-        note = None if note is None else _check_text(note)
+        note = None if note is None else _check_text("note", note)
         with self._transaction() as db:
             case = _find(db, number)
             if case.status is CaseStatus.AWAITING_APPROVAL:
@@ -228,7 +245,8 @@ class Desk:
         """Return a claim that awaits a decision.
 
         Raises:
-            DecisionError: The case is none, or is another person's.
+            DecisionError: The case is none.
+            NotAllowedError: The case is another person's.
         """
         case = _find(db, number)
         if case.kind not in CLAIMS or case.status is not CaseStatus.AWAITING_APPROVAL:
@@ -242,24 +260,34 @@ class Desk:
 
     def _check_amount(self, db: Session, case: Case, amount: Decimal | None) -> None:
         order = db.get_one(Order, case.order_id)
-        if amount is None or not amount.is_finite() or amount != round(amount, 2):
+        if amount is None or not amount.is_finite():
             raise InputError(f"amount is {amount}, must be a number with two decimals")
+        # Before it is rounded, which huge numbers cannot be.
         if not 0 < amount <= order.total:
             raise InputError(
                 f"amount is {amount}, must be above 0 and at most {format_money(order.total)},"
                 f" the total of order {order.number}"
             )
+        if amount != round(amount, 2):
+            raise InputError(f"amount is {amount}, must be a number with two decimals")
 
     def _check_seen(self, db: Session, case: Case, seen: str) -> None:
         digest = view_case(db, case, self._book).digest
         if seen.strip().lower() != digest:
-            raise DecisionError(
-                f"case {case.number} is not what was shown ({seen}): look at it again, and decide"
-                f" on {digest}"
+            raise CaseChangedError(
+                f"case {case.number} is not as it was shown with digest {seen!r:.40}:"
+                " look at it again, and decide on the new digest"
             )
 
+    def _pay_back(self, db: Session, case: Case) -> None:
+        """Request the refund of a claim, which an agent makes at once."""
+        order = db.get_one(Order, case.order_id)
+        assert case.amount is not None
+        kind, now = PaymentKind.REFUND, self._clock()
+        request_payment(db, kind, order, case.amount, now, case_id=case.id)
+
     def _give_back(self, db: Session, case: Case, person: Person) -> None:
-        """Close a conversation that was handed over, so that the agent goes on with it."""
+        """Close a conversation, which the agent then goes on with."""
         if case.kind is not CaseKind.HAND_OVER:
             raise DecisionError(
                 f"case {case.number} is a {case.kind}; only a hand_over goes back to the agent"
@@ -282,15 +310,16 @@ class Desk:
         tell_customer(db, case, self._rules, message, self._clock(), **fields)
 
 
-def _find(db: Session, number: str) -> Case:
-    """Return a case, locked for the decision.
+def _find(db: Session, number: str, *, is_locked: bool = True) -> Case:
+    """Return a case, locked for the decision if there is one.
 
     Raises:
         InputError: There is no such case.
     """
-    case = db.get(Case, parse_case_number(number), with_for_update=True)
+    case_id = parse_case_number(number)
+    case = lock_case(db, case_id) if is_locked else db.get(Case, case_id)
     if case is None:
-        raise InputError(f"there is no case {number}")
+        raise InputError(f"there is no case C-{case_id}")
     return case
 
 
@@ -301,12 +330,19 @@ def _check_assignee(case: Case, person: Person) -> None:
         )
 
 
-def _check_text(text: str) -> str:
-    text = text.strip()
+def _check_text(field: str, text: str) -> str:
+    """Return a text as it is sent, with plain line breaks."""
+    text = text.replace("\r\n", "\n").strip()
     if not text:
-        raise InputError("the text is empty")
+        raise InputError(f"the {field} is empty")
     if len(text) > _MAX_TEXT:
-        raise InputError(f"text too long: {len(text):,} characters, limit {_MAX_TEXT:,}")
+        raise InputError(f"{field} too long: {len(text):,} characters, limit {_MAX_TEXT:,}")
+    # A terminal would obey control characters, and a mail could get headers from them.
+    refused = (c for c in text if c != "\n" and unicodedata.category(c) in _REFUSED_CATEGORIES)
+    if (character := next(refused, None)) is not None:
+        raise InputError(
+            f"the {field} has the control character {character!a}; only line breaks are allowed"
+        )
     return text
 
 

@@ -1,4 +1,4 @@
-"""Reading of cases: the inbox, and all that a person has to see of one case."""
+"""Reading of cases: the inbox, and the view of one case."""
 
 import hashlib
 import json
@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
+    CLAIMS,
     INBOX,
     Audience,
     Case,
@@ -27,10 +29,9 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.wording import format_money
 
-_NUMBER = re.compile(r"(?:C-)?([1-9]\d{0,17})", re.IGNORECASE)
+# PostgreSQL has no larger ids.
+_NUMBER = re.compile(r"(?:C-)?([1-9][0-9]{0,8})", re.IGNORECASE)
 _DIGEST_DIGITS = 12
-# Policies of this flow decide about claims.
-_CLAIM_FLOW = "after_sales"
 
 
 class _View(BaseModel):
@@ -69,7 +70,7 @@ class CaseChange(_View):
 
 
 class Said(_View):
-    """Message of a conversation.
+    """Message of a conversation, without verification codes.
 
     Attributes:
         by: `customer`, or `shop` for the agent and the staff.
@@ -118,14 +119,14 @@ class CaseView(InboxLine):
 
 
 def parse_case_number(text: str) -> int:
-    """Return the id of a case from its number, such as `C-7` or `7`.
+    """Return the id of a case number, such as `C-7` or `7`.
 
     Raises:
         InputError: The text is no number of a case.
     """
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"case is {text!r}, must be a number such as C-7")
+        raise InputError(f"case is {text!r:.80}, must be a number such as C-7")
     return int(match[1])
 
 
@@ -136,7 +137,7 @@ def list_cases(
     assignee: str | None = None,
     limit: int | None = None,
 ) -> list[InboxLine]:
-    """Return cases: the most urgent first, then the oldest, then the largest amount.
+    """Return cases, ordered by urgency, age and amount.
 
     Args:
         db: Session on the shop.
@@ -155,26 +156,27 @@ def list_cases(
     )
     if assignee is not None:
         query = query.where(Case.assignee == assignee)
-    return [InboxLine(**_line(*row)) for row in db.execute(query).tuples()]
+    rows = db.execute(query)
+    return [InboxLine(**_line(case, customer, order)) for case, customer, order in rows]
 
 
 def view_case(db: Session, case: Case, book: FlowBook) -> CaseView:
     """Return all that a person has to see of a case."""
     customer = db.get(Customer, case.customer_id) if case.customer_id else None
     order = db.get(Order, case.order_id) if case.order_id else None
-    flow = book.flows.get(_CLAIM_FLOW)
-    policies = dict(flow.policies) if flow is not None else {}
+    policies = _claim_policies(case, book)
     bought = _order_view(order) if order is not None else None
+    codes = sent_codes(db, case.session_id, book) if case.session_id is not None else []
     return CaseView(
         **_line(case, customer, order),
         contact=customer.contact if customer else None,
         bought=bought,
-        note=case.note,
-        proposal=case.proposal,
+        note=_without_codes(case.note, codes),
+        proposal=_without_codes(case.proposal, codes),
         due_at=case.due_at,
         policies=policies,
-        history=_history(db, case),
-        conversation=_conversation(db, case),
+        history=_history(db, case, codes),
+        conversation=_conversation(db, case, codes),
         digest=_digest(case, customer, bought, policies),
     )
 
@@ -206,7 +208,26 @@ def _order_view(order: Order) -> OrderView:
     )
 
 
-def _history(db: Session, case: Case) -> list[CaseChange]:
+def _claim_policies(case: Case, book: FlowBook) -> dict[str, int | str]:
+    """Return the policies of the flow that opens a claim."""
+    for name, action in book.actions.items():
+        if case.kind in CLAIMS and action.operation == f"request_{case.kind}":
+            return dict(book.flow_of[name].policies)
+    return {}
+
+
+def _without_codes(value: Any, codes: Sequence[str]) -> Any:
+    """Return a JSON value without verification codes."""
+    match value:
+        case str():
+            return hide_codes(value, codes)
+        case dict():
+            return {name: _without_codes(each, codes) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _history(db: Session, case: Case, codes: Sequence[str]) -> list[CaseChange]:
     query = select(CaseEvent).where(CaseEvent.case_id == case.id).order_by(CaseEvent.id)
     return [
         CaseChange(
@@ -214,14 +235,14 @@ def _history(db: Session, case: Case) -> list[CaseChange]:
             actor=event.actor,
             change=event.change,
             status=event.status,
-            text=event.text,
-            details=event.details,
+            text=_without_codes(event.text, codes),
+            details=_without_codes(event.details, codes),
         )
         for event in db.scalars(query)
     ]
 
 
-def _conversation(db: Session, case: Case) -> list[Said]:
+def _conversation(db: Session, case: Case, codes: Sequence[str]) -> list[Said]:
     if case.session_id is None:
         return []
     received = select(ReceivedMessage).where(ReceivedMessage.session_id == case.session_id)
@@ -230,11 +251,11 @@ def _conversation(db: Session, case: Case) -> list[Said]:
         OutboxMessage.audience == Audience.CUSTOMER,
     )
     said = [
-        Said(at=each.created_at, by="customer", to=None, text=each.text)
+        Said(at=each.created_at, by="customer", to=None, text=hide_codes(each.text, codes))
         for each in db.scalars(received.order_by(ReceivedMessage.created_at))
     ]
     said += [
-        Said(at=each.created_at, by="shop", to=each.contact, text=each.text)
+        Said(at=each.created_at, by="shop", to=each.contact, text=hide_codes(each.text, codes))
         for each in db.scalars(sent.order_by(OutboxMessage.id))
     ]
     # A message is older than the replies to it, even by a clock that stood still.
@@ -244,7 +265,7 @@ def _conversation(db: Session, case: Case) -> list[Said]:
 def _digest(
     case: Case, customer: Customer | None, bought: OrderView | None, policies: dict[str, int | str]
 ) -> str:
-    """Return the digest of what a decision rests on; a change of any of it changes the digest."""
+    """Return the digest of what a decision rests on."""
     shown = {
         "case": case.number,
         "kind": case.kind.value,

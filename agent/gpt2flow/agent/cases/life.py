@@ -1,19 +1,22 @@
-"""Life of a case: its opening, its changes, and what happens if nobody takes it."""
+"""Life of a case: opening, changes, and deadlines."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import tell_customer, tell_staff
 from gpt2flow.agent.flows.case_rules import CaseRules
 from gpt2flow.agent.report import Timer
-from gpt2flow.agent.shop import INBOX, Case, CaseEvent, CaseStatus, CustomerSession
+from gpt2flow.agent.shop import INBOX, Case, CaseEvent, CaseKind, CaseStatus, CustomerSession
 
 # Actors that are no person.
 AGENT = "agent"
 CUSTOMER = "customer"
 _REMINDED, _ESCALATED = 1, 2
+# Cases that the shop owes its customer, who may not know of them.
+_LASTING = (CaseKind.NO_COURIER, CaseKind.FAILURE)
 
 
 def open_case(db: Session, case: Case, rules: CaseRules) -> list[Timer]:
@@ -39,8 +42,23 @@ def enter_inbox(case: Case, status: CaseStatus, rules: CaseRules, now: datetime)
 
 
 def leave_inbox(case: Case, status: CaseStatus) -> None:
-    """Give a case a status outside of the inbox; nothing happens by itself any more."""
-    case.status, case.attention_at = status, None
+    """Give a case a status outside of the inbox, without deadlines."""
+    case.status, case.urgency, case.attention_at = status, 0, None
+
+
+def lock_case(db: Session, case_id: int) -> Case | None:
+    """Return a case, locked for a change; None if there is none.
+
+    The session of its conversation is locked first, as in a turn: two that lock the same rows in
+    another order would wait for each other.
+    """
+    case = db.get(Case, case_id)
+    if case is None:
+        return None
+    if case.session_id is not None:
+        db.get(CustomerSession, case.session_id, with_for_update=True)
+    db.refresh(case, with_for_update=True)
+    return case
 
 
 def record(
@@ -86,7 +104,8 @@ def advance(db: Session, case: Case, rules: CaseRules, now: datetime) -> None:
     """Make the change of a case that is due, if one is.
 
     A scheduled case falls due. One in the inbox that nobody has taken is reminded of, then
-    escalated, and then expires. Each waits for the one before, however long no agent ran.
+    escalated, and then expires. Each waits for the one before, however long no agent ran. A case
+    that the customer cannot open again is escalated over and over instead of expiring.
 
     Args:
         db: Session on the shop, whose transaction has locked the case.
@@ -102,25 +121,49 @@ def advance(db: Session, case: Case, rules: CaseRules, now: datetime) -> None:
         tell_staff(db, case, rules, "due", now)
     elif case.status not in INBOX or case.assignee is not None:
         case.attention_at = None
-    elif case.urgency < _ESCALATED:
+    elif case.urgency < _ESCALATED or case.kind in _LASTING:
         _raise_urgency(db, case, rules, now)
     else:
         leave_inbox(case, CaseStatus.EXPIRED)
         record(db, case, AGENT, "expired", now)
-        release_session(db, case)
+        tell_staff(db, case, rules, "lapsed", now)
         tell_customer(db, case, rules, "expired", now)
 
 
 def release_session(db: Session, case: Case) -> None:
-    """Let the agent answer the customer of a case again."""
+    """Let the agent answer the customer of a conversation again.
+
+    Another person may have been handed the same conversation; then that one attends it.
+    """
     session = db.get(CustomerSession, case.session_id) if case.session_id else None
-    if session is not None:
-        session.attended_by = None
+    if case.kind is not CaseKind.HAND_OVER or session is None:
+        return
+    other = attended_case(db, session.id)
+    session.attended_by = other.assignee if other is not None else None
+
+
+def attended_case(db: Session, session_id: str, by: str | None = None) -> Case | None:
+    """Return the newest conversation of a session that a person has taken.
+
+    Args:
+        db: Session on the shop.
+        session_id: Id of the conversation.
+        by: Name of the person; None is anybody.
+    """
+    query = select(Case).where(
+        Case.session_id == session_id,
+        Case.kind == CaseKind.HAND_OVER,
+        Case.assignee.is_not(None),
+        Case.status.in_(INBOX),
+    )
+    if by is not None:
+        query = query.where(Case.assignee == by)
+    return db.scalar(query.order_by(Case.id.desc()).limit(1))
 
 
 def _raise_urgency(db: Session, case: Case, rules: CaseRules, now: datetime) -> None:
     deadlines = rules.deadlines[_key(case.status)]
-    case.urgency += 1
+    case.urgency = min(case.urgency + 1, _ESCALATED)
     is_reminder = case.urgency == _REMINDED
     minutes = deadlines.escalate if is_reminder else deadlines.expire
     case.attention_at = now + timedelta(minutes=minutes)
@@ -130,6 +173,6 @@ def _raise_urgency(db: Session, case: Case, rules: CaseRules, now: datetime) -> 
 
 
 def _key(status: CaseStatus) -> Any:
-    """Return the name of a status in the inbox, as the rules have it."""
+    """Return the key of a status in the rules."""
     assert status in INBOX
     return status.value

@@ -1,15 +1,20 @@
 """Messages about cases, written into the outbox."""
 
+import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.case_rules import CaseMessage, CaseRules
+from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.shop import (
     Audience,
     Case,
+    CaseEvent,
     Customer,
     CustomerSession,
     Order,
@@ -19,6 +24,7 @@ from gpt2flow.agent.wording import Language, case_name
 
 # Flow that messages about cases are listed under.
 _FLOW = "cases"
+_HIDDEN = "[code]"
 
 
 def tell_customer(
@@ -28,8 +34,8 @@ def tell_customer(
     message: CaseMessage,
     now: datetime,
     **fields: str,
-) -> None:
-    """Write a message to the customer of a case, in the customer's language.
+) -> OutboxMessage:
+    """Write a message to a case's customer, in their language.
 
     It goes to the customer's contact, or to the conversation of a customer who is not known.
 
@@ -46,7 +52,7 @@ def tell_customer(
     spoken = customer.language if customer else session.language if session else "en"
     language: Language = "zh" if spoken == "zh" else "en"
     recipient = _Recipient(Audience.CUSTOMER, customer.contact if customer else None, language)
-    _write(db, case, rules, message, now, recipient, fields)
+    return _write(db, case, rules, message, now, recipient, fields)
 
 
 def tell_staff(
@@ -60,6 +66,30 @@ def tell_staff(
     """Write a message to the staff about a case; as `tell_customer`."""
     recipient = _Recipient(Audience.STAFF, None, rules.staff_language)
     _write(db, case, rules, message, now, recipient, fields)
+
+
+def sent_codes(db: Session, session_id: str, book: FlowBook) -> list[str]:
+    """Return the verification codes that were sent from a session.
+
+    They are between the shop's computer and the owner of the contact: no person has to see them.
+    """
+    takers = book.taking(book.actions, SlotKind.CODE)
+    texts = db.scalars(
+        select(OutboxMessage.text).where(
+            OutboxMessage.session_id == session_id,
+            OutboxMessage.contact.is_not(None),
+            OutboxMessage.flow.in_({book.flow_of[name].flow for name in takers}),
+        )
+    )
+    return sorted({code for text in texts for code in candidates(SlotKind.CODE, text)})
+
+
+def hide_codes(text: str, codes: Sequence[str]) -> str:
+    """Return a text without codes, however their digits are grouped."""
+    for code in codes:
+        digits = "[ -]?".join(code)
+        text = re.sub(rf"(?<!\d){digits}(?!\d)", _HIDDEN, text)
+    return text
 
 
 class _Recipient(NamedTuple):
@@ -76,24 +106,25 @@ def _write(  # noqa: PLR0917 - the arguments of its two callers
     now: datetime,
     recipient: _Recipient,
     fields: dict[str, str],
-) -> None:
+) -> OutboxMessage:
     template = rules.messages[message][recipient.language]
-    number = db.scalar(select(func.count()).where(OutboxMessage.case_id == case.id)) or 0
-    db.add(
-        OutboxMessage(
-            key=f"case/{case.id}/{number + 1}/{message}",
-            session_id=case.session_id,
-            customer_id=case.customer_id,
-            contact=recipient.contact,
-            audience=recipient.audience,
-            flow=_FLOW,
-            case_id=case.id,
-            language=recipient.language,
-            text=template.format(**_fields(db, case, recipient.language) | fields),
-            created_at=now,
-        )
+    # Each change leads to one message of a kind. Messages may be erased, the history is kept.
+    change = db.scalar(select(func.max(CaseEvent.id)).where(CaseEvent.case_id == case.id)) or 0
+    row = OutboxMessage(
+        key=f"case/{case.id}/{change}/{message}",
+        session_id=case.session_id,
+        customer_id=case.customer_id,
+        contact=recipient.contact,
+        audience=recipient.audience,
+        flow=_FLOW,
+        case_id=case.id,
+        language=recipient.language,
+        text=template.format(**_fields(db, case, recipient.language) | fields),
+        created_at=now,
     )
+    db.add(row)
     db.flush()
+    return row
 
 
 def _fields(db: Session, case: Case, language: Language) -> dict[str, str]:

@@ -1,12 +1,13 @@
-"""People who handle cases, told by their tokens."""
+"""People who handle cases, identified by their tokens."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from gpt2flow.agent.cases.life import AGENT, CUSTOMER
 from gpt2flow.agent.errors import InputError
-from gpt2flow.files.tokens import find_entry, read_token_file
+from gpt2flow.files.tokens import TokenEntry, find_entry, read_token_file
 
 
 class NotAllowedError(InputError):
@@ -62,11 +63,48 @@ def identify(tokens: Path, token: str, now: datetime) -> Person:
     entry = find_entry(read_token_file(tokens, InputError), token)
     if entry is None:
         raise NotAllowedError(f"the token is unknown in {tokens}")
-    if entry.expires is not None and now >= entry.expires:
+    if _is_expired(entry, now):
         raise NotAllowedError(f"the token of {entry.name!r} has expired")
     if entry.may is None:
         raise NotAllowedError(
             f"{entry.name!r} may not handle cases; the entry in {tokens} needs"
             ' may = "handle" or may = "approve"'
         )
+    if _is_reserved(entry.name):
+        raise NotAllowedError(
+            f"{entry.name!r} is no name of a person; rename the entry in {tokens}"
+        )
     return Person(entry.name, may_approve=entry.may == "approve", up_to=entry.up_to)
+
+
+def check_assignee(tokens: Path, name: str, now: datetime) -> None:
+    """Check that an assignee is a known person, or the agent.
+
+    A case of somebody whom nobody knows would wait forever: an assigned case has no deadline.
+
+    Args:
+        tokens: File of tokens.
+        name: Name of the person.
+        now: Current time.
+
+    Raises:
+        InputError: The file is invalid, or there is no such person in it.
+    """
+    people = [
+        entry.name
+        for entry in read_token_file(tokens, InputError)
+        if entry.may is not None and not _is_expired(entry, now) and not _is_reserved(entry.name)
+    ]
+    if name.strip() not in (AGENT, *people):
+        raise InputError(
+            f"assignee is {name!r:.80}, must be {AGENT} or a person in {tokens}:"
+            f" {', '.join(people) or 'none'}"
+        )
+
+
+def _is_expired(entry: TokenEntry, now: datetime) -> bool:
+    return entry.expires is not None and now >= entry.expires
+
+
+def _is_reserved(name: str) -> bool:
+    return name.casefold() in {AGENT, CUSTOMER}

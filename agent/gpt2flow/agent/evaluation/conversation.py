@@ -15,6 +15,8 @@ from typing import ParamSpec, TypeVar
 
 from gpt2flow.agent.agent import validate_message
 from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.payments.payer import Payer
+from gpt2flow.agent.payments.port import InvoicePayments
 from gpt2flow.agent.report import Timer, TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import Catalogue
@@ -37,6 +39,9 @@ class DirectWorkflow:
     ) -> _Result:
         """Call the function."""
         return function(*args, **kwargs)
+
+    def sleep(self, seconds: float) -> None:
+        """Go on at once."""
 
     def set_timer(self, timer: Timer) -> None:
         """Keep a timer until its time."""
@@ -85,7 +90,9 @@ class Conversation:
             return f"{rng.randrange(10**6):06}"
 
         self._executor = Executor(book, database, clock, new_code, confirm_below)
-        self._handler = TurnHandler(book, RecordingModel(model, database, clock), self._executor)
+        payer = Payer(InvoicePayments(), database, book.cases, clock)
+        recording_model = RecordingModel(model, database, clock)
+        self._handler = TurnHandler(book, recording_model, self._executor, payer)
 
     def handle(self, session: str, text: str) -> TurnReport:
         """Handle one customer message.
@@ -105,7 +112,7 @@ class Conversation:
         """Move the clock, and make the changes of cases that are due then."""
         self.now += timedelta(hours=hours)
         for timer in self._workflow.take_due(self.now):
-            for later in self._executor.advance_case(timer.case):
+            for later in self._executor.cases.advance(timer.case):
                 self._workflow.set_timer(later)
 
 

@@ -148,7 +148,7 @@ def load_flows(folder: Path | None = None) -> FlowBook:
     if not paths:
         raise FlowError(f"{folder}: no flow found, expected */flow.yaml")
     flows = [read_yaml(path, Flow, FlowError, typed=True) for path in paths]
-    has_cases = (folder / _CASES).is_file()
+    has_cases = (folder / _CASES).exists()
     cases_path = (folder if has_cases else built_in) / _CASES
     cases = read_yaml(cases_path, CaseRules, FlowError, typed=True)
     book = FlowBook(shared, {flow.flow: flow for flow in flows}, cases)

@@ -17,7 +17,9 @@ from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
+from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
+from gpt2flow.agent.shop.payments import request_payment, void_refund
 from gpt2flow.agent.wording import (
     approval_part,
     claim_name,
@@ -27,6 +29,8 @@ from gpt2flow.agent.wording import (
     with_article,
 )
 
+# Wait before a refund of flows that do not say.
+_REFUND_WAIT_MINUTES = 1440
 _INSTEAD = re.compile(
     r"\b(?:instead|rather|swap (?:it|that) for|change (?:it|that|this|my \w+) (?:in)?to|"
     r"not (?:a|the) (?:refund|return|exchange)|changed? my mind|on second thou?ghts?|"
@@ -107,18 +111,14 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
         return "not_delivered", fields
     # An order has one claim of any kind: a refund and a return would pay twice.
     claim = find_open_claim(context, order)
-    may_change = claim is not None and claim.kind is not kind and says_instead(context.message)
-    if claim is not None and not may_change:
-        open_kind = claim_name(claim.kind, context.language)
-        article = with_article(open_kind, context.language)
-        return "already_open", fields | {
-            "kind": open_kind,
-            "a_kind": article,
-            "case": claim.number,
-        }
+    if claim is not None and not _may_change(claim, kind, context.message):
+        return "already_open", fields | _claim_fields(context, claim)
     days, limit = (context.now - order.delivered_at).days, context.int_policy(_limit_policy(kind))
     if days > limit:
         return "too_late", fields | {"days": days, "limit": limit}
+    # Last, because it takes the refund back.
+    if claim is not None and not void_refund(context.db, claim.id):
+        return "already_open", fields | _claim_fields(context, claim)
     needs_approval = kind is CaseKind.REFUND and order.total > context.money_policy("approval_over")
     if claim is not None:
         _change_claim(context, claim, kind, needs_approval=needs_approval)
@@ -136,21 +136,62 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
         created_at=context.now,
     )
     context.timers += open_case(context.db, case, context.case_rules)
+    if kind is CaseKind.REFUND and not needs_approval:
+        _pay_back(context, case, order)
     return "needs_approval" if needs_approval else "approved", fields | {"case": case.number}
 
 
+def _claim_fields(context: Context, claim: Case) -> dict[str, str | int]:
+    """Return the message fields of a claim that is open already."""
+    kind = claim_name(claim.kind, context.language)
+    return {
+        "kind": kind,
+        "a_kind": with_article(kind, context.language),
+        "case": claim.number,
+    }
+
+
+def _may_change(claim: Case, kind: CaseKind, message: str) -> bool:
+    """Return whether a customer may make a claim one of another kind.
+
+    What a person has approved or closed, only a person changes.
+    """
+    is_decided = claim.status is CaseStatus.CLOSED or (
+        claim.status is CaseStatus.APPROVED and claim.assignee is not None
+    )
+    return claim.kind is not kind and not is_decided and says_instead(message)
+
+
 def _change_claim(context: Context, claim: Case, kind: CaseKind, *, needs_approval: bool) -> None:
-    """Change the kind of an open claim, which takes it away from a person who looks at it."""
+    """Change the kind of a claim, and take it from its assignee."""
     before, claim.kind, claim.note = claim.kind, kind, context.message
+    claim.assignee = None
     if needs_approval:
         enter_inbox(claim, CaseStatus.AWAITING_APPROVAL, context.case_rules, context.now)
         context.timers += timers(claim)
     else:
         leave_inbox(claim, CaseStatus.APPROVED)
+        if kind is CaseKind.REFUND:
+            _pay_back(context, claim, context.db.get_one(Order, claim.order_id))
     details = {"from": before.value, "to": kind.value}
     record(
         context.db, claim, CUSTOMER, "changed", context.now, text=context.message, details=details
     )
+
+
+def _pay_back(context: Context, claim: Case, order: Order) -> None:
+    """Request the refund of an approved claim; until it is made, the claim can be changed."""
+    minutes = context.int_policy("refund_wait_minutes", _REFUND_WAIT_MINUTES)
+    refund = request_payment(
+        context.db,
+        PaymentKind.REFUND,
+        order,
+        order.total,
+        context.now,
+        not_before=context.now + timedelta(minutes=minutes),
+        case_id=claim.id,
+    )
+    context.payments.append(refund.id)
 
 
 def says_instead(message: str) -> bool:
@@ -164,7 +205,7 @@ def _limit_policy(kind: CaseKind) -> str:
 
 
 def find_open_claim(context: Context, order: Order) -> Case | None:
-    """Return the claim on an order that was neither rejected nor left to expire."""
+    """Return an order's claim that was neither rejected nor has expired."""
     query = select(Case).where(
         Case.order_id == order.id,
         Case.kind.in_(CLAIMS),

@@ -22,7 +22,7 @@ Outcome = tuple[str, Mapping[str, str | int]]
 class Context:
     """Context of one action.
 
-    An operation sets `recipient`, `timers` and `changes`; the rest is input.
+    An operation sets `recipient`, `timers`, `payments` and `changes`; the rest is input.
 
     Attributes:
         db: Database session whose transaction holds all effects of the action.
@@ -39,6 +39,7 @@ class Context:
         proposed: Wish about which the agent asked "did you mean …?" before this message.
         recipient: Contact that the message must reach; None addresses the session.
         timers: Timers to set after the transaction.
+        payments: Ids of payments to settle after the transaction.
         changes: Rows that the action wrote.
     """
 
@@ -56,6 +57,7 @@ class Context:
     proposed: Wanted | None = None
     recipient: str | None = None
     timers: list[Timer] = field(default_factory=list)
+    payments: list[int] = field(default_factory=list)
     changes: list[RowChange] = field(default_factory=list)
 
     @property
@@ -64,9 +66,17 @@ class Context:
         assert self.customer is not None
         return self.customer
 
-    def int_policy(self, policy: str) -> int:
-        """Return a policy of the flow as an integer."""
-        return int(self.flow.policies[policy])
+    def int_policy(self, policy: str, default: int | None = None) -> int:
+        """Return a policy of the flow as an integer.
+
+        Args:
+            policy: Name of the policy.
+            default: Value where the flow has none; None requires one.
+        """
+        value = self.flow.policies.get(policy, default)
+        if value is None:
+            raise KeyError(policy)
+        return int(value)
 
     def money_policy(self, policy: str) -> Decimal:
         """Return a policy of the flow as an amount of money."""

@@ -16,9 +16,11 @@ from gpt2flow.agent.operations.lookup import (
     total_price,
     unknown_product,
 )
+from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.report import RowChange
 from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
 from gpt2flow.agent.shop.matching import match_product
+from gpt2flow.agent.shop.payments import refundable_amount, request_payment
 from gpt2flow.agent.wording import (
     availability,
     format_money,
@@ -163,6 +165,8 @@ def confirm_order(context: Context, arguments: Arguments) -> Outcome:
         context.db.delete(context.db.get_one(CartLine, (context.session.id, product.sku)))
     _delete_checkout(context)
     context.db.flush()
+    charge = request_payment(context.db, PaymentKind.CHARGE, order, order.total, context.now)
+    context.payments.append(charge.id)
     context.member.address = order.address
     context.session.focus_order_id = order.id
     return "submitted", bill_fields(context, lines) | {"order": order.number}
@@ -208,6 +212,10 @@ def cancel_order(context: Context, arguments: Arguments, order: Order) -> Outcom
     for line in order.lines:
         _add_stock(context, line.product, line.quantity)
     order.status = OrderStatus.CANCELLED
+    amount = refundable_amount(context.db, order)
+    if amount > 0:
+        refund = request_payment(context.db, PaymentKind.REFUND, order, amount, context.now)
+        context.payments.append(refund.id)
     return "cancelled", fields
 
 

@@ -6,6 +6,7 @@ from gpt2flow.agent.shop.customers import Customer
 from gpt2flow.agent.shop.database import Database, database_url
 from gpt2flow.agent.shop.orders import Order, OrderLine, OrderStatus, order_id
 from gpt2flow.agent.shop.outbox import Audience, Delivery, OutboxMessage
+from gpt2flow.agent.shop.payments import Payment, PaymentStatus
 from gpt2flow.agent.shop.processes import AgentProcess
 from gpt2flow.agent.shop.products import Product, ProductAlias
 from gpt2flow.agent.shop.records import ExecutedAction, ModelCall
@@ -41,6 +42,8 @@ __all__ = [
     "OrderLine",
     "OrderStatus",
     "OutboxMessage",
+    "Payment",
+    "PaymentStatus",
     "Product",
     "ProductAlias",
     "ReceivedMessage",

@@ -21,6 +21,8 @@ class CaseKind(StrEnum):
     HAND_OVER = "hand_over"
     DELIVERY_REPORT = "delivery_report"
     NO_COURIER = "no_courier"
+    # Work that could neither be finished nor undone.
+    FAILURE = "failure"
 
 
 CLAIMS = (CaseKind.REFUND, CaseKind.RETURN, CaseKind.EXCHANGE)

@@ -38,7 +38,7 @@ _SCHEMA_LOCK = 7_213_501
 
 
 class SchemaRevision(Base):
-    """Revision of the database schema, in a single row that Alembic reads too."""
+    """Revision of the schema, in a single row that Alembic reads too."""
 
     __tablename__ = "alembic_version"
 
@@ -103,11 +103,17 @@ class Database:
 
     Args:
         url: URL of the database.
+
+    Raises:
+        InputError: The driver of the database is not installed.
     """
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self.engine = _create_engine(url)
+        try:
+            self.engine = _create_engine(url)
+        except (NoSuchModuleError, ModuleNotFoundError) as error:
+            raise InputError(f"database {display_name(url)}: {error}") from error
 
     @classmethod
     def open(cls, url: URL, catalogue: Catalogue | None = None) -> "Database":
@@ -119,14 +125,11 @@ class Database:
                 gives a new database those of the demo shop.
 
         Raises:
-            DatabaseError: The database cannot be opened or written, or its schema is older or
-                newer than this program.
+            DatabaseError: The database cannot be opened or written, its schema is older or newer
+                than this program, or another program has tables in it.
             InputError: The driver of the database is not installed.
         """
-        try:
-            database = cls(url)
-        except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise InputError(f"database {display_name(url)}: {error}") from error
+        database = cls(url)
         with database.translate_errors(), database.engine.begin() as connection:
             _prepare_schema(connection, url, catalogue)
         return database
@@ -202,13 +205,19 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def _prepare_schema(connection: Connection, url: URL, catalogue: Catalogue | None) -> None:
     lock_schema(connection)
+    name = display_name(url)
     is_new = not inspect(connection).has_table("customers")
     if is_new:
+        # The table may be there: other programs have one of this name too.
+        if read_revision(connection) is not None:
+            raise DatabaseError(
+                f"database {name}: another program has its tables in it; a shop needs a database"
+                " of its own"
+            )
         Base.metadata.create_all(connection)
         connection.execute(insert(SchemaRevision).values(version_num=SCHEMA_REVISION))
     revision = read_revision(connection)
     if revision != SCHEMA_REVISION:
-        name = display_name(url)
         older = revision is None or revision < SCHEMA_REVISION
         raise DatabaseError(
             f"database {name}: its schema is {revision or 'older than v0001'}, this program needs"
@@ -224,7 +233,10 @@ def _prepare_schema(connection: Connection, url: URL, catalogue: Catalogue | Non
 
 
 def lock_schema(connection: Connection) -> None:
-    """Wait until no other process creates or migrates the schema; SQLite locks by itself."""
+    """Wait until no other process creates or migrates the schema.
+
+    SQLite locks by itself.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
 

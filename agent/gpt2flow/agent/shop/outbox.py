@@ -74,7 +74,7 @@ class OutboxMessage(Base):
 
 
 def last_text(db: Session, session_id: str, contact: str | None) -> str | None:
-    """Return the text of the last message to a recipient.
+    """Return the text of the last message to a customer.
 
     Args:
         db: Session on the shop.
@@ -82,6 +82,8 @@ def last_text(db: Session, session_id: str, contact: str | None) -> str | None:
         contact: Contact of the recipient; None is the session itself.
     """
     query = select(OutboxMessage.text).where(
-        OutboxMessage.session_id == session_id, OutboxMessage.contact == contact
+        OutboxMessage.session_id == session_id,
+        OutboxMessage.contact == contact,
+        OutboxMessage.audience == Audience.CUSTOMER,
     )
     return db.scalar(query.order_by(OutboxMessage.id.desc()).limit(1))

@@ -9,19 +9,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
-from urllib.parse import quote
 
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, WorkflowHandle
-from sqlalchemy import URL, create_engine
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import DatabaseError
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
 from gpt2flow.agent.shop import Database
-from gpt2flow.agent.shop.database import translate_errors
 from gpt2flow.agent.shop.locks import SessionLocks
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
+from gpt2flow.agent.turns.records import prepare_system_database, turn_id, turn_prefix
 from gpt2flow.agent.turns.recovery import (
     TAKEOVER_SECONDS,
     Recovery,
@@ -38,6 +36,7 @@ _Result = TypeVar("_Result")
 _VERSION = "5"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
+_CASE_WORKFLOW = "advance_case"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _POLL_SECONDS = 0.1
 # Executor id on SQLite, which has one agent at a time.
@@ -47,6 +46,8 @@ _EARLIER_SECONDS = 2 * TAKEOVER_SECONDS + 30.0
 # Delay of an event's next attempt: of one that was not tried yet, and the longest.
 _MIN_RETRY_SECONDS = 2.5
 _MAX_RETRY_SECONDS = 600.0
+# Delay of a case's change that the database prevented.
+_CASE_RETRY_SECONDS = 60.0
 
 
 class Workflows:
@@ -82,7 +83,7 @@ class Workflows:
         DBOS(
             config=DBOSConfig(
                 name="gpt2flow",
-                system_database_url=_prepare_system_database(url),
+                system_database_url=prepare_system_database(url),
                 application_version=_VERSION,
                 executor_id=executor_id,
                 log_level="ERROR",
@@ -104,7 +105,7 @@ class Workflows:
         # a message sent again after an upgrade has to find its report.
         @DBOS.workflow(name=_MESSAGE_WORKFLOW)
         def handle_message(session: str, message_id: str, text: str) -> TurnReport:
-            key = _workflow_id(session, message_id)
+            key = turn_id(session, message_id)
             # Held here, so that a turn that another process takes over holds it too.
             with self._locks.hold(session):
                 return self._handler.handle_message(self, key, session, message_id, text)
@@ -113,9 +114,15 @@ class Workflows:
         def handle_event(session: str, event: Event, attempt: int) -> EventReport:
             return self._handler.handle_event(self, session, event, attempt, [])
 
-        @DBOS.workflow(name="advance_case")
+        @DBOS.workflow(name=_CASE_WORKFLOW)
         def advance_case(case: int, workflow_id: str) -> None:
-            for timer in self.run_step(self._executor.advance_case, case):
+            try:
+                following = self.run_step(self._executor.cases.advance, case)
+            except DatabaseError:
+                # The case keeps its time, so another workflow makes the change.
+                self._enqueue_case(f"{workflow_id}+", _CASE_RETRY_SECONDS, case)
+                return
+            for timer in following:
                 self.set_timer(timer, after=workflow_id)
 
         return handle_message, handle_event, advance_case
@@ -133,9 +140,7 @@ class Workflows:
             # No other process uses the database, so what another version left is not running.
             resume_work(_VERSION)
             adopt_waiting_work(_VERSION)
-        # Those of another version, and of cases that a person touched, have none here yet.
-        for timer in self._executor.case_timers():
-            self.set_timer(timer)
+        self._set_missing_timers()
         if self._recovery is None:
             for workflow_id in _unfinished_turns():
                 # An error is stored; the caller receives it on sending the message again.
@@ -163,7 +168,7 @@ class Workflows:
         Raises:
             DatabaseError: An earlier message of the session is not finished.
         """
-        workflow_id = _workflow_id(session, message_id)
+        workflow_id = turn_id(session, message_id)
         if self._recovery is not None:
             _wait_for_earlier(session, workflow_id)
         status = DBOS.get_workflow_status(workflow_id)
@@ -186,6 +191,10 @@ class Workflows:
         """Call a function as a step of the running workflow."""
         return DBOS.run_step({"name": function.__name__}, function, *args, **kwargs)
 
+    def sleep(self, seconds: float) -> None:
+        """Pause the running workflow; a replay waits for what is left."""
+        DBOS.sleep(seconds)
+
     def set_timer(self, timer: Timer, after: str = "") -> None:
         """Schedule the next change of a case, across restarts.
 
@@ -194,11 +203,38 @@ class Workflows:
             after: Id of the workflow that sets the timer. One that ran too early, by a clock that
                 was set back, sets it for the same time again.
         """
-        workflow_id = f"case-{_VERSION}-{timer.case}-{timer.due.timestamp():.0f}"
-        if after.startswith(workflow_id):
+        workflow_id = _timer_id(timer)
+        if after.rstrip("+") == workflow_id:
             workflow_id = f"{after}+"
-        seconds = (timer.due - self._clock()).total_seconds()
-        self._enqueue(workflow_id, seconds, self._case_workflow, timer.case, workflow_id)
+        self._enqueue_case(workflow_id, self._seconds_until(timer), timer.case)
+
+    def _set_missing_timers(self) -> None:
+        """Set the timers of cases that have none that runs in time.
+
+        Another version may have set it, its workflow may have ended without the change, or the
+        clock may have jumped. A second timer of a change finds that it was made.
+        """
+        waiting = DBOS.list_workflows(
+            name=_CASE_WORKFLOW,
+            status=["PENDING", "ENQUEUED", "DELAYED"],
+            app_version=_VERSION,
+            load_input=False,
+            load_output=False,
+        )
+        running = {workflow.workflow_id.rstrip("+") for workflow in waiting}
+        for timer in self._executor.cases.timers():
+            workflow_id = _timer_id(timer)
+            if workflow_id in running and timer.due > self._clock():
+                continue
+            while DBOS.get_workflow_status(workflow_id) is not None:
+                workflow_id += "+"
+            self._enqueue_case(workflow_id, self._seconds_until(timer), timer.case)
+
+    def _seconds_until(self, timer: Timer) -> float:
+        return (timer.due - self._clock()).total_seconds()
+
+    def _enqueue_case(self, workflow_id: str, seconds: float, case: int) -> None:
+        self._enqueue(workflow_id, seconds, self._case_workflow, case, workflow_id)
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
         """Schedule the next attempt at an event, after `attempt` of them."""
@@ -223,9 +259,14 @@ def retry_seconds(attempts: int) -> float:
     return min(_MIN_RETRY_SECONDS * 2.0**attempts, _MAX_RETRY_SECONDS)
 
 
+def _timer_id(timer: Timer) -> str:
+    """Return the workflow id of a timer; retries append to it."""
+    return f"case-{_VERSION}-{timer.case}-{timer.due.timestamp():.6f}"
+
+
 def _unfinished_turns(session: str | None = None) -> list[str]:
     """Return the ids of the turns that are running or waiting, the oldest first."""
-    prefix = None if session is None else _workflow_id(session, "")
+    prefix = None if session is None else turn_prefix(session)
     turns = DBOS.list_workflows(
         name=_MESSAGE_WORKFLOW,
         status=["PENDING", "ENQUEUED"],
@@ -260,24 +301,3 @@ def _failed_step(workflow_id: str) -> int:
     steps = DBOS.list_workflow_steps(workflow_id)
     failed = [step["function_id"] for step in steps if step["error"] is not None]
     return max(failed or (step["function_id"] for step in steps), default=1)
-
-
-def _prepare_system_database(url: URL) -> str:
-    """Return the URL of DBOS's database, after checking that it is writable."""
-    if url.get_backend_name() != "sqlite":
-        return url.set(drivername="postgresql").render_as_string(hide_password=False)
-    url = url.set(database=f"{url.database}-dbos")
-    # DBOS would retry and log for a long time; this check fails at once. The journal
-    # mode is stored in the file and saves DBOS most of its waits for the disk.
-    engine = create_engine(url)
-    with translate_errors(url), engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.rollback()
-    engine.dispose()
-    return url.render_as_string(hide_password=False)
-
-
-def _workflow_id(session: str, message_id: str) -> str:
-    """Return a unique id of a session's message, for any characters."""
-    return f"{quote(session, safe='')}/{quote(message_id, safe='')}"

@@ -1,16 +1,23 @@
 """Handling of a customer message and the events that it raises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
-from gpt2flow.agent.errors import ModelError, UnanswerableError
+from gpt2flow.agent.errors import ModelError, ModelUnavailableError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
+from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK, Event, Executor, Task
-from gpt2flow.agent.turns.model import RecordingModel, parse_choice
+from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import MAX_ACTIONS, run_turn
+
+# Pauses between calls to a model that does not answer.
+_FIRST_PAUSE_SECONDS = 0.5
+_MAX_PAUSE_SECONDS = 8.0
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -24,8 +31,11 @@ class WorkflowContext(Protocol):
     ) -> _Result:
         """Run a function as a step; a replay returns its recorded result."""
 
+    def sleep(self, seconds: float) -> None:
+        """Pause the workflow; a replay does not pause again."""
+
     def set_timer(self, timer: Timer) -> None:
-        """Schedule a case to be marked as due."""
+        """Schedule the next change of a case."""
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
         """Schedule the next attempt at an event, after `attempt` of them."""
@@ -35,20 +45,39 @@ class TurnHandler:
     """Handler of customer messages and events.
 
     Everything that is not deterministic runs inside a step of the workflow.
+
+    Args:
+        book: Loaded flows.
+        model: Model that chooses the actions.
+        executor: Executor of the actions.
+        payer: Settler of the payments that they request.
+        patience: Seconds for which a turn waits for a model that does not answer, before a person
+            takes over; 0 raises the error at once.
     """
 
-    def __init__(self, book: FlowBook, model: RecordingModel, executor: Executor) -> None:
+    def __init__(
+        self,
+        book: FlowBook,
+        model: RecordingModel,
+        executor: Executor,
+        payer: Payer,
+        *,
+        patience: float = 0.0,
+    ) -> None:
         self._book = book
         self._model = model
         self._executor = executor
+        self._payer = payer
+        self._patience = patience
 
     def handle_message(
         self, workflow: WorkflowContext, key: str, session: str, message_id: str, text: str
     ) -> TurnReport:
         """Handle a normalized message and the events that it raises.
 
-        If the model cannot finish a turn after its first action, a person takes over. While a
-        person attends the session, the agent does nothing.
+        If the model cannot finish a turn after its first action, or does not answer for longer
+        than the patience, a person takes over. While a person attends the session, the agent does
+        nothing.
 
         Args:
             workflow: Workflow that the steps belong to.
@@ -89,37 +118,25 @@ class TurnHandler:
             )
             step = self._execute(workflow, task)
             done.append(step)
-            # Each may change what is legal next, and a question makes the others wait.
-            for number in range(MAX_ACTIONS):
-                if not done[-1].resumable:
-                    break
-                wanted = done[-1].resumable[0]
-                resumed = replace(
-                    task,
-                    key=f"{task.key}/{number}",
-                    message=wanted.message,
-                    choice=Choice(wanted.action, wanted.arguments, wanted.confidence),
-                    pending_arguments={},
-                    is_first=False,
-                    answers=None,
-                    resumed=wanted,
-                )
-                done.append(self._execute(workflow, resumed))
+            self._resume_wishes(workflow, task, done)
             # The model goes on from its own choice, in the state that all of them left.
             return step.model_copy(update={"facts": done[-1].facts})
 
-        choose = self._chooser(workflow, key, calls)
+        choose = self._chooser(workflow, key, calls, self._patience)
         try:
             run_turn(self._book, state.prompt_state, text, choose, execute)
         except UnanswerableError:
             if not done or ESCALATE not in self._book.actions:
                 raise
             execute(ESCALATE, Choice(ESCALATE))
+        except ModelUnavailableError as error:
+            if not self._patience:
+                raise self._give_up(workflow, session, error, done) from error
+            step = workflow.run_step(self._executor.cases.report_outage, key, session, text)
+            self._set_timers(workflow, step.timers)
+            done.append(step)
         except ModelError as error:
-            # Events of completed actions are handled even if the message fails.
-            for event in _raised_events(done):
-                workflow.retry_event(session, event, 0)
-            raise _with_completed(error, done) from error
+            raise self._give_up(workflow, session, error, done) from error
         return TurnReport(
             session=session,
             message_id=message_id,
@@ -133,6 +150,35 @@ class TurnHandler:
             calls=calls,
         )
 
+    def _resume_wishes(self, workflow: WorkflowContext, task: Task, done: list[Step]) -> None:
+        """Carry out earlier wishes that have become legal.
+
+        Each may change what is legal next, and a question makes the others wait.
+        """
+        for number in range(MAX_ACTIONS):
+            if not done[-1].resumable:
+                return
+            wanted = done[-1].resumable[0]
+            resumed = replace(
+                task,
+                key=f"{task.key}/{number}",
+                message=wanted.message,
+                choice=Choice(wanted.action, wanted.arguments, wanted.confidence),
+                pending_arguments={},
+                is_first=False,
+                answers=None,
+                resumed=wanted,
+            )
+            done.append(self._execute(workflow, resumed))
+
+    def _give_up(
+        self, workflow: WorkflowContext, session: str, error: ModelError, done: list[Step]
+    ) -> ModelError:
+        """Return the error of a turn that ends early; events of its actions are handled later."""
+        for event in _raised_events(done):
+            workflow.retry_event(session, event, 0)
+        return _with_completed(error, done)
+
     def handle_event(
         self,
         workflow: WorkflowContext,
@@ -143,8 +189,9 @@ class TurnHandler:
     ) -> EventReport:
         """Handle an event, or compensate the action that raised it.
 
-        A refused action triggers the compensation. A model failure schedules a
-        retry, so that no submitted order is left unhandled.
+        An order that is not paid yet waits, and one that was refused is cancelled already. A
+        refused action triggers the compensation. A model failure schedules a retry, so that no
+        submitted order is left unhandled.
 
         Args:
             workflow: Workflow that the steps belong to.
@@ -154,6 +201,13 @@ class TurnHandler:
             calls: List to which the model calls are appended.
         """
         name, key = event.name, f"{event.name}/{event.subject}"
+        payment = workflow.run_step(self._payer.order_payment, event.subject)
+        if payment is not OrderPayment.PAID:
+            waits = payment is OrderPayment.WAITING
+            if waits:
+                workflow.retry_event(session, event, attempt)
+            postponed = f"order {event.subject} is not paid yet" if waits else None
+            return EventReport(event=name, subject=event.subject, actions=[], postponed=postponed)
         facts = workflow.run_step(self._executor.event_facts, event)
         done: list[Step] = []
 
@@ -186,22 +240,59 @@ class TurnHandler:
             if action.raises == event.name and action.compensation:
                 choice = Choice(action.compensation)
                 task = Task(key, session, event.subject, choice, event=event, is_compensation=True)
-                return [self._execute(workflow, task)]
+                step = self._execute(workflow, task)
+                if step.result != "ok":
+                    timers = workflow.run_step(self._executor.cases.report_failed_undo, key, event)
+                    self._set_timers(workflow, timers)
+                return [step]
         return []
 
     def _execute(self, workflow: WorkflowContext, task: Task) -> Step:
         step = workflow.run_step(self._executor.execute, task)
-        for timer in step.timers:
-            workflow.set_timer(timer)
+        timers = list(step.timers)
+        for payment in step.payments:
+            timers += workflow.run_step(self._payer.settle, payment).timers
+        self._set_timers(workflow, timers)
         return step
 
+    def _set_timers(self, workflow: WorkflowContext, timers: Iterable[Timer]) -> None:
+        for timer in timers:
+            workflow.set_timer(timer)
+
     def _chooser(
-        self, workflow: WorkflowContext, key: str, calls: list[CallReport]
+        self,
+        workflow: WorkflowContext,
+        key: str,
+        calls: list[CallReport],
+        patience: float = 0.0,
     ) -> Callable[[int, str, str], Choice]:
-        """Return a `choose` function that calls the model in a step."""
+        """Return a `choose` function that calls the model in a step.
+
+        It calls a model that does not answer again, for as long as the patience.
+        """
+        deadline: datetime | None = None
+
+        def ask(position: int, prompt: str, grammar: str) -> ModelAnswer:
+            nonlocal deadline
+            for attempt in count():
+                try:
+                    return workflow.run_step(
+                        self._model.choose, f"{key}/{position}", prompt, grammar
+                    )
+                except ModelUnavailableError:
+                    if not patience:
+                        raise
+                    # In a step, so that a replay decides alike.
+                    now = workflow.run_step(self._executor.cases.now)
+                    deadline = deadline or now + timedelta(seconds=patience)
+                    pause = min(_FIRST_PAUSE_SECONDS * 2.0**attempt, _MAX_PAUSE_SECONDS)
+                    if now + timedelta(seconds=pause) > deadline:
+                        raise
+                    workflow.sleep(pause)
+            raise AssertionError  # The loop ends with an answer or an error.
 
         def choose(position: int, prompt: str, grammar: str) -> Choice:
-            answer = workflow.run_step(self._model.choose, f"{key}/{position}", prompt, grammar)
+            answer = ask(position, prompt, grammar)
             calls.append(
                 CallReport(
                     milliseconds=answer.milliseconds,

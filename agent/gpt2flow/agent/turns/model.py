@@ -7,20 +7,32 @@ from time import perf_counter
 from typing import Protocol
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import InputError, ModelError, UnanswerableError, UnknownModelError
+from gpt2flow.agent.errors import (
+    InputError,
+    ModelError,
+    ModelUnavailableError,
+    UnanswerableError,
+    UnknownModelError,
+)
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Database, ModelCall
 from gpt2flow.client import (
     Client,
     ClientError,
+    DeadlineExceededError,
     InvalidRequestError,
     Lark,
     NotFoundError,
     Options,
+    OverloadedError,
     Sampling,
     Security,
+    ServerError,
     SettingsError,
+    UnavailableError,
 )
+
+_TRANSIENT = (UnavailableError, DeadlineExceededError, OverloadedError, ServerError)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class ChoiceModel(Protocol):
             grammar: Lark grammar of the answer.
 
         Raises:
-            ModelError: The call failed.
+            ModelError: The call failed; `ModelUnavailableError` if a later one may succeed.
             UnknownModelError: The server has no such model.
             UnanswerableError: The prompt is too long for the model.
         """
@@ -95,6 +107,8 @@ class ServedModel:
             raise UnknownModelError(str(error)) from error
         except InvalidRequestError as error:
             raise UnanswerableError(f"the server rejected the prompt: {error}") from error
+        except _TRANSIENT as error:
+            raise ModelUnavailableError(str(error)) from error
         except ClientError as error:
             raise ModelError(str(error)) from error
         return ModelAnswer(

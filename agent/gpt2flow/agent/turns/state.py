@@ -8,15 +8,12 @@ from datetime import datetime
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.life import CUSTOMER, record
-from gpt2flow.agent.cases.messages import tell_staff
-from gpt2flow.agent.flows.case_rules import CaseRules
+from gpt2flow.agent.cases.life import CUSTOMER, attended_case, record
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes, tell_staff
+from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, PromptState, language
 from gpt2flow.agent.shop import (
-    INBOX,
     CartLine,
-    Case,
-    CaseKind,
     Checkout,
     CustomerSession,
     Order,
@@ -80,38 +77,35 @@ def read_turn_state(db: Session, session_id: str, message: str) -> TurnState:
 
 
 def begin_turn(
-    db: Session, rules: CaseRules, key: str, session_id: str, *, message: str, now: datetime
+    db: Session, book: FlowBook, key: str, session_id: str, *, message: str, now: datetime
 ) -> TurnState:
-    """Keep a message, and return the state of its session before it is handled.
+    """Keep a message, and return its session's state before the turn.
 
     A message to a person who attends the session is noted in the history of the case.
 
     Args:
         db: Session on the shop.
-        rules: How cases are looked after.
+        book: Loaded flows.
         key: Idempotency key of the turn.
         session_id: Id of the conversation.
         message: Normalized message.
         now: Current time.
     """
+    # Locked before it is read: a person may be about to take the conversation.
+    lock_session(db, session_id, message_language(message, None), now)
     state = read_turn_state(db, session_id, message)
-    lock_session(db, session_id, state.language, now)
     if db.get(ReceivedMessage, key) is not None:
         return state
     received = ReceivedMessage(
         key=key, session_id=session_id, language=state.language, text=message, created_at=now
     )
     db.add(received)
-    if state.attended_by is not None:
-        query = select(Case).where(
-            Case.session_id == session_id,
-            Case.kind == CaseKind.HAND_OVER,
-            Case.assignee == state.attended_by,
-            Case.status.in_(INBOX),
-        )
-        for case in db.scalars(query):
-            record(db, case, CUSTOMER, "written", now, text=message)
-            tell_staff(db, case, rules, "written", now, text=message)
+    person = state.attended_by
+    case = attended_case(db, session_id, person) if person is not None else None
+    if case is not None:
+        record(db, case, CUSTOMER, "written", now, text=message)
+        text = hide_codes(message, sent_codes(db, session_id, book))
+        tell_staff(db, case, book.cases, "written", now, text=text)
     return state
 
 

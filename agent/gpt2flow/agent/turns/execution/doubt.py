@@ -71,6 +71,7 @@ class Trial:
         self._savepoint = context.db.begin_nested()
         self._changes = len(context.changes)
         self._timers = len(context.timers)
+        self._payments = len(context.payments)
         self._recipient = context.recipient
 
     def keep(self) -> None:
@@ -83,4 +84,5 @@ class Trial:
         self._savepoint.rollback()
         del self._context.changes[self._changes :]
         del self._context.timers[self._timers :]
+        del self._context.payments[self._payments :]
         self._context.recipient = self._recipient

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.life import advance, timers
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import FlowError, ModelError
 from gpt2flow.agent.flows import FlowBook
@@ -15,9 +13,8 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.report import ActionReport, Step, Timer, Wanted
+from gpt2flow.agent.report import ActionReport, Step, Wanted
 from gpt2flow.agent.shop import (
-    Case,
     Customer,
     CustomerSession,
     Database,
@@ -26,6 +23,7 @@ from gpt2flow.agent.shop import (
     order_id,
 )
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
+from gpt2flow.agent.turns.execution.case_steps import CaseSteps
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
 from gpt2flow.agent.turns.execution.doubt import Trial, is_doubtful
 from gpt2flow.agent.turns.execution.replies import Replier
@@ -72,6 +70,9 @@ class Executor:
         new_code: Generator of verification codes.
         confirm_below: Confidence below which the agent asks "did you mean …?", from 0 to 1.
 
+    Attributes:
+        cases: Steps that look after cases.
+
     Raises:
         FlowError: The flows refer to an unknown operation or event.
     """
@@ -90,6 +91,7 @@ class Executor:
         self._replier = Replier(book)
         self._database = database
         self._clock = clock
+        self.cases = CaseSteps(book.cases, database, clock)
         self._new_code = new_code
 
     def begin_turn(self, key: str, session_id: str, message: str) -> TurnState:
@@ -103,8 +105,8 @@ class Executor:
             message: Normalized message.
         """
         with self._database.translate_errors(), self._database.transaction() as db:
-            rules, now = self._book.cases, self._clock()
-            return begin_turn(db, rules, key, session_id, message=message, now=now)
+            now = self._clock()
+            return begin_turn(db, self._book, key, session_id, message=message, now=now)
 
     def event_facts(self, event: Event) -> frozenset[str]:
         """Return the facts of an event's subject."""
@@ -124,19 +126,6 @@ class Executor:
             if record is not None:
                 return Step.model_validate(record.step)
             return self._execute_new(db, session, task)
-
-    def advance_case(self, case: int) -> list[Timer]:
-        """Make the change of a case that is due, and return the timer of the next one."""
-        with self._database.translate_errors(), self._database.transaction() as db:
-            row = db.get_one(Case, case, with_for_update=True)
-            advance(db, row, self._book.cases, self._clock())
-            return timers(row)
-
-    def case_timers(self) -> list[Timer]:
-        """Return the timers of all cases."""
-        with self._database.translate_errors(), self._database.transaction() as db:
-            cases = db.scalars(select(Case).where(Case.attention_at.is_not(None)))
-            return [timer for case in cases for timer in timers(case)]
 
     def _execute_new(self, db: Session, session: CustomerSession, task: Task) -> Step:
         fallback = self._find_fallback(db, session, task)
@@ -300,6 +289,7 @@ class Executor:
             facts=facts,
             raised=raised,
             timers=context.timers,
+            payments=context.payments,
             resumable=self._resumable(context.session, facts),
         )
         context.db.add(

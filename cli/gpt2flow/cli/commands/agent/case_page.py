@@ -31,9 +31,7 @@ def print_inbox(lines: Sequence["InboxLine"], *, as_json: bool) -> None:
     if not lines:
         typer.echo("no cases")
         return
-    table = Table(
-        "case", "kind", "status", "since", "customer", "order", "amount", "with", "urgent"
-    )
+    table = Table(*_COLUMNS)
     for line in lines:
         cells = (
             line.case,
@@ -73,8 +71,9 @@ def print_case(view: "CaseView", *, as_json: bool) -> None:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    # Customers write `:+1:` and mean it.
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(emoji=False, width=_PIPE_WIDTH)
 
 
 def _facts(view: "CaseView") -> list[tuple[str, str]]:
@@ -105,9 +104,11 @@ def _facts(view: "CaseView") -> list[tuple[str, str]]:
 def _bought(view: "CaseView") -> list[tuple[str, str | None]]:
     if view.bought is None:
         return []
+    delivered = view.bought.delivered_at
+    status = f"{view.bought.status} {delivered:%Y-%m-%d %H:%M}" if delivered else view.bought.status
     policies = ", ".join(f"{name}={value}" for name, value in view.policies.items())
     return [
-        ("order", f"{view.bought.order}, {view.bought.status}, total {view.bought.total}"),
+        ("order", f"{view.bought.order}, {status}, total {view.bought.total}"),
         ("", "; ".join(view.bought.lines)),
         ("policies", policies),
     ]

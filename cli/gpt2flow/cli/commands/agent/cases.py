@@ -1,10 +1,11 @@
-"""Commands with which people handle cases: inbox, show, assign, approve and so on."""
+"""Commands for people who handle cases: inbox, show, assign, and decisions."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpt2flow.agent.cases.inbox import CaseView
     from gpt2flow.agent.cases.people import Person
 
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,2})?")
 CaseNumber = Annotated[str, typer.Argument(metavar="<case>", help="Number of the case, as C-7.")]
 Seen = Annotated[
     str | None,
@@ -41,7 +43,7 @@ class DeskOptions:
 
 @dataclass(frozen=True)
 class PersonOptions:
-    """Options that tell who acts."""
+    """Options that identify the person who acts."""
 
     tokens: Annotated[
         Path | None,
@@ -64,20 +66,30 @@ class PersonOptions:
         from gpt2flow.agent.cases.people import identify
         from gpt2flow.agent.config import utc_now
 
-        if self.tokens is None or self.token_file is None:
-            missing = "--tokens" if self.tokens is None else "--token-file"
-            raise CommandError(
-                f"{missing} is missing: it tells who acts; `gpt2flow token NAME --may approve`"
-                " makes a token and its entry",
-                Exit.BAD_INPUT,
-            )
+        tokens = _required("--tokens", self.tokens)
+        token_file = _required("--token-file", self.token_file)
         try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
+            token = token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(
-                f"--token-file {self.token_file}: {error}", Exit.BAD_INPUT
-            ) from error
-        return identify(self.tokens, token, utc_now())
+            raise CommandError(f"--token-file {token_file}: {error}", Exit.BAD_INPUT) from error
+        return identify(tokens, token, utc_now())
+
+    def check_assignee(self, name: str) -> None:
+        """Check that an assignee may handle cases, or is the agent."""
+        from gpt2flow.agent.cases.people import check_assignee
+        from gpt2flow.agent.config import utc_now
+
+        check_assignee(_required("--tokens", self.tokens), name, utc_now())
+
+
+def _required(option: str, path: Path | None) -> Path:
+    if path is None:
+        raise CommandError(
+            f"{option} is missing: it tells who acts; `gpt2flow token NAME --may approve` makes"
+            " a token and its entry",
+            Exit.BAD_INPUT,
+        )
+    return path
 
 
 with_desk_options = with_options(DeskOptions, "desk_options")
@@ -100,7 +112,7 @@ def inbox(
     *,
     desk_options: DeskOptions,
 ) -> None:
-    """List the cases that wait for a person, the most urgent and oldest first."""
+    """List the cases that wait for a person, most urgent first."""
     with _open_desk(desk_options) as desk:
         lines = desk.inbox(all_statuses=all_statuses, assignee=assignee, limit=limit)
     print_inbox(lines, as_json=as_json)
@@ -130,9 +142,12 @@ def assign(
     desk_options: DeskOptions,
     person_options: PersonOptions,
 ) -> None:
-    """Take a case, give it to somebody, or give a conversation back to the agent."""
+    """Take a case, or give it to a person or the agent."""
     with _open_desk(desk_options) as desk:
-        view = desk.assign(person_options.identify(), case, to)
+        person = person_options.identify()
+        if to is not None:
+            person_options.check_assignee(to)
+        view = desk.assign(person, case, to)
     _report(view, as_json=as_json)
 
 
@@ -152,16 +167,17 @@ def approve(
     desk_options: DeskOptions,
     person_options: PersonOptions,
 ) -> None:
-    """Approve a claim; the customer is told.
+    """Approve a claim, and inform the customer.
 
     The decision holds for the case as it was shown. If it has changed since,
-    it is refused.
+    it is refused, and the case is shown again.
     """
     decided = None if amount is None else _parse_amount(amount)
     with _open_desk(desk_options) as desk:
         person = person_options.identify()
         digest = _confirm(desk, case, seen, "Approve" if amount is None else f"Approve {amount} of")
-        view = desk.approve(person, case, seen=digest, amount=decided)
+        with _shown_again(desk, case, as_json=as_json):
+            view = desk.approve(person, case, seen=digest, amount=decided)
     _report(view, as_json=as_json)
 
 
@@ -176,11 +192,12 @@ def reject(
     desk_options: DeskOptions,
     person_options: PersonOptions,
 ) -> None:
-    """Reject a claim with a sentence; the customer is told."""
+    """Reject a claim with a sentence, which the customer reads."""
     with _open_desk(desk_options) as desk:
         person = person_options.identify()
         digest = _confirm(desk, case, seen, "Reject")
-        view = desk.reject(person, case, text, seen=digest)
+        with _shown_again(desk, case, as_json=as_json):
+            view = desk.reject(person, case, text, seen=digest)
     _report(view, as_json=as_json)
 
 
@@ -194,7 +211,7 @@ def reply(
     desk_options: DeskOptions,
     person_options: PersonOptions,
 ) -> None:
-    """Write to the customer of a case, and take the case if nobody has."""
+    """Write to the customer, and take the case if nobody has."""
     with _open_desk(desk_options) as desk:
         view = desk.reply(person_options.identify(), case, text)
     _report(view, as_json=as_json)
@@ -205,7 +222,7 @@ def reply(
 def close(
     case: CaseNumber,
     note: Annotated[
-        str | None, typer.Option(help="What was done, for the history.", show_default="(nothing)")
+        str | None, typer.Option(help="Note for the history, such as what was done.", show_default="(nothing)")
     ] = None,
     as_json: AsJson = False,
     *,
@@ -236,7 +253,7 @@ def _open_desk(options: DeskOptions) -> Iterator["Desk"]:
 
 
 def _confirm(desk: "Desk", case: str, seen: str | None, question: str) -> str:
-    """Return the digest to decide on, after showing the case if none is given."""
+    """Return the digest to decide on; show the case without one."""
     if seen is not None:
         return seen
     view = desk.show(case)
@@ -250,6 +267,18 @@ def _confirm(desk: "Desk", case: str, seen: str | None, question: str) -> str:
     return view.digest
 
 
+@contextmanager
+def _shown_again(desk: "Desk", case: str, *, as_json: bool) -> Iterator[None]:
+    """Show a case again if it changed since it was shown."""
+    from gpt2flow.agent.cases.decisions import CaseChangedError
+
+    try:
+        yield
+    except CaseChangedError:
+        print_case(desk.show(case), as_json=as_json)
+        raise
+
+
 def _report(view: "CaseView", *, as_json: bool) -> None:
     if as_json:
         print_case(view, as_json=True)
@@ -259,12 +288,11 @@ def _report(view: "CaseView", *, as_json: bool) -> None:
 
 
 def _parse_amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
+    if not _AMOUNT.fullmatch(text):
         raise CommandError(
-            f"--amount is {text!r}, must be an amount such as 99.90", Exit.BAD_INPUT
-        ) from None
+            f"--amount is {text!r:.80}, must be an amount such as 99.90", Exit.BAD_INPUT
+        )
+    return Decimal(text)
 
 
 def add_commands(group: typer.Typer) -> None:

@@ -51,6 +51,25 @@ ConfirmBelow = Annotated[
         help="Confidence below which the agent asks whether a risky action is meant; 0 never asks.",
     ),
 ]
+Patience = Annotated[
+    float,
+    typer.Option(
+        help="Seconds for which a turn waits for a model that does not answer, before a person "
+        "takes over; 0 ends with the error at once."
+    ),
+]
+Payments = Annotated[
+    str,
+    typer.Option(
+        help="URL of the payment service.",
+        envvar="GPT2FLOW_PAYMENTS",
+        show_default="payment on account",
+    ),
+]
+PaymentsTokenFile = Annotated[
+    Path | None,
+    typer.Option(help="File of the bearer token for the payment service.", show_default="none"),
+]
 DEFAULT_CONFIRM_BELOW = 0.8
 
 
@@ -65,6 +84,9 @@ class AgentOptions:
     catalogue: Catalogue = None
     timeout: Timeout = 30.0
     confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW
+    patience: Patience = 0.0
+    payments: Payments = ""
+    payments_token_file: PaymentsTokenFile = None
 
 
 with_agent_options = with_options(AgentOptions, "agent_options")

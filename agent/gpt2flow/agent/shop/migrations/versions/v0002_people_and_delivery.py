@@ -6,7 +6,7 @@ Revision v0002, after v0001.
 import sqlalchemy as sa
 from alembic import op
 
-from gpt2flow.agent.shop.base import UtcDateTime
+from gpt2flow.agent.shop.base import Money, UtcDateTime
 
 revision = "v0002"
 down_revision = "v0001"
@@ -53,6 +53,48 @@ def upgrade() -> None:
         sa.Column("seen_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("executor_id"),
     )
+    op.create_table(
+        "payments",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column(
+            "kind",
+            sa.Enum("charge", "refund", name="paymentkind", native_enum=False, length=32),
+            nullable=False,
+        ),
+        sa.Column("order_id", sa.Integer(), nullable=False),
+        sa.Column("case_id", sa.Integer(), nullable=True),
+        sa.Column("amount", Money(), nullable=False),
+        sa.Column(
+            "status",
+            sa.Enum(
+                "requested",
+                "paid",
+                "refused",
+                "void",
+                "stuck",
+                name="paymentstatus",
+                native_enum=False,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("reference", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", UtcDateTime(), nullable=False),
+        sa.Column("settled_at", UtcDateTime(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.ForeignKeyConstraint(["case_id"], ["cases.id"]),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    with op.batch_alter_table("payments") as table:
+        table.create_index("ix_payments_case_id", ["case_id"], unique=False)
+        table.create_index("ix_payments_order_id", ["order_id"], unique=False)
+        table.create_index("ix_payments_status", ["status", "next_attempt_at"], unique=False)
+
     op.create_table(
         "received_messages",
         sa.Column("key", sa.String(), nullable=False),
@@ -122,6 +164,10 @@ def upgrade() -> None:
     )
     # Cases from before are looked after from the next start of the agent on.
     op.execute(
-        "UPDATE cases SET inbox_since = created_at, attention_at = coalesce(due_at, created_at)"
+        "UPDATE cases SET attention_at = coalesce(due_at, created_at)"
         " WHERE status IN ('open', 'awaiting_approval', 'due', 'scheduled')"
+    )
+    op.execute(
+        "UPDATE cases SET inbox_since = created_at"
+        " WHERE status IN ('open', 'awaiting_approval', 'due')"
     )

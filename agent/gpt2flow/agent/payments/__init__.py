@@ -1,0 +1,1 @@
+"""Payments: the port to a provider, and their settlement."""

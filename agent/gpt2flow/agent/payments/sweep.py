@@ -1,0 +1,52 @@
+"""Sweep that settles payments which no turn settles."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+
+from gpt2flow.agent.errors import DatabaseError
+from gpt2flow.agent.payments.payer import Payer
+from gpt2flow.agent.report import Timer
+
+_INTERVAL_SECONDS = 2.0
+
+
+class PaymentSweep:
+    """Thread that settles payments whose time has come.
+
+    They are refunds that waited or that a person approved, and payments without an answer. Several
+    processes may sweep at once: a payment is claimed before it is made.
+
+    Args:
+        payer: Settler of the payments.
+        set_timer: Function that sets the timer of a case.
+    """
+
+    def __init__(self, payer: Payer, set_timer: Callable[[Timer], None]) -> None:
+        self._payer = payer
+        self._set_timer = set_timer
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="payments", daemon=True)
+
+    def start(self) -> None:
+        """Start to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the payment that is being made, and stop."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_INTERVAL_SECONDS):
+            try:
+                self._sweep()
+            except DatabaseError:
+                # The database is away; turns say so, and the next sweep tries again.
+                continue
+
+    def _sweep(self) -> None:
+        for payment in self._payer.due():
+            if self._stop.is_set():
+                return
+            for timer in self._payer.settle(payment).timers:
+                self._set_timer(timer)

@@ -1,0 +1,98 @@
+"""Steps of workflows that look after cases."""
+
+from datetime import datetime
+
+from sqlalchemy import select
+
+from gpt2flow.agent.cases.failures import report_failed_undo, report_outage
+from gpt2flow.agent.cases.life import advance, lock_case, timers
+from gpt2flow.agent.config import Clock
+from gpt2flow.agent.flows.case_rules import CaseRules
+from gpt2flow.agent.report import ActionReport, Step, Timer
+from gpt2flow.agent.shop import Case, CustomerSession, Database, ExecutedAction
+from gpt2flow.agent.turns.execution.task import ESCALATE, Event
+from gpt2flow.agent.turns.state import session_facts
+
+
+class CaseSteps:
+    """Steps of workflows that look after cases, each in one transaction.
+
+    Args:
+        rules: Deadlines and messages.
+        database: Shop database.
+        clock: Source of the current time.
+    """
+
+    def __init__(self, rules: CaseRules, database: Database, clock: Clock) -> None:
+        self._rules = rules
+        self._database = database
+        self._clock = clock
+
+    def now(self) -> datetime:
+        """Return the current time."""
+        return self._clock()
+
+    def report_outage(self, key: str, session_id: str, message: str) -> Step:
+        """Hand a session to a person because the model does not answer.
+
+        The customer is told once: later messages join the case that is open.
+
+        Args:
+            key: Idempotency key of the turn.
+            session_id: Id of the conversation.
+            message: Message that the model did not answer.
+        """
+        with self._database.translate_errors(), self._database.transaction() as db:
+            record = db.get(ExecutedAction, f"{key}/outage")
+            if record is not None:
+                return Step.model_validate(record.step)
+            session = db.get_one(CustomerSession, session_id, with_for_update=True)
+            now = self._clock()
+            messages, due = report_outage(db, self._rules, session, message, now)
+            report = ActionReport(
+                action=ESCALATE,
+                arguments={},
+                used={},
+                result="ok",
+                outcome="model_unavailable",
+                messages=messages,
+            )
+            step = Step(report=report, facts=session_facts(db, session), timers=due)
+            db.add(
+                ExecutedAction(
+                    key=f"{key}/outage",
+                    session_id=session_id,
+                    action=ESCALATE,
+                    arguments={},
+                    outcome=report.outcome,
+                    result=report.result,
+                    step=step.model_dump(mode="json"),
+                    created_at=now,
+                )
+            )
+            return step
+
+    def report_failed_undo(self, key: str, event: Event) -> list[Timer]:
+        """Hand an order to a person whose action could not be undone, and tell the customer.
+
+        Args:
+            key: Idempotency key of the compensation.
+            event: Event whose handling was refused.
+        """
+        with self._database.translate_errors(), self._database.transaction() as db:
+            return report_failed_undo(db, self._rules, key, event.subject, self._clock())
+
+    def advance(self, case: int) -> list[Timer]:
+        """Make the change of a case that is due, and return the timer of the next one."""
+        with self._database.translate_errors(), self._database.transaction() as db:
+            row = lock_case(db, case)
+            if row is None:
+                return []
+            advance(db, row, self._rules, self._clock())
+            return timers(row)
+
+    def timers(self) -> list[Timer]:
+        """Return the timers of all cases."""
+        with self._database.translate_errors(), self._database.transaction() as db:
+            cases = db.scalars(select(Case).where(Case.attention_at.is_not(None)))
+            return [timer for case in cases for timer in timers(case)]
