@@ -1,0 +1,1 @@
+"""HTTP endpoint: signed customer messages in, reports of their turns out."""

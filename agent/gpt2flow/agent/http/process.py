@@ -1,0 +1,143 @@
+"""Process of the HTTP endpoint: agent, ports, signals."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+
+from gpt2flow.agent.agent import Agent
+from gpt2flow.agent.config import AgentConfig, Clock, utc_now
+from gpt2flow.agent.http.config import HttpConfig, ListenError, bind, parse_address
+from gpt2flow.agent.http.endpoint import Endpoint
+from gpt2flow.agent.http.handling import ObservedTurns
+from gpt2flow.agent.http.reader import ShopReader
+from gpt2flow.agent.http.routes import Services
+from gpt2flow.agent.http.signatures import SignatureVerifier
+from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
+from gpt2flow.agent.http.telemetry.log import logging_to_stderr
+from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
+from gpt2flow.agent.http.telemetry.readiness import ModelCheck, Readiness
+from gpt2flow.agent.http.turn_queue import TurnQueue
+from gpt2flow.agent.shop import database_url
+from gpt2flow.agent.turns.model import ChoiceModel
+
+
+def serve(
+    config: HttpConfig,
+    agent_config: AgentConfig,
+    *,
+    on_ready: Callable[[int], None] | None = None,
+    model: ChoiceModel | None = None,
+    clock: Clock = utc_now,
+) -> None:
+    """Take messages until SIGTERM or SIGINT, then drain.
+
+    A second signal ends the drain. Turns that an earlier process left incomplete are finished
+    before the port opens.
+
+    Args:
+        config: Settings of the endpoint.
+        agent_config: Settings of the agent.
+        on_ready: Function that is called with the port once requests are accepted.
+        model: Model to call instead of the configured server.
+        clock: Source of the current time.
+
+    Raises:
+        InputError: A setting is invalid.
+        ListenError: A port cannot be bound.
+        DatabaseError: The database cannot be opened or written.
+    """
+    with ExitStack() as resources:
+        verifier = None if config.secret_file is None else SignatureVerifier(config.secret_file)
+        # An address in use is found before the agent finishes old turns.
+        bound = bind(config.address, loopback_only=verifier is None)
+        resources.callback(bound.close)
+        resources.enter_context(logging_to_stderr(config.log_format))
+        reader = ShopReader(database_url(agent_config.database))
+        resources.callback(reader.close)
+        checks: dict[str, Callable[[], None]] = {"database": reader.check}
+        if model is None:
+            checks["model"] = check_model = ModelCheck(agent_config)
+            resources.callback(check_model.close)
+        metrics = TurnMetrics()
+        metrics.registry.register(DatabaseGauges(reader, clock))
+        metrics_port = None
+        if config.metrics_address is not None:
+            metrics_port = resources.enter_context(
+                serving_metrics(config.metrics_address, metrics.registry)
+            )
+        with Agent(agent_config, model=model, clock=clock) as agent:
+            observed = ObservedTurns(agent, metrics, log_messages=config.log_messages)
+            services = Services(
+                verifier=verifier,
+                turns=TurnQueue(
+                    observed.handle, max_turns=config.max_turns, max_queued=config.max_queued
+                ),
+                reader=reader,
+                readiness=Readiness(checks),
+                metrics=metrics,
+                clock=clock,
+            )
+            try:
+                asyncio.run(_run(Endpoint(config, services), bound, metrics_port, on_ready))
+            finally:
+                observed.stop()
+        structlog.get_logger().info("stopped")
+
+
+@contextlib.contextmanager
+def serving_metrics(address: str, registry: CollectorRegistry) -> Iterator[int]:
+    """Serve metrics to Prometheus within the block, in threads of their own.
+
+    Args:
+        address: Address to listen on, as `host:port`.
+        registry: Registry of the metrics.
+
+    Yields:
+        The port that was bound.
+
+    Raises:
+        ListenError: The address cannot be bound.
+    """
+    host, port = parse_address(address, "metrics_address")
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address} for metrics: {error.strerror}") from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def _run(
+    endpoint: Endpoint,
+    bound: socket.socket,
+    metrics_port: int | None,
+    on_ready: Callable[[int], None] | None,
+) -> None:
+    log = structlog.get_logger()
+    drain, abort = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (abort if drain.is_set() else drain).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    port = await endpoint.start(bound)
+    try:
+        log.info("ready", host=bound.getsockname()[0], port=port, metrics_port=metrics_port)
+        if on_ready is not None:
+            on_ready(port)
+        await drain.wait()
+        await endpoint.drain(abort)
+    finally:
+        await endpoint.close()

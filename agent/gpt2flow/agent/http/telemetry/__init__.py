@@ -1,0 +1,1 @@
+"""Health, metrics and log of the HTTP endpoint."""
