@@ -25,7 +25,7 @@ NATIVE := $(wildcard native/*.py native/src/*)
 
 $(VENV)/.run-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing the server, the client and the agent (no torch)"
-	@$(PIP) --editable '.[server,client,agent]'
+	@$(PIP) --editable '.[server,client,service]'
 	@touch $@
 
 $(VENV)/.all-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
@@ -59,13 +59,27 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
 
 .PHONY: test
-test: $(VENV)/.all-installed lint proto-check node gcc ## Run every check and every test.
+test: $(VENV)/.all-installed lint proto-check node gcc postgresql ## Run every check and every test.
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest -q
 
 .PHONY: gcc
 gcc: ## Install gcc, whose sanitizers check the operators (Debian).
 	@command -v gcc > /dev/null || { echo "Installing gcc"; apt-get -qq update; apt-get -qq install -y gcc libc6-dev; }
+
+# Folder of Debian's versions of the server, whose programs are not in PATH.
+POSTGRESQL := /usr/lib/postgresql
+
+.PHONY: postgresql
+postgresql: ## Install PostgreSQL, on which the agent's tests run too (Debian).
+	@if ls $(POSTGRESQL)/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "Installing PostgreSQL"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y postgresql; } \
+	    || echo "PostgreSQL was not installed: the tests on it are skipped" >&2; \
+	else \
+	  echo "PostgreSQL is missing, so the tests on it are skipped; as root: apt-get install postgresql" >&2; \
+	fi
 
 .PHONY: wheels
 wheels: $(BIN)/python ## Build a wheel for each platform, and one of pure Python.

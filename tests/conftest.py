@@ -8,11 +8,16 @@ processes and connections.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.support.fast_run import refuse_processes
+
+if TYPE_CHECKING:
+    from tests.support.postgresql import PostgresqlServer
 
 # Directories whose tests are all marked `process`; other tests are marked one by one.
 PROCESS = ("client", "cli", "deploy", "docs", "e2e", "faults", "interop", "server/telemetry")
@@ -52,3 +57,20 @@ def _fast_run(pytestconfig: pytest.Config) -> Iterator[None]:
         if pytestconfig.getoption("fast"):
             refuse_processes(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["PostgresqlServer"]:
+    """PostgreSQL server of this run.
+
+    Without one, the test is skipped, or fails with CI=true.
+    """
+    # Imported here, because most tests need no database.
+    from tests.support.postgresql import UnavailableError, postgresql_server, skip
+
+    with ExitStack() as resources:
+        try:
+            server = resources.enter_context(postgresql_server())
+        except UnavailableError as error:
+            skip(str(error))
+        yield server

@@ -20,6 +20,7 @@ from gpt2flow.agent.errors import (
     InputError,
     MessageIdError,
     ModelError,
+    ModelUnavailableError,
     UnanswerableError,
     UnknownModelError,
 )
@@ -155,10 +156,10 @@ def test_message_to_an_unreachable_server_is_kept(path: Path) -> None:
     [
         (NotFoundError("no model 'x'", grpc.StatusCode.NOT_FOUND), UnknownModelError),
         (InvalidRequestError("too long", grpc.StatusCode.INVALID_ARGUMENT), UnanswerableError),
-        (DeadlineExceededError("late", grpc.StatusCode.DEADLINE_EXCEEDED), ModelError),
-        (UnavailableError("down", grpc.StatusCode.UNAVAILABLE), ModelError),
-        (OverloadedError("full", grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0), ModelError),
-        (ServerError("defect", grpc.StatusCode.INTERNAL), ModelError),
+        (DeadlineExceededError("late", grpc.StatusCode.DEADLINE_EXCEEDED), ModelUnavailableError),
+        (UnavailableError("down", grpc.StatusCode.UNAVAILABLE), ModelUnavailableError),
+        (OverloadedError("full", grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0), ModelUnavailableError),
+        (ServerError("defect", grpc.StatusCode.INTERNAL), ModelUnavailableError),
     ],
 )
 def test_client_errors_are_translated(

@@ -1,8 +1,9 @@
-"""Crash driver: kills and restarts an agent at every step boundary.
+"""Crash driver: kills and restarts an agent at step boundaries.
 
-`test_durable.py` runs it as `python -m tests.support.agent_crashes FOLDER`. The driver
-writes the final rows and workflows of every run to `FOLDER/*.json`. Each agent is a
-forked process, because only a killed process leaves a workflow in the state of a crash.
+`test_durable.py` runs it as `python -m tests.support.agent_crashes FOLDER STRIDE [SERVER]`, with
+the URL of a PostgreSQL server, or none for SQLite. The driver kills at every STRIDE-th boundary. It
+writes the final rows and workflows of every run to `FOLDER/*.json`. Each agent is a forked process,
+because only a killed process leaves a workflow in the state of a crash.
 """
 
 import itertools
@@ -14,19 +15,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import psycopg
 from dbos import DBOS
-from sqlalchemy import select
+from psycopg.sql import SQL, Composed, Identifier
+from sqlalchemy import make_url, select
 from tests.support.scripted_model import Script, ScriptedModel
 from tests.support.shop import CODE, Clock
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.flows.prompt import Choice
-from gpt2flow.agent.shop import Base, Database, database_url
+from gpt2flow.agent.shop import AgentProcess, Base, Database, database_url
+from gpt2flow.agent.turns import recovery
 from gpt2flow.agent.turns.durable import Workflows
 
 _Params = ParamSpec("_Params")
@@ -47,31 +52,79 @@ SCRIPT: Script = {
 MAX_PROCESSES = 6
 
 
-def send_messages(shop: Path, messages: Sequence[str], seconds: float = 0.0) -> None:
+@dataclass(frozen=True)
+class Run:
+    """Run of an agent on a shop of its own.
+
+    Attributes:
+        folder: Folder of the results and of SQLite files.
+        name: Name of the run, its files and its database.
+        server: URL of a PostgreSQL server's database; None is SQLite.
+    """
+
+    folder: Path
+    name: str
+    server: str | None
+
+    @property
+    def url(self) -> str:
+        if self.server is None:
+            return str(self.folder / f"{self.name}.sqlite")
+        return make_url(self.server).set(database=self.name).render_as_string()
+
+    @property
+    def results(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    def create(self) -> None:
+        """Create the database."""
+        if self.server is not None:
+            self._execute(SQL("CREATE DATABASE {}").format(Identifier(self.name)))
+
+    def copy(self, name: str) -> "Run":
+        """Return a run that starts where this one has ended."""
+        copy = Run(self.folder, name, self.server)
+        if self.server is None:
+            for suffix in ("", "-dbos"):
+                shutil.copy(f"{self.url}{suffix}", f"{copy.url}{suffix}")
+        else:
+            names = map(Identifier, (name, self.name))
+            self._execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
+        return copy
+
+    def _execute(self, statement: Composed) -> None:
+        assert self.server is not None
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+def send_messages(run: Run, messages: Sequence[str], seconds: float = 0.0) -> None:
     """Handle messages, and write the final state to a JSON file.
 
     Args:
-        shop: SQLite file of the shop.
+        run: Run that they belong to.
         messages: Messages, which also serve as their ids.
         seconds: Latency of one model call.
     """
-    config, model = AgentConfig(database=str(shop)), ScriptedModel(SCRIPT, seconds)
+    config, model = AgentConfig(database=run.url), ScriptedModel(SCRIPT, seconds)
     with Agent(config, model=model, clock=Clock(), codes=lambda: CODE) as agent:
         for message in messages:
             agent.handle("s", message, message_id=message)
-        state = {"rows": read_rows(shop), "workflows": list_workflows()}
-    shop.with_suffix(".json").write_text(json.dumps(state), encoding="utf-8")
+        state = {"rows": read_rows(run.url), "workflows": list_workflows()}
+    run.results.write_text(json.dumps(state), encoding="utf-8")
 
 
-def read_rows(shop: Path) -> dict[str, list[str]]:
-    """Return all rows of all tables, without their random columns."""
-    database = Database.open(database_url(str(shop)))
+def read_rows(url: str) -> dict[str, list[str]]:
+    """Return the rows of the shop's tables, without their random columns."""
+    database = Database.open(database_url(url))
     rows = {}
     with database.transaction() as db:
         for table in Base.metadata.sorted_tables:
             columns = [c for c in table.columns if not c.info.get("private")]
             rows[table.name] = sorted(str(tuple(row)) for row in db.execute(select(*columns)))
     database.close()
+    # Each process has a row of its own there.
+    del rows[AgentProcess.__tablename__]
     return rows
 
 
@@ -136,56 +189,51 @@ def wait_for_exit(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def copy_prelude(folder: Path, name: str) -> Path:
-    """Copy the state after the prelude; return the path of the shop."""
-    for suffix in (".sqlite", ".sqlite-dbos"):
-        shutil.copy(folder / f"prelude{suffix}", folder / f"{name}{suffix}")
-    return folder / f"{name}.sqlite"
-
-
-def crash_and_resume(shop: Path, boundary: int) -> None:
+def crash_and_resume(run: Run, boundary: int) -> None:
     """Kill one process at a boundary, and resume its turn in another."""
 
     def crash() -> None:
         count_boundaries(boundary)
-        send_messages(shop, [CRASHING])
+        send_messages(run, [CRASHING])
 
     assert wait_for_exit(fork(crash)) == -signal.SIGKILL, f"boundary {boundary} was not reached"
-    send_messages(shop, [*PRELUDE, CRASHING])
+    send_messages(run, [*PRELUDE, CRASHING])
 
 
-def run_uninterrupted(shop: Path) -> int:
+def run_uninterrupted(run: Run) -> int:
     """Run without a crash; return the boundaries of the last turn."""
-    count = shop.with_suffix(".count")
+    count = run.folder / "count"
 
-    def run() -> None:
+    def work() -> None:
         passed = count_boundaries()
-        send_messages(shop, [*PRELUDE, CRASHING])
+        send_messages(run, [*PRELUDE, CRASHING])
         count.write_text(str(next(passed)), encoding="utf-8")
 
-    assert wait_for_exit(fork(run)) == 0
+    assert wait_for_exit(fork(work)) == 0
     return int(count.read_text(encoding="utf-8"))
 
 
-def run_concurrently(shop: Path) -> None:
+def run_concurrently(run: Run) -> None:
     """Start a second process while the first one is still working."""
-    first = fork(lambda: send_messages(shop, [CRASHING], seconds=0.5))
+    first = fork(lambda: send_messages(run, [CRASHING], seconds=0.5))
     time.sleep(1.0)
-    second = fork(lambda: send_messages(shop, [CRASHING], seconds=0.5))
+    second = fork(lambda: send_messages(run, [CRASHING], seconds=0.5))
     assert [wait_for_exit(first), wait_for_exit(second)] == [0, 0]
 
 
-def main(folder: Path) -> None:
-    assert wait_for_exit(fork(lambda: send_messages(folder / "prelude.sqlite", PRELUDE))) == 0
-    count = run_uninterrupted(copy_prelude(folder, "uninterrupted"))
-    remaining = iter(range(count))
+def main(folder: Path, stride: int, server: str | None) -> None:
+    # Waiting longer for a sign of life of the dead would only cost time.
+    recovery._HEARTBEAT_SECONDS, recovery._DEAD_SECONDS = 0.2, 1.5
+    prelude = Run(folder, "prelude", server)
+    prelude.create()
+    assert wait_for_exit(fork(lambda: send_messages(prelude, PRELUDE))) == 0
+    count = run_uninterrupted(prelude.copy("uninterrupted"))
+    remaining = iter(range(0, count, stride))
     while batch := list(itertools.islice(remaining, MAX_PROCESSES)):
-        children = [
-            fork(partial(crash_and_resume, copy_prelude(folder, f"crash-{n}"), n)) for n in batch
-        ]
+        children = [fork(partial(crash_and_resume, prelude.copy(f"crash-{n}"), n)) for n in batch]
         assert [wait_for_exit(child) for child in children] == [0] * len(children)
-    run_concurrently(copy_prelude(folder, "concurrent"))
+    run_concurrently(prelude.copy("concurrent"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if sys.argv[3:] else None)

@@ -1,4 +1,4 @@
-"""Server and agent as child processes, for the demo and tests."""
+"""Server, agent and payment service as child processes, for the demo and tests."""
 
 import json
 import subprocess
@@ -31,16 +31,41 @@ def server(model: Path, directory: Path, *options: str) -> Iterator[str]:
     Raises:
         CommandError: The server ended or was not ready within 60 seconds.
     """
-    ready, log = directory / "server.port", directory / "server.log"
-    arguments = ["serve", "--model", str(model), "--address", "127.0.0.1:0", *options]
+    with _serving(["serve", "--model", str(model), *options], directory, "server") as address:
+        yield address
+
+
+@contextmanager
+def payment_service(directory: Path) -> Iterator[str]:
+    """Run a payment service on a free local port until the block ends.
+
+    Args:
+        directory: Directory to write its ledger, log and ready file to.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        CommandError: The service ended or was not ready within 60 seconds.
+    """
+    arguments = ["agent", "payment-service", "--data", str(directory / "payments.sqlite")]
+    with _serving(arguments, directory, "payment service") as address:
+        yield f"http://{address}"
+
+
+@contextmanager
+def _serving(arguments: list[str], directory: Path, name: str) -> Iterator[str]:
+    """Run a command that serves until the block ends, and yield its address once it is ready."""
+    ready, log = directory / f"{name}.port", directory / f"{name}.log"
+    local = ["--address", "127.0.0.1:0", "--ready-file", str(ready)]
     with (
         log.open("w") as output,
-        _running([*arguments, "--ready-file", str(ready)], stderr=output) as process,
+        _running([*arguments, *local], stderr=output) as process,
     ):
         deadline = time.monotonic() + _START_TIMEOUT
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise CommandError(f"the server did not start: {_last_line(log)}", Exit.FAILURE)
+                raise CommandError(f"the {name} did not start: {_last_line(log)}", Exit.FAILURE)
             time.sleep(_POLL_INTERVAL)
         yield f"127.0.0.1:{ready.read_text().strip()}"
 
@@ -72,16 +97,20 @@ class AgentProcess:
 
 
 @contextmanager
-def agent(address: str, database: Path, directory: Path) -> Iterator[AgentProcess]:
+def agent(
+    address: str, database: Path, directory: Path, payments: str = ""
+) -> Iterator[AgentProcess]:
     """Run an agent process until the block ends.
 
     Args:
         address: `host:port` of the model's server.
         database: SQLite file of the shop.
         directory: Directory to write the agent's log to.
+        payments: URL of the payment service; empty is payment on account.
     """
     log = directory / f"{database.stem}.log"
     arguments = ["agent", "run", "-", "--address", address, "--database", str(database)]
+    arguments += ["--payments", payments] if payments else []
     with (
         log.open("w") as output,
         _running(

@@ -33,6 +33,8 @@ MAX_PRIORITY = 100
 # What a person may do with cases: handle them, or also approve and reject claims.
 Right = Literal["handle", "approve"]
 RIGHTS: tuple[Right, ...] = ("handle", "approve")
+# Bound of a limit on approvals.
+_MAX_AMOUNT = Decimal(10**12)
 
 # Scanners for leaked secrets find tokens by this prefix.
 _PREFIX = "g2f_"
@@ -57,7 +59,7 @@ def _as_amount(value: Any) -> Any:
 _Amount = Annotated[
     Decimal,
     BeforeValidator(_as_amount),
-    Field(ge=0, decimal_places=2, allow_inf_nan=False, strict=False),
+    Field(ge=0, le=_MAX_AMOUNT, decimal_places=2, allow_inf_nan=False, strict=False),
 ]
 
 
@@ -160,8 +162,12 @@ def make_token(
     if up_to is not None:
         if may != "approve":
             raise error("up-to limits approvals, so it needs may=approve")
-        if not up_to.is_finite() or up_to < 0 or up_to != round(up_to, 2):
-            raise error(f"up-to is {up_to}, must be an amount of at least 0 with two decimals")
+        is_in_range = up_to.is_finite() and 0 <= up_to <= _MAX_AMOUNT
+        # Rounding fails on huge numbers.
+        if not is_in_range or up_to != round(up_to, 2):
+            raise error(
+                f"up-to is {up_to}, must be an amount of 0 to {_MAX_AMOUNT:,} with two decimals"
+            )
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     lines = ["[[token]]", f'name = "{name}"', f'sha256 = "{token_digest(token)}"']
     lines += [f'may = "{may}"'] if may else []
@@ -202,4 +208,6 @@ def _rule(field: str, error: ErrorDetails) -> str:
         return "must be 64 digits 0-9 a-f, or a list of such"
     if field == "name" and error["type"] == "string_pattern_mismatch":
         return f"must be {_NAME_RULE}"
+    if field == "up_to" and error["type"] == "less_than_equal":
+        return f"must be an amount of at most {_MAX_AMOUNT:,}"
     return error["msg"]

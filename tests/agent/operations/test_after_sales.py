@@ -226,11 +226,11 @@ def test_follow_up_is_scheduled_with_a_timer(shop: Shop) -> None:
         due,
     )
     assert [(timer.case, timer.due) for timer in step.timers] == [(case.id, due)]
-    assert [timer.due for timer in shop.executor.advance_case(case.id)] == [due]
+    assert [timer.due for timer in shop.executor.cases.advance(case.id)] == [due]
     assert shop.rows(Case)[0].status is CaseStatus.SCHEDULED
     shop.clock.now = due
     for _ in range(2):
-        shop.executor.advance_case(case.id)
+        shop.executor.cases.advance(case.id)
         assert shop.rows(Case)[0].status is CaseStatus.DUE
 
 

@@ -1,16 +1,19 @@
 """Shop database: column types, seed, and PostgreSQL."""
 
-import os
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from threading import Thread
 
 import pytest
 from sqlalchemy import create_mock_engine, func, select, update
 from sqlalchemy.exc import StatementError
-from tests.support.shop import Clock, Shop
+from tests.support.postgresql import DATABASES, PostgresqlServer
+from tests.support.scripted_model import ScriptedModel
+from tests.support.shop import CODE, Clock, Shop
+from tests.support.turns import snapshot
 
+from gpt2flow.agent.agent import Agent
+from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
     Base,
@@ -29,7 +32,7 @@ from gpt2flow.agent.shop import (
 from gpt2flow.agent.shop.catalogue import load_catalogue, seed
 from gpt2flow.agent.turns.execution import Executor
 
-POSTGRES = "GPT2FLOW_TEST_POSTGRES"
+ON_BOTH = pytest.mark.parametrize("database", DATABASES, indirect=True)
 
 
 def counts(database: Database) -> list[int | None]:
@@ -38,6 +41,7 @@ def counts(database: Database) -> list[int | None]:
         return [db.scalar(select(func.count()).select_from(table)) for table in tables]
 
 
+@ON_BOTH
 def test_seed_is_idempotent_and_keeps_changes(database: Database) -> None:
     before = counts(database)
     assert before[0] == 24
@@ -50,8 +54,9 @@ def test_seed_is_idempotent_and_keeps_changes(database: Database) -> None:
         assert db.get_one(Product, "umbrella").stock == 7
 
 
-def test_concurrent_opens_seed_a_new_shop_once(tmp_path: Path) -> None:
-    url, opened = database_url(str(tmp_path / "shop.sqlite")), list[Database]()
+@pytest.mark.parametrize("empty_url", DATABASES, indirect=True)
+def test_concurrent_opens_seed_a_new_shop_once(empty_url: str) -> None:
+    url, opened = database_url(empty_url), list[Database]()
     threads = [Thread(target=lambda: opened.append(Database.open(url))) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -62,6 +67,20 @@ def test_concurrent_opens_seed_a_new_shop_once(tmp_path: Path) -> None:
         database.close()
 
 
+@pytest.mark.process
+def test_the_owner_of_a_postgresql_database_needs_no_other_right(
+    postgresql: PostgresqlServer,
+) -> None:
+    postgresql.execute("CREATE ROLE {} LOGIN", "owner")
+    with postgresql.database() as url:
+        name = url.partition("@/")[2].partition("?")[0]
+        postgresql.execute("ALTER DATABASE {} OWNER TO {}", name, "owner")
+        config = AgentConfig(database=postgresql.url(name, role="owner"))
+        with Agent(config, model=ScriptedModel({"hello": ["greet"]})) as agent:
+            assert agent.handle("s", "hello").actions[0].outcome == "greeted"
+
+
+@ON_BOTH
 def test_money_is_exact_and_instants_are_utc(database: Database) -> None:
     east = timezone(timedelta(hours=8))
     case = Case(
@@ -94,6 +113,7 @@ def test_fractions_of_cents_and_naive_times_are_rejected(
         db.add(case)
 
 
+@ON_BOTH
 def test_stock_cannot_fall_below_zero(database: Database) -> None:
     with (
         pytest.raises(Exception, match="stock_not_negative"),
@@ -117,26 +137,23 @@ def test_schema_can_be_made_on_postgresql() -> None:
     assert len(statements) >= len(Base.metadata.tables)
 
 
-@pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} names no empty database")
+@pytest.mark.process
 def test_postgresql_stores_the_same_rows_as_sqlite(
-    book: FlowBook, clock: Clock, shop: Shop
+    book: FlowBook, clock: Clock, sqlite_shop: Database, postgresql_shop: Database
 ) -> None:
-    """The environment variable names an empty database that the test fills."""
-    database = Database.open(database_url(os.environ[POSTGRES]))
-    on_postgres = type(shop)(
-        book, database, clock, Executor(book, database, clock, lambda: "123456")
-    )
-    for each in (shop, on_postgres):
-        each.log_in("s")
-        each.check_out("s", "kettle")
-        assert each.act("s", "confirm_order").raised == ("order_submitted", "SO-1001")
-        each.act("s", "request_refund", reason="late")
-        each.act("s", "schedule_follow_up", time="明天下午3点")
-        assert each.act("s", "cancel_order").report.outcome == "cancelled"
-    for table in (Case, Order, Product):
-        expected, actual = shop.rows(table), on_postgres.rows(table)
-        columns = [column.key for column in table.__mapper__.column_attrs]
-        assert sorted(str([getattr(row, c) for c in columns]) for row in expected) == sorted(
-            str([getattr(row, c) for c in columns]) for row in actual
-        )
-    database.close()
+    shops = [
+        Shop(book, database, clock, Executor(book, database, clock, lambda: CODE))
+        for database in (sqlite_shop, postgresql_shop)
+    ]
+    for shop in shops:
+        shop.log_in("s")
+        shop.check_out("s", "kettle")
+        assert shop.act("s", "confirm_order").raised == ("order_submitted", "SO-1001")
+        shop.act("s", "request_refund", reason="late")
+        shop.act("s", "schedule_follow_up", time="明天下午3点")
+        assert shop.act("s", "cancel_order").report.outcome == "cancelled"
+    on_sqlite, on_postgresql = map(snapshot, shops)
+    assert [len(on_sqlite[name]) for name in ("orders", "cases")] == [1, 1]
+    assert {name: sorted(map(str, rows)) for name, rows in on_sqlite.items()} == {
+        name: sorted(map(str, rows)) for name, rows in on_postgresql.items()
+    }

@@ -1,6 +1,7 @@
 """Command `gpt2flow demo`, which runs the agent's workflows end to end."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,12 @@ def demo(
 
     Exits with 0 if every workflow ends in the expected state, else with 1.
     """
-    with needs_extra("server,agent"):
+    with needs_extra("server,service"):
         from gpt2flow.agent.errors import AgentError, InputError
         from gpt2flow.agent.scenarios import load_scenarios
         from gpt2flow.cli.demo import show
         from gpt2flow.cli.demo.play import play
-        from gpt2flow.cli.processes import server
+        from gpt2flow.cli.processes import payment_service, server
     console = show.make_console()
     with (
         reported(bad_input=InputError, failure=AgentError),
@@ -39,13 +40,17 @@ def demo(
         directory = Path(name)
         console.print(f"Starting the server on {model}")
         with server(model, directory) as address:
-            console.print(f"It listens on {address}; an agent process answers the customers\n")
+            console.print(f"It listens on {address}; an agent process answers the customers")
             results = []
             for scenario in load_scenarios(scenarios):
+                # Each shop numbers its orders from the same one, so each has its own ledger.
+                folder = directory / scenario.id
+                folder.mkdir()
+                console.print()
                 console.rule(f"[bold]{scenario.title}")
-                results.append(
-                    play(scenario, address, directory, lambda r: show.print_turn(console, r))
-                )
+                with payment_service(folder) as payments:
+                    turn = partial(show.print_turn, console)
+                    results.append(play(scenario, address, folder, turn, payments))
         console.print()
         show.print_summary(console, results)
     if failed := [result.scenario.id for result in results if result.differences]:

@@ -60,7 +60,11 @@ class ScenarioResult:
 
 
 def play(
-    scenario: Scenario, address: str, directory: Path, on_turn: Callable[[JsonObject], None]
+    scenario: Scenario,
+    address: str,
+    directory: Path,
+    on_turn: Callable[[JsonObject], None],
+    payments: str = "",
 ) -> ScenarioResult:
     """Play one scenario in a new database.
 
@@ -69,6 +73,7 @@ def play(
         address: `host:port` of the server.
         directory: Directory to write the database and the agent's log to.
         on_turn: Callback for the report of each turn.
+        payments: URL of the payment service; empty is payment on account.
 
     Raises:
         CommandError: The agent process failed.
@@ -82,7 +87,10 @@ def play(
         script = Script(book, load_catalogue().names, scenario)
         reports: list[JsonObject] = []
         differences: list[str] = []
-        with _noting_missing_code(differences), agent(address, path, directory) as process:
+        with (
+            _noting_missing_code(differences),
+            agent(address, path, directory, payments) as process,
+        ):
             for turn in scenario.turns:
                 script.begin(turn)
                 text = turn.text

@@ -222,7 +222,8 @@ def reply(
 def close(
     case: CaseNumber,
     note: Annotated[
-        str | None, typer.Option(help="Note for the history, such as what was done.", show_default="(nothing)")
+        str | None,
+        typer.Option(help="Note for the history, such as what was done.", show_default="(nothing)"),
     ] = None,
     as_json: AsJson = False,
     *,
