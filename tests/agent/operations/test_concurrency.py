@@ -65,12 +65,6 @@ def overlapping(database: Database, table: str, writers: int) -> Iterator[None]:
         releaser.join()
 
 
-def fails_on_postgresql(request: pytest.FixtureRequest, shop: Shop, reason: str) -> None:
-    """Expect the test to fail on PostgreSQL, which lets writers overlap."""
-    if shop.database.engine.dialect.name == "postgresql":
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 def test_orders_of_the_last_items_do_not_oversell_or_deadlock(shop: Shop) -> None:
     """Half of the customers fill their carts in the other order."""
     products = ["board game", "electric kettle"]
@@ -97,10 +91,7 @@ def two_sessions(shop: Shop) -> tuple[str, str]:
     return "a", "b"
 
 
-def test_two_claims_on_one_order_at_once_are_one(
-    request: pytest.FixtureRequest, shop: Shop, two_sessions: tuple[str, str]
-) -> None:
-    fails_on_postgresql(request, shop, "neither session locks the order, so there are two cases")
+def test_two_claims_on_one_order_at_once_are_one(shop: Shop, two_sessions: tuple[str, str]) -> None:
     order = shop.order(delivered_days_ago=1)
 
     def claim(session: str) -> Step:
@@ -112,9 +103,8 @@ def test_two_claims_on_one_order_at_once_are_one(
 
 
 def test_two_cancellations_of_one_order_at_once_return_its_stock_once(
-    request: pytest.FixtureRequest, shop: Shop, two_sessions: tuple[str, str]
+    shop: Shop, two_sessions: tuple[str, str]
 ) -> None:
-    fails_on_postgresql(request, shop, "neither session locks the order, so one has an error")
     order = shop.order(sku="umbrella", quantity=2)
     before = {product.sku: product.stock for product in shop.rows(Product)}
     with overlapping(shop.database, "products", 2):
@@ -124,10 +114,7 @@ def test_two_cancellations_of_one_order_at_once_return_its_stock_once(
     assert after == before | {"umbrella": before["umbrella"] + 2}
 
 
-def test_two_registrations_of_one_contact_at_once_make_one_customer(
-    request: pytest.FixtureRequest, shop: Shop
-) -> None:
-    fails_on_postgresql(request, shop, "the second one has an error: the contact is not unique")
+def test_two_registrations_of_one_contact_at_once_make_one_customer(shop: Shop) -> None:
     for session in "ab":
         shop.act(session, "register", name="Bob", contact="bob@example.com")
     with overlapping(shop.database, "customers", 2):

@@ -117,7 +117,6 @@ def test_two_processes_that_open_a_new_database_at_once_create_it_once(empty_url
     database.close()
 
 
-@pytest.mark.xfail(reason="the turn stays pending, and nobody resumes what a live process has left")
 def test_a_turn_can_be_repeated_after_postgresql_was_killed(postgresql: PostgresqlServer) -> None:
     del postgresql  # Skips this test where there is no server.
     with postgresql_server() as server, server.database(server.shop) as url:

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.cases.corrections import check_correction, export_corrections
 from gpt2flow.agent.cases.inbox import (
     CaseView,
     InboxLine,
@@ -209,22 +210,33 @@ class Desk:
             self._tell(db, case, "replied", text=text)
             return view_case(db, case, self._book)
 
-    def close(self, person: Person, number: str, note: str | None = None) -> CaseView:
+    def close(
+        self,
+        person: Person,
+        number: str,
+        note: str | None = None,
+        *,
+        correct: str | None = None,
+    ) -> CaseView:
         """Close a case; the agent answers its customer again.
 
         Args:
             person: Person who decides.
             number: Number of the case.
             note: What was done, for the history.
+            correct: Action that the model should have chosen for the message that opened the case,
+                as it writes one. It can be exported to train on.
 
         Raises:
             DecisionError: The case is closed, or needs a decision.
             NotAllowedError: The case is another person's.
-            InputError: The note is empty, is too long, or has control characters.
+            InputError: The note is empty, is too long, or has control characters; or the action is
+                none that the message can mean.
         """
         note = None if note is None else _check_text("note", note)
         with self._transaction() as db:
             case = _find(db, number)
+            details = None if correct is None else check_correction(self._book, case, correct)
             if case.status is CaseStatus.AWAITING_APPROVAL:
                 raise DecisionError(f"case {case.number} needs a decision: approve or reject it")
             if case.status not in _CLOSABLE:
@@ -232,9 +244,14 @@ class Desk:
             _check_assignee(case, person)
             case.assignee = person.name
             leave_inbox(case, CaseStatus.CLOSED)
-            record(db, case, person.name, "closed", self._clock(), text=note)
+            record(db, case, person.name, "closed", self._clock(), text=note, details=details)
             release_session(db, case)
             return view_case(db, case, self._book)
+
+    def corrections(self) -> list[str]:
+        """Return the turns that people corrected, as training documents."""
+        with self._transaction() as db:
+            return list(export_corrections(db))
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import DONE
+from gpt2flow.agent.flows.prompt import DONE, Choice
 from gpt2flow.agent.flows.schema import Slot
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 
@@ -64,6 +64,21 @@ def is_span(value: str, message: str) -> bool:
     parts, whole = _CHUNK.findall(value), _CHUNK.findall(message)
     starts = range(len(whole) - len(parts) + 1)
     return bool(parts) and any(whole[at : at + len(parts)] == parts for at in starts)
+
+
+def admits(book: FlowBook, choice: Choice, message: str) -> bool:
+    """Return whether the grammar of a message admits the arguments of a choice."""
+    for name, value in choice.arguments.items():
+        slot = book.slots[name]
+        if slot.kind is SlotKind.SPAN:
+            found = is_span(str(value), message)
+        elif slot.kind is SlotKind.ENUM:
+            found = value in slot.values
+        else:
+            found = str(value) in candidates(slot.kind, message)
+        if not found:
+            return False
+    return True
 
 
 def takers_of_code(book: FlowBook, legal: Collection[str], message: str) -> list[str]:

@@ -25,6 +25,7 @@ class Context:
     An operation sets `recipient`, `timers`, `payments` and `changes`; the rest is input.
 
     Attributes:
+        key: Idempotency key of the action, and of the model call that chose it.
         db: Database session whose transaction holds all effects of the action.
         session: Session of the conversation.
         customer: Logged-in customer, or the customer of the event's order.
@@ -43,6 +44,7 @@ class Context:
         changes: Rows that the action wrote.
     """
 
+    key: str
     db: Session
     session: CustomerSession
     customer: Customer | None

@@ -57,6 +57,7 @@ def _hand_over(context: Context) -> str:
         "action": context.choice.action,
         "arguments": context.choice.arguments,
         "confidence": round(context.choice.confidence, 3),
+        "call": context.key,
     }
     waiting = _waiting_case(context)
     if waiting is not None:

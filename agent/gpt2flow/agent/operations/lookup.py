@@ -112,6 +112,8 @@ def find_own_order(context: Context, number: str) -> Order | None:
     else:
         order = next((o for o in orders if o.id == order_id(number)), None)
     if order is not None:
+        # Another session of the customer may be deciding about the order at this moment.
+        context.db.refresh(order, with_for_update={"key_share": True})
         context.session.focus_order_id = order.id
     return order
 

@@ -21,7 +21,13 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gpt2flow.agent.errors import DatabaseError, InputError
@@ -33,6 +39,8 @@ SCHEMA_REVISION = "v0002"
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
 _WAL_RETRY_SECONDS = 0.01
+# States of PostgreSQL: serialization failure and deadlock.
+_CONFLICTS = ("40001", "40P01")
 # Key of the advisory lock; arbitrary, but unique within the PostgreSQL database.
 _SCHEMA_LOCK = 7_213_501
 
@@ -89,6 +97,15 @@ def translate_errors(url: URL) -> Iterator[None]:
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise DatabaseError(f"database {display_name(url)}: {cause}") from error
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Return whether a transaction failed because of another one, and may be tried again.
+
+    That is a unique value that the other wrote first, or a deadlock.
+    """
+    state = str(getattr(error.orig, "sqlstate", ""))
+    return isinstance(error, IntegrityError) or state in _CONFLICTS
 
 
 def display_name(url: URL) -> str:

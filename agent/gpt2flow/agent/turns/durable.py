@@ -6,26 +6,34 @@ A step that changes the shop therefore writes an idempotency key in its transact
 """
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
-from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, WorkflowHandle
+import structlog
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    WorkflowHandle,
+    WorkflowStatus,
+)
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import DatabaseError
+from gpt2flow.agent.errors import AgentError, DatabaseError
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
 from gpt2flow.agent.shop import Database
 from gpt2flow.agent.shop.locks import SessionLocks
+from gpt2flow.agent.telemetry.spans import Span, Tracer, trace_id, turn_attributes
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
 from gpt2flow.agent.turns.records import prepare_system_database, turn_id, turn_prefix
 from gpt2flow.agent.turns.recovery import (
     TAKEOVER_SECONDS,
     Recovery,
-    adopt_waiting_work,
     new_executor_id,
-    resume_work,
+    resume_older_work,
 )
 
 _Params = ParamSpec("_Params")
@@ -33,11 +41,13 @@ _Result = TypeVar("_Result")
 
 # DBOS recovers a workflow only under the version that started it. Raise the version
 # when the steps of a workflow change, or the classes that they return: DBOS pickles them.
-_VERSION = "5"
+_VERSION = "6"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _CASE_WORKFLOW = "advance_case"
 _FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+# Position of the trace among the arguments of a turn.
+_TRACE_ARGUMENT = 3
 _POLL_SECONDS = 0.1
 # Executor id on SQLite, which has one agent at a time.
 _ONLY_EXECUTOR = "local"
@@ -62,6 +72,7 @@ class Workflows:
         database: Shop database. DBOS keeps its records beside it: in a separate SQLite file, or
             in a separate schema on PostgreSQL.
         locks: Locks of the sessions.
+        tracer: Source of spans.
     """
 
     def __init__(
@@ -71,15 +82,21 @@ class Workflows:
         clock: Clock,
         database: Database,
         locks: SessionLocks,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._handler = handler
         self._executor = executor
         self._clock = clock
         self._locks = locks
+        self._tracer = tracer or Tracer()
         url = database.url
         is_shared = url.get_backend_name() != "sqlite"
         executor_id = new_executor_id() if is_shared else _ONLY_EXECUTOR
-        self._recovery = Recovery(database, executor_id, _VERSION) if is_shared else None
+        self._running = set[str]()
+        self._recovery = (
+            Recovery(database, executor_id, _VERSION, self._running) if is_shared else None
+        )
         DBOS(
             config=DBOSConfig(
                 name="gpt2flow",
@@ -96,50 +113,88 @@ class Workflows:
     def _register(
         self,
     ) -> tuple[
-        Callable[[str, str, str], TurnReport],
-        Callable[[str, Event, int], EventReport],
+        Callable[[str, str, str, str], TurnReport],
+        Callable[[str, Event, int, str], EventReport],
         Callable[[int, str], None],
     ]:
         # DBOS registers functions, not methods, and recovers workflows by name. It also
         # refuses a stored workflow id under another name, so the names must not change:
-        # a message sent again after an upgrade has to find its report.
+        # a message sent again after an upgrade has to find its report. The trace is an argument,
+        # because DBOS hands it to the process that goes on.
         @DBOS.workflow(name=_MESSAGE_WORKFLOW)
-        def handle_message(session: str, message_id: str, text: str) -> TurnReport:
-            key = turn_id(session, message_id)
-            # Held here, so that a turn that another process takes over holds it too.
-            with self._locks.hold(session):
-                return self._handler.handle_message(self, key, session, message_id, text)
+        def handle_message(session: str, message_id: str, text: str, trace: str = "") -> TurnReport:
+            with self._tracked(), self._turn_span(session, message_id, text, trace) as span:
+                return self._handle_message(session, message_id, text, span)
 
         @DBOS.workflow(name="event")
-        def handle_event(session: str, event: Event, attempt: int) -> EventReport:
-            return self._handler.handle_event(self, session, event, attempt, [])
+        def handle_event(session: str, event: Event, attempt: int, trace: str = "") -> EventReport:
+            with self._tracked(), self._tracer.resumed(trace):
+                return self._handler.handle_event(self, session, event, attempt, [])
 
         @DBOS.workflow(name=_CASE_WORKFLOW)
         def advance_case(case: int, workflow_id: str) -> None:
-            try:
-                following = self.run_step(self._executor.cases.advance, case)
-            except DatabaseError:
-                # The case keeps its time, so another workflow makes the change.
-                self._enqueue_case(f"{workflow_id}+", _CASE_RETRY_SECONDS, case)
-                return
-            for timer in following:
-                self.set_timer(timer, after=workflow_id)
+            with self._tracked():
+                self._advance_case(case, workflow_id)
 
         return handle_message, handle_event, advance_case
+
+    def _handle_message(self, session: str, message_id: str, text: str, span: Span) -> TurnReport:
+        key = turn_id(session, message_id)
+        # Held here, so that a turn that another process takes over holds it too.
+        with self._locks.hold(session):
+            report = self._handler.handle_message(self, key, session, message_id, text)
+        span.set(turn_attributes(report, has_texts=self._tracer.has_texts))
+        return report
+
+    @contextmanager
+    def _turn_span(self, session: str, message_id: str, text: str, trace: str) -> Iterator[Span]:
+        attributes = {
+            "session.id": session,
+            "gpt2flow.message_id": message_id,
+            "gpt2flow.text": text if self._tracer.has_texts else None,
+        }
+        with self._tracer.turn(trace, attributes) as span:
+            try:
+                yield span
+            except AgentError as error:
+                span.set({"gpt2flow.result": error.result})
+                raise
+
+    def _advance_case(self, case: int, workflow_id: str) -> None:
+        try:
+            following = self.run_step(self._executor.cases.advance, case)
+        except DatabaseError:
+            # The case keeps its time, so another workflow makes the change.
+            self._enqueue_case(f"{workflow_id}+", _CASE_RETRY_SECONDS, case)
+            return
+        for timer in following:
+            self.set_timer(timer, after=workflow_id)
+
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        """Note that this process is running the workflow."""
+        workflow_id = DBOS.workflow_id
+        assert workflow_id is not None
+        self._running.add(workflow_id)
+        try:
+            yield
+        finally:
+            self._running.discard(workflow_id)
 
     def launch(self) -> None:
         """Start DBOS and finish the turns that a crash interrupted.
 
         Waiting for them keeps a customer's next message from overtaking them.
         """
+        if self._recovery is not None:
+            self._recovery.register()
         DBOS.launch()
         DBOS.register_queue(_QUEUE, on_conflict="never_update")
         if self._recovery is not None:
             self._recovery.start()
         else:
             # No other process uses the database, so what another version left is not running.
-            resume_work(_VERSION)
-            adopt_waiting_work(_VERSION)
+            resume_older_work(_VERSION)
         self._set_missing_timers()
         if self._recovery is None:
             for workflow_id in _unfinished_turns():
@@ -172,6 +227,9 @@ class Workflows:
         if self._recovery is not None:
             _wait_for_earlier(session, workflow_id)
         status = DBOS.get_workflow_status(workflow_id)
+        trace = self._tracer.new_trace() if status is None else _stored_trace(status)
+        if trace:
+            structlog.contextvars.bind_contextvars(trace_id=trace_id(trace))
         if status is not None and status.status in _FAILED:
             # The results of another version's steps may not fit: such a turn starts again, and
             # finds the records of the actions that were carried out.
@@ -183,7 +241,7 @@ class Workflows:
             )
             return handle.get_result(polling_interval_sec=_POLL_SECONDS)
         with SetWorkflowID(workflow_id):
-            return self._message_workflow(session, message_id, text)
+            return self._message_workflow(session, message_id, text, trace)
 
     def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
@@ -240,7 +298,8 @@ class Workflows:
         """Schedule the next attempt at an event, after `attempt` of them."""
         workflow_id = f"{event.name}-{event.subject}-{attempt + 1}"
         seconds = retry_seconds(attempt)
-        self._enqueue(workflow_id, seconds, self._event_workflow, session, event, attempt + 1)
+        arguments = (session, event, attempt + 1, self._tracer.current_turn())
+        self._enqueue(workflow_id, seconds, self._event_workflow, *arguments)
 
     def _enqueue(
         self,
@@ -294,6 +353,12 @@ def _wait_for_earlier(session: str, workflow_id: str) -> None:
                 " send this one again"
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _stored_trace(status: WorkflowStatus) -> str:
+    """Return the trace of a turn that was started before; empty without one."""
+    arguments = status.input["args"] if status.input is not None else ()
+    return str(arguments[_TRACE_ARGUMENT]) if len(arguments) > _TRACE_ARGUMENT else ""
 
 
 def _failed_step(workflow_id: str) -> int:

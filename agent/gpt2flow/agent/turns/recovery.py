@@ -3,13 +3,15 @@
 import os
 import socket
 import uuid
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from threading import Event, Thread
 
+import structlog
 from dbos import DBOS, WorkflowStatus
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from gpt2flow.agent.shop import AgentProcess, Database
 
@@ -18,6 +20,9 @@ from gpt2flow.agent.shop import AgentProcess, Database
 _HEARTBEAT_SECONDS = 2.0
 _DEAD_SECONDS = 10.0
 TAKEOVER_SECONDS = 15.0
+# Key of the advisory lock; arbitrary, but unique within the PostgreSQL database.
+_LOCK = 7_213_502
+_LOG = structlog.get_logger(__name__)
 
 
 def new_executor_id() -> str:
@@ -26,103 +31,122 @@ def new_executor_id() -> str:
 
 
 class Recovery:
-    """Heartbeat of an agent process, and takeover of the work of dead ones.
+    """Heartbeat of an agent process, and takeover of work that nobody does.
 
     Args:
         database: PostgreSQL database that the agents share.
         executor_id: Id of this process.
         version: Version of the workflows of this process.
+        running: Ids of the workflows that this process is running, which it keeps up to date.
     """
 
-    def __init__(self, database: Database, executor_id: str, version: str) -> None:
+    def __init__(
+        self, database: Database, executor_id: str, version: str, running: Collection[str]
+    ) -> None:
         self._database = database
         self._executor_id = executor_id
         self._version = version
+        self._running = running
+        self._suspects: set[str] = set()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="recovery", daemon=True)
 
-    def start(self) -> None:
-        """Register this process, and look for dead ones from now on.
+    def register(self) -> None:
+        """Sign that this process is alive, before it takes any work.
 
         Raises:
             SQLAlchemyError: The database failed.
         """
-        with self._database.transaction() as db:
-            values = {"executor_id": self._executor_id, "version": self._version}
-            db.execute(insert(AgentProcess).values(**values, seen_at=func.now()))
+        self._beat()
+
+    def start(self) -> None:
+        """Look for work of dead processes from now on."""
         self._thread.start()
 
     def stop(self) -> None:
         """Stop, and leave unfinished work to the others at once."""
         self._stop.set()
-        self._thread.join()
-        with self._database.translate_errors(), self._database.transaction() as db:
-            dead = db.get(AgentProcess, self._executor_id)
-            if dead is not None:
-                dead.seen_at -= timedelta(seconds=_DEAD_SECONDS)
+        # The start of the agent may have failed before that of the thread.
+        if self._thread.is_alive():
+            self._thread.join()
+        # Without the database, the others notice later.
+        with suppress(SQLAlchemyError), self._database.transaction() as db:
+            db.execute(delete(AgentProcess).where(AgentProcess.executor_id == self._executor_id))
 
     def _run(self) -> None:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             try:
                 self._beat()
                 self._take_over()
-            except SQLAlchemyError:
-                # The database is away: turns fail with that error, and the next beat tries again.
-                continue
+            except Exception as error:  # noqa: BLE001 - without this thread, work is lost
+                # Mostly the database is away: turns fail with that error too.
+                _LOG.warning("recovery failed", error=str(error))
 
     def _beat(self) -> None:
+        """Sign that this process is alive, also after others took it to be dead."""
         with self._database.transaction() as db:
             mine = AgentProcess.executor_id == self._executor_id
-            db.execute(update(AgentProcess).where(mine).values(seen_at=func.now()))
+            seen = update(AgentProcess).where(mine).values(seen_at=func.now())
+            if db.scalar(seen.returning(AgentProcess.executor_id)) is None:
+                values = {"executor_id": self._executor_id, "version": self._version}
+                db.execute(insert(AgentProcess).values(**values, seen_at=func.now()))
 
     def _take_over(self) -> None:
-        """Let the work of dead processes go on, here or in another process."""
+        """Let work go on that no living process does, here or in another one."""
         with self._database.transaction() as db:
-            for dead in _dead_processes(db, self._executor_id):
-                resume_work(self._version, executor_id=dead)
-                # The row goes last, so that another process finishes a takeover that is cut short.
-                db.execute(delete(AgentProcess).where(AgentProcess.executor_id == dead))
-            if not _live_versions(db) - {self._version}:
+            # One process at a time, so that no work is resumed twice.
+            if not db.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}):
+                return
+            limit = func.now() - timedelta(seconds=_DEAD_SECONDS)
+            db.execute(delete(AgentProcess).where(AgentProcess.seen_at < limit))
+            processes = db.scalars(select(AgentProcess))
+            alive = {process.executor_id: process.version for process in processes}
+            pending = _list_workflows("PENDING")
+            for workflow in pending:
+                if workflow.executor_id not in alive:
+                    resume(workflow, self._version)
+            self._resume_abandoned(pending)
+            if set(alive.values()) == {self._version}:
                 adopt_waiting_work(self._version)
 
+    def _resume_abandoned(self, pending: Iterable[WorkflowStatus]) -> None:
+        """Resume what this process has begun and lost, because the database failed meanwhile.
 
-def _dead_processes(db: Session, executor_id: str) -> list[str]:
-    """Return the ids of dead processes, locked against a takeover by another process."""
-    query = (
-        select(AgentProcess.executor_id)
-        .where(
-            AgentProcess.seen_at < func.now() - timedelta(seconds=_DEAD_SECONDS),
-            AgentProcess.executor_id != executor_id,
-        )
-        .with_for_update(skip_locked=True)
-    )
-    return list(db.scalars(query))
-
-
-def _live_versions(db: Session) -> set[str]:
-    return set(db.scalars(select(AgentProcess.version)))
+        A workflow is pending shortly before it runs, so that only the second look counts.
+        """
+        lost = {
+            workflow.workflow_id: workflow
+            for workflow in pending
+            if workflow.executor_id == self._executor_id
+            and workflow.workflow_id not in self._running
+        }
+        for workflow_id in self._suspects & lost.keys():
+            resume(lost.pop(workflow_id), self._version)
+        self._suspects = set(lost)
 
 
-def resume_work(version: str, executor_id: str | None = None) -> None:
-    """Resume the workflows that a dead process was running.
-
-    Args:
-        version: Version of the workflows of this process.
-        executor_id: Id of the dead process; None is any process.
-    """
-    for workflow in _list_workflows("PENDING", executor_id):
+def resume_older_work(version: str) -> None:
+    """Start unfinished work of other versions anew, where no other process can be running it."""
+    for workflow in _list_workflows("PENDING"):
         if workflow.app_version != version:
             restart(workflow.workflow_id, version)
-        elif executor_id is not None:
-            DBOS.resume_workflow(workflow.workflow_id)
+    adopt_waiting_work(version)
 
 
 def adopt_waiting_work(version: str) -> None:
     """Give the waiting workflows of other versions, whose processes are gone, to this one."""
     for status in ("ENQUEUED", "DELAYED"):
-        for workflow in _list_workflows(status, None):
+        for workflow in _list_workflows(status):
             if workflow.app_version != version:
                 restart(workflow.workflow_id, version)
+
+
+def resume(workflow: WorkflowStatus, version: str) -> None:
+    """Let an unfinished workflow go on, or start it anew if it is another version's."""
+    if workflow.app_version == version:
+        DBOS.resume_workflow(workflow.workflow_id)
+    else:
+        restart(workflow.workflow_id, version)
 
 
 def restart(workflow_id: str, version: str) -> None:
@@ -135,7 +159,5 @@ def restart(workflow_id: str, version: str) -> None:
     DBOS.rewind_workflow(workflow_id, start_step=1, application_version=version)
 
 
-def _list_workflows(status: str, executor_id: str | None) -> list[WorkflowStatus]:
-    return DBOS.list_workflows(
-        status=status, executor_id=executor_id, load_input=False, load_output=False
-    )
+def _list_workflows(status: str) -> list[WorkflowStatus]:
+    return DBOS.list_workflows(status=status, load_input=False, load_output=False)

@@ -13,6 +13,7 @@ import pytest
 from tests.support.turn_documents import parse_turn
 
 from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.grammar import admits
 from gpt2flow.training.corpus.corpus import make_flow_corpus
 from gpt2flow.training.corpus.messages import Intent
 from gpt2flow.training.corpus.sources.labelled import (
@@ -22,7 +23,7 @@ from gpt2flow.training.corpus.sources.labelled import (
     load_labelled,
 )
 from gpt2flow.training.corpus.sources.utterances import LANGUAGES, Language
-from gpt2flow.training.corpus.turns import TurnGenerator, is_derivable
+from gpt2flow.training.corpus.turns import TurnGenerator
 from gpt2flow.training.errors import CorpusError
 
 _HEADER = "lang\taction\targuments\ttext\tlabel\tsplit"
@@ -222,7 +223,7 @@ def test_placeholders_are_filled_with_values_that_the_agent_derives(
         assert "{" not in text
         assert intent.action == action
         assert list(intent.arguments) == slots
-        assert is_derivable(book, intent.choice, text), text
+        assert admits(book, intent.choice, text), text
         values.add(str(intent.arguments))
     assert len(values) > 5
 
@@ -235,7 +236,7 @@ def test_a_filled_value_is_normalized_like_its_message(
     for seed in range(100):
         filled = turn_generator._messages["zh"].fill(message, random.Random(seed))
         assert filled is not None
-        assert is_derivable(book, filled[1][0].choice, filled[0]), filled
+        assert admits(book, filled[1][0].choice, filled[0]), filled
 
 
 def test_values_in_the_text_are_kept_as_they_are(turn_generator: TurnGenerator) -> None:

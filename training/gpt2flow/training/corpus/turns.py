@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
-from gpt2flow.agent.flows.grammar import is_span, takers_of_code
+from gpt2flow.agent.flows.grammar import admits, takers_of_code
 from gpt2flow.agent.flows.prompt import Choice, PromptState, Result, document
-from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.training.corpus.contexts import ContextSampler, Facts
 from gpt2flow.training.corpus.messages import (
     DEFAULT_MIX,
@@ -45,21 +44,6 @@ _NO: dict[Language, tuple[str, ...]] = {
 }
 # Requests in a state in which they are legal.
 _LEGAL_SHARE = 0.7
-
-
-def is_derivable(book: FlowBook, choice: Choice, message: str) -> bool:
-    """Return whether the agent's grammar for `message` admits `choice`."""
-    for name, value in choice.arguments.items():
-        slot = book.slots[name]
-        if slot.kind is SlotKind.SPAN:
-            found = is_span(str(value), message)
-        elif slot.kind is SlotKind.ENUM:
-            found = value in slot.values
-        else:
-            found = str(value) in candidates(slot.kind, message)
-        if not found:
-            return False
-    return True
 
 
 class TurnGenerator:
@@ -188,7 +172,7 @@ class TurnGenerator:
         if not filled:
             return None
         message, intents = filled
-        if not all(is_derivable(self._book, intent.choice, message) for intent in intents):
+        if not all(admits(self._book, intent.choice, message) for intent in intents):
             return None
         action = intents[0].action
         if action in (_AFFIRM, _DENY):
@@ -354,9 +338,7 @@ class TurnGenerator:
             message, intents = generator.generate(
                 requests, rng, in_order=in_order, retracted=retracted
             )
-            if message and all(
-                is_derivable(self._book, intent.choice, message) for intent in intents
-            ):
+            if message and all(admits(self._book, intent.choice, message) for intent in intents):
                 return message, intents
         raise CorpusError(
             f"no message of {_MAX_ATTEMPTS} lets the agent derive the arguments of {requests}; "

@@ -15,6 +15,7 @@ from gpt2flow.cli.commands.agent.case_page import print_case, print_inbox
 from gpt2flow.cli.commands.agent.messages import Database, Flows
 from gpt2flow.cli.connection import with_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
+from gpt2flow.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from gpt2flow.agent.cases.decisions import Desk
@@ -225,6 +226,15 @@ def close(
         str | None,
         typer.Option(help="Note for the history, such as what was done.", show_default="(nothing)"),
     ] = None,
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<json>",
+            help="Action that the model should have chosen for the message that opened the case, "
+            'such as {"action":"track_order","order":"SO-1042"}; see `corrections`.',
+            show_default="(none)",
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     desk_options: DeskOptions,
@@ -232,8 +242,28 @@ def close(
 ) -> None:
     """Close a case; the agent answers its customer again."""
     with _open_desk(desk_options) as desk:
-        view = desk.close(person_options.identify(), case, note)
+        view = desk.close(person_options.identify(), case, note, correct=correct)
     _report(view, as_json=as_json)
+
+
+@with_desk_options
+def corrections(
+    out: Annotated[
+        Path, typer.Argument(metavar="<out>", help="Text file to write, for `gpt2flow train`.")
+    ],
+    *,
+    desk_options: DeskOptions,
+) -> None:
+    """Write the turns that people corrected, to train on; erased ones are gone."""
+    with _open_desk(desk_options) as desk:
+        documents = desk.corrections()
+    if not documents:
+        raise CommandError("no case was closed with --correct yet", Exit.FAILURE)
+    try:
+        write_atomically(out, "".join(f"{document}\n" for document in documents))
+    except OSError as error:
+        raise CommandError(f"{out}: {error.strerror}", Exit.BAD_INPUT) from error
+    typer.echo(f"{out}: {len(documents)} turns")
 
 
 @contextmanager
@@ -298,5 +328,5 @@ def _parse_amount(text: str) -> Decimal:
 
 def add_commands(group: typer.Typer) -> None:
     """Add the commands to the group."""
-    for command in (inbox, show, assign, approve, reject, reply, close):
+    for command in (inbox, show, assign, approve, reject, reply, close, corrections):
         group.command()(command)
