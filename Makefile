@@ -154,6 +154,14 @@ MINUTES ?= 20
 soak: $(VENV)/.run-installed ## Keep a server busy for MINUTES and watch what it holds.
 	@PYTHONPATH=benchmarks $(BIN)/python -m soak --model $(MODEL) --minutes $(MINUTES)
 
+KILLS ?= 1000
+SEED ?= 1
+
+.PHONY: chaos
+chaos: $(VENV)/.all-installed postgresql ## Kill the agent's processes KILLS times, and check what is left.
+	@mkdir -p build
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --json build/chaos.json
+
 # What bench-peers measures: CHECKPOINT, or GPT-2 124M of random weights made of TEXT and VOCABULARY
 # (folders, see benchmarks/wikitext_model.py). PEERS holds more options, such as --repeats 2.
 CHECKPOINT ?=

@@ -1,4 +1,4 @@
-"""Benchmark of the agent under load: conversations at once, and where the time of a turn goes.
+"""Benchmark of the agent: conversations at once, and parts of a turn.
 
     python benchmarks/agent_load.py [--database URL] [--conversations N] [--concurrency N] [--json]
 

@@ -26,7 +26,6 @@ LARGE = {
 }
 # Shorter modules, and why each is one.
 SHORT = {
-    "agent/gpt2flow/agent/errors.py": "errors of a program",
     "agent/gpt2flow/agent/shop/migrations/env.py": "entry point of Alembic",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
     "cli/gpt2flow/cli/commands/restore.py": "one subcommand a module",

@@ -4,7 +4,6 @@ Sentences are counted without code, and a cell of a table counts as one line.
 """
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from tests.support.command_line import commands
+from tests.support.dashboards import dashboard, dashboards
 from tests.support.doc_pages import pages
 from tests.support.project import PROJECT
 
@@ -85,19 +85,19 @@ def test_every_help_text_stands_alone() -> None:
     assert not [(what, text) for what, text in texts if RETIRED.search(text)]
 
 
-def dashboard_texts() -> Iterator[str]:
-    """Yield the titles, descriptions and legends of the dashboard."""
-    dashboard = json.loads((PROJECT / "deploy/grafana/gpt2flow.json").read_text(encoding="utf-8"))
-    for panel in dashboard["panels"]:
+def dashboard_texts(name: str) -> Iterator[str]:
+    """Yield the titles, descriptions and legends of a dashboard."""
+    for panel in dashboard(name)["panels"]:
         yield panel["title"]
         yield from filter(None, [panel.get("description")])
         for target in panel.get("targets", []):
             yield target["legendFormat"]
 
 
-def test_every_text_of_the_dashboard_stands_alone() -> None:
-    texts = list(dashboard_texts())
-    assert len(texts) > 80
+@pytest.mark.parametrize("name", dashboards())
+def test_every_text_of_a_dashboard_stands_alone(name: str) -> None:
+    texts = list(dashboard_texts(name))
+    assert len(texts) > 40
     assert not [text for text in texts if first_word(text) in BAD_STARTS or RETIRED.search(text)]
     long = [each for text in texts for each in sentences(text) if len(each.split()) > MAX_SENTENCE]
     assert not long

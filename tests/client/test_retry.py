@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 import grpc
@@ -50,6 +51,18 @@ def test_transient_failures_are_retried(kind: type[Any]) -> None:
     assert len(ids) == 1
     # All attempts share one deadline; gRPC sends a longer one rounded to seconds.
     assert third.seconds < 9.75
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_each_attempt_has_the_metadata_of_its_time(kind: type[Any]) -> None:
+    flaky, numbers = FlakyService([DOWN]), count()
+
+    def metadata() -> tuple[tuple[str, str], ...]:
+        return (("traceparent", str(next(numbers))),)
+
+    with listening(flaky) as address:
+        ask(kind, address, lambda c: c.model(), retry=QUICK, metadata=metadata)
+    assert [call.metadata["traceparent"] for call in flaky.calls] == ["0", "1"]
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -11,7 +11,6 @@ import pytest
 from tests.support.doc_pages import DOCS, blocks
 from tests.support.http_process import EndpointProcess, endpoint_process
 
-from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.cli.commands.agent.serve import HttpOptions
 
 URL = "http://127.0.0.1:8080"
@@ -20,7 +19,7 @@ SECRET_COMMAND = blocks("http.md")[0].splitlines()[0]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, address: str) -> Iterator[EndpointProcess]:
-    """Command of the page on a free port, with the secret that the page makes."""
+    """Command of the page on a free port, with its secret."""
     folder = tmp_path_factory.mktemp("http")
     if shutil.which("openssl") is None:
         pytest.skip("the page makes its secret with openssl, which is not installed")
@@ -72,16 +71,3 @@ def test_the_page_has_the_limits_with_their_defaults() -> None:
     options = HttpOptions()
     assert defaults == {name: getattr(options, name) for name in defaults}
     assert {name for name in vars(options) if name.startswith("max_")} <= set(defaults)
-
-
-def test_the_page_has_every_metric() -> None:
-    page = (DOCS / "http.md").read_text(encoding="utf-8")
-    metrics = TurnMetrics()
-    metrics.observe_queue(lambda: 0, lambda: 0)
-    names = {
-        metric.name if metric.type != "counter" else f"{metric.name}_total"
-        for metric in metrics.registry.collect()
-        if metric.name.startswith("gpt2flow_")
-    }
-    assert len(names) >= 7
-    assert [name for name in names if f"`{name}`" not in page] == []

@@ -1,9 +1,9 @@
 """Imports between the rooms of the server, and of its libraries."""
 
-import ast
 from pathlib import Path
 
 import pytest
+from tests.support.imports import imports
 
 import gpt2flow.server.errors
 
@@ -40,17 +40,6 @@ PROTOBUF = ("google", "gpt2flow.inference", "grpc_health", "grpc_reflection", "g
 
 def room_of(path: Path) -> str:
     return path.relative_to(SERVER).parts[0].removesuffix(".py")
-
-
-def imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
 
 
 def allowed(room: str) -> set[str]:

@@ -1,7 +1,7 @@
-"""Agent in a process of its own, which answers messages on its standard input.
+"""Agent process that answers messages on its standard input.
 
-Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS`. It reads lines of
-session, id and text, separated by tabs, and writes a JSON report for each. Its model follows a
+Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS COLLECTOR`. It reads lines
+of session, id and text, separated by tabs, and writes a JSON report for each. Its model follows a
 script, and takes that many seconds an answer.
 """
 
@@ -19,6 +19,7 @@ from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.telemetry.log import logging_to_stderr
 from gpt2flow.agent.turns import recovery
 
 SCRIPT: Script = {
@@ -48,12 +49,15 @@ class AgentUnderTest:
         database: Path or URL of the shop database.
         seconds: Latency of one answer of the model.
         payments: URL of the payment service; empty is payment on account.
+        collector: URL of the collector of traces; empty exports none.
     """
 
-    def __init__(self, database: str, seconds: float = 0.0, payments: str = "") -> None:
+    def __init__(
+        self, database: str, seconds: float = 0.0, payments: str = "", collector: str = ""
+    ) -> None:
         module = "tests.support.agent_process"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, database, str(seconds), payments],
+            [sys.executable, "-m", module, database, str(seconds), payments, collector],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -105,12 +109,13 @@ class AgentUnderTest:
 
 def main() -> None:
     """Answer messages until the input ends."""
-    database, seconds, payments = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+    database, seconds, payments, collector = sys.argv[1], float(sys.argv[2]), *sys.argv[3:]
     # A test should not wait for long. A busy machine that stalls loses a turn to another process,
     # which is harmless.
     recovery._HEARTBEAT_SECONDS, recovery._DEAD_SECONDS = 0.5, 3.0
-    config = AgentConfig(database=database, payments=payments)
-    with Agent(config, model=ScriptedModel(SCRIPT, seconds), codes=lambda: CODE) as agent:
+    config = AgentConfig(database=database, payments=payments, otlp_endpoint=collector or None)
+    model = ScriptedModel(SCRIPT, seconds)
+    with logging_to_stderr("json"), Agent(config, model=model, codes=lambda: CODE) as agent:
         _write("ready")
         for line in sys.stdin:
             session, message_id, text = line.rstrip("\n").split("\t")

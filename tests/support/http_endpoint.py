@@ -21,7 +21,7 @@ from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import Clock, utc_now
 from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.flows.prompt import Choice
-from gpt2flow.agent.http.config import HttpConfig, bind
+from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.endpoint import Endpoint
 from gpt2flow.agent.http.handling import ObservedTurns
 from gpt2flow.agent.http.reader import ShopReader
@@ -31,6 +31,7 @@ from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import Readiness
 from gpt2flow.agent.http.turn_queue import TurnQueue
+from gpt2flow.agent.net.addresses import bind
 from gpt2flow.agent.shop import database_url
 from gpt2flow.agent.turns.model import ModelAnswer
 
@@ -44,6 +45,7 @@ SCRIPT: Script = {
         Choice("add_to_cart", {"product": "lamp"}),
     ],
     "a person please": ["escalate"],
+    "i'm Ann, ann@example.com": [Choice("register", {"name": "Ann", "contact": "ann@example.com"})],
 }
 _NUMBERS = itertools.count()
 
@@ -195,7 +197,7 @@ def running_endpoint(
         }
         services = Services(verifier, turns, reader, Readiness(checks), metrics, served.clock)
         endpoint, end = Endpoint(config, services), asyncio.Event()
-        with bind("127.0.0.1:0", loopback_only=True) as bound:
+        with bind("127.0.0.1:0", "address") as bound:
             started.set_result((await endpoint.start(bound), turns, endpoint, end))
             await end.wait()
             await endpoint.close()

@@ -76,7 +76,7 @@ def say(
 
 
 def snapshot(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of every table but the received messages, by its name."""
+    """Return the rows of all tables but received messages, by name."""
     with shop.database.transaction() as db:
         every = Base.metadata.sorted_tables
         tables = [table for table in every if table is not ReceivedMessage.__table__]

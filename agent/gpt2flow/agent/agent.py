@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
-from gpt2flow.agent.errors import InputError, MessageIdError
+from gpt2flow.agent.errors import AgentError, InputError, MessageIdError
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.flows.prompt import normalize
+from gpt2flow.agent.net.secrets import read_secret
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.payments.payer import Payer
 from gpt2flow.agent.payments.port import InvoicePayments, PaymentPort
@@ -20,6 +21,7 @@ from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.locks import open_session_locks
+from gpt2flow.agent.telemetry.spans import Tracer
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
@@ -63,6 +65,8 @@ class Agent:
         # Messages of a session are serialized: each may depend on the one before.
         self._locks = [Lock() for _ in range(_LOCK_COUNT)]
         with ExitStack() as resources:
+            tracer = _open_tracer(config)
+            resources.callback(tracer.close)
             self._database = Database.open(url, catalogue)
             resources.callback(self._database.close)
             with self._database.translate_errors():
@@ -70,18 +74,27 @@ class Agent:
             resources.callback(locks.close)
             if model is None:
                 model = served = ServedModel(
-                    config.address, config.model, config.timeout, config.security
+                    config.address, config.model, config.timeout, config.security, tracer=tracer
                 )
                 resources.callback(served.close)
             port = _open_payments(config)
             resources.callback(port.close)
-            payer = Payer(port, self._database, book.cases, clock)
-            executor = Executor(book, self._database, clock, codes, config.confirm_below)
-            recording_model = RecordingModel(model, self._database, clock)
-            patience = config.patience
-            handler = TurnHandler(book, recording_model, executor, payer, patience=patience)
+            payer = Payer(port, self._database, book.cases, clock, tracer=tracer)
+            executor = Executor(
+                book, self._database, clock, codes, config.confirm_below, tracer=tracer
+            )
+            handler = TurnHandler(
+                book,
+                RecordingModel(model, self._database, clock, tracer=tracer),
+                executor,
+                payer,
+                patience=config.patience,
+                tracer=tracer,
+            )
             with self._database.translate_errors():
-                self._workflows = Workflows(handler, executor, clock, self._database, locks)
+                self._workflows = Workflows(
+                    handler, executor, clock, self._database, locks, tracer=tracer
+                )
                 resources.callback(self._workflows.close)
                 self._workflows.launch()
             sweep = PaymentSweep(payer, self._workflows.set_timer)
@@ -136,6 +149,23 @@ class Agent:
         return report.model_copy(update={"milliseconds": elapsed})
 
 
+def _open_tracer(config: AgentConfig) -> Tracer:
+    """Return the source of spans of the settings.
+
+    Raises:
+        AgentError: A package that traces need is missing.
+    """
+    if config.otlp_endpoint is None:
+        return Tracer()
+    try:
+        from gpt2flow.agent.telemetry.otlp import OtlpTracer  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        raise AgentError(
+            f"traces need the package {error.name!r}: pip install 'gpt2flow[otlp]'"
+        ) from error
+    return OtlpTracer(config.otlp_endpoint, has_texts=config.trace_messages)
+
+
 def _open_payments(config: AgentConfig) -> PaymentPort:
     """Return the payment provider of the settings.
 
@@ -146,11 +176,8 @@ def _open_payments(config: AgentConfig) -> PaymentPort:
         return InvoicePayments()
     from gpt2flow.agent.payments.http import HttpPayments  # noqa: PLC0415 - needs httpx
 
-    path, token = config.payments_token_file, None
-    try:
-        token = path.read_text(encoding="utf-8").strip() if path is not None else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--payments-token-file {path}: {error}") from error
+    path = config.payments_token_file
+    token = None if path is None else read_secret("--payments-token-file", path).strip()
     return HttpPayments(config.payments, token)
 
 

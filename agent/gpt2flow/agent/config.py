@@ -1,5 +1,6 @@
 """Settings of the agent."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from gpt2flow.client import Security
 # Returns a time-zone-aware datetime; tests and replays pass their own.
 Clock = Callable[[], datetime]
 
+_ENDPOINT = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
 # Chosen on generated conversations; see docs/model.md.
 CONFIRM_BELOW = 0.8
 
@@ -39,6 +41,9 @@ class AgentConfig:
         security: TLS and token of the connection to the server.
         payments: URL of the payment service; empty is payment on account.
         payments_token_file: File of the bearer token for the payment service; None sends none.
+        otlp_endpoint: OpenTelemetry collector of traces, as `http://host:port` or
+            `https://host:port`; None exports none.
+        trace_messages: Whether traces hold the texts of customers and replies.
     """
 
     address: str = "127.0.0.1:50051"
@@ -52,6 +57,8 @@ class AgentConfig:
     security: Security = field(default_factory=Security)
     payments: str = ""
     payments_token_file: Path | None = None
+    otlp_endpoint: str | None = None
+    trace_messages: bool = False
 
     def __post_init__(self) -> None:
         """Validate the settings.
@@ -65,5 +72,10 @@ class AgentConfig:
             raise InputError(f"timeout is {self.timeout} s, must be finite and above 0")
         if not 0 <= self.patience < float("inf"):
             raise InputError(f"patience is {self.patience} s, must be finite and at least 0")
+        if self.otlp_endpoint is not None and not _ENDPOINT.fullmatch(self.otlp_endpoint):
+            raise InputError(
+                f"otlp_endpoint is {self.otlp_endpoint!r}, must be http://host:port or"
+                " https://host:port"
+            )
         if not 0 <= self.confirm_below <= 1:
             raise InputError(f"confirm_below is {self.confirm_below}, must be from 0 to 1")

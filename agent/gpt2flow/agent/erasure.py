@@ -115,7 +115,10 @@ def forget_before(database: Database, time: datetime) -> Erasure:
 
 
 def _sessions_of(db: Session, contact: str, customer: Customer | None) -> set[str]:
-    """Return the conversations of a customer: logged in, verifying, or with cases or messages."""
+    """Return the conversations of a customer.
+
+    They are logged in, verifying, or have cases or messages.
+    """
     is_verifying = Verification.contact == contact
     found = set(db.scalars(select(Verification.session_id).where(is_verifying)))
     if customer is None:

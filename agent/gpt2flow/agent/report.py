@@ -175,6 +175,16 @@ class TurnReport(_Record):
     milliseconds: float = 0.0
 
     @property
+    def result(self) -> Literal["handled", "attended"]:
+        """Result of the turn, in log, metrics and traces."""
+        return "handled" if self.attended_by is None else "attended"
+
+    @property
+    def replies(self) -> list[str]:
+        """Texts of the messages to the session, in order."""
+        return [sent.text for sent in self.messages if sent.to is None]
+
+    @property
     def messages(self) -> list[MessageSent]:
         """All messages that were sent, in order."""
         event_actions = [action for event in self.events for action in event.actions]

@@ -1,4 +1,4 @@
-"""Server, agent and payment service as child processes, for the demo and tests."""
+"""Server, agent and payment service as child processes, and their ready files."""
 
 import json
 import subprocess
@@ -10,10 +10,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpt2flow.cli.outcome import CommandError, Exit
+from gpt2flow.files.atomic import write_atomically
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _POLL_INTERVAL = 0.02
+
+
+def announce(ready_file: Path | None, port: int) -> None:
+    """Write the port of a ready server to its ready file.
+
+    Args:
+        ready_file: File to write; None writes none.
+        port: Port that was bound.
+
+    Raises:
+        CommandError: The file cannot be written.
+    """
+    if ready_file is None:
+        return
+    try:
+        write_atomically(ready_file, f"{port}\n")
+    except OSError as error:
+        message = f"--ready-file {ready_file}: {error.strerror}"
+        raise CommandError(message, Exit.BAD_INPUT) from error
 
 
 @contextmanager
@@ -37,7 +57,7 @@ def server(model: Path, directory: Path, *options: str) -> Iterator[str]:
 
 @contextmanager
 def payment_service(directory: Path) -> Iterator[str]:
-    """Run a payment service on a free local port until the block ends.
+    """Run a payment service on a free port until the block ends.
 
     Args:
         directory: Directory to write its ledger, log and ready file to.
@@ -55,7 +75,7 @@ def payment_service(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _serving(arguments: list[str], directory: Path, name: str) -> Iterator[str]:
-    """Run a command that serves until the block ends, and yield its address once it is ready."""
+    """Run a server until the block ends, and yield its address."""
     ready, log = directory / f"{name}.port", directory / f"{name}.log"
     local = ["--address", "127.0.0.1:0", "--ready-file", str(ready)]
     with (

@@ -1,5 +1,6 @@
 """Request id, credentials, deadline and attempts of each call."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 from uuid import uuid4
@@ -16,11 +17,16 @@ _MAX_REQUEST_ID_LENGTH = 128
 _MAX_TIMEOUT = 366 * 86400.0
 
 
+Metadata = tuple[tuple[str, str], ...]
+# Returns metadata to add to an attempt; it is called where the call is made.
+MetadataSource = Callable[[], Metadata]
+
+
 class CallArguments(TypedDict):
     """Keyword arguments of a gRPC call besides the request."""
 
     timeout: float
-    metadata: tuple[tuple[str, str], ...]
+    metadata: Metadata
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,14 @@ class CallFactory:
         timeout: Default deadline of a call, in seconds.
         retry: Retry policy; None disables retries.
         token: Source of the bearer token; None sends no token.
+        metadata: Source of further metadata; None sends none.
     """
 
     address: str
     timeout: float
     retry: Retry | None
     token: TokenSource | None
+    metadata: MetadataSource | None = None
 
     def __post_init__(self) -> None:
         """Raise SettingsError if the default timeout is out of range."""
@@ -65,7 +73,7 @@ def _check_timeout(seconds: float) -> None:
         )
 
 
-def bearer_metadata(security: Security) -> tuple[tuple[str, str], ...]:
+def bearer_metadata(security: Security) -> Metadata:
     """Return the authorization metadata of a call made without a client.
 
     Raises:
@@ -84,9 +92,11 @@ class Call:
 
     def arguments(self) -> CallArguments:
         """Return the arguments of the next attempt."""
-        metadata: tuple[tuple[str, str], ...] = (("x-request-id", self.id),)
+        metadata: Metadata = (("x-request-id", self.id),)
         if self._factory.token is not None:
             metadata += _authorization(self._factory.token)
+        if self._factory.metadata is not None:
+            metadata += self._factory.metadata()
         return {"timeout": self._attempts.remaining(), "metadata": metadata}
 
     def retry_delay(self, error: grpc.RpcError, *, response_started: bool = False) -> float:
@@ -107,7 +117,7 @@ class Call:
         return delay
 
 
-def _authorization(token: TokenSource) -> tuple[tuple[str, str], ...]:
+def _authorization(token: TokenSource) -> Metadata:
     return (("authorization", f"Bearer {token.current()}"),)
 
 

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 import grpc
 
 from gpt2flow.client import requests, responses, results
-from gpt2flow.client.call import Call, CallFactory
+from gpt2flow.client.call import Call, CallFactory, MetadataSource
 from gpt2flow.client.channel import open_channel
 from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.options import Options, Prompt
@@ -35,6 +35,8 @@ class Client:
         security: TLS and bearer token; by default plain text without a token.
         retry: Retry policy; None disables retries.
         keepalive: Detection of dead connections.
+        metadata: Function that returns metadata to add to each attempt of a call, such as the
+            trace context; None adds none.
 
     Raises:
         SettingsError: A setting is invalid.
@@ -48,9 +50,10 @@ class Client:
         security: Security = Security(),
         retry: Retry | None = Retry(),
         keepalive: Keepalive = Keepalive(),
+        metadata: MetadataSource | None = None,
     ) -> None:
         token = None if security.token is None else TokenSource(security.token)
-        self._calls = CallFactory(address, timeout, retry, token)
+        self._calls = CallFactory(address, timeout, retry, token, metadata)
         self._channel = open_channel(address, security, keepalive)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 

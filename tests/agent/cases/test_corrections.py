@@ -17,7 +17,7 @@ RIGHT = '{"action":"track_order","order":"SO-1042"}'
 
 @pytest.fixture
 def desk(shop: Shop) -> Desk:
-    """Desk with the case C-1, for a message that the model took for a wish to see a person."""
+    """Desk with the case C-1, which the model opened by mistake."""
     shop.log_in("s")
     say(shop, MESSAGE, Choice("escalate"))
     return Desk(shop.book, shop.database, shop.clock)

@@ -13,7 +13,7 @@ from tests.support.mail_server import PASSWORD, USER, MailServer, mail_server
 from tests.support.outbox import outgoing
 
 from gpt2flow.agent.delivery import mail
-from gpt2flow.agent.delivery.mail import MailTransport, SmtpServer, SmtpTls, parse_address
+from gpt2flow.agent.delivery.mail import MailTransport, SmtpServer, SmtpTls, parse_mailbox
 from gpt2flow.agent.delivery.message import DeliveryError, OutgoingMessage
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop import Audience
@@ -197,11 +197,11 @@ async def test_tls_encrypts_from_the_start(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("text", ["", "shop", "a@b.c\nBcc: x@y.z", "a@b.c, d@e.f", "<a@b.c"])
 def test_an_address_of_the_settings_is_checked(text: str) -> None:
     with pytest.raises(InputError, match=r"--smtp-from: .* is no e-mail address"):
-        parse_address("--smtp-from", text, display_name=True)
+        parse_mailbox("--smtp-from", text, display_name=True)
 
 
 @pytest.mark.parametrize("text", ["Zoë's Shop <shop@x.com>", '"商店" <shop@x.com>', "shop@x.com"])
 def test_an_address_can_have_a_name(text: str) -> None:
-    address = parse_address("--smtp-from", text, display_name=True)
+    address = parse_mailbox("--smtp-from", text, display_name=True)
     name = text.partition("<")[0].strip(' "') if "<" in text else ""
     assert (address.display_name, address.addr_spec) == (name, "shop@x.com")

@@ -1,6 +1,7 @@
 """Messages over HTTP: reports, refusals, and idempotency."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,13 @@ from tests.support.waiting import eventually
 
 from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.report import TurnReport
-from gpt2flow.agent.shop import Database, ExecutedAction, ReceivedMessage, database_url
+from gpt2flow.agent.shop import (
+    Database,
+    ExecutedAction,
+    OutboxMessage,
+    ReceivedMessage,
+    database_url,
+)
 
 pytestmark = pytest.mark.process
 
@@ -38,6 +45,15 @@ def is_known(served: Served, session: str) -> bool:
     return found
 
 
+def sent_to(served: Served, contact: str) -> str:
+    """Return the text of the one message to a contact."""
+    database = Database(database_url(served.database))
+    with database.transaction() as db:
+        text = db.scalars(select(OutboxMessage.text).where(OutboxMessage.contact == contact)).one()
+    database.close()
+    return text
+
+
 def test_a_message_is_answered_with_the_report_of_its_turn(endpoint: RunningEndpoint) -> None:
     response = endpoint.post(" a\tkettle ", session="s1", id="m1", channel="web")
     assert response.status_code == 200
@@ -46,6 +62,22 @@ def test_a_message_is_answered_with_the_report_of_its_turn(endpoint: RunningEndp
     assert (report.session, report.message_id, report.message) == ("s1", "m1", "a kettle")
     assert [action.outcome for action in report.actions] == ["added"]
     assert report.messages[0].text.startswith("Added 1 × electric kettle")
+
+
+def test_no_answer_has_the_text_of_a_message_to_a_contact(
+    endpoint: RunningEndpoint, served: Served
+) -> None:
+    """A page that shows all answers must not show a code."""
+    session = new_session()
+    message = {"session": session, "text": "i'm Ann, ann@example.com", "id": "m1"}
+    report = endpoint.send(json.dumps(message))
+    stream = endpoint.send(json.dumps(message), accept="text/event-stream")
+    [code] = re.findall(r"\d{6}", sent_to(served, "ann@example.com"))
+    for response in (report, stream):
+        assert response.status_code == 200
+        assert code not in response.text
+    messages = [each for action in report.json()["actions"] for each in action["messages"]]
+    assert [(each["to"], each["text"]) for each in messages] == [("ann@example.com", None)]
 
 
 def test_a_message_without_an_id_gets_one(endpoint: RunningEndpoint) -> None:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.support.command_line import UNREACHABLE, gpt2flow
 from tests.support.http_endpoint import SECRET, HeldModel, error, sign
 from tests.support.http_process import endpoint_process
+from tests.support.otlp_collector import attributes, otlp_collector
 from tests.support.shipped_server import address
 from tests.support.waiting import eventually
 
@@ -183,14 +184,18 @@ def test_the_shipped_model_answers_signed_messages(folder: Path, address: str) -
     assert (turn["message_id"], turn["channel"], turn["result"]) == ("m1", "web", "handled")
 
 
-def test_texts_are_logged_on_request(folder: Path, address: str) -> None:
-    options = command(folder, "--server", address, "--log-messages")
-    with endpoint_process(folder, *options) as process:
-        process.post("two umbrellas please", "m1")
-        eventually(lambda: process.events("turn") != [])
-    [turn] = process.events("turn")
-    assert turn["text"] == "two umbrellas please"
-    assert turn["replies"] == ["Added 2 × umbrella. Your cart is now at 25.80."]
+def test_texts_are_logged_and_traced_on_request(folder: Path, address: str) -> None:
+    with otlp_collector() as collector:
+        traces = ("--otlp-endpoint", collector.endpoint)
+        options = command(folder, "--server", address, "--log-messages", *traces)
+        with endpoint_process(folder, *options) as process:
+            process.post("two umbrellas please", "m1")
+            process.terminate()
+            assert process.wait() == 0
+        [line], [turn] = process.events("turn"), collector.named("turn")
+    assert line["text"] == attributes(turn)["gpt2flow.text"] == "two umbrellas please"
+    replies = ["Added 2 × umbrella. Your cart is now at 25.80."]
+    assert line["replies"] == attributes(turn)["gpt2flow.replies"] == replies
 
 
 def test_a_server_that_is_away_is_not_ready_and_names_no_address(folder: Path) -> None:

@@ -18,8 +18,9 @@ from tests.support.http_endpoint import (
     sign,
 )
 
+from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.http.requests import RequestError
-from gpt2flow.agent.http.signatures import SecretFileError, SignatureVerifier, read_secrets
+from gpt2flow.agent.http.signatures import SignatureVerifier, read_secrets
 
 BODY = '{"session": "s", "text": "hello"}'
 
@@ -111,8 +112,8 @@ def test_a_file_that_became_unusable_leaves_the_former_secrets(
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "has no secret; one a line is expected"),
-        (b"\n \n", "has no secret"),
+        (b"", "the file is empty"),
+        (b"\n \n", "the file is empty"),
         (b"\xff", "is not UTF-8"),
         (
             SECRET.encode() + b"\nwhsec_c2hvcnQ=",
@@ -128,12 +129,12 @@ def test_an_unusable_file_is_refused_without_its_content(
 ) -> None:
     path = tmp_path / "secrets"
     path.write_bytes(content)
-    with pytest.raises(SecretFileError) as caught:
+    with pytest.raises(InputError) as caught:
         read_secrets(path)
     assert str(caught.value).startswith(f"--secret-file {path}: ")
     assert message in str(caught.value)
     assert "c2hvcnQ" not in str(caught.value)
-    with pytest.raises(SecretFileError, match="No such file"):
+    with pytest.raises(InputError, match="No such file"):
         read_secrets(tmp_path / "nowhere")
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
     "options, message",
     [
         (["--address", "nowhere"], "--address is 'nowhere', must be host:port"),
-        (["--address", "127.0.0.1:65536"], "must be host:port with a port up to 65535"),
+        (["--address", "127.0.0.1:65536"], "must be host:port with a port from 0 to 65535"),
         (["--address", "0.0.0.0:8090"], "name the tokens of clients with --tokens"),
         (["--address", "[::]:8090"], "name the tokens of clients with --tokens"),
         (["--tokens", "missing.toml"], "--tokens missing.toml: No such file"),

@@ -1,4 +1,4 @@
-"""Payment service that is killed: what is known afterwards, and what is paid."""
+"""Payments known and made after the payment service was killed."""
 
 import random
 import sqlite3
@@ -39,7 +39,7 @@ def expect_unknown(submitted: "Future[PaymentResult]") -> None:
 
 
 def paid_keys(folder: Path) -> list[str]:
-    """Return the keys of the ledger's payments, one for each time that money moved."""
+    """Return the keys of the ledger's payments, one a movement."""
     with closing(sqlite3.connect(folder / "payments.sqlite")) as ledger:
         return [key for [key] in ledger.execute("SELECT key FROM payments WHERE outcome = 'paid'")]
 
@@ -113,7 +113,7 @@ def test_a_service_that_is_gone_cannot_be_asked(tmp_path: Path) -> None:
 
 
 def test_what_was_answered_is_still_there_after_kills_at_any_time(tmp_path: Path) -> None:
-    """Clients submit as fast as they can, and read back or repeat what stayed without answer."""
+    """Clients submit fast, and read back or repeat unanswered payments."""
     random_seconds = random.Random(14)
     answered: dict[str, PaymentResult] = {}
 

@@ -1,4 +1,4 @@
-"""Settlement of payments at the real service: refusals, unknown outcomes, and what follows."""
+"""Settlement of payments at the real service."""
 
 from collections.abc import Iterator
 from contextlib import closing

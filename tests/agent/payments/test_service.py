@@ -25,7 +25,7 @@ BODY = {"kind": "charge", "order": "SO-1", "account": "ann@example.com", "amount
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PaymentProcess]:
-    """Service that all tests share, each with keys and orders of its own."""
+    """Service that all tests share, each with its own keys."""
     folder = tmp_path_factory.mktemp("payments")
     rules = ("--refuse", "bob@example.com", "--refuse", "eve@example.com", "--limit", "100")
     with payment_service(folder, *rules) as process:

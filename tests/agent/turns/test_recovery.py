@@ -21,6 +21,7 @@ from gpt2flow.agent.shop import (
     database_url,
 )
 from gpt2flow.agent.shop import locks as locks_module
+from gpt2flow.agent.turns.recovery import Recovery
 
 pytestmark = pytest.mark.process
 
@@ -65,6 +66,18 @@ def test_processes_have_ids_of_their_own_and_leave_none(shop_url: str) -> None:
     with AgentUnderTest(shop_url):
         # The ended ones are taken over at once; there was nothing to do.
         eventually(lambda: count(shop_url, AgentProcess) == 1)
+
+
+@on_postgresql
+def test_a_process_whose_start_fails_signs_off(shop_url: str) -> None:
+    """The database may end between registration and start of the thread."""
+    database = Database.open(database_url(shop_url))
+    recovery = Recovery(database, "failed", "1", running=set())
+    recovery.register()
+    assert count(shop_url, AgentProcess) == 1
+    recovery.stop()
+    assert count(shop_url, AgentProcess) == 0
+    database.close()
 
 
 @on_postgresql
@@ -115,7 +128,7 @@ def test_an_order_is_submitted_and_sent_once_by_whoever_goes_on(shop_url: str) -
 
 @on_postgresql
 def test_a_process_of_another_version_starts_unfinished_work_anew(shop_url: str) -> None:
-    """Rolling restart: the process of the old version is gone, its turn is not."""
+    """Rolling restart: the old version's process ended before its turn."""
     with AgentUnderTest(shop_url, 2.0) as slow:
         slow.send("s", "1", "a kettle and a lamp")
         eventually(lambda: count(shop_url, CartLine) == 1)

@@ -3,18 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
-    TraceServiceServicer,
-    add_TraceServiceServicer_to_server,
-)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from tests.support.otlp_collector import OtlpCollector, attributes, otlp_collector
 from tests.support.running_server import PROMPT, failure, greedy, server_config, serving
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -25,47 +18,14 @@ TRACEPARENT = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
 SERVICE = "gpt2flow.inference.v1.InferenceService"
 
 
-class Collector(TraceServiceServicer):
-    """Collector that stores the spans it receives."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.services: set[str] = set()
-
-    def Export(self, request: Any, _context: Any) -> Any:  # noqa: N802 - the protocol's name
-        for resource in request.resource_spans:
-            self.services.add(attributes(resource.resource)["service.name"])
-            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-        return otlp.ExportTraceServiceResponse()
-
-    def named(self, name: str) -> list[Span]:
-        return [span for span in self.spans if span.name == name]
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {each.key: value(each.value) for each in span.attributes}
-
-
-def value(given: Any) -> Any:
-    kind = given.WhichOneof("value")
-    if kind == "array_value":
-        return [value(each) for each in given.array_value.values]
-    return getattr(given, kind)
-
-
 @pytest.fixture
-def collector() -> Iterator[tuple[Collector, TelemetryConfig]]:
-    servicer = Collector()
-    server = grpc.server(ThreadPoolExecutor(1))
-    add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, TelemetryConfig(otlp_endpoint=f"http://127.0.0.1:{port}")
-    server.stop(None)
+def collector() -> Iterator[tuple[OtlpCollector, TelemetryConfig]]:
+    with otlp_collector() as received:
+        yield received, TelemetryConfig(otlp_endpoint=received.endpoint)
 
 
 async def test_spans_continue_the_trace_of_the_client(
-    bundle: Path, collector: tuple[Collector, TelemetryConfig]
+    bundle: Path, collector: tuple[OtlpCollector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
     async with serving(server_config(bundle, telemetry=telemetry)) as running:
@@ -94,12 +54,11 @@ async def test_spans_continue_the_trace_of_the_client(
         assert length / 1e6 == pytest.approx(getattr(result.timing, f"{phase}_ms"), abs=0.01)
         assert child.start_time_unix_nano >= start
         start = child.end_time_unix_nano
-    text = b"".join(each.SerializeToString() for each in received.spans)
-    assert PROMPT.text.encode() not in text
+    assert PROMPT.text.encode() not in received.content()
 
 
 async def test_spans_report_errors_and_skip_unsampled_traces(
-    bundle: Path, collector: tuple[Collector, TelemetryConfig]
+    bundle: Path, collector: tuple[OtlpCollector, TelemetryConfig]
 ) -> None:
     received, telemetry = collector
     async with serving(server_config(bundle, telemetry=telemetry)) as running:

@@ -27,7 +27,9 @@ _OUTAGE = "model_unavailable"
 def report_failed_undo(
     db: Session, rules: CaseRules, key: str, number: str, now: datetime
 ) -> list[Timer]:
-    """Hand an order whose action could not be undone to a person, and tell the customer.
+    """Hand an order whose action could not be undone to a person.
+
+    The customer is informed.
 
     Args:
         db: Session on the shop.

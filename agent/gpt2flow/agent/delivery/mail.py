@@ -127,7 +127,7 @@ class MailTransport:
                 return self._staff
             raise DeliveryError("the message has no e-mail address", is_permanent=True)
         try:
-            return parse_address("contact", message.contact)
+            return parse_mailbox("contact", message.contact)
         except InputError as error:
             raise DeliveryError(str(error), is_permanent=True) from error
 
@@ -142,7 +142,7 @@ def message_id(key: str, domain: str) -> str:
     return f"<{hashlib.sha256(key.encode()).hexdigest()[:32]}@{domain}>"
 
 
-def parse_address(name: str, text: str, *, display_name: bool = False) -> Address:
+def parse_mailbox(name: str, text: str, *, display_name: bool = False) -> Address:
     """Parse an e-mail address.
 
     Args:

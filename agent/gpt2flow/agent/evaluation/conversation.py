@@ -109,7 +109,7 @@ class Conversation:
         return report.model_copy(update={"milliseconds": elapsed})
 
     def forward(self, hours: float) -> None:
-        """Move the clock, and make the changes of cases that are due then."""
+        """Move the clock, and make the changes of cases due then."""
         self.now += timedelta(hours=hours)
         for timer in self._workflow.take_due(self.now):
             for later in self._executor.cases.advance(timer.case):

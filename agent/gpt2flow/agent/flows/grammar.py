@@ -67,7 +67,7 @@ def is_span(value: str, message: str) -> bool:
 
 
 def admits(book: FlowBook, choice: Choice, message: str) -> bool:
-    """Return whether the grammar of a message admits the arguments of a choice."""
+    """Return whether a message's grammar admits the arguments of a choice."""
     for name, value in choice.arguments.items():
         slot = book.slots[name]
         if slot.kind is SlotKind.SPAN:

@@ -1,19 +1,12 @@
-"""Settings of the HTTP endpoint, and the ports that it listens on."""
+"""Settings of the HTTP endpoint."""
 
-import ipaddress
 import math
-import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from gpt2flow.agent.errors import AgentError, InputError
-
-LogFormat = Literal["json", "console"]
-
-
-class ListenError(AgentError):
-    """Address that cannot be listened on."""
+from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.net.addresses import parse_address
+from gpt2flow.agent.telemetry.log import LogFormat
 
 
 @dataclass(frozen=True)
@@ -74,64 +67,3 @@ class HttpConfig:
         parse_address(self.address, "address")
         if self.metrics_address is not None:
             parse_address(self.metrics_address, "metrics_address")
-
-
-def parse_address(address: str, field: str) -> tuple[str, int]:
-    """Split `host:port`; an IPv6 host stands in brackets.
-
-    Args:
-        address: Text of a user.
-        field: Name of the setting, for the error.
-
-    Raises:
-        InputError: The text has another form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise InputError(f"{field} is {address!r}, must be host:port with a port up to 65535")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def bind(address: str, *, loopback_only: bool) -> socket.socket:
-    """Bind a socket, which refuses connections until somebody listens on it.
-
-    Args:
-        address: Address, as `host:port`.
-        loopback_only: Whether only an address that other machines cannot reach is allowed.
-
-    Raises:
-        InputError: Other machines can reach the address, and must not.
-        ListenError: The address cannot be bound.
-    """
-    host, port = parse_address(address, "address")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, resolved = found[0]
-        if loopback_only and not is_loopback(str(resolved[0])):
-            raise InputError(
-                f"address is {address!r}, which other machines can reach: name the secrets of"
-                " signed requests with --secret-file, or listen on 127.0.0.1"
-            )
-        bound = socket.socket(family, kind)
-        # A restarted process may bind while connections of the earlier one are closing.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind(resolved)
-        except OSError:
-            bound.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ListenError(f"cannot listen on {address}: {reason}") from error
-    return bound
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host.
-
-    Of names, only `localhost` counts.
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

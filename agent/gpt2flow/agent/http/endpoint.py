@@ -10,6 +10,7 @@ import uvicorn
 
 from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.routes import Services, build_app
+from gpt2flow.agent.net.asgi import server_config
 
 # Time for callers to accept the last answers.
 _FLUSH_SECONDS = 5
@@ -29,19 +30,11 @@ class Endpoint:
         self._turns = services.turns
         services.metrics.observe_queue(lambda: self._turns.running, lambda: self._turns.waiting)
         self._server = _HttpServer(
-            uvicorn.Config(
+            server_config(
                 build_app(config, services),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                # The process configures the log, and each turn has a line of its own.
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=config.max_connections,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_FLUSH_SECONDS,
+                max_connections=config.max_connections,
+                keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+                shutdown_seconds=_FLUSH_SECONDS,
             )
         )
         self._serving: asyncio.Task[None] | None = None

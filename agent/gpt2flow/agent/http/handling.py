@@ -28,16 +28,15 @@ _MAX_ENDED = 10_000
 _RETRY_SECONDS = 5
 _AGAIN = "send the message again with the same id"
 
-# Result of a failed turn, its status, its field, and what the caller reads; None is the error.
-_FAILURES: dict[type[AgentError], tuple[str, int, str | None, str | None]] = {
-    MessageIdError: ("conflict", 409, "id", None),
-    UnanswerableError: ("unanswerable", 422, "text", None),
-    # A mistake of the operator, although the client of the model server calls it one of its input.
-    UnknownModelError: ("model_error", 503, None, f"the model server has no such model; {_AGAIN}"),
-    InputError: ("invalid", 422, "text", None),
-    ModelError: ("model_error", 503, None, f"the model server failed; {_AGAIN}"),
-    DatabaseError: ("database_error", 503, None, f"the database failed; {_AGAIN}"),
-    AgentError: ("internal_error", 500, None, None),
+# Status of a failed turn, its field, and what the caller reads; None is the error.
+_FAILURES: dict[type[AgentError], tuple[int, str | None, str | None]] = {
+    MessageIdError: (409, "id", None),
+    UnanswerableError: (422, "text", None),
+    UnknownModelError: (503, None, f"the model server has no such model; {_AGAIN}"),
+    InputError: (422, "text", None),
+    ModelError: (503, None, f"the model server failed; {_AGAIN}"),
+    DatabaseError: (503, None, f"the database failed; {_AGAIN}"),
+    AgentError: (500, None, None),
 }
 
 
@@ -70,29 +69,30 @@ class ObservedTurns:
     def handle(self, message: Message) -> Answered:
         """Return the report of a message's turn, or its refusal; never raises."""
         start = perf_counter()
+        # The trace of an earlier message of this thread.
+        structlog.contextvars.clear_contextvars()
         try:
             report = self._agent.handle(message.session, message.text, message.id)
         except AgentError as error:
-            result, refusal = _refuse(error)
-            self._metrics.failed(result)
-            self._log(message, result, start, error=type(error).__name__, reason=str(error))
-            return refusal
+            self._metrics.failed(error.result)
+            self._log(message, error.result, start, error=type(error).__name__, reason=str(error))
+            return _refuse(error)
         except Exception as error:  # noqa: BLE001 - a defect must cost one turn only
             return self._fail(message, start, error)
         if self._is_first_end(message):
-            result = "handled" if report.attended_by is None else "attended"
-            self._metrics.ended(result, report, perf_counter() - start)
+            result: str = report.result
+            self._metrics.ended(report, perf_counter() - start)
         else:
             result = "repeated"
             self._metrics.failed(result)
         more: dict[str, Any] = {"actions": [each.action for each in report.actions]}
         if self._log_messages:
-            more["replies"] = [each.text for each in report.messages if each.to is None]
+            more["replies"] = report.replies
         self._log(message, result, start, **more)
         return report
 
     def stop(self) -> None:
-        """Expect turns that still run to fail, because the agent closes under them."""
+        """Expect running turns to fail, because the agent closes under them."""
         self._is_stopped = True
 
     def _fail(self, message: Message, start: float, error: Exception) -> RequestError:
@@ -139,8 +139,8 @@ class ObservedTurns:
         return is_first
 
 
-def _refuse(error: AgentError) -> tuple[str, RequestError]:
+def _refuse(error: AgentError) -> RequestError:
     kind = next(kind for kind in type(error).__mro__ if kind in _FAILURES)
-    result, status, field, shown = _FAILURES[kind]
+    status, field, shown = _FAILURES[kind]
     retry_after = _RETRY_SECONDS if status >= 500 else None
-    return result, RequestError(status, field, shown or str(error), retry_after=retry_after)
+    return RequestError(status, field, shown or str(error), retry_after=retry_after)

@@ -12,19 +12,23 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
-from gpt2flow.agent.http.config import HttpConfig, ListenError, bind, parse_address
+from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.endpoint import Endpoint
 from gpt2flow.agent.http.handling import ObservedTurns
 from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.routes import Services
 from gpt2flow.agent.http.signatures import SignatureVerifier
 from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
-from gpt2flow.agent.http.telemetry.log import logging_to_stderr
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import ModelCheck, Readiness
 from gpt2flow.agent.http.turn_queue import TurnQueue
+from gpt2flow.agent.net.addresses import ListenError, bind, parse_address
 from gpt2flow.agent.shop import database_url
+from gpt2flow.agent.telemetry.log import logging_to_stderr
 from gpt2flow.agent.turns.model import ChoiceModel
+
+# Remedy for an address that other machines can reach.
+_UNSIGNED = "name the secrets of signed requests with --secret-file"
 
 
 def serve(
@@ -55,7 +59,7 @@ def serve(
     with ExitStack() as resources:
         verifier = None if config.secret_file is None else SignatureVerifier(config.secret_file)
         # An address in use is found before the agent finishes old turns.
-        bound = bind(config.address, loopback_only=verifier is None)
+        bound = bind(config.address, "address", remedy=None if verifier else _UNSIGNED)
         resources.callback(bound.close)
         resources.enter_context(logging_to_stderr(config.log_format))
         reader = ShopReader(database_url(agent_config.database))

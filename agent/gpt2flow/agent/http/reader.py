@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import URL, create_engine, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from gpt2flow.agent.shop import (
     INBOX,
@@ -16,9 +16,12 @@ from gpt2flow.agent.shop import (
     CaseStatus,
     Delivery,
     OutboxMessage,
+    Payment,
+    PaymentStatus,
 )
 from gpt2flow.agent.shop.database import SchemaRevision, translate_errors
 
+_State = TypeVar("_State", Delivery, PaymentStatus)
 # Messages of an answer.
 PAGE = 100
 # On PostgreSQL, ids are not committed in their order: a message may become visible after one with a
@@ -26,6 +29,8 @@ PAGE = 100
 _SETTLED = timedelta(seconds=10)
 _CONNECT_SECONDS = 3
 _GAUGED = (Delivery.PENDING, Delivery.DEAD)
+# Payments that move no money until the provider or a person acts.
+_UNSETTLED = (PaymentStatus.REQUESTED, PaymentStatus.STUCK)
 
 
 class SessionMessage(BaseModel):
@@ -158,14 +163,24 @@ class ShopReader:
         Raises:
             DatabaseError: The database cannot be read.
         """
-        query = (
-            select(OutboxMessage.delivery, func.count())
-            .where(OutboxMessage.delivery.in_(_GAUGED))
-            .group_by(OutboxMessage.delivery)
-        )
+        return self._count(OutboxMessage.delivery, _GAUGED)
+
+    def payments(self) -> dict[PaymentStatus, int]:
+        """Return the number of payments that are not settled, by status.
+
+        Raises:
+            DatabaseError: The database cannot be read.
+        """
+        return self._count(Payment.status, _UNSETTLED)
+
+    def _count(
+        self, column: InstrumentedAttribute[_State], states: Sequence[_State]
+    ) -> dict[_State, int]:
+        """Return the number of rows in each of some states."""
+        query = select(column, func.count()).where(column.in_(states)).group_by(column)
         with translate_errors(self._url), Session(self._engine) as db:
-            found = {delivery: count for delivery, count in db.execute(query)}  # noqa: C416
-        return {delivery: found.get(delivery, 0) for delivery in _GAUGED}
+            found = {state: count for state, count in db.execute(query)}  # noqa: C416
+        return {state: found.get(state, 0) for state in states}
 
 
 def _session_message(row: OutboxMessage) -> SessionMessage:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import DatabaseError
-from gpt2flow.agent.http.config import HttpConfig, is_loopback
+from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.rate_limit import RateLimit
 from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.requests import RequestError, check_id, parse_message
@@ -25,6 +25,9 @@ from gpt2flow.agent.http.signatures import ID, SignatureVerifier
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import Readiness
 from gpt2flow.agent.http.turn_queue import Answered, TurnQueue
+from gpt2flow.agent.net.addresses import is_loopback
+from gpt2flow.agent.net.asgi import BodyTooLargeError, read_body
+from gpt2flow.agent.report import TurnReport
 
 MESSAGES = "/v1/messages"
 SESSION_MESSAGES = "/v1/sessions/{session:path}/messages"
@@ -142,18 +145,10 @@ class _Endpoint:
 
     async def _read_body(self, request: Request) -> str:
         limit, seconds = self._config.max_body_bytes, self._config.body_seconds
-        too_large = RequestError(413, "body", f"has more than {limit:,} bytes, the limit")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
-            raise too_large
-        body = bytearray()
         try:
-            async with asyncio.timeout(seconds):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
-            return body.decode()
+            return (await read_body(request, limit, seconds)).decode()
+        except BodyTooLargeError as error:
+            raise RequestError(413, "body", f"has more than {limit:,} bytes, the limit") from error
         except TimeoutError as error:
             raise RequestError(408, "body", f"did not arrive within {seconds:g} s") from error
         except UnicodeDecodeError as error:
@@ -247,7 +242,23 @@ def _parse_after(query: str) -> int:
 def _response(answer: Answered) -> Response:
     if isinstance(answer, RequestError):
         return answer.response()
-    return _json(answer.model_dump_json())
+    return _json(report_json(answer))
+
+
+def report_json(report: TurnReport) -> str:
+    """Return a report as JSON without the texts of messages to contacts.
+
+    Those are null.
+
+    A verification code is such a text. Whoever talks to the agent must not read it there.
+    """
+    content = report.model_dump(mode="json")
+    event_actions = [action for event in content["events"] for action in event["actions"]]
+    for action in (*content["actions"], *event_actions):
+        for message in action["messages"]:
+            if message["to"] is not None:
+                message["text"] = None
+    return json.dumps(content, ensure_ascii=False)
 
 
 def _json(content: str) -> Response:
@@ -259,7 +270,7 @@ def _event(answer: Answered) -> str:
     if isinstance(answer, RequestError):
         content = json.dumps({"status": answer.status, **answer.content()}, ensure_ascii=False)
         return f"event: error\ndata: {content}\n\n"
-    return f"event: report\ndata: {answer.model_dump_json()}\n\n"
+    return f"event: report\ndata: {report_json(answer)}\n\n"
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:

@@ -1,7 +1,5 @@
 """Signatures of requests, as in Standard Webhooks."""
 
-import base64
-import binascii
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +9,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.http.requests import RequestError
+from gpt2flow.agent.net.secrets import parse_webhook_secrets, read_secret
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
-_PREFIX = "whsec_"
-# Bounds of Standard Webhooks for a secret.
-_MIN_BYTES, _MAX_BYTES = 24, 64
 _TIMESTAMP_RULE = "must be the Unix time in seconds, at most 5 minutes from now"
-
-
-class SecretFileError(InputError):
-    """File of webhook secrets that cannot be used."""
 
 
 class SignatureVerifier:
@@ -33,7 +25,7 @@ class SignatureVerifier:
         path: File of the secrets, one a line.
 
     Raises:
-        SecretFileError: The file cannot be used.
+        InputError: The file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +69,7 @@ class SignatureVerifier:
                 log = structlog.get_logger().bind(file=str(self._path))
                 try:
                     self._secrets = read_secrets(self._path)
-                except SecretFileError as error:
+                except InputError as error:
                     log.warning("reload_failed", reason=str(error))
                 else:
                     log.info("reloaded", secrets=len(self._secrets))
@@ -91,35 +83,11 @@ def read_secrets(path: Path) -> list[Webhook]:
         path: Path of the file: one secret a line, blank lines apart.
 
     Raises:
-        SecretFileError: The file is unreadable, has no secret, or an invalid one.
+        InputError: The file is unreadable, has no secret, or an invalid one.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise SecretFileError(f"--secret-file {path}: {reason}") from error
-    secrets = [
-        _parse(path, number, line.strip())
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not secrets:
-        raise SecretFileError(f"--secret-file {path}: has no secret; one a line is expected")
-    return secrets
-
-
-def _parse(path: Path, number: int, line: str) -> Webhook:
-    try:
-        secret = base64.b64decode(line.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        secret = b""
-    if not _MIN_BYTES <= len(secret) <= _MAX_BYTES:
-        # The value is not shown: it is secret.
-        raise SecretFileError(
-            f"--secret-file {path}: line {number} is no secret, must be {_PREFIX} and the base64 of"
-            f" {_MIN_BYTES} to {_MAX_BYTES} bytes"
-        )
-    return Webhook(secret)
+    option = "--secret-file"
+    secrets = parse_webhook_secrets(read_secret(option, path), f"{option} {path}")
+    return [Webhook(secret) for secret in secrets]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -180,7 +180,10 @@ def _change_claim(context: Context, claim: Case, kind: CaseKind, *, needs_approv
 
 
 def _pay_back(context: Context, claim: Case, order: Order) -> None:
-    """Request the refund of an approved claim; until it is made, the claim can be changed."""
+    """Request the refund of an approved claim.
+
+    Until it is made, the claim can be changed.
+    """
     minutes = context.int_policy("refund_wait_minutes", _REFUND_WAIT_MINUTES)
     refund = request_payment(
         context.db,

@@ -96,7 +96,7 @@ def check_key(key: str) -> str:
 
 
 def encode_key(key: str) -> str:
-    """Return a key as it stands in the header and in the path: percent-encoded UTF-8.
+    """Return a key as percent-encoded UTF-8, for header and path.
 
     Raises:
         ValueError: It cannot be a key.
@@ -141,7 +141,9 @@ class PaymentBody(StrictModel):
 
 
 class PaymentAnswer(BaseModel):
-    """Payment as the service answers it; fields that are added later are ignored.
+    """Payment as the service answers it.
+
+    Fields that are added later are ignored.
 
     Attributes:
         key: Idempotency key of its request.

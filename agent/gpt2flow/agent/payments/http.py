@@ -9,7 +9,7 @@ import httpx
 from pydantic import ValidationError
 
 from gpt2flow.agent.errors import InputError
-from gpt2flow.agent.http.config import is_loopback
+from gpt2flow.agent.net.addresses import parse_url
 from gpt2flow.agent.payments.contract import (
     KEY_HEADER,
     MAX_BODY_BYTES,
@@ -33,7 +33,6 @@ from gpt2flow.agent.payments.port import (
 DEFAULT_TIMEOUT = 10.0
 # An attempt at a payment is up to two calls, which its claim on the payment has to outlast.
 _MAX_TIMEOUT = 25.0
-_MAX_PORT = 65_535
 # Errors after which the same request cannot succeed. All others are about the provider, or about
 # the way to it: then nothing is known, and the payment is tried again.
 _FINAL = {ErrorCode.INVALID, ErrorCode.KEY_REUSED}
@@ -81,7 +80,9 @@ class HttpPayments:
         self._thread.start()
 
     def submit(self, request: PaymentRequest) -> PaymentResult:
-        """Make a payment, or return what became of an earlier request with its key.
+        """Make a payment, or return the result of an earlier request.
+
+        A key is paid once.
 
         Args:
             request: Request of the payment.
@@ -104,7 +105,7 @@ class HttpPayments:
         raise self._unclear(status, error)
 
     def find(self, key: str) -> PaymentResult | None:
-        """Return the payment with a key; None if the provider knows of none.
+        """Return the payment with a key, or None.
 
         A request that is still on its way is not known yet. Only a repetition with the same key
         is safe after None.
@@ -213,18 +214,10 @@ class HttpPayments:
 
 
 def _parse_url(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text.rstrip("/"))
-    except httpx.InvalidURL as error:
-        raise InputError(f"payment URL is {text!r}, which is no URL: {error}") from error
-    if url.userinfo:
-        raise InputError("payment URL has a user or a password, which a URL must not show")
-    is_http = url.scheme in {"https", "http"}
-    if not is_http or not url.host or (url.port or 0) > _MAX_PORT or url.query or url.fragment:
-        raise InputError(f"payment URL is {text!r}, must be https://host, with a path at most")
-    if url.scheme == "http" and not is_loopback(url.host):
-        raise InputError(f"payment URL is {text!r}, must be https except on this machine")
-    return url
+    url = parse_url(text, "payment URL")
+    if url.query or url.fragment:
+        raise InputError(f"payment URL is {text!r}, must have no query and no fragment")
+    return httpx.URL(text.rstrip("/"))
 
 
 def _contract_request(request: PaymentRequest) -> tuple[str, PaymentBody]:
@@ -252,7 +245,7 @@ def _result(answer: PaymentAnswer) -> PaymentResult:
 
 
 def _read_error(content: bytes) -> ServiceError | None:
-    """Return the error of an answer; None if the answer is not the contract's."""
+    """Return the error of an answer; None if it has another form."""
     try:
         return ErrorAnswer.model_validate_json(content).error
     except ValidationError:

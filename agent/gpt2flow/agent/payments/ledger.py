@@ -34,7 +34,10 @@ _Row = tuple[int, str, str, str, str, int, str, str | None]
 
 
 class LedgerError(AgentError):
-    """Ledger that cannot be read or written; an unfinished payment did not happen."""
+    """Ledger that cannot be read or written.
+
+    An unfinished payment did not happen.
+    """
 
 
 class KeyReusedError(AgentError):
@@ -82,7 +85,7 @@ class PaymentLedger:
             raise InputError(f"{path}: {error}") from error
 
     def submit(self, key: str, body: PaymentBody) -> tuple[PaymentAnswer, bool]:
-        """Decide a payment, or return the decision on an earlier request with its key.
+        """Decide a payment, or return the earlier decision about its key.
 
         Args:
             key: Idempotency key.
@@ -128,7 +131,7 @@ class PaymentLedger:
         self._writer.close()
 
     def _prepare(self) -> None:
-        """Create the table in an empty file, or check that the file is a ledger.
+        """Create the table in an empty file, or check its format.
 
         A file of another program is not changed.
         """
@@ -205,7 +208,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock of the file until the block ends, so that no decision is stale."""
+    """Hold the write lock of the file until the block ends.
+
+    So no decision is stale.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -34,6 +34,7 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.shop.orders import order_id
 from gpt2flow.agent.shop.payments import Payment, PaymentStatus, payments_of
+from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.agent.wording import Language, format_money
 
 # Flow that messages about payments are listed under.
@@ -75,18 +76,26 @@ class Payer:
         database: Shop database.
         rules: Messages, and how cases are looked after.
         clock: Source of the current time.
+        tracer: Source of spans, one an attempt.
     """
 
     def __init__(
-        self, port: PaymentPort, database: Database, rules: CaseRules, clock: Clock
+        self,
+        port: PaymentPort,
+        database: Database,
+        rules: CaseRules,
+        clock: Clock,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._port = port
         self._database = database
         self._rules = rules
         self._clock = clock
+        self._tracer = tracer or Tracer()
 
     def due(self) -> list[int]:
-        """Return the ids of the payments whose time has come, the oldest first."""
+        """Return the ids of the payments that are due, oldest first."""
         query = select(Payment.id).where(
             Payment.status == PaymentStatus.REQUESTED, Payment.next_attempt_at <= self._clock()
         )
@@ -94,7 +103,7 @@ class Payer:
             return list(db.scalars(query.order_by(Payment.id)))
 
     def order_payment(self, number: str) -> OrderPayment:
-        """Return whether an order is paid, so that it can be handled further."""
+        """Return whether an order is paid."""
         with self._database.translate_errors(), self._database.transaction() as db:
             order = db.get_one(Order, order_id(number))
             charges = [p for p in payments_of(db, order.id) if p.kind is PaymentKind.CHARGE]
@@ -122,7 +131,22 @@ class Payer:
                 return Settlement(payment.status)
             payment.attempts += 1
             payment.next_attempt_at = self._clock() + _CLAIM
-            request, is_repeated = _request(db, payment), payment.attempts > 1
+            request, attempt = _request(db, payment), payment.attempts
+        attributes: Attributes = {
+            "gpt2flow.payment": payment_id,
+            "gpt2flow.key": request.key,
+            "gpt2flow.kind": request.kind.value,
+            "gpt2flow.order": request.order,
+            "gpt2flow.attempt": attempt,
+        }
+        with self._tracer.span("payment", attributes, is_call=True) as span:
+            settlement = self._attempt(payment_id, request, is_repeated=attempt > 1)
+            span.set({"gpt2flow.result": settlement.status.value})
+            return settlement
+
+    def _attempt(
+        self, payment_id: int, request: PaymentRequest, *, is_repeated: bool
+    ) -> Settlement:
         try:
             result = self._port.find(request.key) if is_repeated else None
             result = result or self._port.submit(request)
@@ -133,7 +157,10 @@ class Payer:
         return self._finish(payment_id, result)
 
     def _is_due(self, db: Session, payment: Payment) -> bool:
-        """Return whether a payment can be made now; those of an order are made in order."""
+        """Return whether a payment can be made now.
+
+        Those of an order are made in order.
+        """
         is_first = not any(
             other.id < payment.id and other.status is PaymentStatus.REQUESTED
             for other in payments_of(db, payment.order_id)
@@ -142,7 +169,7 @@ class Payer:
         return is_open and is_first and payment.next_attempt_at <= self._clock()
 
     def _postpone(self, payment_id: int, why: str) -> Settlement:
-        """Try a payment of unknown outcome again later, or hand it to a person."""
+        """Retry a payment of unknown outcome later, or hand it over."""
         with self._database.translate_errors(), self._database.transaction() as db:
             payment = db.get_one(Payment, payment_id, with_for_update=True)
             if payment.status is not PaymentStatus.REQUESTED:

@@ -9,7 +9,7 @@ from gpt2flow.agent.errors import AgentError
 
 
 class PaymentUnknownError(AgentError):
-    """Missing answer of the provider: the payment may or may not have happened."""
+    """Missing answer: the payment may or may not have happened."""
 
 
 class PaymentRejectedError(AgentError):
@@ -70,7 +70,9 @@ class PaymentPort(Protocol):
     """Payment provider."""
 
     def submit(self, request: PaymentRequest) -> PaymentResult:
-        """Make a payment, or return what became of an earlier request with its key.
+        """Make a payment, or return the result of an earlier request.
+
+        A key is paid once.
 
         Args:
             request: Request of the payment.
@@ -81,7 +83,7 @@ class PaymentPort(Protocol):
         """
 
     def find(self, key: str) -> PaymentResult | None:
-        """Return the payment with a key; None if the provider knows of none.
+        """Return the payment with a key, or None.
 
         A request that is still on its way is not known yet. After None, only a repetition with
         the same key is safe.

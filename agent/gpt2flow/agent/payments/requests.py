@@ -1,11 +1,11 @@
 """Requests to the payment service, read with every invalid field named."""
 
-import asyncio
 from http import HTTPStatus
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from gpt2flow.agent.net.asgi import BodyTooLargeError, read_body
 from gpt2flow.agent.payments.contract import (
     KEY_HEADER,
     MAX_BODY_BYTES,
@@ -72,24 +72,17 @@ async def read_request(request: Request) -> tuple[str, PaymentBody]:
 
 
 async def _read_body(request: Request) -> bytes:
-    content = bytearray()
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                content += part
-                if len(content) > MAX_BODY_BYTES:
-                    message = f"must be at most {MAX_BODY_BYTES} bytes"
-                    raise _invalid(
-                        FieldError(field="body", message=message),
-                        status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    )
+        return await read_body(request, MAX_BODY_BYTES, _BODY_SECONDS)
+    except BodyTooLargeError as error:
+        wrong = FieldError(field="body", message=f"must be at most {MAX_BODY_BYTES} bytes")
+        raise _invalid(wrong, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE) from error
     except (TimeoutError, ClientDisconnect) as error:
         # The same request may succeed later, so this is no invalid field.
         message = f"the body did not arrive within {_BODY_SECONDS:.0f} s"
         raise RefusedRequestError(
             HTTPStatus.REQUEST_TIMEOUT, ErrorCode.UNAVAILABLE, message
         ) from error
-    return bytes(content)
 
 
 def read_order(request: Request) -> str:

@@ -23,8 +23,8 @@ from starlette.routing import Route
 
 from gpt2flow.agent.config import utc_now
 from gpt2flow.agent.errors import InputError
-from gpt2flow.agent.http.config import bind, is_loopback, parse_address
-from gpt2flow.agent.http.telemetry.log import logging_to_stderr
+from gpt2flow.agent.net.addresses import bind
+from gpt2flow.agent.net.asgi import server_config
 from gpt2flow.agent.payments.contract import (
     PAYMENTS_PATH,
     ErrorAnswer,
@@ -40,9 +40,11 @@ from gpt2flow.agent.payments.ledger import (
     PaymentRules,
 )
 from gpt2flow.agent.payments.requests import RefusedRequestError, read_order, read_request
+from gpt2flow.agent.telemetry.log import logging_to_stderr
 from gpt2flow.files.tokens import TokenEntry, find_entry, read_token_file
 
 _DRAIN_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 5
 _MAX_CONNECTIONS = 200
 _BEARER = "bearer "
 
@@ -71,12 +73,6 @@ class PaymentServiceConfig:
         Raises:
             InputError: A setting is invalid.
         """
-        host, _ = parse_address(self.address, "--address")
-        if self.tokens is None and not is_loopback(host):
-            raise InputError(
-                f"--address is {self.address!r}, which other machines can reach: name the tokens"
-                " of clients with --tokens, or listen on 127.0.0.1"
-            )
         if not 0 <= self.delay < math.inf:
             raise InputError(f"--delay is {self.delay}, must be finite and at least 0")
 
@@ -154,7 +150,7 @@ class PaymentService:
         return JSONResponse({"status": "ok"})
 
     async def _submit(self, request: Request) -> Response:
-        """Answer 201 with a new payment, or 200 if its key is known."""
+        """Answer 201 with a new payment, or 200 for a known key."""
         key, body = await read_request(request)
         try:
             payment, is_new = await self._decide(key, body)
@@ -203,7 +199,9 @@ class PaymentService:
 
 
 def serve_payments(config: PaymentServiceConfig, on_ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; answers in progress are finished for 10 seconds.
+    """Serve until SIGTERM or Ctrl-C.
+
+    Answers in progress have 10 seconds to be finished.
 
     Args:
         config: Settings of the service.
@@ -215,13 +213,21 @@ def serve_payments(config: PaymentServiceConfig, on_ready: Callable[[int], None]
         ListenError: The address cannot be bound.
     """
     tokens = None if config.tokens is None else read_token_file(config.tokens, InputError)
+    remedy = "name the tokens of clients with --tokens" if tokens is None else None
     with (
+        bind(config.address, "--address", remedy=remedy) as listener,
         logging_to_stderr("json"),
         closing(PaymentLedger(config.data, config.rules)) as ledger,
         closing(PaymentService(ledger, tokens, config.delay)) as service,
-        bind(config.address, loopback_only=False) as listener,
     ):
-        server = uvicorn.Server(_uvicorn_config(service.app()))
+        server = uvicorn.Server(
+            server_config(
+                service.app(),
+                max_connections=_MAX_CONNECTIONS,
+                keep_alive_seconds=_KEEP_ALIVE_SECONDS,
+                shutdown_seconds=_DRAIN_SECONDS,
+            )
+        )
         # uvicorn raises the signals again that it got, which must not end the process then.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
@@ -231,21 +237,6 @@ def serve_payments(config: PaymentServiceConfig, on_ready: Callable[[int], None]
         on_ready(port)
         server.run(sockets=[listener])
         structlog.get_logger().info("stopped")
-
-
-def _uvicorn_config(app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
 
 
 def _answer(status: HTTPStatus, payment: PaymentAnswer) -> JSONResponse:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from threading import Event, Thread
 
-from gpt2flow.agent.errors import DatabaseError
+import structlog
+
 from gpt2flow.agent.payments.payer import Payer
 from gpt2flow.agent.report import Timer
 
 _INTERVAL_SECONDS = 2.0
+_LOG = structlog.get_logger(__name__)
 
 
 class PaymentSweep:
@@ -40,9 +42,9 @@ class PaymentSweep:
         while not self._stop.wait(_INTERVAL_SECONDS):
             try:
                 self._sweep()
-            except DatabaseError:
-                # The database is away; turns say so, and the next sweep tries again.
-                continue
+            except Exception as error:  # noqa: BLE001 - without this thread, nothing is paid
+                # Mostly the database is away: turns fail with that error too.
+                _LOG.warning("payments_failed", error=type(error).__name__)
 
     def _sweep(self) -> None:
         for payment in self._payer.due():

@@ -100,7 +100,7 @@ def translate_errors(url: URL) -> Iterator[None]:
 
 
 def is_conflict(error: DBAPIError) -> bool:
-    """Return whether a transaction failed because of another one, and may be tried again.
+    """Return whether a transaction failed because of another one.
 
     That is a unique value that the other wrote first, or a deadlock.
     """

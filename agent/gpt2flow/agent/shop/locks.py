@@ -72,7 +72,7 @@ class _FileLock:
 
     @contextmanager
     def hold(self, session: str) -> Iterator[None]:
-        """Do nothing: within the one process, `Agent` orders the messages of a session."""
+        """Do nothing: `Agent` orders the messages of a session."""
         del session
         yield
 
@@ -93,7 +93,10 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 class _AdvisoryLocks:
-    """Advisory locks of PostgreSQL, which end with the connection of a killed process."""
+    """Advisory locks of PostgreSQL.
+
+    They end with the connection of a killed process.
+    """
 
     def __init__(self, url: URL) -> None:
         # Connections of their own: a turn holds one beside those of its transactions.

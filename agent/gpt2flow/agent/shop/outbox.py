@@ -30,7 +30,9 @@ class Audience(StrEnum):
 
 
 class OutboxMessage(Base):
-    """Message to a customer or the staff, written in the transaction that it reports on.
+    """Message to a customer or the staff.
+
+    It is written in the transaction that it reports on.
 
     Attributes:
         key: Idempotency key of the action that sent the message. Receivers recognize a message

@@ -204,7 +204,10 @@ class Workflows:
                     handle.get_result(polling_interval_sec=_POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop DBOS; incomplete workflows resume at the next launch, or in another process."""
+        """Stop DBOS.
+
+        Incomplete workflows resume at the next launch, or in another process.
+        """
         if self._recovery is not None:
             self._recovery.stop()
         DBOS.destroy(destroy_registry=True)
@@ -324,7 +327,7 @@ def _timer_id(timer: Timer) -> str:
 
 
 def _unfinished_turns(session: str | None = None) -> list[str]:
-    """Return the ids of the turns that are running or waiting, the oldest first."""
+    """Return the ids of turns that run or wait, oldest first."""
     prefix = None if session is None else turn_prefix(session)
     turns = DBOS.list_workflows(
         name=_MESSAGE_WORKFLOW,
@@ -338,7 +341,7 @@ def _unfinished_turns(session: str | None = None) -> list[str]:
 
 
 def _wait_for_earlier(session: str, workflow_id: str) -> None:
-    """Wait until the earlier turns of a session have ended, wherever they run.
+    """Wait until the earlier turns of a session have ended anywhere.
 
     The turn of a process that died ends once another process has taken it over.
 
@@ -356,7 +359,7 @@ def _wait_for_earlier(session: str, workflow_id: str) -> None:
 
 
 def _stored_trace(status: WorkflowStatus) -> str:
-    """Return the trace of a turn that was started before; empty without one."""
+    """Return the stored trace of a turn; empty without one."""
     arguments = status.input["args"] if status.input is not None else ()
     return str(arguments[_TRACE_ARGUMENT]) if len(arguments) > _TRACE_ARGUMENT else ""
 

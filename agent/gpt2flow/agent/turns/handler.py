@@ -11,6 +11,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
 from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
+from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK, Event, Executor, Task
 from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import MAX_ACTIONS, run_turn
@@ -53,6 +54,7 @@ class TurnHandler:
         payer: Settler of the payments that they request.
         patience: Seconds for which a turn waits for a model that does not answer, before a person
             takes over; 0 raises the error at once.
+        tracer: Source of spans.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class TurnHandler:
         payer: Payer,
         *,
         patience: float = 0.0,
+        tracer: Tracer | None = None,
     ) -> None:
         self._book = book
         self._model = model
         self._executor = executor
         self._payer = payer
         self._patience = patience
+        self._tracer = tracer or Tracer()
 
     def handle_message(
         self, workflow: WorkflowContext, key: str, session: str, message_id: str, text: str
@@ -174,7 +178,10 @@ class TurnHandler:
     def _give_up(
         self, workflow: WorkflowContext, session: str, error: ModelError, done: list[Step]
     ) -> ModelError:
-        """Return the error of a turn that ends early; events of its actions are handled later."""
+        """Return the error of a turn that ends early.
+
+        Events of its actions are handled later.
+        """
         for event in _raised_events(done):
             workflow.retry_event(session, event, 0)
         return _with_completed(error, done)
@@ -200,6 +207,25 @@ class TurnHandler:
             attempt: Number of this attempt, from 1.
             calls: List to which the model calls are appended.
         """
+        attributes: Attributes = {
+            "session.id": session,
+            "gpt2flow.event": event.name,
+            "gpt2flow.order": event.subject,
+            "gpt2flow.attempt": attempt,
+        }
+        with self._tracer.span("event", attributes) as span:
+            report = self._attempt_event(workflow, session, event, attempt, calls)
+            span.set({"gpt2flow.postponed": report.postponed is not None})
+            return report
+
+    def _attempt_event(
+        self,
+        workflow: WorkflowContext,
+        session: str,
+        event: Event,
+        attempt: int,
+        calls: list[CallReport],
+    ) -> EventReport:
         name, key = event.name, f"{event.name}/{event.subject}"
         payment = workflow.run_step(self._payer.order_payment, event.subject)
         if payment is not OrderPayment.PAID:
@@ -277,7 +303,7 @@ class TurnHandler:
             for attempt in count():
                 try:
                     return workflow.run_step(
-                        self._model.choose, f"{key}/{position}", prompt, grammar
+                        self._model.choose, f"{key}/{position}", prompt, grammar, attempt + 1
                     )
                 except ModelUnavailableError:
                     if not patience:

@@ -16,6 +16,7 @@ from gpt2flow.agent.errors import (
 )
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Database, ModelCall
+from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.client import (
     Client,
     ClientError,
@@ -81,16 +82,28 @@ class ServedModel:
         name: Name of the model; empty selects the server's first.
         timeout: Deadline of one call, in seconds.
         security: TLS and token of the connection.
+        tracer: Source of spans, whose context each call carries.
 
     Raises:
         InputError: A setting of the connection is invalid.
     """
 
     def __init__(
-        self, address: str, name: str, timeout: float, security: Security = Security()
+        self,
+        address: str,
+        name: str,
+        timeout: float,
+        security: Security = Security(),
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         try:
-            self._client = Client(address, timeout=timeout, security=security)
+            self._client = Client(
+                address,
+                timeout=timeout,
+                security=security,
+                metadata=None if tracer is None else tracer.metadata,
+            )
         except SettingsError as error:
             raise InputError(str(error)) from error
         self._name = name
@@ -138,20 +151,36 @@ def parse_choice(answer: ModelAnswer) -> Choice:
 
 
 class RecordingModel:
-    """Model wrapper that records every prompt and answer in the database."""
+    """Model wrapper that records every prompt and answer in the database.
 
-    def __init__(self, model: ChoiceModel, database: Database, clock: Clock) -> None:
+    Args:
+        model: Model to call.
+        database: Shop database.
+        clock: Source of the current time.
+        tracer: Source of spans, one a call.
+    """
+
+    def __init__(
+        self,
+        model: ChoiceModel,
+        database: Database,
+        clock: Clock,
+        *,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._model = model
         self._database = database
         self._clock = clock
+        self._tracer = tracer or Tracer()
 
-    def choose(self, key: str, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, key: str, prompt: str, grammar: str, attempt: int = 1) -> ModelAnswer:
         """Call the model and record the call.
 
         Args:
             key: Key of the record; a repeated key overwrites it.
             prompt: Prompt to continue.
             grammar: Lark grammar of the answer.
+            attempt: Number of this attempt, from 1.
 
         Raises:
             ModelError: The call failed.
@@ -159,7 +188,21 @@ class RecordingModel:
             UnanswerableError: The prompt is too long for the model.
             DatabaseError: The database failed.
         """
-        answer = self._model.choose(prompt, grammar)
+        attributes: Attributes = {
+            "gpt2flow.key": key,
+            "gpt2flow.attempt": attempt,
+            "gen_ai.operation.name": "text_completion",
+            "gen_ai.provider.name": "gpt2flow",
+        }
+        with self._tracer.span("model_call", attributes, is_call=True) as span:
+            answer = self._model.choose(prompt, grammar)
+            span.set(
+                {
+                    "gen_ai.usage.input_tokens": answer.prompt_tokens,
+                    "gen_ai.usage.output_tokens": answer.completion_tokens,
+                    "gpt2flow.confidence": answer.confidence,
+                }
+            )
         with self._database.translate_errors(), self._database.transaction() as db:
             db.merge(
                 ModelCall(

@@ -17,19 +17,22 @@ def turn_id(session: str, message_id: str) -> str:
 
 
 def turn_prefix(session: str) -> str:
-    """Return what the ids of a session's turns, and of no others, begin with."""
+    """Return the prefix of the ids of a session's turns alone."""
     return f"{quote(session, safe='')}/"
 
 
 def system_database_url(url: URL) -> URL:
-    """Return the URL of DBOS's database: a second SQLite file, or a schema of PostgreSQL."""
+    """Return the URL of DBOS's database.
+
+    It is a second SQLite file, or a schema of PostgreSQL.
+    """
     if url.get_backend_name() != "sqlite":
         return url.set(drivername="postgresql")
     return url.set(database=f"{url.database}-dbos")
 
 
 def prepare_system_database(url: URL) -> str:
-    """Return the URL of DBOS's database as text, after checking that it is writable.
+    """Return the URL of DBOS's database after checking it for writing.
 
     Raises:
         DatabaseError: It is not.

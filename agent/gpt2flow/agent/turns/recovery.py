@@ -1,4 +1,4 @@
-"""Recovery of work whose agent process died, by the others on the same database."""
+"""Recovery of work whose agent process died, by other processes."""
 
 import os
 import socket
@@ -80,10 +80,13 @@ class Recovery:
                 self._take_over()
             except Exception as error:  # noqa: BLE001 - without this thread, work is lost
                 # Mostly the database is away: turns fail with that error too.
-                _LOG.warning("recovery failed", error=str(error))
+                _LOG.warning("recovery_failed", error=type(error).__name__)
 
     def _beat(self) -> None:
-        """Sign that this process is alive, also after others took it to be dead."""
+        """Record that this process is alive.
+
+        Others may have taken it to be dead.
+        """
         with self._database.transaction() as db:
             mine = AgentProcess.executor_id == self._executor_id
             seen = update(AgentProcess).where(mine).values(seen_at=func.now())
@@ -92,7 +95,7 @@ class Recovery:
                 db.execute(insert(AgentProcess).values(**values, seen_at=func.now()))
 
     def _take_over(self) -> None:
-        """Let work go on that no living process does, here or in another one."""
+        """Resume work that no living process does."""
         with self._database.transaction() as db:
             # One process at a time, so that no work is resumed twice.
             if not db.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}):
@@ -110,7 +113,7 @@ class Recovery:
                 adopt_waiting_work(self._version)
 
     def _resume_abandoned(self, pending: Iterable[WorkflowStatus]) -> None:
-        """Resume what this process has begun and lost, because the database failed meanwhile.
+        """Resume work that this process lost when the database failed.
 
         A workflow is pending shortly before it runs, so that only the second look counts.
         """
@@ -126,7 +129,10 @@ class Recovery:
 
 
 def resume_older_work(version: str) -> None:
-    """Start unfinished work of other versions anew, where no other process can be running it."""
+    """Start unfinished work of other versions anew.
+
+    No other process may be running it.
+    """
     for workflow in _list_workflows("PENDING"):
         if workflow.app_version != version:
             restart(workflow.workflow_id, version)
@@ -134,7 +140,10 @@ def resume_older_work(version: str) -> None:
 
 
 def adopt_waiting_work(version: str) -> None:
-    """Give the waiting workflows of other versions, whose processes are gone, to this one."""
+    """Adopt the waiting workflows of other versions.
+
+    Their processes are gone.
+    """
     for status in ("ENQUEUED", "DELAYED"):
         for workflow in _list_workflows(status):
             if workflow.app_version != version:
@@ -142,7 +151,7 @@ def adopt_waiting_work(version: str) -> None:
 
 
 def resume(workflow: WorkflowStatus, version: str) -> None:
-    """Let an unfinished workflow go on, or start it anew if it is another version's."""
+    """Resume an unfinished workflow, or restart that of another version."""
     if workflow.app_version == version:
         DBOS.resume_workflow(workflow.workflow_id)
     else:

@@ -112,7 +112,10 @@ def begin_turn(
 def lock_session(
     db: Session, session_id: str, language: Language, now: datetime
 ) -> CustomerSession:
-    """Return the row of a session, locked for update; create it if it is missing."""
+    """Return the row of a session, locked for update.
+
+    It is created if it is missing.
+    """
     session = db.get(CustomerSession, session_id, with_for_update=True)
     if session is None:
         session = CustomerSession(id=session_id, language=language, created_at=now)

@@ -10,7 +10,7 @@ import typer
 
 from gpt2flow.cli.connection import DEFAULT_ADDRESS
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
-from gpt2flow.files.atomic import write_atomically
+from gpt2flow.cli.processes import announce
 
 if TYPE_CHECKING:
     from gpt2flow.server.config.reference import Setting
@@ -146,8 +146,7 @@ def _serve(
             values["models"] = _models(models)
         names = {**names, "port": f"port of {names['address']}"}
         source = ConfigSource(file=config, given=values, names=names)
-        on_ready = None if ready_file is None else lambda port: _announce(ready_file, port)
-        run(source.read(), on_ready, source)
+        run(source.read(), lambda port: announce(ready_file, port), source)
 
 
 def _models(given: list[str]) -> dict[str, Path]:
@@ -163,13 +162,6 @@ def _models(given: list[str]) -> dict[str, Path]:
             raise CommandError(f"--model: two models are named {name!r}", Exit.BAD_INPUT)
         models[name] = path
     return models
-
-
-def _announce(path: Path, port: int) -> None:
-    try:
-        write_atomically(path, f"{port}\n")
-    except OSError as error:
-        raise CommandError(f"--ready-file {path}: {error.strerror}", Exit.BAD_INPUT) from error
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -22,7 +22,7 @@ def token(
     may: Annotated[
         _Right | None,
         typer.Option(
-            help="What a person may do with the agent's cases: handle them, or also approve and "
+            help="Rights of a person on the agent's cases: handle them, or also approve and "
             "reject claims.",
             show_default="nothing",
         ),

@@ -14,20 +14,26 @@ from tests.support.shop import Clock
 from tests.support.waiting import SECONDS
 
 from gpt2flow.agent.errors import ModelError
-from gpt2flow.agent.http.config import ListenError
 from gpt2flow.agent.http.process import serving_metrics
 from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
+from gpt2flow.agent.net.addresses import ListenError
+from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import (
     Audience,
     Case,
     CaseKind,
     CaseStatus,
+    Customer,
     Database,
     Delivery,
+    Order,
+    OrderStatus,
     OutboxMessage,
+    PaymentStatus,
     database_url,
 )
+from gpt2flow.agent.shop.payments import request_payment
 
 pytestmark = pytest.mark.process
 
@@ -94,7 +100,7 @@ both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=Tr
 
 
 @both
-def test_inbox_and_outbox_are_read_from_the_database(database: Database) -> None:
+def test_inbox_outbox_and_payments_are_read_from_the_database(database: Database) -> None:
     add_case(database, CaseStatus.OPEN, created=3600.0, in_inbox=120.0)
     add_case(database, CaseStatus.OPEN, created=60.0)
     add_case(database, CaseStatus.CLOSED, created=99_999.0)
@@ -103,6 +109,8 @@ def test_inbox_and_outbox_are_read_from_the_database(database: Database) -> None
         [Delivery.PENDING, Delivery.PENDING, Delivery.DEAD, Delivery.SENT, Delivery.ANSWERED]
     ):
         add_message(database, str(number), delivery)
+    requested, stuck = PaymentStatus.REQUESTED, PaymentStatus.STUCK
+    add_payments(database, requested, requested, stuck, PaymentStatus.PAID, PaymentStatus.VOID)
     reader, registry = ShopReader(database.url), CollectorRegistry()
     registry.register(DatabaseGauges(reader, Clock()))
     values = {
@@ -121,6 +129,8 @@ def test_inbox_and_outbox_are_read_from_the_database(database: Database) -> None
         ("inbox_oldest_seconds", "due"): 0,
         ("outbox_messages", "pending"): 2,
         ("outbox_messages", "dead"): 1,
+        ("payments", "requested"): 2,
+        ("payments", "stuck"): 1,
     }
 
 
@@ -154,6 +164,26 @@ def add_message(database: Database, key: str, delivery: Delivery) -> None:
                 created_at=NOW,
             )
         )
+
+
+def add_payments(database: Database, *statuses: PaymentStatus) -> None:
+    """Write an order with payments of these statuses."""
+    with database.transaction() as db:
+        customer = Customer(name="Ann", contact="ann@example.com", language="en", created_at=NOW)
+        db.add(customer)
+        db.flush()
+        order = Order(
+            customer_id=customer.id,
+            status=OrderStatus.SUBMITTED,
+            address="5 Oak Rd",
+            total=Decimal("1.00"),
+            created_at=NOW,
+        )
+        db.add(order)
+        db.flush()
+        for status in statuses:
+            payment = request_payment(db, PaymentKind.CHARGE, order, Decimal("1.00"), NOW)
+            payment.status = status
 
 
 def test_a_scrape_without_the_database_says_so(tmp_path: Path) -> None:

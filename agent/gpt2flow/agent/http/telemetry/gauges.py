@@ -1,4 +1,4 @@
-"""Gauges of inbox and outbox, read from the database at a scrape."""
+"""Gauges of inbox, outbox and payments, read at a scrape."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -31,6 +31,7 @@ class DatabaseGauges(Collector):
         """Yield the gauges; those of a database that fails are missing."""
         try:
             inbox, outbox = self._reader.inbox(), self._reader.outbox()
+            unsettled = self._reader.payments()
         except DatabaseError:
             yield _gauge("database_up", "Whether the database could be read", 0)
             return
@@ -52,7 +53,12 @@ class DatabaseGauges(Collector):
         )
         for delivery, count in outbox.items():
             messages.add_metric([delivery.value], count)
-        yield from (cases, ages, messages)
+        payments = GaugeMetricFamily(
+            f"{_PREFIX}_payments", "Payments that are not settled", labels=["status"]
+        )
+        for status, count in unsettled.items():
+            payments.add_metric([status.value], count)
+        yield from (cases, ages, messages, payments)
 
     def describe(self) -> list[Metric]:
         """Return nothing: a registry would read the database to learn the names."""

@@ -57,15 +57,14 @@ class TurnMetrics:
             )
             gauge.set_function(read)
 
-    def ended(self, result: str, report: TurnReport, seconds: float) -> None:
+    def ended(self, report: TurnReport, seconds: float) -> None:
         """Record a turn with a report.
 
         Args:
-            result: Result of the turn.
             report: Report of the turn.
             seconds: Duration of the turn.
         """
-        self._turns.labels(result).inc()
+        self._turns.labels(report.result).inc()
         self._turn_seconds.observe(seconds)
         for call in report.calls:
             self._call_seconds.observe(call.milliseconds / 1000)

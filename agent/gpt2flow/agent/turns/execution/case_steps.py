@@ -10,6 +10,7 @@ from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows.case_rules import CaseRules
 from gpt2flow.agent.report import ActionReport, Step, Timer
 from gpt2flow.agent.shop import Case, CustomerSession, Database, ExecutedAction
+from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.task import ESCALATE, Event
 from gpt2flow.agent.turns.state import session_facts
 
@@ -21,12 +22,14 @@ class CaseSteps:
         rules: Deadlines and messages.
         database: Shop database.
         clock: Source of the current time.
+        tracer: Source of spans.
     """
 
-    def __init__(self, rules: CaseRules, database: Database, clock: Clock) -> None:
+    def __init__(self, rules: CaseRules, database: Database, clock: Clock, tracer: Tracer) -> None:
         self._rules = rules
         self._database = database
         self._clock = clock
+        self._tracer = tracer
 
     def now(self) -> datetime:
         """Return the current time."""
@@ -42,8 +45,15 @@ class CaseSteps:
             session_id: Id of the conversation.
             message: Message that the model did not answer.
         """
+        key = f"{key}/outage"
+        with self._tracer.span("action", {"gpt2flow.key": key}) as span:
+            step = self._report_outage(key, session_id, message)
+            span.set(action_attributes(step.report))
+            return step
+
+    def _report_outage(self, key: str, session_id: str, message: str) -> Step:
         with self._database.translate_errors(), self._database.transaction() as db:
-            record = db.get(ExecutedAction, f"{key}/outage")
+            record = db.get(ExecutedAction, key)
             if record is not None:
                 return Step.model_validate(record.step)
             session = db.get_one(CustomerSession, session_id, with_for_update=True)
@@ -60,7 +70,7 @@ class CaseSteps:
             step = Step(report=report, facts=session_facts(db, session), timers=due)
             db.add(
                 ExecutedAction(
-                    key=f"{key}/outage",
+                    key=key,
                     session_id=session_id,
                     action=ESCALATE,
                     arguments={},
@@ -73,7 +83,9 @@ class CaseSteps:
             return step
 
     def report_failed_undo(self, key: str, event: Event) -> list[Timer]:
-        """Hand an order to a person whose action could not be undone, and tell the customer.
+        """Hand an order whose action could not be undone to a person.
+
+        The customer is informed.
 
         Args:
             key: Idempotency key of the compensation.
@@ -83,7 +95,7 @@ class CaseSteps:
             return report_failed_undo(db, self._rules, key, event.subject, self._clock())
 
     def advance(self, case: int) -> list[Timer]:
-        """Make the change of a case that is due, and return the timer of the next one."""
+        """Make a case's change that is due, and return its next timer."""
         with self._database.translate_errors(), self._database.transaction() as db:
             row = lock_case(db, case)
             if row is None:

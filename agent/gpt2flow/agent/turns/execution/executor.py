@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.config import Clock
@@ -22,6 +23,8 @@ from gpt2flow.agent.shop import (
     Order,
     order_id,
 )
+from gpt2flow.agent.shop.database import is_conflict
+from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.case_steps import CaseSteps
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
@@ -58,6 +61,8 @@ from gpt2flow.agent.turns.state import (
 )
 
 _DENY = "deny"
+# Conflicts after which an action is tried again.
+_MAX_CONFLICTS = 3
 
 
 class Executor:
@@ -69,6 +74,7 @@ class Executor:
         clock: Source of the current time.
         new_code: Generator of verification codes.
         confirm_below: Confidence below which the agent asks "did you mean …?", from 0 to 1.
+        tracer: Source of spans, one an action.
 
     Attributes:
         cases: Steps that look after cases.
@@ -84,6 +90,8 @@ class Executor:
         clock: Clock,
         new_code: Callable[[], str],
         confirm_below: float = 0.0,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         check_operations(book)
         self._confirm_below = confirm_below
@@ -91,11 +99,12 @@ class Executor:
         self._replier = Replier(book)
         self._database = database
         self._clock = clock
-        self.cases = CaseSteps(book.cases, database, clock)
+        self._tracer = tracer or Tracer()
+        self.cases = CaseSteps(book.cases, database, clock, self._tracer)
         self._new_code = new_code
 
     def begin_turn(self, key: str, session_id: str, message: str) -> TurnState:
-        """Keep a message, and return the state of its session before it is handled.
+        """Keep a message, and return its session's state before the turn.
 
         If a person attends the session, the message goes to that person.
 
@@ -116,11 +125,31 @@ class Executor:
     def execute(self, task: Task) -> Step:
         """Execute an action, or return the recorded step of its key.
 
+        An action that another session's transaction got in the way of, such as two registrations
+        of one contact, is executed again.
+
         Raises:
             ModelError: The flows do not allow the action in the current state.
             DatabaseError: The database failed; nothing was changed.
         """
-        with self._database.translate_errors(), self._database.transaction() as db:
+        with self._tracer.span("action", {"gpt2flow.key": task.key}) as span:
+            step = self._execute_unless_recorded(task)
+            span.set(action_attributes(step.report))
+            return step
+
+    def _execute_unless_recorded(self, task: Task) -> Step:
+        with self._database.translate_errors():
+            for _ in range(_MAX_CONFLICTS):
+                try:
+                    return self._execute_once(task)
+                except DBAPIError as error:
+                    # It has rolled back all of the action.
+                    if not is_conflict(error):
+                        raise
+            return self._execute_once(task)
+
+    def _execute_once(self, task: Task) -> Step:
+        with self._database.transaction() as db:
             session = lock_session(db, task.session, task.language, self._clock())
             record = db.get(ExecutedAction, task.key)
             if record is not None:
@@ -228,6 +257,7 @@ class Executor:
         elif customer is not None:
             customer.language = language
         return Context(
+            key=task.key,
             db=db,
             session=session,
             customer=customer,

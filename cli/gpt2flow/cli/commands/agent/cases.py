@@ -254,7 +254,10 @@ def corrections(
     *,
     desk_options: DeskOptions,
 ) -> None:
-    """Write the turns that people corrected, to train on; erased ones are gone."""
+    """Write the turns that people corrected, to train on.
+
+    Erased ones are gone.
+    """
     with _open_desk(desk_options) as desk:
         documents = desk.corrections()
     if not documents:

@@ -102,7 +102,8 @@ class ReceiverOptions:
             InputError: A secret cannot be read.
         """
         from gpt2flow.agent.delivery.mail import SmtpTls
-        from gpt2flow.agent.delivery.settings import DeliverySettings, read_secret
+        from gpt2flow.agent.delivery.settings import DeliverySettings
+        from gpt2flow.agent.net.secrets import read_secret
 
         def secret(path: Path | None, option: str, variable: str, owner: str | None) -> str | None:
             if path is not None:

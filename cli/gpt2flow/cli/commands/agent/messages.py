@@ -70,6 +70,14 @@ PaymentsTokenFile = Annotated[
     Path | None,
     typer.Option(help="File of the bearer token for the payment service.", show_default="none"),
 ]
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="OpenTelemetry collector of traces: an http:// or https:// URL with a port.",
+        envvar="GPT2FLOW_OTLP_ENDPOINT",
+        show_default="none",
+    ),
+]
 DEFAULT_CONFIRM_BELOW = 0.8
 
 
@@ -87,6 +95,7 @@ class AgentOptions:
     patience: Patience = 0.0
     payments: Payments = ""
     payments_token_file: PaymentsTokenFile = None
+    otlp_endpoint: OtlpEndpoint = None
 
 
 with_agent_options = with_options(AgentOptions, "agent_options")
@@ -161,7 +170,9 @@ def _open_agent(
         from gpt2flow.agent.agent import Agent
         from gpt2flow.agent.config import AgentConfig
         from gpt2flow.agent.errors import AgentError, InputError
-    with reported(bad_input=InputError, failure=AgentError):
+        from gpt2flow.agent.telemetry.log import logging_to_stderr
+    # The standard output has the reports only.
+    with logging_to_stderr("console"), reported(bad_input=InputError, failure=AgentError):
         config = AgentConfig(**asdict(agent_options), security=security_options.security())
         with Agent(config) as agent:
             yield agent
@@ -187,6 +198,8 @@ def _print_report(report: "TurnReport") -> None:
         typer.echo(f"{action.action} {used}: {action.outcome or asked}")
         for message in action.messages:
             typer.echo(f"  → {message.to or report.session}: {message.text}")
+    if report.attended_by is not None:
+        typer.echo(f"{report.attended_by} answers this conversation")
     tokens = sum(call.completion_tokens for call in report.calls)
     typer.echo(f"{report.milliseconds:.0f} ms, {len(report.calls)} model calls, {tokens} tokens")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
-from gpt2flow.files.atomic import write_atomically
+from gpt2flow.cli.processes import announce
 
 
 def payment_service(
@@ -63,7 +63,7 @@ def payment_service(
     with reported(bad_input=InputError, failure=AgentError):
         rules = PaymentRules(frozenset(refuse or []), None if limit is None else _amount(limit))
         config = PaymentServiceConfig(address, data, rules, tokens, delay)
-        serve_payments(config, lambda port: _announce(ready_file, port))
+        serve_payments(config, lambda port: announce(ready_file, port))
 
 
 def _amount(text: str) -> Decimal:
@@ -73,15 +73,6 @@ def _amount(text: str) -> Decimal:
         return parse_amount(text)
     except ValueError as error:
         raise CommandError(f"--limit is {text!r}, {error}", Exit.BAD_INPUT) from error
-
-
-def _announce(path: Path | None, port: int) -> None:
-    if path is None:
-        return
-    try:
-        write_atomically(path, f"{port}\n")
-    except OSError as error:
-        raise CommandError(f"--ready-file {path}: {error.strerror}", Exit.BAD_INPUT) from error
 
 
 def add_commands(group: typer.Typer) -> None:

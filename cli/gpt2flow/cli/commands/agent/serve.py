@@ -14,8 +14,8 @@ from gpt2flow.cli.connection import (
     with_options,
     with_security_options,
 )
-from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
-from gpt2flow.files.atomic import write_atomically
+from gpt2flow.cli.outcome import needs_extra, reported
+from gpt2flow.cli.processes import announce
 
 # Below the deadline of a request, so that its report says that a person takes over.
 _DEFAULTS = {"patience": 60.0}
@@ -63,7 +63,10 @@ class HttpOptions:
         float, typer.Option(help="Time for accepted turns to end after SIGTERM, in seconds.")
     ] = 30.0
     log_messages: Annotated[
-        bool, typer.Option("--log-messages", help="Write messages and replies to the log.")
+        bool,
+        typer.Option(
+            "--log-messages", help="Write messages and replies to the log and the traces."
+        ),
     ] = False
     log_format: Annotated[
         _LogFormat, typer.Option(help="json (one object a line) or console (for people).")
@@ -121,16 +124,13 @@ def serve(
         options["address"] = options.pop("server")
         run(
             HttpConfig(**asdict(http_options)),
-            AgentConfig(**options, security=security_options.security()),
-            on_ready=None if ready_file is None else lambda port: _announce(ready_file, port),
+            AgentConfig(
+                **options,
+                security=security_options.security(),
+                trace_messages=http_options.log_messages,
+            ),
+            on_ready=lambda port: announce(ready_file, port),
         )
-
-
-def _announce(path: Path, port: int) -> None:
-    try:
-        write_atomically(path, f"{port}\n")
-    except OSError as error:
-        raise CommandError(f"--ready-file {path}: {error.strerror}", Exit.BAD_INPUT) from error
 
 
 def add_commands(group: typer.Typer) -> None:

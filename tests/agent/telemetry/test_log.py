@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gpt2flow.agent.http.telemetry.log import logging_to_stderr
+from gpt2flow.agent.telemetry.log import logging_to_stderr
 
 
 def fail(text: str) -> Exception:

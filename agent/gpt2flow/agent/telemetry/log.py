@@ -5,12 +5,12 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
-from gpt2flow.agent.http.config import LogFormat
+LogFormat = Literal["json", "console"]
 
 
 @contextlib.contextmanager
@@ -54,6 +54,7 @@ def logging_to_stderr(log_format: LogFormat) -> Iterator[None]:
 
 def _shared() -> list[Processor]:
     return [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

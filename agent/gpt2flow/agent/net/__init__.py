@@ -1,0 +1,1 @@
+"""Addresses, URLs, secrets and HTTP servers of all rooms."""
