@@ -28,6 +28,7 @@ LARGE = {
 SHORT = {
     "agent/gpt2flow/agent/shop/migrations/env.py": "entry point of Alembic",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
+    "cli/gpt2flow/cli/commands/average.py": "one subcommand a module",
     "cli/gpt2flow/cli/commands/restore.py": "one subcommand a module",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",

@@ -9,6 +9,7 @@ import typer
 
 from gpt2flow.cli.commands import (
     agent,
+    average,
     bench,
     demo,
     export,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for register in (
     train,
+    average,
     export,
     restore,
     inspect,

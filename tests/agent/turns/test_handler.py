@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import update
 from tests.support.scripted_model import FailingModel, Script, ScriptedModel
 from tests.support.shop import Shop
-from tests.support.turns import InlineWorkflow, new_handler
+from tests.support.turns import InlineWorkflow, new_handler, say
 
 from gpt2flow.agent.errors import ModelError, UnanswerableError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import (
+    CartLine,
     Case,
     CaseKind,
     CaseStatus,
@@ -179,3 +180,20 @@ def test_task_is_executed_once(shop: Shop, model: ScriptedModel) -> None:
     second = new_handler(shop, model).handle_message(InlineWorkflow(), "m1", "s", "1", text)
     assert len(shop.rows(Order)) == 1
     assert first.actions[0] == second.actions[0]
+
+
+def test_what_a_message_names_once_is_added_once(shop: Shop) -> None:
+    """The model took the umbrella for the cable that came after it."""
+    text = "2 t-shirts, 1 umbrella and 3 cables"
+    first = Choice("add_to_cart", {"product": "umbrella", "quantity": 1})
+    again = Choice("add_to_cart", {"product": "umbrella", "quantity": 3})
+    report = say(shop, text, first, again, Choice("view_cart"))
+    assert [action.action for action in report.actions] == ["add_to_cart", "view_cart"]
+    assert [line.quantity for line in shop.rows(CartLine)] == [1]
+
+
+def test_what_a_message_names_twice_is_added_twice(shop: Shop) -> None:
+    first = Choice("add_to_cart", {"product": "umbrella"})
+    again = Choice("add_to_cart", {"product": "umbrella", "quantity": 2})
+    say(shop, "an umbrella, no wait, 2 umbrella more", first, again)
+    assert [line.quantity for line in shop.rows(CartLine)] == [3]

@@ -9,6 +9,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from gpt2flow.agent.errors import ModelError, ModelUnavailableError, UnanswerableError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
+from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
@@ -107,7 +108,7 @@ class TurnHandler:
         calls, done = list[CallReport](), list[Step]()
 
         def execute(position: int | str, choice: Choice) -> Step:
-            if (earlier := _find_repeated(done, choice)) is not None:
+            if (earlier := self._find_repeated(done, choice, text)) is not None:
                 return earlier
             task = Task(
                 key=f"{key}/{position}",
@@ -153,6 +154,29 @@ class TurnHandler:
             ],
             calls=calls,
         )
+
+    def _find_repeated(self, done: list[Step], choice: Choice, message: str) -> Step | None:
+        """Return the action that a choice repeats.
+
+        That is a resumed wish or a fallback, or one for which the customer's words have been used
+        already: what a message says once, it wants once.
+        """
+        spans = [
+            (slot, value)
+            for slot, value in choice.arguments.items()
+            if self._book.slots[slot].kind is SlotKind.SPAN
+            and message.casefold().count(str(value).casefold()) == 1
+        ]
+        for step in done:
+            report = step.report
+            if report.action != choice.action:
+                continue
+            repeats = choice.arguments.items() <= report.used.items()
+            if repeats and (report.resumed or report.wish is not None):
+                return step
+            if any(report.arguments.get(slot) == value for slot, value in spans):
+                return step
+        return None
 
     def _resume_wishes(self, workflow: WorkflowContext, task: Task, done: list[Step]) -> None:
         """Carry out earlier wishes that have become legal.
@@ -329,16 +353,6 @@ class TurnHandler:
             return parse_choice(answer)
 
         return choose
-
-
-def _find_repeated(done: list[Step], choice: Choice) -> Step | None:
-    """Return the resumed wish or fallback that a choice repeats."""
-    for step in done:
-        report = step.report
-        repeats = choice.action == report.action and choice.arguments.items() <= report.used.items()
-        if repeats and (report.resumed or report.wish is not None):
-            return step
-    return None
 
 
 def _raised_events(done: list[Step]) -> list[Event]:

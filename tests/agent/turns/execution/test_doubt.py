@@ -290,3 +290,26 @@ def test_answer_without_a_question_is_ignored_beside_an_action(shop: Shop) -> No
     report = say(shop, "yes, tea", Choice("add_to_cart", {"product": "tea"}), "affirm")
     assert [action.result for action in report.actions] == ["ok", "blocked"]
     assert len(report.messages) == 1
+
+
+@pytest.mark.parametrize("text", ["no, where is my order", "Nope! where is it", "不是, 我问在哪"])
+def test_a_no_is_never_taken_for_the_action_that_was_asked_about(shop: Shop, text: str) -> None:
+    """However sure the model is, a person has to see what the customer means."""
+    shop.log_in("s")
+    order = shop.order(status=OrderStatus.ASSIGNED)
+    shop.act("s", "confirm_delivery", message="my parcel", order=order, confidence=0.1)
+    step = shop.act("s", "confirm_delivery", message=text, order=order)
+    assert step.report.outcome == "handed_over"
+    assert shop.rows(Order)[0].status is OrderStatus.ASSIGNED
+
+
+def test_a_no_with_another_order_is_a_new_wish(shop: Shop) -> None:
+    shop.log_in("s")
+    one, other = shop.order(), shop.order()
+    shop.act("s", "cancel_order", message=f"cancel {one}", order=one, confidence=0.1)
+    step = shop.act("s", "cancel_order", message=f"no, {other}", order=other)
+    assert step.report.outcome == "cancelled"
+    assert [row.status for row in shop.rows(Order)] == [
+        OrderStatus.SUBMITTED,
+        OrderStatus.CANCELLED,
+    ]

@@ -1,5 +1,6 @@
 """Doubt: when the agent asks "did you mean …?", and how."""
 
+import re
 from collections.abc import Mapping
 
 from gpt2flow.agent.flows import FlowBook
@@ -7,7 +8,10 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.schema import Action
 from gpt2flow.agent.operations import Context
 from gpt2flow.agent.shop import CustomerSession
+from gpt2flow.agent.turns.execution.task import Task
 from gpt2flow.agent.wording import Language
+
+_NO = re.compile(r"(?:no|nope|nah|not)\b|不(?!好意思)|没有", re.IGNORECASE)
 
 
 def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:
@@ -22,6 +26,12 @@ def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:
         return False
     is_unsure = choice.confidence < confirm_below
     return spec.confirm == "always" or (spec.confirm == "unsure" and is_unsure)
+
+
+def is_denied(task: Task) -> bool:
+    """Return whether a message says no to the very action that the model reads in it."""
+    answers = task.answers == CONFIRMATION and _NO.match(task.message) is not None
+    return answers and task.choice.arguments.items() <= task.pending_arguments.items()
 
 
 def open_question(session: CustomerSession, action: str, used: Arguments, message: str) -> None:

@@ -28,7 +28,7 @@ from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.case_steps import CaseSteps
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
-from gpt2flow.agent.turns.execution.doubt import Trial, is_doubtful
+from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import (
     CLARIFY,
@@ -302,7 +302,7 @@ class Executor:
         if task.event is not None or is_confirmed:
             return False
         spec = self._book.actions[task.choice.action]
-        return is_doubtful(spec, task.choice, self._confirm_below)
+        return is_denied(task) or is_doubtful(spec, task.choice, self._confirm_below)
 
     def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
         """Write the record that makes the action idempotent."""
