@@ -17,9 +17,9 @@ def average(
         Path, typer.Option(help="Directory of the checkpoint to write. Must not exist.")
     ],
 ) -> None:
-    """Write a checkpoint with the mean weights of others, trained on from each other.
+    """Write a checkpoint with the mean weights of others.
 
-    Such a mean often understands unseen messages better than the last of them.
+    The mean of checkpoints that were trained on from each other often understands unseen messages better than the last of them.
     """
     with needs_extra("training"):
         from gpt2flow.training.errors import ConfigError, OutputError

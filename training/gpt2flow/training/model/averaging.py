@@ -1,4 +1,4 @@
-"""Mean of the weights of checkpoints that were trained on from each other."""
+"""Mean of the weights of several checkpoints."""
 
 import hashlib
 import json
