@@ -19,7 +19,8 @@ def average(
 ) -> None:
     """Write a checkpoint with the mean weights of others.
 
-    The mean of checkpoints that were trained on from each other often understands unseen messages better than the last of them.
+    The mean of checkpoints that were trained on from each other often understands
+    unseen messages better than the last of them.
     """
     with needs_extra("training"):
         from gpt2flow.training.errors import ConfigError, OutputError

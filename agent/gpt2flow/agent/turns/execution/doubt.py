@@ -29,7 +29,7 @@ def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:
 
 
 def is_denied(task: Task) -> bool:
-    """Return whether a message denies the action that the model reads in it."""
+    """Return whether a message denies the action that was asked about."""
     answers = task.answers == CONFIRMATION and _NO.match(task.message) is not None
     return answers and task.choice.arguments.items() <= task.pending_arguments.items()
 
