@@ -28,7 +28,7 @@ FOREIGN = {
 
 
 def options() -> set[str]:
-    """Return the options of all commands and benchmarks."""
+    """Return the options of all commands, benchmarks and the chaos program."""
     parsed = typer.Typer()
     # `serve` reads its options from the settings when it runs.
     parsed.command()(serve._with_options(list(settings())))
@@ -37,7 +37,8 @@ def options() -> set[str]:
         for _, command in commands(typer.main.get_command(group)):
             for parameter in command.params:
                 found.update(parameter.opts, parameter.secondary_opts)
-    for path in (PROJECT / "benchmarks").rglob("*.py"):
+    programs = [*(PROJECT / "benchmarks").rglob("*.py"), PROJECT / "tests/chaos/__main__.py"]
+    for path in programs:
         text = path.read_text(encoding="utf-8")
         found.update(re.findall(r'"(--[a-z-]+)', text))
         # Typer names an option after its parameter.

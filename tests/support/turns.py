@@ -8,6 +8,7 @@ from sqlalchemy import select
 from tests.support.scripted_model import FailingModel, ScriptedModel
 from tests.support.shop import CODE, Shop
 
+from gpt2flow.agent.errors import DatabaseError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.payments.payer import Payer
 from gpt2flow.agent.payments.port import InvoicePayments
@@ -45,6 +46,28 @@ class InlineWorkflow:
 
     def retry_event(self, session: str, event: Event, attempt: int) -> None:
         self.retries.append((session, event, attempt))
+
+
+@dataclass
+class WorkflowWithoutDatabase(InlineWorkflow):
+    """Workflow in which the database fails once.
+
+    Attributes:
+        failing: Name of the step that fails.
+        after: Number of times that the step succeeds before.
+    """
+
+    failing: str = field(kw_only=True)
+    after: int = field(default=0, kw_only=True)
+
+    def run_step(
+        self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
+    ) -> _Result:
+        if function.__name__ == self.failing:
+            self.after -= 1
+            if self.after == -1:
+                raise DatabaseError("the connection is lost")
+        return function(*args, **kwargs)
 
 
 def new_handler(

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import update
 from tests.support.scripted_model import FailingModel, Script, ScriptedModel
 from tests.support.shop import Shop
-from tests.support.turns import InlineWorkflow, new_handler, say
+from tests.support.turns import InlineWorkflow, WorkflowWithoutDatabase, new_handler, say
 
-from gpt2flow.agent.errors import ModelError, UnanswerableError
+from gpt2flow.agent.errors import DatabaseError, ModelError, UnanswerableError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import (
     CartLine,
@@ -19,6 +19,8 @@ from gpt2flow.agent.shop import (
     Order,
     OrderStatus,
     OutboxMessage,
+    Payment,
+    PaymentStatus,
     Product,
 )
 from gpt2flow.agent.turns.execution import Event
@@ -137,6 +139,49 @@ def test_failed_turn_still_schedules_its_events(shop: Shop, model: ScriptedModel
     with pytest.raises(ModelError, match=r"\(carried out before: confirm_order\)$"):
         new_handler(shop, FailingModel(model, 1)).handle_message(workflow, "m1", "s", "1", "yes")
     assert workflow.retries == [("s", Event("order_submitted", "SO-1001"), 0)]
+
+
+@pytest.mark.parametrize("step", ["order_payment", "event_facts", "choose", "execute"])
+def test_event_is_retried_after_a_database_failure(
+    shop: Shop, model: ScriptedModel, step: str
+) -> None:
+    """No customer would ask for it again."""
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    with pytest.raises(ModelError):
+        new_handler(shop, FailingModel(model, 1)).handle_message(
+            InlineWorkflow(), "m1", "s", "1", "yes"
+        )
+    workflow, event = WorkflowWithoutDatabase(failing=step), Event("order_submitted", "SO-1001")
+    report = new_handler(shop, model).handle_event(workflow, "s", event, 3, [])
+    assert report.postponed == "the connection is lost"
+    assert workflow.retries == [("s", event, 3)]
+
+
+def test_turn_that_the_database_ends_still_schedules_its_events(
+    shop: Shop, model: ScriptedModel
+) -> None:
+    """The customer may not send the message again."""
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    workflow = WorkflowWithoutDatabase(failing="choose", after=1)
+    with pytest.raises(DatabaseError):
+        new_handler(shop, model).handle_message(workflow, "m1", "s", "1", "yes")
+    assert workflow.retries == [("s", Event("order_submitted", "SO-1001"), 0)]
+
+
+def test_payment_that_the_database_prevents_is_left_to_the_sweep(
+    shop: Shop, model: ScriptedModel
+) -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    workflow = WorkflowWithoutDatabase(failing="settle")
+    report = new_handler(shop, model).handle_message(workflow, "m1", "s", "1", "yes")
+    assert [action.outcome for action in report.actions] == ["submitted"]
+    (payment,) = shop.rows(Payment)
+    assert (payment.status, payment.attempts) == (PaymentStatus.REQUESTED, 0)
+    assert report.events[0].postponed == "order SO-1001 is not paid yet"
+    assert workflow.retries == [("s", Event("order_submitted", "SO-1001"), 1)]
 
 
 def test_unfinished_turn_is_handed_over_to_a_person(shop: Shop, model: ScriptedModel) -> None:

@@ -1,12 +1,18 @@
 """Handling of a customer message and the events that it raises."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
-from gpt2flow.agent.errors import ModelError, ModelUnavailableError, UnanswerableError
+from gpt2flow.agent.errors import (
+    DatabaseError,
+    ModelError,
+    ModelUnavailableError,
+    UnanswerableError,
+)
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
 from gpt2flow.agent.flows.slots import SlotKind
@@ -142,6 +148,10 @@ class TurnHandler:
             done.append(step)
         except ModelError as error:
             raise self._give_up(workflow, session, error, done) from error
+        except DatabaseError:
+            # The customer need not send the message again.
+            self._postpone_events(workflow, session, done)
+            raise
         return TurnReport(
             session=session,
             message_id=message_id,
@@ -206,9 +216,14 @@ class TurnHandler:
 
         Events of its actions are handled later.
         """
+        self._postpone_events(workflow, session, done)
+        return _with_completed(error, done)
+
+    def _postpone_events(
+        self, workflow: WorkflowContext, session: str, done: Iterable[Step]
+    ) -> None:
         for event in _raised_events(done):
             workflow.retry_event(session, event, 0)
-        return _with_completed(error, done)
 
     def handle_event(
         self,
@@ -221,8 +236,8 @@ class TurnHandler:
         """Handle an event, or compensate the action that raised it.
 
         An order that is not paid yet waits, and one that was refused is cancelled already. A
-        refused action triggers the compensation. A model failure schedules a retry, so that no
-        submitted order is left unhandled.
+        refused action triggers the compensation. A failure of the model or the database schedules
+        a retry, so that no submitted order is left unhandled.
 
         Args:
             workflow: Workflow that the steps belong to.
@@ -238,7 +253,14 @@ class TurnHandler:
             "gpt2flow.attempt": attempt,
         }
         with self._tracer.span("event", attributes) as span:
-            report = self._attempt_event(workflow, session, event, attempt, calls)
+            try:
+                report = self._attempt_event(workflow, session, event, attempt, calls)
+            except DatabaseError as error:
+                # Nobody else would ask for the event again.
+                workflow.retry_event(session, event, attempt)
+                report = EventReport(
+                    event=event.name, subject=event.subject, actions=[], postponed=str(error)
+                )
             span.set({"gpt2flow.postponed": report.postponed is not None})
             return report
 
@@ -301,7 +323,9 @@ class TurnHandler:
         step = workflow.run_step(self._executor.execute, task)
         timers = list(step.timers)
         for payment in step.payments:
-            timers += workflow.run_step(self._payer.settle, payment).timers
+            # The sweep settles what the database prevents now.
+            with suppress(DatabaseError):
+                timers += workflow.run_step(self._payer.settle, payment).timers
         self._set_timers(workflow, timers)
         return step
 
@@ -355,7 +379,7 @@ class TurnHandler:
         return choose
 
 
-def _raised_events(done: list[Step]) -> list[Event]:
+def _raised_events(done: Iterable[Step]) -> list[Event]:
     return [Event(*step.raised) for step in done if step.raised]
 
 

@@ -294,7 +294,7 @@ def test_answer_without_a_question_is_ignored_beside_an_action(shop: Shop) -> No
 
 @pytest.mark.parametrize("text", ["no, where is my order", "Nope! where is it", "不是, 我问在哪"])
 def test_a_no_is_never_taken_for_the_action_that_was_asked_about(shop: Shop, text: str) -> None:
-    """However sure the model is, a person has to see what the customer means."""
+    """A person sees what the customer means, however sure the model is."""
     shop.log_in("s")
     order = shop.order(status=OrderStatus.ASSIGNED)
     shop.act("s", "confirm_delivery", message="my parcel", order=order, confidence=0.1)
