@@ -4,7 +4,6 @@ Runs as `python -m tests.chaos [--kills N] [--seed N] [--every-point] [--json FI
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -38,8 +37,7 @@ def main() -> int:
     for line in report_lines(tally):
         _print(line)
     if options.json is not None:
-        text = json.dumps(dataclasses.asdict(tally), indent=2, ensure_ascii=False)
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+        options.json.write_text(f"{report_json(tally)}\n", encoding="utf-8")
     return 1 if tally.defects else 0
 
 
@@ -67,6 +65,11 @@ def report_lines(tally: Tally) -> list[str]:
     lines = [f"{name:<36}{figure}" for name, figure in figures.items()]
     lines += [f"  {defect}" for defect in tally.defects]
     return lines + [f"  not killed at {point}" for point in tally.missing[:_MAX_MISSING]]
+
+
+def report_json(tally: Tally) -> str:
+    """Return the report of a campaign as JSON."""
+    return json.dumps(vars(tally), indent=2, ensure_ascii=False)
 
 
 def _print(line: str) -> None:

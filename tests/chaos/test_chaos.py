@@ -1,9 +1,10 @@
 """Short form of the chaos campaign, which `make chaos` runs at length."""
 
+import json
 import sys
 
 import pytest
-from tests.chaos.__main__ import report_lines
+from tests.chaos.__main__ import report_json, report_lines
 from tests.chaos.campaign import Campaign
 from tests.chaos.kill_points import Victim
 from tests.support.postgresql import UnavailableError, skip
@@ -34,5 +35,6 @@ def test_sixty_kills_lose_and_double_nothing() -> None:
     assert tally.kills.total() >= KILLS
     assert set(tally.by_victim) == set(Victim)
     assert 2 * tally.with_two_agents >= tally.kills.total()
+    assert json.loads(report_json(tally))["kills"] == tally.kills
     # Every conversation went on to its end.
     assert tally.messages > KILLS
