@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.chaos.conversations import CONVERSATIONS, REFUSED, Scene, script_of
 from tests.chaos.kill_points import (
@@ -58,14 +58,18 @@ class SharedClock:
     It goes on from a fixed day, and can be set forward.
 
     Args:
-        path: File that the processes share.
+        path: File that the processes share, which `create` makes.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(struct.pack("dd", time.monotonic(), 0.0))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 16)
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make the file of a clock that begins now."""
+        path.write_bytes(struct.pack("dd", time.monotonic(), 0.0))
+        return cls(path)
 
     def __call__(self) -> datetime:
         start, ahead = struct.unpack("dd", self._memory[:])
@@ -105,12 +109,17 @@ class RoleSetup:
 
     @property
     def clock(self) -> SharedClock:
-        return SharedClock(self.folder / "clock")
+        return SharedClock(clock_file(self.folder))
 
     def points(self, *victims: Victim) -> KillPoints:
         """Return the points of a process that kills these victims."""
         targets = {each.point: each for each in self.targets if each.victim in victims}
         return KillPoints(self.folder, targets, self.pids)
+
+
+def clock_file(folder: Path) -> Path:
+    """Return the file of the clock of a run."""
+    return folder / "clock"
 
 
 def shorten_waits() -> None:

@@ -27,7 +27,14 @@ from tests.chaos.keeper import (
     ServiceKeeper,
 )
 from tests.chaos.kill_points import Target, Victim
-from tests.chaos.roles import RoleSetup, run_agent, run_dispatcher, run_payments
+from tests.chaos.roles import (
+    RoleSetup,
+    SharedClock,
+    clock_file,
+    run_agent,
+    run_dispatcher,
+    run_payments,
+)
 from tests.support.postgresql import PostgresqlServer
 from tests.support.webhook_receiver import HttpAnswer, Received, WebhookReceiver, webhook_receiver
 
@@ -124,6 +131,7 @@ class Stage:
         receiver: WebhookReceiver,
     ) -> None:
         (folder / "claims").mkdir(parents=True)
+        self._clock = SharedClock.create(clock_file(folder))
         self._plan = plan
         self._folder = folder
         self._receiver = receiver
@@ -175,7 +183,7 @@ class Stage:
                 self._play(result.findings)
                 ended = time.monotonic()
                 self._settle(result)
-                self._setup.clock.forward(_LATER)
+                self._clock.forward(_LATER)
                 # Agents notice a clock that jumps when they start.
                 for agent in self._agents:
                     agent.kill()
@@ -217,7 +225,7 @@ class Stage:
 
     def _play(self, findings: Findings) -> None:
         """Play all conversations, and kill meanwhile."""
-        desk = Desk(load_flows(), self._database, self._setup.clock)
+        desk = Desk(load_flows(), self._database, self._clock)
         callers = [
             Caller(
                 conversation,
@@ -258,7 +266,7 @@ class Stage:
         deadline, left = time.monotonic() + BOUND_SECONDS, ["not looked yet"]
         while time.monotonic() < deadline:
             try:
-                left = unsettled(self._database, self._setup.clock())
+                left = unsettled(self._database, self._clock())
             except DatabaseError as error:
                 left = [str(error)]
             if not left:
