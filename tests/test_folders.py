@@ -22,13 +22,16 @@ MIN_LINES = 50
 # Folders with more modules, and why.
 LARGE = {
     "client/gpt2flow/client": "one library, whose modules are its documentation",
-    "agent/gpt2flow/agent/shop": "one table of the schema a module",
-    "cli/gpt2flow/cli/commands": "one subcommand a module",
 }
 # Shorter modules, and why each is one.
 SHORT = {
     "agent/gpt2flow/agent/shop/migrations/env.py": "entry point of Alembic",
+    "agent/gpt2flow/agent/shop/tables/customers.py": "one subject of the schema a module",
+    "agent/gpt2flow/agent/shop/tables/products.py": "one subject of the schema a module",
+    "agent/gpt2flow/agent/shop/tables/shipments.py": "one subject of the schema a module",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
+    "cli/gpt2flow/cli/commands/models/average.py": "one subcommand a module",
+    "cli/gpt2flow/cli/commands/models/restore.py": "one subcommand a module",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",
     "server/gpt2flow/server/limits.py": "shared by models, generation and servicer",

@@ -7,20 +7,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gpt2flow.cli.commands import (
-    agent,
-    average,
-    bench,
-    demo,
-    export,
-    generate,
-    health,
-    inspect,
-    restore,
-    serve,
-    token,
-    train,
-)
+from gpt2flow.cli.commands import agent, bench, demo, generate, health, serve, token
+from gpt2flow.cli.commands.models import average, export, inspect, restore, train
 from gpt2flow.cli.outcome import CommandError, Exit
 
 app = typer.Typer(

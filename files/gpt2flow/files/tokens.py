@@ -32,7 +32,6 @@ from gpt2flow.files.documents import first_error
 MAX_PRIORITY = 100
 # What a person may do with cases: handle them, or also approve and reject claims.
 Right = Literal["handle", "approve"]
-RIGHTS: tuple[Right, ...] = ("handle", "approve")
 # Bound of a limit on approvals.
 _MAX_AMOUNT = Decimal(10**12)
 

@@ -13,7 +13,7 @@ from gpt2flow.agent.cases.life import record
 from gpt2flow.agent.cases.messages import hide_codes, sent_codes, tell_customer, tell_staff
 from gpt2flow.agent.flows.case_rules import CaseMessage, CaseRules
 from gpt2flow.agent.shop import Audience, Case, CustomerSession, Delivery, OutboxMessage
-from gpt2flow.agent.shop.outbox import last_text
+from gpt2flow.agent.shop.tables.outbox import last_text
 
 TO_STAFF = ("due", "reminded", "escalated", "lapsed", "written")
 

@@ -33,7 +33,7 @@ from gpt2flow.agent.shop import (
     Database,
     Order,
 )
-from gpt2flow.agent.shop.payments import request_payment
+from gpt2flow.agent.shop.tables.payments import request_payment
 from gpt2flow.agent.wording import format_money
 
 _MAX_TEXT = 2000

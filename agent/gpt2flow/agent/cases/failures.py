@@ -18,7 +18,7 @@ from gpt2flow.agent.shop import (
     Delivery,
     Order,
 )
-from gpt2flow.agent.shop.orders import order_id
+from gpt2flow.agent.shop.tables.orders import order_id
 
 # Reason of a case that the model's silence opened.
 _OUTAGE = "model_unavailable"

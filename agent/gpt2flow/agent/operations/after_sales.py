@@ -19,7 +19,7 @@ from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
 from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
-from gpt2flow.agent.shop.payments import request_payment, void_refund
+from gpt2flow.agent.shop.tables.payments import request_payment, void_refund
 from gpt2flow.agent.wording import (
     approval_part,
     claim_name,

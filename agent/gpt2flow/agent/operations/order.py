@@ -20,7 +20,7 @@ from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.report import RowChange
 from gpt2flow.agent.shop import CartLine, Checkout, Order, OrderLine, OrderStatus, Product
 from gpt2flow.agent.shop.matching import match_product
-from gpt2flow.agent.shop.payments import refundable_amount, request_payment
+from gpt2flow.agent.shop.tables.payments import refundable_amount, request_payment
 from gpt2flow.agent.wording import (
     availability,
     format_money,

@@ -32,8 +32,8 @@ from gpt2flow.agent.shop import (
     Product,
     Shipment,
 )
-from gpt2flow.agent.shop.orders import order_id
-from gpt2flow.agent.shop.payments import Payment, PaymentStatus, payments_of
+from gpt2flow.agent.shop.tables.orders import order_id
+from gpt2flow.agent.shop.tables.payments import Payment, PaymentStatus, payments_of
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.agent.wording import Language, format_money
 

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, RootModel, field_validator, model_val
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.agent.shop.orders import OrderStatus
+from gpt2flow.agent.shop.tables.orders import OrderStatus
 from gpt2flow.files.documents import StrictModel, read_yaml
 
 Value = str | int | float | bool | None

@@ -1,23 +1,22 @@
 """Shop database: customers, products, orders, parcels, cases and messages."""
 
-from gpt2flow.agent.shop.base import Base
-from gpt2flow.agent.shop.cases import CLAIMS, INBOX, Case, CaseEvent, CaseKind, CaseStatus
-from gpt2flow.agent.shop.customers import Customer
 from gpt2flow.agent.shop.database import Database, database_url
-from gpt2flow.agent.shop.orders import Order, OrderLine, OrderStatus, order_id
-from gpt2flow.agent.shop.outbox import Audience, Delivery, OutboxMessage
-from gpt2flow.agent.shop.payments import Payment, PaymentStatus
-from gpt2flow.agent.shop.processes import AgentProcess
-from gpt2flow.agent.shop.products import Product, ProductAlias
-from gpt2flow.agent.shop.records import ExecutedAction, ModelCall
-from gpt2flow.agent.shop.sessions import (
+from gpt2flow.agent.shop.tables.base import Base
+from gpt2flow.agent.shop.tables.cases import CLAIMS, INBOX, Case, CaseEvent, CaseKind, CaseStatus
+from gpt2flow.agent.shop.tables.customers import Customer
+from gpt2flow.agent.shop.tables.orders import Order, OrderLine, OrderStatus, order_id
+from gpt2flow.agent.shop.tables.outbox import Audience, Delivery, OutboxMessage
+from gpt2flow.agent.shop.tables.payments import Payment, PaymentStatus
+from gpt2flow.agent.shop.tables.products import Product, ProductAlias
+from gpt2flow.agent.shop.tables.records import AgentProcess, ExecutedAction, ModelCall
+from gpt2flow.agent.shop.tables.sessions import (
     CartLine,
     Checkout,
     CustomerSession,
     ReceivedMessage,
     Verification,
 )
-from gpt2flow.agent.shop.shipments import Courier, Shipment
+from gpt2flow.agent.shop.tables.shipments import Courier, Shipment
 
 __all__ = [
     "CLAIMS",

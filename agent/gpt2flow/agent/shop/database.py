@@ -31,8 +31,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gpt2flow.agent.errors import DatabaseError, InputError
-from gpt2flow.agent.shop.base import Base
 from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue, seed
+from gpt2flow.agent.shop.tables.base import Base
 
 # Newest revision in `migrations`.
 SCHEMA_REVISION = "v0002"

@@ -33,7 +33,7 @@ from gpt2flow.agent.shop import (
     PaymentStatus,
     database_url,
 )
-from gpt2flow.agent.shop.payments import request_payment
+from gpt2flow.agent.shop.tables.payments import request_payment
 
 pytestmark = pytest.mark.process
 

@@ -8,7 +8,7 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.report import ActionReport, MessageSent
 from gpt2flow.agent.shop import Delivery, OutboxMessage
-from gpt2flow.agent.shop.outbox import last_text
+from gpt2flow.agent.shop.tables.outbox import last_text
 from gpt2flow.agent.turns.execution.doubt import open_question, question_text
 from gpt2flow.agent.turns.execution.task import ESCALATE, Task
 

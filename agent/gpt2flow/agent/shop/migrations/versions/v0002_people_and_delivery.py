@@ -6,7 +6,7 @@ Revision v0002, after v0001.
 import sqlalchemy as sa
 from alembic import op
 
-from gpt2flow.agent.shop.base import Money, UtcDateTime
+from gpt2flow.agent.shop.tables.base import Money, UtcDateTime
 
 revision = "v0002"
 down_revision = "v0001"

@@ -5,7 +5,7 @@ from decimal import Decimal
 from sqlalchemy import CheckConstraint, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.tables.base import Base
 
 
 class ProductAlias(Base):

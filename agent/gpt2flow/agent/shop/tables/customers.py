@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.tables.base import Base
 
 
 class Customer(Base):

@@ -5,7 +5,7 @@ from datetime import date, datetime
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.tables.base import Base
 
 
 class Courier(Base):

@@ -8,8 +8,8 @@ from sqlalchemy import ForeignKey, Index, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gpt2flow.agent.payments.port import PaymentKind
-from gpt2flow.agent.shop.base import Base, text_enum
-from gpt2flow.agent.shop.orders import Order
+from gpt2flow.agent.shop.tables.base import Base, text_enum
+from gpt2flow.agent.shop.tables.orders import Order
 
 
 class PaymentStatus(StrEnum):

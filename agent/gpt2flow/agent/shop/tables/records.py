@@ -1,11 +1,11 @@
-"""Records of executed actions and model calls."""
+"""Records of executed actions, model calls and agent processes."""
 
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.tables.base import Base
 
 
 class ExecutedAction(Base):
@@ -40,3 +40,19 @@ class ModelCall(Base):
     completion_tokens: Mapped[int]
     fingerprint: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class AgentProcess(Base):
+    """Running agent process, on PostgreSQL.
+
+    Attributes:
+        executor_id: Id under which DBOS records the work of the process.
+        version: Version of its workflows.
+        seen_at: Time of its latest sign of life, by the clock of the database.
+    """
+
+    __tablename__ = "agent_processes"
+
+    executor_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    seen_at: Mapped[datetime]

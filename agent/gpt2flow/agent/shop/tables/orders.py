@@ -7,8 +7,8 @@ from enum import StrEnum
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from gpt2flow.agent.shop.base import Base, text_enum
-from gpt2flow.agent.shop.products import Product
+from gpt2flow.agent.shop.tables.base import Base, text_enum
+from gpt2flow.agent.shop.tables.products import Product
 
 # Order numbers start with four digits.
 _FIRST_NUMBER = 1000

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gpt2flow.agent.shop.base import Base
+from gpt2flow.agent.shop.tables.base import Base
 
 
 class CustomerSession(Base):

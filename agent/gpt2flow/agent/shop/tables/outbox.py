@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import ForeignKey, Index, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gpt2flow.agent.shop.base import Base, text_enum
+from gpt2flow.agent.shop.tables.base import Base, text_enum
 
 
 class Delivery(StrEnum):

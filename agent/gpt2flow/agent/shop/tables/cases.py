@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from gpt2flow.agent.shop.base import Base, text_enum
+from gpt2flow.agent.shop.tables.base import Base, text_enum
 
 
 class CaseKind(StrEnum):

@@ -1,0 +1,1 @@
+"""Commands that make a model: train, average, export, restore and inspect."""
