@@ -45,6 +45,7 @@ def run(
     [
         ([], "nothing to send with: give --webhook, --smtp, --file or --console"),
         (["--console", "--database", ""], "the database is empty"),
+        (["--console", "--database", "typo.sqlite"], "typo.sqlite: there is no such file"),
         (["--console", "--database", "mysql://x/y"], "database 'mysql' is not supported"),
         (["--console", "--attempts", "0"], "attempts is 0, must be from 1 to 100"),
         (["--console", "--attempts", "many"], "Invalid value for '--attempts'"),
@@ -174,6 +175,7 @@ def test_secrets_can_come_from_the_environment(
 def test_a_database_that_cannot_be_opened_exits_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, err = run(capsys, monkeypatch, "--console", "--database", "no/where.sqlite")
+    # The file of the secret is no database.
+    code, out, err = run(capsys, monkeypatch, "--console", "--database", "secret")
     assert (code, out) == (1, "")
-    assert err.startswith("gpt2flow: error: database no/where.sqlite: ")
+    assert err.startswith("gpt2flow: error: database secret: ")

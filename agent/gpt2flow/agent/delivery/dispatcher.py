@@ -30,6 +30,18 @@ class DispatchSummary:
     dead: int = 0
 
 
+def check_interval(seconds: float) -> None:
+    """Validate the pause between looks at a queue in which nothing is due.
+
+    Raises:
+        InputError: It is out of bounds.
+    """
+    if not (math.isfinite(seconds) and MIN_INTERVAL <= seconds <= MAX_INTERVAL):
+        raise InputError(
+            f"interval is {seconds} s, must be from {MIN_INTERVAL} to {MAX_INTERVAL:.0f}"
+        )
+
+
 class Dispatcher:
     """Sender of the outbox: it claims, sends and records messages.
 
@@ -45,10 +57,7 @@ class Dispatcher:
     def __init__(
         self, queue: OutboxQueue, report: Callable[[str], None], *, interval: float = 1.0
     ) -> None:
-        if not (math.isfinite(interval) and MIN_INTERVAL <= interval <= MAX_INTERVAL):
-            raise InputError(
-                f"interval is {interval} s, must be from {MIN_INTERVAL} to {MAX_INTERVAL:.0f}"
-            )
+        check_interval(interval)
         self.summary = DispatchSummary()
         self._queue = queue
         self._report = report

@@ -48,6 +48,8 @@ class Recovery:
         self._version = version
         self._running = running
         self._suspects: set[str] = set()
+        # Whether all living processes have this version.
+        self._is_alone = False
         self._stop = Event()
         self._thread = Thread(target=self._run, name="recovery", daemon=True)
 
@@ -109,8 +111,11 @@ class Recovery:
                 if workflow.executor_id not in alive:
                     resume(workflow, self._version)
             self._resume_abandoned(pending)
-            if set(alive.values()) == {self._version}:
+            # Not at every beat: what waits may be a workflow for each case of the shop.
+            is_alone = set(alive.values()) == {self._version}
+            if is_alone and not self._is_alone:
                 adopt_waiting_work(self._version)
+            self._is_alone = is_alone
 
     def _resume_abandoned(self, pending: Iterable[WorkflowStatus]) -> None:
         """Resume work that this process lost when the database failed.

@@ -173,17 +173,18 @@ def dispatch(
         from gpt2flow.agent import shop
         from gpt2flow.agent.config import utc_now
         from gpt2flow.agent.delivery.backoff import Backoff
-        from gpt2flow.agent.delivery.dispatcher import Dispatcher
+        from gpt2flow.agent.delivery.dispatcher import Dispatcher, check_interval
         from gpt2flow.agent.delivery.queue import OutboxQueue
         from gpt2flow.agent.errors import AgentError, InputError
     if dead and revive:
         raise CommandError("--dead and --revive exclude each other", Exit.BAD_INPUT)
     with reported(bad_input=InputError, failure=AgentError), ExitStack() as resources:
         url, backoff = shop.database_url(database), Backoff(attempts)
+        check_interval(interval)
         routes: list[Route] = []
         if receivers.are_given or not (dead or revive):
             routes = receivers.settings(as_json=as_json).routes(utc_now)
-        opened = shop.Database.open(url)
+        opened = shop.Database.open_existing(url)
         resources.callback(opened.close)
         queue = OutboxQueue(opened, routes, utc_now, backoff)
         if dead:
