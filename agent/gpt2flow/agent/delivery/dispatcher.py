@@ -31,7 +31,7 @@ class DispatchSummary:
 
 
 def check_interval(seconds: float) -> None:
-    """Validate the pause between looks at a queue in which nothing is due.
+    """Validate the pause between looks at an idle queue.
 
     Raises:
         InputError: It is out of bounds.
