@@ -41,6 +41,7 @@ from gpt2flow.agent.delivery import backoff, dispatcher, queue
 from gpt2flow.agent.delivery.settings import DeliverySettings
 from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.payments import payer, sweep
+from gpt2flow.agent.payments.http import HttpPayments
 from gpt2flow.agent.payments.ledger import PaymentRules
 from gpt2flow.agent.payments.service import PaymentServiceConfig, serve_payments
 from gpt2flow.agent.shop import Database, database_url
@@ -129,7 +130,8 @@ def shorten_waits() -> None:
     """
     recovery._HEARTBEAT_SECONDS, recovery._DEAD_SECONDS = 0.3, DEAD_SECONDS
     durable._MIN_RETRY_SECONDS, durable._CASE_RETRY_SECONDS = 0.1, 0.5
-    payer._CLAIM, payer._FIRST_RETRY_SECONDS = timedelta(seconds=3), 0.2
+    payer._FIRST_RETRY_SECONDS = 0.2
+    HttpPayments.longest_attempt = timedelta(seconds=3)  # type: ignore[assignment, method-assign]
     sweep._INTERVAL_SECONDS = 0.3
     queue.LEASE, queue.SEND_SECONDS = timedelta(seconds=3), 1.5
     dispatcher.SEND_SECONDS = 1.5  # type: ignore[attr-defined]

@@ -15,7 +15,12 @@ from gpt2flow.agent.cases.decisions import Desk
 from gpt2flow.agent.cases.people import Person
 from gpt2flow.agent.payments.http import HttpPayments
 from gpt2flow.agent.payments.payer import OrderPayment, Payer
-from gpt2flow.agent.payments.port import InvoicePayments, PaymentKind
+from gpt2flow.agent.payments.port import (
+    InvoicePayments,
+    PaymentKind,
+    PaymentRequest,
+    PaymentResult,
+)
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -276,3 +281,33 @@ def test_without_a_provider_everything_is_on_account(shop: Shop, clock: Clock) -
     assert [status for _, status in settle(shop, payer)] == [PaymentStatus.PAID] * 2
     # Nobody is told of money that has not moved.
     assert len(shop.rows(OutboxMessage)) == sent
+
+
+class KilledPort(InvoicePayments):
+    """Payments on account, of a process that dies in the attempt."""
+
+    def __init__(self, longest_attempt: timedelta) -> None:
+        self.longest_attempt = longest_attempt
+
+    def submit(self, request: PaymentRequest) -> PaymentResult:
+        raise SystemExit(request.key)
+
+
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_a_killed_attempt_delays_the_next_by_no_more_than_its_own_length(
+    shop: Shop, clock: Clock, seconds: int
+) -> None:
+    order_kettle(shop)
+    killed = KilledPort(timedelta(seconds=seconds))
+    with pytest.raises(SystemExit):
+        Payer(killed, shop.database, shop.book.cases, clock).settle(1)
+    other = Payer(InvoicePayments(), shop.database, shop.book.cases, clock)
+    if seconds:
+        assert other.settle(1).status is PaymentStatus.REQUESTED
+        clock.now += timedelta(seconds=seconds)
+    assert other.settle(1).status is PaymentStatus.PAID
+
+
+def test_a_claim_outlasts_both_calls_of_an_attempt() -> None:
+    with closing(HttpPayments("https://pay.example", timeout=25.0)) as port:
+        assert port.longest_attempt > timedelta(seconds=2 * 25)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import CancelledError
+from datetime import timedelta
 from http import HTTPStatus
 
 import httpx
@@ -31,8 +32,10 @@ from gpt2flow.agent.payments.port import (
 )
 
 DEFAULT_TIMEOUT = 10.0
-# An attempt at a payment is up to two calls, which its claim on the payment has to outlast.
+# What a process that dies delays a payment by is at most twice that.
 _MAX_TIMEOUT = 25.0
+# Beyond the timeouts, an attempt takes the time to be scheduled, on a busy machine too.
+_MARGIN = timedelta(seconds=10)
 # Errors after which the same request cannot succeed. All others are about the provider, or about
 # the way to it: then nothing is known, and the payment is tried again.
 _FINAL = {ErrorCode.INVALID, ErrorCode.KEY_REUSED}
@@ -78,6 +81,11 @@ class HttpPayments:
             target=self._loop.run_forever, name="payments-http", daemon=True
         )
         self._thread.start()
+
+    @property
+    def longest_attempt(self) -> timedelta:
+        """Time of two calls, and of being scheduled."""
+        return 2 * timedelta(seconds=self._timeout) + _MARGIN
 
     def submit(self, request: PaymentRequest) -> PaymentResult:
         """Make a payment, or return the result of an earlier request.

@@ -39,8 +39,6 @@ from gpt2flow.agent.wording import Language, format_money
 
 # Flow that messages about payments are listed under.
 _FLOW = "payments"
-# Longer than an attempt takes; a second process that finds a payment leaves it alone until then.
-_CLAIM = timedelta(seconds=60)
 _FIRST_RETRY_SECONDS = 2.0
 _MAX_RETRY_SECONDS = 600.0
 # Attempts until a person has to find out: some two hours.
@@ -130,7 +128,8 @@ class Payer:
             if not self._is_due(db, payment):
                 return Settlement(payment.status)
             payment.attempts += 1
-            payment.next_attempt_at = self._clock() + _CLAIM
+            # Until then, a second process that finds the payment leaves it alone.
+            payment.next_attempt_at = self._clock() + self._port.longest_attempt
             request, attempt = _request(db, payment), payment.attempts
         attributes: Attributes = {
             "gpt2flow.payment": payment_id,

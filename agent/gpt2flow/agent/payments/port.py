@@ -1,6 +1,7 @@
 """Port to a payment provider, and the one that needs none."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
@@ -69,6 +70,13 @@ class PaymentResult:
 class PaymentPort(Protocol):
     """Payment provider."""
 
+    @property
+    def longest_attempt(self) -> timedelta:
+        """Longest time that `find` and `submit` take together.
+
+        A process that has not finished by then is taken to be dead, and another one tries again.
+        """
+
     def submit(self, request: PaymentRequest) -> PaymentResult:
         """Make a payment, or return the result of an earlier request.
 
@@ -101,6 +109,9 @@ class PaymentPort(Protocol):
 
 class InvoicePayments:
     """Payments on account: without a provider, each is as good as paid."""
+
+    # Nothing leaves the process, so that a repetition is harmless at any time.
+    longest_attempt = timedelta(0)
 
     def submit(self, request: PaymentRequest) -> PaymentResult:
         """Return the request as paid."""

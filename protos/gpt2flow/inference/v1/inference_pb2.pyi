@@ -43,12 +43,16 @@ class TokenIds(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Prompt(_message.Message):
-    __slots__ = ("text", "tokens")
+    __slots__ = ("text", "tokens", "literal", "add_special_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LITERAL_FIELD_NUMBER: _ClassVar[int]
+    ADD_SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: str
     tokens: TokenIds
-    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Union[TokenIds, _Mapping]] = ...) -> None: ...
+    literal: bool
+    add_special_tokens: bool
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Union[TokenIds, _Mapping]] = ..., literal: bool = ..., add_special_tokens: bool = ...) -> None: ...
 
 class LogitBias(_message.Message):
     __slots__ = ("token_id", "bias")
@@ -89,23 +93,27 @@ class SamplingParams(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., no_repeat_ngram_size: _Optional[int] = ..., logit_bias: _Optional[_Iterable[_Union[LogitBias, _Mapping]]] = ..., bad_words: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., n: _Optional[int] = ...) -> None: ...
 
 class BeamSearchParams(_message.Message):
-    __slots__ = ("num_beams", "length_penalty", "early_stopping", "num_return_sequences", "no_repeat_ngram_size", "repetition_penalty")
+    __slots__ = ("num_beams", "length_penalty", "early_stopping", "num_return_sequences", "no_repeat_ngram_size", "repetition_penalty", "logit_bias", "bad_words")
     NUM_BEAMS_FIELD_NUMBER: _ClassVar[int]
     LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
     EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
     NUM_RETURN_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _ClassVar[int]
     REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    BAD_WORDS_FIELD_NUMBER: _ClassVar[int]
     num_beams: int
     length_penalty: float
     early_stopping: EarlyStopping
     num_return_sequences: int
     no_repeat_ngram_size: int
     repetition_penalty: float
-    def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, str]] = ..., num_return_sequences: _Optional[int] = ..., no_repeat_ngram_size: _Optional[int] = ..., repetition_penalty: _Optional[float] = ...) -> None: ...
+    logit_bias: _containers.RepeatedCompositeFieldContainer[LogitBias]
+    bad_words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, str]] = ..., num_return_sequences: _Optional[int] = ..., no_repeat_ngram_size: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., logit_bias: _Optional[_Iterable[_Union[LogitBias, _Mapping]]] = ..., bad_words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StoppingCriteria(_message.Message):
-    __slots__ = ("max_new_tokens", "min_new_tokens", "stop_strings", "stop_token_ids", "ignore_eos", "time_limit_ms", "return_partial_on_time_limit")
+    __slots__ = ("max_new_tokens", "min_new_tokens", "stop_strings", "stop_token_ids", "ignore_eos", "time_limit_ms", "return_partial_on_time_limit", "include_stop_string")
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MIN_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     STOP_STRINGS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +121,7 @@ class StoppingCriteria(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     TIME_LIMIT_MS_FIELD_NUMBER: _ClassVar[int]
     RETURN_PARTIAL_ON_TIME_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_STOP_STRING_FIELD_NUMBER: _ClassVar[int]
     max_new_tokens: int
     min_new_tokens: int
     stop_strings: _containers.RepeatedScalarFieldContainer[str]
@@ -120,7 +129,8 @@ class StoppingCriteria(_message.Message):
     ignore_eos: bool
     time_limit_ms: int
     return_partial_on_time_limit: bool
-    def __init__(self, max_new_tokens: _Optional[int] = ..., min_new_tokens: _Optional[int] = ..., stop_strings: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., ignore_eos: bool = ..., time_limit_ms: _Optional[int] = ..., return_partial_on_time_limit: bool = ...) -> None: ...
+    include_stop_string: bool
+    def __init__(self, max_new_tokens: _Optional[int] = ..., min_new_tokens: _Optional[int] = ..., stop_strings: _Optional[_Iterable[str]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., ignore_eos: bool = ..., time_limit_ms: _Optional[int] = ..., return_partial_on_time_limit: bool = ..., include_stop_string: bool = ...) -> None: ...
 
 class Choices(_message.Message):
     __slots__ = ("values",)
@@ -141,34 +151,38 @@ class Constraint(_message.Message):
     def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choices: _Optional[_Union[Choices, _Mapping]] = ..., lark: _Optional[str] = ...) -> None: ...
 
 class OutputOptions(_message.Message):
-    __slots__ = ("logprobs", "top_logprobs", "prompt_logprobs", "echo", "token_ids")
+    __slots__ = ("logprobs", "top_logprobs", "prompt_logprobs", "echo", "token_ids", "include_special_tokens")
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     ECHO_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     logprobs: bool
     top_logprobs: int
     prompt_logprobs: bool
     echo: bool
     token_ids: bool
-    def __init__(self, logprobs: bool = ..., top_logprobs: _Optional[int] = ..., prompt_logprobs: bool = ..., echo: bool = ..., token_ids: bool = ...) -> None: ...
+    include_special_tokens: bool
+    def __init__(self, logprobs: bool = ..., top_logprobs: _Optional[int] = ..., prompt_logprobs: bool = ..., echo: bool = ..., token_ids: bool = ..., include_special_tokens: bool = ...) -> None: ...
 
 class GenerationOptions(_message.Message):
-    __slots__ = ("sampling", "beam_search", "stopping", "constraint", "output", "priority")
+    __slots__ = ("sampling", "beam_search", "stopping", "constraint", "output", "priority", "truncate_prompt")
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     BEAM_SEARCH_FIELD_NUMBER: _ClassVar[int]
     STOPPING_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_PROMPT_FIELD_NUMBER: _ClassVar[int]
     sampling: SamplingParams
     beam_search: BeamSearchParams
     stopping: StoppingCriteria
     constraint: Constraint
     output: OutputOptions
     priority: int
-    def __init__(self, sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., beam_search: _Optional[_Union[BeamSearchParams, _Mapping]] = ..., stopping: _Optional[_Union[StoppingCriteria, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., output: _Optional[_Union[OutputOptions, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+    truncate_prompt: bool
+    def __init__(self, sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., beam_search: _Optional[_Union[BeamSearchParams, _Mapping]] = ..., stopping: _Optional[_Union[StoppingCriteria, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., output: _Optional[_Union[OutputOptions, _Mapping]] = ..., priority: _Optional[int] = ..., truncate_prompt: bool = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("model", "prompts", "options")
@@ -229,20 +243,22 @@ class Candidate(_message.Message):
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_string: _Optional[str] = ..., cumulative_logprob: _Optional[float] = ..., beam_score: _Optional[float] = ..., logprobs: _Optional[_Iterable[_Union[PositionLogprobs, _Mapping]]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens", "forced_tokens", "drafted_tokens", "accepted_tokens")
+    __slots__ = ("prompt_tokens", "cached_tokens", "completion_tokens", "forced_tokens", "drafted_tokens", "accepted_tokens", "truncated_tokens")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FORCED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     forced_tokens: int
     drafted_tokens: int
     accepted_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
+    truncated_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., forced_tokens: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., truncated_tokens: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_ms", "prefill_ms", "decode_ms", "total_ms")
@@ -347,12 +363,16 @@ class ScoreResponse(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[ContinuationScore, _Mapping]]] = ..., ranking: _Optional[_Iterable[int]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., model: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
-    __slots__ = ("model", "text")
+    __slots__ = ("model", "text", "literal", "add_special_tokens")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    LITERAL_FIELD_NUMBER: _ClassVar[int]
+    ADD_SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     model: str
     text: str
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+    literal: bool
+    add_special_tokens: bool
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[str] = ..., literal: bool = ..., add_special_tokens: bool = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("id", "piece", "start", "end")
@@ -373,12 +393,14 @@ class TokenizeResponse(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
 
 class DetokenizeRequest(_message.Message):
-    __slots__ = ("model", "tokens")
+    __slots__ = ("model", "tokens", "skip_special_tokens")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_SPECIAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     model: str
     tokens: TokenIds
-    def __init__(self, model: _Optional[str] = ..., tokens: _Optional[_Union[TokenIds, _Mapping]] = ...) -> None: ...
+    skip_special_tokens: bool
+    def __init__(self, model: _Optional[str] = ..., tokens: _Optional[_Union[TokenIds, _Mapping]] = ..., skip_special_tokens: bool = ...) -> None: ...
 
 class DetokenizeResponse(_message.Message):
     __slots__ = ("text",)
@@ -409,7 +431,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class ModelLimits(_message.Message):
-    __slots__ = ("context_length", "max_sequences", "max_queued", "max_beams", "max_candidates", "max_top_logprobs", "default_max_new_tokens", "max_message_bytes", "max_prompts", "max_continuations", "max_stop_strings", "max_stop_string_bytes", "max_stop_token_ids", "max_bad_words", "max_bad_word_bytes", "max_logit_biases", "max_choices", "max_constraint_bytes", "max_grammar_ms")
+    __slots__ = ("context_length", "max_sequences", "max_queued", "max_beams", "max_candidates", "max_top_logprobs", "default_max_new_tokens", "max_message_bytes", "max_prompts", "max_continuations", "max_stop_strings", "max_stop_string_bytes", "max_stop_token_ids", "max_bad_words", "max_bad_word_bytes", "max_logit_biases", "max_choices", "max_constraint_bytes", "max_grammar_ms", "max_tokenize_bytes")
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -429,6 +451,7 @@ class ModelLimits(_message.Message):
     MAX_CHOICES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONSTRAINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_GRAMMAR_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     context_length: int
     max_sequences: int
     max_queued: int
@@ -448,10 +471,11 @@ class ModelLimits(_message.Message):
     max_choices: int
     max_constraint_bytes: int
     max_grammar_ms: int
-    def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_continuations: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_string_bytes: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_bad_words: _Optional[int] = ..., max_bad_word_bytes: _Optional[int] = ..., max_logit_biases: _Optional[int] = ..., max_choices: _Optional[int] = ..., max_constraint_bytes: _Optional[int] = ..., max_grammar_ms: _Optional[int] = ...) -> None: ...
+    max_tokenize_bytes: int
+    def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_continuations: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_string_bytes: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_bad_words: _Optional[int] = ..., max_bad_word_bytes: _Optional[int] = ..., max_logit_biases: _Optional[int] = ..., max_choices: _Optional[int] = ..., max_constraint_bytes: _Optional[int] = ..., max_grammar_ms: _Optional[int] = ..., max_tokenize_bytes: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe", "kernels")
+    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe", "kernels", "tokenizer", "eos_token_ids", "constraint_error")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +485,9 @@ class Model(_message.Message):
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    EOS_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_ERROR_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     profile: str
@@ -470,4 +497,7 @@ class Model(_message.Message):
     quality: _struct_pb2.Struct
     recipe: _struct_pb2.Struct
     kernels: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., kernels: _Optional[str] = ...) -> None: ...
+    tokenizer: str
+    eos_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    constraint_error: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., kernels: _Optional[str] = ..., tokenizer: _Optional[str] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., constraint_error: _Optional[str] = ...) -> None: ...
