@@ -96,6 +96,13 @@ class Wanted(_Record):
     confirmed: bool = False
 
 
+class CountedProduct(_Record):
+    """Product that a message asks for by number and name."""
+
+    phrase: str
+    quantity: int
+
+
 class Step(_Record):
     """Report of an action with the state that the turn continues from.
 
@@ -106,6 +113,7 @@ class Step(_Record):
         timers: Timers to set.
         payments: Ids of payments to settle.
         resumable: Earlier wishes that have become legal, oldest first.
+        counted: Products that the message asks for by number and name; read where one is added.
     """
 
     report: ActionReport
@@ -114,6 +122,7 @@ class Step(_Record):
     timers: list[Timer] = []
     payments: list[int] = []
     resumable: list[Wanted] = []
+    counted: list[CountedProduct] = []
 
     @property
     def result(self) -> Result:

@@ -34,12 +34,17 @@ QUANTITY_WORDS: Final = CLOCK_WORDS | {
 CHINESE_DIGITS: Final = "零一二三四五六七八九"
 """Chinese digits from 0 to 9."""
 
+CHINESE_COUNTS: Final = f"{CHINESE_DIGITS[1:]}两兩俩倆仨"
+"""Characters that count things, from 1 to 9."""
+
 CHINESE_TENS: Final = "[一二三四五六七八九]?十[一二三四五六七八九]?"
 """Pattern of Chinese numbers from 10 to 99."""
 
 _CHINESE_WORDS: Final = {word: number for number, word in enumerate(CHINESE_DIGITS)} | {
     "两": 2,
+    "兩": 2,
     "俩": 2,
+    "倆": 2,
     "仨": 3,
     "半打": 6,
     "一打": 12,

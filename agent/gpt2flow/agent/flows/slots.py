@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gpt2flow.agent.flows.numbers import (
-    CHINESE_DIGITS,
+    CHINESE_COUNTS,
     CHINESE_TENS,
     QUANTITY_WORDS,
     parse_chinese_number,
@@ -50,7 +50,7 @@ _INTEGER = re.compile(
 _ENGLISH_NUMBER = re.compile(
     r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
-_CHINESE_NUMBER = re.compile(rf"半打|一打|{CHINESE_TENS}|[{CHINESE_DIGITS[1:]}两俩仨]")
+_CHINESE_NUMBER = re.compile(rf"半打|一打|{CHINESE_TENS}|[{CHINESE_COUNTS}]")
 
 
 def _find_contacts(text: str) -> list[str]:

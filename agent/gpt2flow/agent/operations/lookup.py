@@ -50,6 +50,11 @@ def find_packed_product(context: Context, unit: str) -> Product | None:
     return products[sku] if sku else None
 
 
+def product_names(context: Context) -> list[list[str]]:
+    """Return the names of each product, aliases included."""
+    return [product.names for product in _load_products(context).values()]
+
+
 def _load_products(context: Context) -> dict[str, Product]:
     """Return all products, by stock-keeping unit."""
     rows = context.db.scalars(select(Product).options(selectinload(Product.aliases)))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 import pypinyin
 from rapidfuzz import fuzz
@@ -49,15 +50,16 @@ _ENGLISH_FILLERS = (
     "|(?:in|into|to|from|out of) (?:my|the|your) (?:basket|cart|bag|trolley)"
 )
 _UNITS = r"(?:(?:bags?|bottles?) of|(?:packs?|packets?|boxes|box|sets?|pieces?|pairs?)(?: of)?)"
-_CHINESE_MEASURES = "个件台条把双盒包部盏根只张副套瓶块袋顶床本支"
+CHINESE_MEASURES: Final = "个個件台臺条條把双雙盒包部盏盞根只隻张張副套瓶块塊袋顶頂床本支"
+"""Measure words, simplified and traditional."""
 _FILLER_BEFORE = re.compile(
     rf"^(?:(?:{_UNITS}|{_ENGLISH_FILLERS})(?:\s+|$)"
-    rf"|[\d一二两三四五六七八九十]+[{_CHINESE_MEASURES}]|[这那][{_CHINESE_MEASURES}款]?|它|再|另外|还要)",
+    rf"|[\d一二两兩三四五六七八九十]+[{CHINESE_MEASURES}]|[这那][{CHINESE_MEASURES}款]?|它|再|另外|还要)",
     re.IGNORECASE,
 )
 _FILLER_AFTER = re.compile(
     rf"(?:(?:^|\s+)(?:{_ENGLISH_FILLERS})"
-    rf"|[\d一二两三四五六七八九十]+[{_CHINESE_MEASURES}]|[这那][{_CHINESE_MEASURES}款]|它|吧|呢|哈|啊|各)$",
+    rf"|[\d一二两兩三四五六七八九十]+[{CHINESE_MEASURES}]|[这那][{CHINESE_MEASURES}款]|它|吧|呢|哈|啊|各)$",
     re.IGNORECASE,
 )
 # Lowest similarity at which one word counts as a typo of another.
@@ -87,7 +89,7 @@ def match_product(phrase: str, names: Mapping[str, Collection[str]]) -> Match:
     Returns:
         The matched product, if there is one, and at most three suggestions.
     """
-    words = _split_words(_ARTICLE.sub("", strip_filler(phrase)))
+    words = split_words(_ARTICLE.sub("", strip_filler(phrase)))
     ranked = sorted(names, key=lambda sku: (-_suggestion_score(phrase, names[sku]), sku))
     suggestions = ranked[:_SUGGESTION_COUNT]
     scored = sorted(((_best_score(words, names[sku]), sku) for sku in names), reverse=True)
@@ -124,11 +126,11 @@ def packed_product(unit: str, text: str, names: Mapping[str, Collection[str]]) -
     _, found, rest = text.partition(unit)
     if not found or re.fullmatch(_UNITS, unit.strip(), re.IGNORECASE) is None:
         return None
-    words = _split_words(strip_filler(f"{unit} {rest}"))
+    words = split_words(strip_filler(f"{unit} {rest}"))
     named = [
         (len(parts), sku)
         for sku, aliases in names.items()
-        for parts in map(_split_words, aliases)
+        for parts in map(split_words, aliases)
         if parts and words[: len(parts)] == parts
     ]
     return max(named)[1] if named else None
@@ -145,8 +147,8 @@ def strip_article(phrase: str) -> str:
     return _ARTICLE.sub("", phrase.strip()).casefold().strip()
 
 
-def _split_words(text: str) -> list[str]:
-    """Split a text into singular Latin words and single Chinese characters."""
+def split_words(text: str) -> list[str]:
+    """Return the singular Latin words and the single Chinese characters of a text."""
     return [_singular(word) for word in _WORD.findall(text.casefold())]
 
 
@@ -162,7 +164,7 @@ def _singular(word: str) -> str:
 
 def _best_score(phrase: list[str], names: Collection[str]) -> float:
     """Return the similarity to the best-matching name, 0 to 100."""
-    split_names = [_split_words(name) for name in names]
+    split_names = [split_words(name) for name in names]
     # A colour in one of the names distinguishes products after all.
     modifiers = _MODIFIERS if _MODIFIERS.isdisjoint(chain(*split_names)) else frozenset[str]()
     return max(_score(phrase, name, modifiers) for name in split_names)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -15,13 +15,13 @@ from gpt2flow.agent.errors import (
 )
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice, PromptState
-from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
-from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK, Event, Executor, Task
+from gpt2flow.agent.turns.execution import ESCALATE, Event, Executor, Task
+from gpt2flow.agent.turns.message_turn import MessageTurn
 from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
-from gpt2flow.agent.turns.turn import MAX_ACTIONS, run_turn
+from gpt2flow.agent.turns.turn import run_turn
 
 # Pauses between calls to a model that does not answer.
 _FIRST_PAUSE_SECONDS = 0.5
@@ -111,35 +111,19 @@ class TurnHandler:
                 language=state.language,
                 attended_by=state.attended_by,
             )
-        calls, done = list[CallReport](), list[Step]()
-
-        def execute(position: int | str, choice: Choice) -> Step:
-            if (earlier := self._find_repeated(done, choice, text)) is not None:
-                return earlier
-            task = Task(
-                key=f"{key}/{position}",
-                session=session,
-                message=text,
-                choice=choice,
-                language=state.language,
-                pending_arguments=state.pending_for(choice.action),
-                is_first=all(step.report.action in SMALL_TALK for step in done),
-                answers=state.answered_slot(choice.action),
-                taken=frozenset(step.report.action for step in done),
-            )
-            step = self._execute(workflow, task)
-            done.append(step)
-            self._resume_wishes(workflow, task, done)
-            # The model goes on from its own choice, in the state that all of them left.
-            return step.model_copy(update={"facts": done[-1].facts})
-
+        calls = list[CallReport]()
+        turn = MessageTurn(
+            self._book, partial(self._execute, workflow), state, key, session=session, message=text
+        )
+        done = turn.done
         choose = self._chooser(workflow, key, calls, self._patience)
         try:
-            run_turn(self._book, state.prompt_state, text, choose, execute)
+            run_turn(self._book, state.prompt_state, text, choose, turn.execute)
+            turn.add_left_out()
         except UnanswerableError:
             if not done or ESCALATE not in self._book.actions:
                 raise
-            execute(ESCALATE, Choice(ESCALATE))
+            turn.execute(ESCALATE, Choice(ESCALATE))
         except ModelUnavailableError as error:
             if not self._patience:
                 raise self._give_up(workflow, session, error, done) from error
@@ -164,50 +148,6 @@ class TurnHandler:
             ],
             calls=calls,
         )
-
-    def _find_repeated(self, done: list[Step], choice: Choice, message: str) -> Step | None:
-        """Return the action that a choice repeats.
-
-        That is a resumed wish or a fallback, or one for which the customer's words have been used
-        already: what a message says once, it wants once.
-        """
-        spans = [
-            (slot, value)
-            for slot, value in choice.arguments.items()
-            if self._book.slots[slot].kind is SlotKind.SPAN
-            and message.casefold().count(str(value).casefold()) == 1
-        ]
-        for step in done:
-            report = step.report
-            if report.action != choice.action:
-                continue
-            repeats = choice.arguments.items() <= report.used.items()
-            if repeats and (report.resumed or report.wish is not None):
-                return step
-            if any(report.arguments.get(slot) == value for slot, value in spans):
-                return step
-        return None
-
-    def _resume_wishes(self, workflow: WorkflowContext, task: Task, done: list[Step]) -> None:
-        """Carry out earlier wishes that have become legal.
-
-        Each may change what is legal next, and a question makes the others wait.
-        """
-        for number in range(MAX_ACTIONS):
-            if not done[-1].resumable:
-                return
-            wanted = done[-1].resumable[0]
-            resumed = replace(
-                task,
-                key=f"{task.key}/{number}",
-                message=wanted.message,
-                choice=Choice(wanted.action, wanted.arguments, wanted.confidence),
-                pending_arguments={},
-                is_first=False,
-                answers=None,
-                resumed=wanted,
-            )
-            done.append(self._execute(workflow, resumed))
 
     def _give_up(
         self, workflow: WorkflowContext, session: str, error: ModelError, done: list[Step]

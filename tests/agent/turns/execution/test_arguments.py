@@ -2,10 +2,12 @@
 
 import pytest
 from tests.support.shop import Shop
+from tests.support.turns import say
 
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.shop import CartLine, Checkout, Product, Verification
-from gpt2flow.agent.turns.execution.arguments import is_plausible
+from gpt2flow.agent.turns.execution.arguments import is_plausible, whole_clauses
 
 NAMES = {
     "Ann": True,
@@ -195,3 +197,26 @@ def test_wrong_contact_is_not_the_new_one(shop: Shop) -> None:
     shop.act("s", "register", name="Ann", contact="ann@exmaple.com")
     step = shop.act("s", "correct_contact", message="ann@exmaple.com is wrong")
     assert (step.report.asked, step.report.used) == ("contact", {})
+
+
+@pytest.mark.parametrize(
+    "message, address, whole",
+    [
+        ("寄香港中路76号,VIP应该是0元吧", "香港中路76号,VIP应", "香港中路76号"),
+        ("寄香港中路76号，谢谢您了", "香港中路76号，谢谢", "香港中路76号"),
+        ("寄香港中路76号,3号楼东侧", "香港中路76号,3号楼", "香港中路76号,3号楼"),
+        ("寄香港中路76号,王芳收", "香港中路76号,王芳收", "香港中路76号,王芳收"),
+        ("to 5 Oak Rd, Leeds please", "5 Oak Rd, Leeds", "5 Oak Rd, Leeds"),
+    ],
+)
+def test_an_address_has_no_clause_that_was_cut_short(
+    message: str, address: str, whole: str
+) -> None:
+    assert whole_clauses(address, message) == whole
+
+
+def test_the_number_beside_a_product_is_its_quantity(shop: Shop) -> None:
+    """The model took the number of another clause."""
+    text = "+ 2 kettles.. do i pay 4 delivery tho"
+    say(shop, text, Choice("add_to_cart", {"product": "kettles", "quantity": 4}))
+    assert [line.quantity for line in shop.rows(CartLine)] == [2]

@@ -313,3 +313,13 @@ def test_a_no_with_another_order_is_a_new_wish(shop: Shop) -> None:
         OrderStatus.SUBMITTED,
         OrderStatus.CANCELLED,
     ]
+
+
+def test_a_greeting_does_not_end_a_doubt(shop: Shop) -> None:
+    """An angry customer who says everything again gets a person, not the question again."""
+    member(shop)
+    wish = Choice("cancel_order", {"order": SUBMITTED}, UNSURE)
+    assert say(shop, "SO-1001 !!", wish).actions[-1].asked == CONFIRMATION
+    report = say(shop, "no! hello?! SO-1001 !!", Choice("greet"), wish)
+    assert [action.outcome for action in report.actions] == ["greeted", "handed_over"]
+    assert [case.kind for case in shop.rows(Case)] == [CaseKind.HAND_OVER]

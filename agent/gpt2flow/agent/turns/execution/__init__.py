@@ -1,6 +1,6 @@
 """Execution of actions, each in one transaction."""
 
 from gpt2flow.agent.turns.execution.executor import Executor, check_operations
-from gpt2flow.agent.turns.execution.task import ESCALATE, SMALL_TALK, Event, Task
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, SMALL_TALK, Event, Task
 
-__all__ = ["ESCALATE", "SMALL_TALK", "Event", "Executor", "Task", "check_operations"]
+__all__ = ["ADD_TO_CART", "ESCALATE", "SMALL_TALK", "Event", "Executor", "Task", "check_operations"]

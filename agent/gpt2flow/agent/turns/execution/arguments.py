@@ -13,15 +13,20 @@ from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.operations import Context, infer_arguments
 from gpt2flow.agent.operations.lookup import find_packed_product
 from gpt2flow.agent.shop.matching import strip_filler
-from gpt2flow.agent.turns.execution.task import Task
+from gpt2flow.agent.turns.execution.quantities import quantity_beside
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, Task
 
-_PRODUCT, _CONTACT = "product", "contact"
+_ADDRESS, _PRODUCT = "address", "product"
+_QUANTITY, _CONTACT = "quantity", "contact"
 # Operations whose contact is the customer's own.
 _IDENTIFYING = ("log_in", "register")
 # Regions in which a number without a country code may be one.
 _REGIONS = ("CN", "GB", "US", "IN", "AU", "IE", "HK", "SG", "TW", "DE", "FR")
 _NUMBER = re.compile(
     r"\d|[一二三四五六七八九十百]|\b(?:one|two|three|four|five|six|seven|eight|nine)\b"
+)
+_ADDRESS_PART = re.compile(
+    r"[\d一二三四五六七八九十省市区县镇乡村路街道巷弄号楼栋幢座单元室层苑园庄城厦场校院馆店站]"
 )
 # Words next to a name that a customer gives; none of them is one.
 _NO_NAME_WORDS = """
@@ -51,6 +56,8 @@ def collect_arguments(
         values |= dict.fromkeys(orders, task.event.subject)
     values = {slot: v for slot, v in values.items() if not _is_reference(slot, v)}
     values |= _negative_numbers(book, values, task.message)
+    if _ADDRESS in values:
+        values[_ADDRESS] = whole_clauses(str(values[_ADDRESS]), task.message)
     # What a customer repeats when asked is taken, such as the name of a house.
     plausible = {
         slot: value
@@ -68,9 +75,10 @@ def collect_arguments(
 def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
     """Return values that the message has beyond doubt.
 
-    The model has none for their slots.
+    The model has none for their slots, or another one.
 
     - `product`: the product whose unit the model read, as in "two packs of tea".
+    - `quantity`: the number that stands beside the product that is added.
     - the contact of who logs in or registers: the only one in it.
     """
     found: Arguments = {}
@@ -80,6 +88,10 @@ def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
     if (unit := given.get(_PRODUCT)) is not None:
         product = find_packed_product(context, str(unit))
         found |= {_PRODUCT: product.name(context.language)} if product is not None else {}
+        if spec.operation == ADD_TO_CART:
+            read = given.get(_QUANTITY)
+            beside = quantity_beside(task.message, str(unit), None if read is None else int(read))
+            found |= {_QUANTITY: beside} if beside is not None else {}
     if spec.operation in _IDENTIFYING and _CONTACT not in given:
         contacts = candidates(SlotKind.CONTACT, task.message)
         plausible = [each for each in contacts if is_plausible(_CONTACT, SlotKind.CONTACT, each)]
@@ -103,6 +115,19 @@ def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:
     if slot == "address":
         return bool(_NUMBER.search(text.casefold()))
     return True
+
+
+def whole_clauses(address: str, message: str) -> str:
+    """Return an address without a last clause that was cut short and is none of its parts.
+
+    Chinese has no spaces, so that the model may end inside a word: ",VIP应" of "VIP应该是0元".
+    """
+    before, comma, clause = address.rpartition("," if "," in address else "，")
+    _, _, rest = message.partition(address)
+    is_cut = bool(rest) and rest[0].isalnum() and not rest[0].isascii()
+    if not comma or not is_cut or _ADDRESS_PART.search(clause) or not _NUMBER.search(before):
+        return address
+    return before.rstrip()
 
 
 def _is_reference(slot: str, value: str | int) -> bool:

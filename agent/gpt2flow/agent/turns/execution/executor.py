@@ -14,7 +14,8 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.report import ActionReport, Step, Wanted
+from gpt2flow.agent.operations.lookup import product_names
+from gpt2flow.agent.report import ActionReport, CountedProduct, Step, Wanted
 from gpt2flow.agent.shop import (
     Customer,
     CustomerSession,
@@ -29,8 +30,10 @@ from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.case_steps import CaseSteps
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
 from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
+from gpt2flow.agent.turns.execution.quantities import counted_products
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import (
+    ADD_TO_CART,
     CLARIFY,
     ESCALATE,
     SMALL_TALK,
@@ -321,6 +324,7 @@ class Executor:
             timers=context.timers,
             payments=context.payments,
             resumable=self._resumable(context.session, facts),
+            counted=_counted(context, task) if spec.operation == ADD_TO_CART else [],
         )
         context.db.add(
             ExecutedAction(
@@ -356,13 +360,18 @@ def _update_session(session: CustomerSession, task: Task) -> None:
     if task.choice.action == CLARIFY:
         return
     session.clarifications = 0
-    # The rest of the message that led to the doubt does not end it.
-    if task.is_first and task.choice.action not in (session.doubted, _DENY):
+    # The rest of the message that led to the doubt does not end it, and a greeting neither.
+    if task.is_first and task.choice.action not in (session.doubted, _DENY, *SMALL_TALK):
         session.doubted = None
     if task.is_first and task.choice.action not in SMALL_TALK:
         session.awaiting_action = None
         session.awaiting_slot = None
         session.awaiting_arguments = None
+
+
+def _counted(context: Context, task: Task) -> list[CountedProduct]:
+    is_read = task.event is None and task.resumed is None and not task.is_rest
+    return counted_products(task.message, product_names(context)) if is_read else []
 
 
 def check_operations(book: FlowBook) -> None:

@@ -11,6 +11,8 @@ from gpt2flow.agent.wording import Language
 CLARIFY = "clarify"
 # Hands a customer over to a person.
 ESCALATE = "escalate"
+# Adds a product, whose number code can read.
+ADD_TO_CART = "add_to_cart"
 SMALL_TALK = ("greet", CLARIFY)
 
 
@@ -41,6 +43,7 @@ class Task:
         answers: Slot that the message was asked for; None if it answers no question.
         taken: Actions that the message has led to so far.
         resumed: Earlier wish that the action fulfils; None for the model's choice.
+        is_rest: Whether code read the wish from what the model left of the message.
         is_detour: Whether the action is on the way to a wish that is resumed later.
         event: Event that the action handles; None for a customer message.
         is_compensation: Whether the action undoes the one that raised the event. Only
@@ -57,6 +60,7 @@ class Task:
     answers: str | None = None
     taken: frozenset[str] = frozenset()
     resumed: Wanted | None = None
+    is_rest: bool = False
     is_detour: bool = False
     event: Event | None = None
     is_compensation: bool = False

@@ -1,0 +1,79 @@
+"""What a message says once, and what the model left of it."""
+
+from collections.abc import Iterable, Sequence
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.report import CountedProduct, Step
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, SMALL_TALK
+
+# Actions beside which a message is a shopping list: a number elsewhere may be of something else.
+_SHOPPING = (
+    *(ADD_TO_CART, "find_product", "view_cart", "answer_question"),
+    *("log_in", "register", "verify", *SMALL_TALK),
+)
+_DONE = ("ok", "refused")
+
+
+def repeated_step(
+    book: FlowBook, done: Iterable[Step], choice: Choice, message: str
+) -> Step | None:
+    """Return the action that a choice repeats.
+
+    That is a resumed wish or a fallback, or one for which the customer's words have been used
+    already: what a message says once, it wants once.
+
+    Args:
+        book: Loaded flows.
+        done: Steps of the message so far.
+        choice: Choice of the model.
+        message: Normalized message.
+    """
+    spans = [
+        (slot, value)
+        for slot, value in choice.arguments.items()
+        if book.slots[slot].kind is SlotKind.SPAN
+        and message.casefold().count(str(value).casefold()) == 1
+    ]
+    for step in done:
+        report = step.report
+        if report.action != choice.action:
+            continue
+        repeats = choice.arguments.items() <= report.used.items()
+        if repeats and (report.resumed or report.wish is not None):
+            return step
+        if any(report.arguments.get(slot) == value for slot, value in spans):
+            return step
+    return None
+
+
+def left_out_products(done: Sequence[Step]) -> list[Choice]:
+    """Return the choices of a message that the model has not made, in its order.
+
+    Only a message that the model has added a product for is read.
+
+    Args:
+        done: Steps of the message so far.
+    """
+    if not all(step.report.action in _SHOPPING for step in done):
+        return []
+    added = [step for step in done if step.report.action == ADD_TO_CART]
+    if not any(step.result in _DONE for step in added):
+        return []
+    counted = next((step.counted for step in added if step.counted), [])
+    return [
+        Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})
+        for each in counted
+        if not _is_named(each, done)
+    ]
+
+
+def _is_named(counted: CountedProduct, done: Iterable[Step]) -> bool:
+    phrase = counted.phrase.casefold()
+    named = (step.report.arguments.get("product") for step in done)
+    return any(phrase in text or text in phrase for each in named if (text := _text(each)))
+
+
+def _text(value: str | int | None) -> str:
+    return "" if value is None else str(value).casefold()

@@ -1,0 +1,103 @@
+"""Actions of one message: those that the model chooses, and those that follow from them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.report import Step
+from gpt2flow.agent.turns.execution import ADD_TO_CART, SMALL_TALK, Task
+from gpt2flow.agent.turns.mentions import left_out_products, repeated_step
+from gpt2flow.agent.turns.state import TurnState
+from gpt2flow.agent.turns.turn import MAX_ACTIONS
+
+
+class MessageTurn:
+    """Execution of the choices for one message.
+
+    Args:
+        book: Loaded flows.
+        run: Function that executes a task.
+        state: State at the start of the turn.
+        key: Prefix of the idempotency keys.
+        session: Id of the conversation.
+        message: Normalized message.
+
+    Attributes:
+        done: Steps so far.
+    """
+
+    def __init__(
+        self,
+        book: FlowBook,
+        run: Callable[[Task], Step],
+        state: TurnState,
+        key: str,
+        *,
+        session: str,
+        message: str,
+    ) -> None:
+        self.done: list[Step] = []
+        self._book = book
+        self._run = run
+        self._state = state
+        self._key = key
+        self._session = session
+        self._message = message
+
+    def execute(self, position: int | str, choice: Choice) -> Step:
+        """Execute a choice of the model, unless it repeats one.
+
+        What a shopping list has besides comes before anything else, such as the checkout.
+        """
+        earlier = repeated_step(self._book, self.done, choice, self._message)
+        if earlier is not None:
+            return earlier
+        if choice.action != ADD_TO_CART:
+            self.add_left_out()
+        return self._carry_out(position, choice)
+
+    def add_left_out(self) -> None:
+        """Add the products that the message counts and the model left out."""
+        for choice in left_out_products(self.done):
+            self._carry_out(f"rest/{len(self.done)}", choice, is_rest=True)
+
+    def _carry_out(self, position: int | str, choice: Choice, *, is_rest: bool = False) -> Step:
+        task = Task(
+            key=f"{self._key}/{position}",
+            session=self._session,
+            message=self._message,
+            choice=choice,
+            language=self._state.language,
+            pending_arguments=self._state.pending_for(choice.action),
+            is_first=all(step.report.action in SMALL_TALK for step in self.done),
+            answers=self._state.answered_slot(choice.action),
+            taken=frozenset(step.report.action for step in self.done),
+            is_rest=is_rest,
+        )
+        step = self._run(task)
+        self.done.append(step)
+        self._resume_wishes(task)
+        # The model goes on from its own choice, in the state that all of them left.
+        return step.model_copy(update={"facts": self.done[-1].facts})
+
+    def _resume_wishes(self, task: Task) -> None:
+        """Carry out earlier wishes that have become legal.
+
+        Each may change what is legal next, and a question makes the others wait.
+        """
+        for number in range(MAX_ACTIONS):
+            if not self.done[-1].resumable:
+                return
+            wanted = self.done[-1].resumable[0]
+            resumed = replace(
+                task,
+                key=f"{task.key}/{number}",
+                message=wanted.message,
+                choice=Choice(wanted.action, wanted.arguments, wanted.confidence),
+                pending_arguments={},
+                is_first=False,
+                answers=None,
+                resumed=wanted,
+            )
+            self.done.append(self._run(resumed))
