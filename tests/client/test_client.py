@@ -25,6 +25,7 @@ from gpt2flow.client import (
     Regex,
     Sampling,
     Scores,
+    Text,
     UnavailableError,
     Usage,
 )
@@ -127,6 +128,27 @@ def test_tokens_cover_the_text(client: Client) -> None:
     assert b"".join(t.piece for t in tokens) == raw
     assert client.detokenize([t.id for t in tokens]) == text
     assert client.generate([t.id for t in tokens], GREEDY).usage.prompt_tokens == len(tokens)
+
+
+def test_special_tokens_are_treated_as_requested(client: Client) -> None:
+    [special] = client.tokenize("<|user|>")
+    literal = client.tokenize("<|user|>", literal=True)
+    assert len(literal) > 1
+    assert b"".join(token.piece for token in literal) == b"<|user|>"
+    assert client.generate("<|user|>", GREEDY).usage.prompt_tokens == 1
+    as_text = client.generate(Text("<|user|>", literal=True), GREEDY)
+    assert as_text.usage.prompt_tokens == len(literal)
+    ids = [special.id, literal[0].id]
+    assert client.detokenize(ids) == "<|user|>" + literal[0].piece.decode()
+    assert client.detokenize(ids, skip_special_tokens=True) == literal[0].piece.decode()
+
+
+def test_a_model_describes_its_tokens_and_constraints(client: Client) -> None:
+    model = client.model()
+    assert "byte-level" in model.tokenizer
+    assert model.eos_token_ids
+    assert model.constraint_error == ""
+    assert model.limits.max_tokenize_bytes > 0
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,15 @@ from gpt2flow.client import (
     Sampling,
     Scores,
     SettingsError,
+    Text,
     Timing,
     Token,
     TokenLogprob,
     Usage,
+    requests,
 )
+from gpt2flow.client.prompts import build_prompt
+from gpt2flow.client.responses import parse_generations
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
 EVERYTHING = Options(
@@ -60,6 +64,9 @@ EVERYTHING = Options(
     echo=True,
     token_ids=True,
     priority=1,
+    truncate_prompt=True,
+    include_stop_string=True,
+    include_special_tokens=True,
 )
 BEAMS = BeamSearch(
     num_beams=2,
@@ -68,6 +75,8 @@ BEAMS = BeamSearch(
     num_return_sequences=1,
     no_repeat_ngram_size=1,
     repetition_penalty=1.5,
+    logit_bias=((1, 0.5),),
+    bad_words=("x",),
 )
 
 
@@ -86,6 +95,27 @@ def test_every_option_reaches_the_server() -> None:
         assert given(part) == names(part.DESCRIPTOR)
     beams = Options(decoding=BEAMS).message().beam_search
     assert given(beams) == names(beams.DESCRIPTOR)
+
+
+def test_every_field_of_a_prompt_reaches_the_server() -> None:
+    text = build_prompt("prompt", Text("x", literal=True, add_special_tokens=False))
+    assert given(text) | given(build_prompt("prompt", [1])) == names(pb.Prompt.DESCRIPTOR)
+    assert not text.add_special_tokens
+    assert given(build_prompt("prompt", Text("x"))) == {"text"}
+
+
+def test_every_field_of_the_other_requests_reaches_the_server() -> None:
+    flags = {"literal": True, "add_special_tokens": False}
+    for message in (
+        requests.build_tokenize("x", **flags, model="m"),
+        requests.build_detokenize([1], skip_special_tokens=True, model="m"),
+        requests.build_score("x", ["y"], "m"),
+        requests.build_generate(["x"], EVERYTHING, "m"),
+        requests.build_single("x", EVERYTHING, "m"),
+        requests.build_stream("x", EVERYTHING, "m"),
+        requests.build_get_model("m"),
+    ):
+        assert given(message) == names(message.DESCRIPTOR)
 
 
 @pytest.mark.parametrize("early", [False, True, "never"])
@@ -125,6 +155,12 @@ def test_every_response_field_has_a_result_field(
     message: Any, result: type[Any], elsewhere: set[str]
 ) -> None:
     assert names(message.DESCRIPTOR) - elsewhere <= {field.name for field in fields(result)}
+
+
+def test_a_finish_reason_of_a_newer_server_is_its_number() -> None:
+    result = pb.GenerationResult(candidates=[pb.Candidate(finish_reason=99)])  # type: ignore[arg-type]
+    [generation] = parse_generations(pb.GenerateResponse(results=[result]), "id")
+    assert generation.candidates[0].finish_reason == "reason 99"
 
 
 @pytest.mark.parametrize("kind", BOTH)

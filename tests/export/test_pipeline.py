@@ -1,7 +1,9 @@
 """A bundle is verified, reproducible, and written completely or not at all."""
 
 import errno
+import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,6 +18,7 @@ import onnxruntime
 import pytest
 import torch
 from optimum.onnxruntime import ORTModelForCausalLM
+from tests.support.command_line import gpt2flow
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.export import (
@@ -29,6 +32,7 @@ from gpt2flow.export import (
     export_bundle,
 )
 from gpt2flow.server.bundle.manifest import Manifest, file_sha256, load_bundle
+from gpt2flow.server.bundle.model_runner import ModelRunner, RunnerError
 
 pytestmark = pytest.mark.process
 
@@ -90,7 +94,7 @@ def test_a_bundle_has_its_files_and_a_matching_manifest(
         "hidden_size": 48,
         "context_length": 64,
         "vocabulary_size": 113,
-        "eos_token_id": 0,
+        "eos_token_ids": [0],
         "bos_token_id": 0,
     }
     recipe = manifest.recipe
@@ -164,6 +168,18 @@ def test_the_reference_loads_in_optimum_and_generates_as_transformers(
             model(prompt).logits.numpy(),
             atol=1e-4,
         )
+
+
+def test_the_reference_is_not_served(bundles: dict[Profile, Path], tmp_path: Path) -> None:
+    bundle = bundles[Profile.REFERENCE]
+    returned, _, err = gpt2flow("serve", "--model", str(bundle), cwd=tmp_path)
+    assert returned == 2
+    assert err == (
+        f"gpt2flow: error: {bundle} has the profile reference, which cannot be served; export the "
+        "checkpoint with --profile fp32, int8 or int4\n"
+    )
+    with pytest.raises(RunnerError, match=r"model\.onnx is not a serving graph; gpt2flow export "):
+        ModelRunner(bundle / "model.onnx", slots=1, capacity=8, threads=1)
 
 
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT4])
@@ -258,12 +274,19 @@ def test_progress_is_reported_and_nothing_is_printed(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reports: list[tuple[str, int, int]] = []
+    whole_at_the_end = []
+
+    def record(stage: str, done: int, total: int) -> None:
+        reports.append((stage, done, total))
+        if stage == "write" and done == total:
+            whole_at_the_end.append((tmp_path / "bundle" / "manifest.json").exists())
+
     export_bundle(
         checkpoint,
         tmp_path / "bundle",
         profile=Profile.INT4,
         mixed_precision_budget=0.0,
-        progress=lambda stage, done, total: reports.append((stage, done, total)),
+        progress=record,
     )
     assert list(dict.fromkeys(stage for stage, _, _ in reports)) == [
         "read",
@@ -276,7 +299,32 @@ def test_progress_is_reported_and_nothing_is_printed(
     ]
     last = {stage: (done, total) for stage, done, total in reports}
     assert all(done == total > 0 for done, total in last.values())
+    assert whole_at_the_end == [True]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_prints_stages_and_warnings(checkpoint: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    fields = json.loads((source / "config.json").read_text())
+    del fields["model_type"]
+    (source / "config.json").write_text(json.dumps(fields))
+    command = ["export", str(source), str(tmp_path / "bundle"), "--profile", "fp32"]
+    returned, out, err = gpt2flow(*command, cwd=tmp_path)
+    assert returned == 0
+    assert "perplexity 1.0000" in out
+    warning = "config.json: model_type is missing; its other fields are of 'gpt2'"
+    lines = [re.sub(r"^ *\d+ s  ", "", line) for line in err.splitlines()]
+    assert lines == [
+        "Reading the checkpoint",
+        f"gpt2flow: warning: {warning}",
+        "Exporting the reference graph",
+        "Building the serving graph",
+        "Verifying against the reference",
+        "Writing the manifest",
+    ]
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.warnings == [warning]
+    assert json.loads((tmp_path / "bundle" / "config.json").read_text())["model_type"] == "gpt2"
 
 
 EXPORT_THAT_WAITS = """

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from transformers import GPT2LMHeadModel
+from tests.support.vocabularies import SENTENCES
+from tests.support.vocabulary_models import make_model
+from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2flow.export import (
     InputError,
@@ -18,6 +20,7 @@ from gpt2flow.export import (
     export_bundle,
     restore_checkpoint,
 )
+from gpt2flow.export.checkpoint.checkpoint import read_checkpoint
 from gpt2flow.server.errors import BundleError
 
 pytestmark = pytest.mark.process
@@ -37,6 +40,17 @@ def test_fp32_weights_are_those_of_the_checkpoint(checkpoint: Path, tmp_path: Pa
         assert torch.equal(restored.state_dict()[name], weight), name
     for name in ("config.json", "tokenizer.json"):
         assert (tmp_path / "restored" / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["prefixed byte-level BPE", "Unigram"])
+def test_a_restored_tokenizer_is_that_of_the_bundle(kind: str, tmp_path: Path) -> None:
+    made = make_model(kind, tmp_path)
+    restore_checkpoint(made.bundle, tmp_path / "restored")
+    restored = AutoTokenizer.from_pretrained(tmp_path / "restored")
+    text = " ".join((*SENTENCES, *made.tokenizer.all_special_tokens, "<|endoftext|>"))
+    assert restored(text).input_ids == made.ids(text)
+    again = read_checkpoint(tmp_path / "restored").tokenizer_json
+    assert again == (made.bundle / "tokenizer.json").read_bytes()
 
 
 def test_restored_8_bit_weights_round_to_the_same_codes(checkpoint: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine import engine
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["bundle", "checkpoint"]
 
@@ -73,8 +73,8 @@ def limits(vocabulary_size: int) -> Limits:
 
 
 @pytest.fixture(scope="session")
-def grammars(tokenizer: Tokenizer, vocabulary_size: int) -> GrammarCompiler:
-    return GrammarCompiler(tokenizer, vocabulary_size, EOS)
+def grammars(tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(tokenizer, [EOS])
 
 
 @pytest.fixture(scope="session")

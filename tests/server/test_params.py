@@ -1,6 +1,7 @@
 """Validation of parameters: every bad field is named."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gpt2flow.server.params import (
     OutputParams,
     SamplingParams,
     StoppingParams,
+    prompt_room,
     resolve_max_new_tokens,
     validate,
 )
@@ -81,6 +83,8 @@ def test_a_priority_out_of_range_is_named(bad: int, good: int) -> None:
         ("num_return_sequences", [0, 3], [1, 2]),
         ("length_penalty", [math.nan, math.inf, 101], [-1, 0, 2]),
         ("repetition_penalty", [0, math.nan], [1.5]),
+        ("logit_bias", [((1, 1.0),) * 1025], [((49, -100.0), (0, 100.0))]),
+        ("bad_words", [("x",) * 257], [("x", "y")]),
     ],
 )
 def test_beam_search_parameters_out_of_range_are_named(
@@ -139,13 +143,40 @@ def test_greedy_decoding_has_one_candidate() -> None:
     assert bad_fields(decoding=SamplingParams(temperature=0, n=2)) == ["options.sampling.n"]
 
 
-def test_bad_list_entries_are_named_by_index() -> None:
-    decoding = SamplingParams(logit_bias=((1, 0.0), (50, 200.0)), bad_words=("a", ""))
+@pytest.mark.parametrize(
+    "kind,name,needed",
+    [(SamplingParams, "sampling", {}), (BeamSearchParams, "beam_search", {"num_beams": 2})],
+)
+def test_bad_list_entries_are_named_by_index(
+    kind: type[Any], name: str, needed: dict[str, int]
+) -> None:
+    decoding = kind(logit_bias=((1, 0.0), (50, 200.0)), bad_words=("a", ""), **needed)
     assert bad_fields(decoding=decoding) == [
-        "options.sampling.logit_bias[1].token_id",
-        "options.sampling.logit_bias[1].bias",
-        "options.sampling.bad_words[1]",
+        f"options.{name}.logit_bias[1].token_id",
+        f"options.{name}.logit_bias[1].bias",
+        f"options.{name}.bad_words[1]",
     ]
+
+
+def test_no_new_tokens_are_for_the_log_probabilities_of_the_prompt() -> None:
+    stopping = StoppingParams(max_new_tokens=0)
+    assert bad_fields(stopping=stopping) == ["options.stopping.max_new_tokens"]
+    wanted = OutputParams(prompt_logprobs=True)
+    assert bad_fields(stopping=stopping, output=wanted) == []
+    params = GenerationParams(
+        stopping=stopping, output=wanted, decoding=BeamSearchParams(num_beams=4)
+    )
+    assert params.slots_needed == 1
+    delayed = StoppingParams(max_new_tokens=0, min_new_tokens=1)
+    assert bad_fields(stopping=delayed, output=wanted) == ["options.stopping.min_new_tokens"]
+
+
+def test_the_room_of_a_truncated_prompt_leaves_the_new_tokens() -> None:
+    assert prompt_room(StoppingParams(max_new_tokens=30), LIMITS) == 70
+    assert prompt_room(StoppingParams(max_new_tokens=0), LIMITS) == 100
+    assert prompt_room(StoppingParams(), LIMITS) == 84
+    assert prompt_room(StoppingParams(ceiling=7), LIMITS) == 93
+    assert prompt_room(StoppingParams(), replace(LIMITS, default_max_new_tokens=90)) == 50
 
 
 def test_all_bad_fields_are_named_together() -> None:

@@ -12,7 +12,7 @@ SERVER = Path(gpt2flow.server.errors.__file__).parent
 # Rooms that a room may import; it may also import what these may.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "tokenizer": set(),
+    "tokenizer": {"bundle"},
     "limits": {"config"},
     "params": {"limits"},
     "bundle": {"errors"},
@@ -21,7 +21,8 @@ ROOMS: dict[str, set[str]] = {
     "sampling": {"params"},
     "fair_queue": set(),
     "engine": {"sampling", "fair_queue"},
-    "grammar": {"engine", "tokenizer"},
+    "work_pool": {"engine"},
+    "grammar": {"work_pool", "tokenizer"},
     "generation": {"grammar"},
     "models": {"generation", "bundle", "config"},
     "telemetry": {"models"},
@@ -33,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
 ALONE = {
     "onnxruntime": {"bundle/model_runner.py"},
     "llguidance": {"grammar/constraint.py", "grammar/worker.py"},
-    "tokenizers": {"tokenizer.py"},
+    "tokenizers": {"bundle/decoder.py", "tokenizer/tokenizer.py", "tokenizer/variants.py"},
 }
 PROTOBUF = ("google", "gpt2flow.inference", "grpc_health", "grpc_reflection", "grpc_status")
 

@@ -14,7 +14,8 @@ from gpt2flow.server.engine.kv_cache import CacheCopy, SlotCache
 from gpt2flow.server.engine.results import Event
 from gpt2flow.server.engine.scheduler import Scheduler
 from gpt2flow.server.engine.task import Task
-from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.generation.factory import Arrival, TaskFactory
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import GenerationParams, SamplingParams, StoppingParams
 from gpt2flow.server.sampling.filters import Floats, Ids
@@ -78,7 +79,7 @@ class CountingEngine:
         )
         self.factory = TaskFactory(
             limits=limits,
-            eos_token_id=0,
+            eos_token_ids=[0],
             tokenizer=tokenizer,
             grammars=grammars,
             next_id=itertools.count().__next__,

@@ -11,11 +11,12 @@ from gpt2flow.server.engine.results import Delta, Event, GenerationResult, Score
 from gpt2flow.server.engine.scheduler import Scheduler
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import ServerError
-from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.generation.factory import Arrival, TaskFactory
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import GenerationParams
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 # Context length of the tiny model, in tokens.
 CONTEXT = 96
@@ -62,7 +63,7 @@ class EngineBench:
         )
         self.factory = TaskFactory(
             limits=self.limits,
-            eos_token_id=EOS,
+            eos_token_ids=[EOS],
             tokenizer=self.tokenizer,
             grammars=self.grammars,
             next_id=itertools.count().__next__,

@@ -1,10 +1,16 @@
 """Bytes of HTTP/2 connections that no gRPC library would open."""
 
+from collections.abc import Mapping
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+DATA, HEADERS, _RESET, _SETTINGS, PING = 0, 1, 3, 4, 6
+ACKNOWLEDGED = 1
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
+_CANCEL = 8
+# Most bytes of a frame, unless a peer allows more.
+_FRAME_BYTES = 16384
 
 
 def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
@@ -14,6 +20,46 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 
 
 SETTINGS = frame(_SETTINGS)
+# The peer may send no byte of a message.
+NO_WINDOW = frame(_SETTINGS, _INITIAL_WINDOW_SIZE.to_bytes(2) + (0).to_bytes(4))
+
+
+def headers(path: str, stream: int, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the headers of a call.
+
+    Args:
+        path: `/SERVICE/METHOD`.
+        stream: Number of the stream, which is odd.
+        metadata: Metadata of the call.
+    """
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        **(metadata or {}),
+    }
+    # Literal fields, which are not indexed.
+    block = b"".join(b"\0" + _string(name) + _string(value) for name, value in fields.items())
+    return frame(HEADERS, block, flags=_END_HEADERS, stream=stream)
+
+
+def only_message(message: bytes, stream: int, *, compressed: bool = False) -> bytes:
+    """Return the only message of a call, and its end."""
+    body = bytes([compressed]) + len(message).to_bytes(4) + message
+    parts = [body[at : at + _FRAME_BYTES] for at in range(0, len(body), _FRAME_BYTES)]
+    last = len(parts) - 1
+    return b"".join(
+        frame(DATA, part, flags=_END_STREAM if number == last else 0, stream=stream)
+        for number, part in enumerate(parts)
+    )
+
+
+def reset(stream: int) -> bytes:
+    """Return the cancellation of a call."""
+    return frame(_RESET, _CANCEL.to_bytes(4), stream=stream)
 
 
 def unreadable_call(path: str, message: bytes) -> bytes:
@@ -23,26 +69,7 @@ def unreadable_call(path: str, message: bytes) -> bytes:
         path: `/SERVICE/METHOD`.
         message: Serialized request.
     """
-    window = _INITIAL_WINDOW_SIZE.to_bytes(2) + (0).to_bytes(4)
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        ":authority": "localhost",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    # Literal fields, which are not indexed.
-    headers = b"".join(b"\0" + _string(name) + _string(value) for name, value in fields.items())
-    body = b"\0" + len(message).to_bytes(4) + message
-    return b"".join(
-        (
-            PREFACE,
-            frame(_SETTINGS, window),
-            frame(_HEADERS, headers, flags=_END_HEADERS, stream=1),
-            frame(_DATA, body, flags=_END_STREAM, stream=1),
-        )
-    )
+    return PREFACE + NO_WINDOW + headers(path, 1) + only_message(message, 1)
 
 
 def _string(text: str) -> bytes:

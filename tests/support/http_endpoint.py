@@ -24,13 +24,13 @@ from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.endpoint import Endpoint
 from gpt2flow.agent.http.handling import ObservedTurns
-from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.routes import Services
 from gpt2flow.agent.http.signatures import SignatureVerifier
-from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import Readiness
 from gpt2flow.agent.http.turn_queue import TurnQueue
+from gpt2flow.agent.metrics.gauges import DatabaseGauges
+from gpt2flow.agent.metrics.reader import ShopReader
 from gpt2flow.agent.net.addresses import bind
 from gpt2flow.agent.shop import database_url
 from gpt2flow.agent.turns.model import ModelAnswer

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select, update
+from structlog.typing import EventDict
 from tests.support.shop import Clock
 from tests.support.webhook_receiver import SECRET, WebhookReceiver
 
@@ -13,6 +14,7 @@ from gpt2flow.agent.delivery.backoff import Backoff
 from gpt2flow.agent.delivery.dispatcher import Dispatcher
 from gpt2flow.agent.delivery.local import ConsoleTransport
 from gpt2flow.agent.delivery.message import OutgoingMessage
+from gpt2flow.agent.delivery.observation import DeliveryObserver
 from gpt2flow.agent.delivery.queue import OutboxQueue
 from gpt2flow.agent.delivery.routing import Route, remaining_route
 from gpt2flow.agent.delivery.settings import DeliverySettings
@@ -27,14 +29,24 @@ class Outbox:
     """Outbox of one database; its dispatchers share a clock.
 
     Attributes:
-        lines: What dispatchers reported.
+        events: Lines of the log, where a fixture captures them.
         printed: Keys of the messages that the console got.
+        observer: Observer of the dispatchers.
     """
 
     database: Database
     clock: Clock
-    lines: list[str] = field(default_factory=list)
+    events: list[EventDict] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
+    observer: DeliveryObserver = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.observer = DeliveryObserver(clock=self.clock)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the fields of the log's lines of an event."""
+        found = [dict(each) for each in self.events if each["event"] == event]
+        return [{k: v for k, v in each.items() if k != "event"} for each in found]
 
     def add(self, *keys: str, **fields: Any) -> None:
         """Write messages to one customer."""
@@ -85,7 +97,7 @@ class Outbox:
     def dispatcher(
         self, routes: Sequence[Route] | None = None, attempts: int = 12, interval: float = 0.1
     ) -> Dispatcher:
-        return Dispatcher(self.queue(routes, attempts), self.lines.append, interval=interval)
+        return Dispatcher(self.queue(routes, attempts), self.observer, interval=interval)
 
     async def send_due(
         self, routes: Sequence[Route] | None = None, attempts: int = 12

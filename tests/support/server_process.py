@@ -125,6 +125,7 @@ def server_process(
     limits: Sequence[str] = SMALL,
     stderr: IO[Any] | int | None = None,
     step_seconds: float = 0.0,
+    program: Sequence[str] = ("gpt2flow.cli",),
 ) -> Iterator[ServerProcess]:
     """Run `gpt2flow serve` until the block ends.
 
@@ -136,15 +137,15 @@ def server_process(
         limits: Options that make the server small.
         stderr: Destination of the log; None is a file in `folder`.
         step_seconds: Time that each decode step takes at least, until `hurry` is called.
+        program: Module that runs `gpt2flow`, and its own arguments.
 
     Yields:
         The process, once it is ready.
     """
     ready, log, hurry_file = folder / "port", folder / "server.log", folder / "hurry"
     ready.unlink(missing_ok=True)
-    program = ["gpt2flow.cli"]
     if step_seconds:
-        program = ["tests.support.slow_server", str(step_seconds), str(hurry_file)]
+        program = ("tests.support.slow_server", str(step_seconds), str(hurry_file))
     command = [sys.executable, "-m", *program, "serve", "--model", f"{name}={bundle}"]
     addresses = ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
 

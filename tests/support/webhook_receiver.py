@@ -42,6 +42,7 @@ class WebhookReceiver:
         received: Requests in the order of their arrival.
         failures: Requests without a right signature.
         cut_off: Number of answers that the sender did not read to their end.
+        truncated: Number of requests whose sender ended in the middle.
         most_at_once: Largest number of requests at a time, by contact.
     """
 
@@ -51,6 +52,7 @@ class WebhookReceiver:
         self.received: list[Received] = []
         self.failures: list[str] = []
         self.cut_off = 0
+        self.truncated = 0
         self.most_at_once: Counter[str] = Counter()
         self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -94,12 +96,17 @@ def webhook_receiver(pair: Pair | None = None) -> Iterator[WebhookReceiver]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            content = self.rfile.read(length)
+            if len(content) < length:
+                receiver.truncated += 1
+                self.close_connection = True
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = receiver.receive(headers, content)
             self.send_response(answer.status)
-            length = {} if answer.status == 204 else {"content-length": str(len(answer.body))}
-            for name, value in (length | answer.headers).items():
+            size = {} if answer.status == 204 else {"content-length": str(len(answer.body))}
+            for name, value in (size | answer.headers).items():
                 self.send_header(name, value)
             self.end_headers()
             try:

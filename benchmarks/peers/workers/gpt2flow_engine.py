@@ -18,11 +18,12 @@ from gpt2flow.server.engine.engine import Engine
 from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.results import Delta
 from gpt2flow.server.engine.scheduler import Scheduler
-from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.generation.factory import Arrival, TaskFactory
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import GenerationParams, OutputParams, SamplingParams, StoppingParams
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 
 class Gpt2FlowEngine(Worker):
@@ -63,9 +64,9 @@ class Gpt2FlowEngine(Worker):
                 max_top_logprobs=config.max_top_logprobs,
                 default_max_new_tokens=config.default_max_new_tokens,
             ),
-            eos_token_id=shape.eos_token_id,
+            eos_token_ids=shape.eos_token_ids,
             tokenizer=tokenizer,
-            grammars=GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id),
+            grammars=GrammarCompiler(tokenizer, shape.eos_token_ids),
             next_id=count().__next__,
         )
         return {"version": f"onnxruntime {version('onnxruntime')}"}

@@ -5,6 +5,7 @@ It needs only the packages of the `client` extra: grpcio, grpcio-status and prot
 """
 
 from gpt2flow.client.aio import AsyncClient
+from gpt2flow.client.constraints import Choices, JsonSchema, Lark, Regex
 from gpt2flow.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -19,16 +20,8 @@ from gpt2flow.client.errors import (
     Violation,
 )
 from gpt2flow.client.keepalive import Keepalive
-from gpt2flow.client.options import (
-    BeamSearch,
-    Choices,
-    JsonSchema,
-    Lark,
-    Options,
-    Prompt,
-    Regex,
-    Sampling,
-)
+from gpt2flow.client.options import BeamSearch, Options, Sampling
+from gpt2flow.client.prompts import Prompt, Text
 from gpt2flow.client.results import (
     Candidate,
     ContinuationScore,
@@ -75,6 +68,7 @@ __all__ = [
     "Security",
     "ServerError",
     "SettingsError",
+    "Text",
     "Timing",
     "Tls",
     "Token",

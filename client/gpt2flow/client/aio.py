@@ -1,20 +1,20 @@
 """Client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
 from gpt2flow.client import requests, responses, results
-from gpt2flow.client.call import Call, CallFactory, MetadataSource
+from gpt2flow.client.call import Call, CallFactory, MetadataSource, token_source
 from gpt2flow.client.channel import open_async_channel
 from gpt2flow.client.keepalive import Keepalive
-from gpt2flow.client.options import Options, Prompt
+from gpt2flow.client.options import Options
+from gpt2flow.client.prompts import Prompt
 from gpt2flow.client.retry import Retry
 from gpt2flow.client.security import Security
-from gpt2flow.client.token import TokenSource
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
 
@@ -32,7 +32,7 @@ class AsyncClient:
             print((await client.generate("Where is my order?")).text)
 
     Args:
-        address: `host:port` of the server.
+        address: Address of the server, as `host:port` or `unix:PATH`.
         timeout: Default deadline of a call in seconds, all attempts included.
         security: TLS and bearer token; by default plain text without a token.
         retry: Retry policy; None disables retries.
@@ -54,8 +54,7 @@ class AsyncClient:
         keepalive: Keepalive = Keepalive(),
         metadata: MetadataSource | None = None,
     ) -> None:
-        token = None if security.token is None else TokenSource(security.token)
-        self._calls = CallFactory(address, timeout, retry, token, metadata)
+        self._calls = CallFactory(address, timeout, retry, token_source(security), metadata)
         self._channel = open_async_channel(address, security, keepalive)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 
@@ -95,16 +94,17 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
-        [generation] = await self.generate_many(
-            [prompt], options, model=model, timeout=timeout, request_id=request_id
-        )
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_single(prompt, options, model)
+        response = await self._call_unary(self._stub.Generate, request, call)
+        [generation] = responses.parse_generations(response, call.id)
         return generation
 
     async def generate_many(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Iterable[Prompt],
         options: Options = Options(),
         *,
         model: str = "",
@@ -126,7 +126,7 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_generate(prompts, options, model)
@@ -161,7 +161,7 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_stream(prompt, options, model)
@@ -182,7 +182,7 @@ class AsyncClient:
     async def score(
         self,
         prompt: Prompt,
-        continuations: Sequence[Prompt],
+        continuations: Iterable[Prompt],
         *,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
@@ -203,7 +203,7 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_score(prompt, continuations, model)
@@ -215,6 +215,8 @@ class AsyncClient:
         self,
         text: str,
         *,
+        literal: bool = False,
+        add_special_tokens: bool = True,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
@@ -223,6 +225,10 @@ class AsyncClient:
 
         Args:
             text: Text to encode.
+            literal: True to treat special tokens that are written out in the text, such as
+                `<|endoftext|>`, like any other text.
+            add_special_tokens: True to add the special tokens that the tokenizer puts around a
+                text.
             model: Name of the model; empty selects the server's first.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
@@ -233,17 +239,20 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = pb.TokenizeRequest(model=model, text=text)
+        request = requests.build_tokenize(
+            text, literal=literal, add_special_tokens=add_special_tokens, model=model
+        )
         response = await self._call_unary(self._stub.Tokenize, request, call)
         return [responses.parse_token(t) for t in response.tokens]
 
     async def detokenize(
         self,
-        tokens: Sequence[int],
+        tokens: Iterable[int],
         *,
+        skip_special_tokens: bool = False,
         model: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
@@ -252,6 +261,7 @@ class AsyncClient:
 
         Args:
             tokens: Token ids to decode.
+            skip_special_tokens: True to leave special tokens out of the text.
             model: Name of the model; empty selects the server's first.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
@@ -262,10 +272,12 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = requests.build_detokenize(tokens, model)
+        request = requests.build_detokenize(
+            tokens, skip_special_tokens=skip_special_tokens, model=model
+        )
         return (await self._call_unary(self._stub.Detokenize, request, call)).text
 
     async def models(
@@ -286,7 +298,7 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         response = await self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
@@ -309,10 +321,10 @@ class AsyncClient:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = pb.GetModelRequest(model=name)
+        request = requests.build_get_model(name)
         return responses.parse_model(
             (await self._call_unary(self._stub.GetModel, request, call)).model
         )

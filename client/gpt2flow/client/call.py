@@ -1,5 +1,6 @@
 """Request id, credentials, deadline and attempts of each call."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
@@ -7,12 +8,14 @@ from uuid import uuid4
 
 import grpc
 
+from gpt2flow.client import validation
 from gpt2flow.client.errors import SettingsError, to_client_error
 from gpt2flow.client.retry import Attempts, Retry
 from gpt2flow.client.security import Security
 from gpt2flow.client.token import TokenSource
 
 _MAX_REQUEST_ID_LENGTH = 128
+_METADATA_KEY = re.compile("[0-9a-z_.-]+")
 # One year: gRPC treats much longer timeouts as already expired.
 _MAX_TIMEOUT = 366 * 86400.0
 
@@ -48,8 +51,12 @@ class CallFactory:
     metadata: MetadataSource | None = None
 
     def __post_init__(self) -> None:
-        """Raise SettingsError if the default timeout is out of range."""
-        _check_timeout(self.timeout)
+        """Raise SettingsError if the default timeout or a source is invalid."""
+        _valid_timeout(self.timeout)
+        if self.retry is not None:
+            validation.check_type("retry", self.retry, (Retry,), "Retry or None")
+        if self.metadata is not None and not callable(self.metadata):
+            raise validation.invalid("metadata", self.metadata, "a function or None")
 
     def start(self, timeout: float | None, request_id: str | None) -> "Call":
         """Create a call and start its deadline.
@@ -61,16 +68,27 @@ class CallFactory:
         Raises:
             SettingsError: The timeout is out of range, or the id is not valid in gRPC metadata.
         """
-        seconds = self.timeout if timeout is None else timeout
-        _check_timeout(seconds)
+        seconds = _valid_timeout(self.timeout if timeout is None else timeout)
         return Call(self, Attempts(self.retry, seconds), _valid_request_id(request_id))
 
 
-def _check_timeout(seconds: float) -> None:
+def _valid_timeout(given: float) -> float:
+    seconds = validation.number("timeout", given)
     if not 0 < seconds <= _MAX_TIMEOUT:
         raise SettingsError(
             f"timeout is {seconds} s, must be above 0 and at most {_MAX_TIMEOUT:.0f} s"
         )
+    return seconds
+
+
+def token_source(security: Security) -> TokenSource | None:
+    """Return the source of a connection's token; None without one.
+
+    Raises:
+        SettingsError: The token is invalid or its file cannot be read.
+    """
+    validation.check_type("security", security, (Security,), "Security")
+    return None if security.token is None else TokenSource(security.token)
 
 
 def bearer_metadata(security: Security) -> Metadata:
@@ -79,7 +97,8 @@ def bearer_metadata(security: Security) -> Metadata:
     Raises:
         SettingsError: The token is invalid or its file cannot be read.
     """
-    return () if security.token is None else _authorization(TokenSource(security.token))
+    token = token_source(security)
+    return () if token is None else _authorization(token)
 
 
 class Call:
@@ -96,7 +115,7 @@ class Call:
         if self._factory.token is not None:
             metadata += _authorization(self._factory.token)
         if self._factory.metadata is not None:
-            metadata += self._factory.metadata()
+            metadata += _valid_metadata(self._factory.metadata())
         return {"timeout": self._attempts.remaining(), "metadata": metadata}
 
     def retry_delay(self, error: grpc.RpcError, *, response_started: bool = False) -> float:
@@ -121,9 +140,29 @@ def _authorization(token: TokenSource) -> Metadata:
     return (("authorization", f"Bearer {token.current()}"),)
 
 
+def _valid_metadata(given: object) -> Metadata:
+    """Return metadata that gRPC can send.
+
+    Raises:
+        SettingsError: It is no sequence of such pairs.
+    """
+    rule = 'pairs of a lower-case key and printable ASCII, such as (("traceparent", "00-…"),)'
+    pairs = []
+    for item in validation.sequence("metadata", given, rule):
+        match item:
+            case (str(key), str(value)) if (
+                _METADATA_KEY.fullmatch(key) and value.isascii() and value.isprintable()
+            ):
+                pairs.append((key, value))
+            case _:
+                raise validation.invalid("metadata", item, rule)
+    return tuple(pairs)
+
+
 def _valid_request_id(request_id: str | None) -> str:
     if request_id is None:
         return uuid4().hex
+    validation.text("request_id", request_id)
     valid = request_id.isascii() and request_id.isprintable() and request_id == request_id.strip()
     if not (valid and 0 < len(request_id) <= _MAX_REQUEST_ID_LENGTH):
         raise SettingsError(

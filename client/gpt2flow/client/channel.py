@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 
+from gpt2flow.client import validation
 from gpt2flow.client.errors import SettingsError
 from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.security import Security, Tls
@@ -27,12 +28,13 @@ def open_channel(
     """Return a synchronous channel to `address`.
 
     Raises:
-        SettingsError: A file cannot be read, or the token would be sent in plain text.
+        SettingsError: A setting is invalid, a file cannot be read, or the token would be sent in
+            plain text.
     """
     credentials, options = _channel_settings(address, security, keepalive)
     if credentials is None:
-        return grpc.insecure_channel(address, options=options)
-    return grpc.secure_channel(address, credentials, options=options)
+        return grpc.insecure_channel(_target(address), options=options)
+    return grpc.secure_channel(_target(address), credentials, options=options)
 
 
 def open_async_channel(
@@ -41,18 +43,26 @@ def open_async_channel(
     """Return an asyncio channel to `address`.
 
     Raises:
-        SettingsError: A file cannot be read, or the token would be sent in plain text.
+        SettingsError: A setting is invalid, a file cannot be read, or the token would be sent in
+            plain text.
     """
     credentials, options = _channel_settings(address, security, keepalive)
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)
+        return grpc.aio.insecure_channel(_target(address), options=options)
+    return grpc.aio.secure_channel(_target(address), credentials, options=options)
+
+
+def _target(address: str) -> str:
+    """Return an address as gRPC takes it."""
+    # gRPC decodes percent signs in paths.
+    return address.replace("%", "%25") if address.startswith("unix:") else address
 
 
 def _channel_settings(
     address: str, security: Security, keepalive: Keepalive
 ) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, int | str]]]:
     """Return the credentials (None for plain text) and the channel options."""
+    _check_settings(address, security, keepalive)
     timeout_ms = int(keepalive.timeout * 1000)
     options = [
         *_CHANNEL_OPTIONS,
@@ -77,6 +87,13 @@ def _channel_settings(
     return _tls_credentials(security.tls), options
 
 
+def _check_settings(address: object, security: object, keepalive: object) -> None:
+    if not validation.text("address", address).isprintable() or not address:
+        raise validation.invalid("address", address, "host:port or unix:PATH")
+    validation.check_type("security", security, (Security,), "Security")
+    validation.check_type("keepalive", keepalive, (Keepalive,), "Keepalive")
+
+
 def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
         root_certificates=_read_pem("ca", tls.ca, "CERTIFICATE"),
@@ -92,6 +109,8 @@ def _read_pem(field: str, path: Path | None, content: str) -> bytes | None:
         data = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{field}: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # A path with a null character.
+        raise SettingsError(f"{field}: cannot read {str(path)!r}: {error}") from error
     # gRPC would report a wrong file on standard error only, and fail every call.
     if f"{content}-----".encode() not in data:
         raise SettingsError(f"{field}: {path} holds no {content.lower()} in PEM")

@@ -22,7 +22,7 @@ class Violation:
 class SettingsError(ValueError):
     """Invalid setting of a client or argument of a call.
 
-    No call was made. The message names the setting.
+    No call was made. The message names the setting, its value, and what is allowed.
     """
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gpt2flow.client import validation
 from gpt2flow.client.errors import SettingsError
 
 _SHORTEST, _LONGEST = 0.1, 86400.0
@@ -30,7 +31,7 @@ class Keepalive:
     def __post_init__(self) -> None:
         """Raise SettingsError if a value is out of range."""
         for name, value in (("seconds", self.seconds), ("timeout", self.timeout)):
-            if not _SHORTEST <= value <= _LONGEST:
+            if not _SHORTEST <= validation.number(f"keepalive {name}", value) <= _LONGEST:
                 raise SettingsError(
                     f"keepalive {name} is {value:g}, must be {_SHORTEST:g} to {_LONGEST:g}"
                 )

@@ -1,16 +1,46 @@
 """Options of a generation request.
 
-The server validates the values and reports every invalid one (`InvalidRequestError`).
+Values that the protocol cannot carry are refused here (`SettingsError`). The server validates
+ranges and limits, and reports every violation (`InvalidRequestError`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from gpt2flow.client import validation
+from gpt2flow.client.constraints import (
+    Choices,
+    Constraint,
+    JsonSchema,
+    Lark,
+    Regex,
+    build_constraint,
+)
 from gpt2flow.inference.v1 import inference_pb2 as pb
 
-# Text, in which special tokens are recognized, or token ids, which are used unchanged.
-Prompt = str | Sequence[int]
+_EARLY_STOPPING: dict[bool | str, pb.EarlyStopping] = {
+    False: pb.EARLY_STOPPING_HEURISTIC,
+    True: pb.EARLY_STOPPING_FIRST,
+    "never": pb.EARLY_STOPPING_NEVER,
+}
+
+
+def _checked_biases(given: object) -> tuple[tuple[int, float], ...]:
+    """Return pairs of token id and bias.
+
+    Raises:
+        SettingsError: They are no such pairs.
+    """
+    rule = "pairs of a token id and a number, such as ((464, -100.0),)"
+    biases = []
+    for i, item in enumerate(validation.sequence("logit_bias", given, rule)):
+        name = f"logit_bias[{i}]"
+        pair = validation.sequence(name, item, "a token id and a number")
+        if len(pair) != 2:
+            raise validation.invalid(name, item, "a token id and a number")
+        token_id = validation.integer(f"{name}.token_id", pair[0], validation.UINT32)
+        biases.append((token_id, validation.float32(f"{name}.bias", pair[1])))
+    return tuple(biases)
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,9 @@ class Sampling:
         seed: Seed of the random numbers. None lets the server draw one; `Generation.seed`
             returns it in either case.
         n: Number of candidates per prompt. Server default: 1.
+
+    Raises:
+        SettingsError: A value does not fit the protocol.
     """
 
     temperature: float | None = None
@@ -55,6 +88,11 @@ class Sampling:
     bad_words: tuple[str, ...] = ()
     seed: int | None = None
     n: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError if a value does not fit the protocol."""
+        validation.check_fields(self, pb.SamplingParams)
+        object.__setattr__(self, "logit_bias", _checked_biases(self.logit_bias))
 
 
 @dataclass(frozen=True)
@@ -76,6 +114,11 @@ class BeamSearch:
             0 allows repetition.
         repetition_penalty: Penalty on tokens that have already occurred; see `Sampling`.
             Server default: 1.
+        logit_bias: Pairs of a token id and the value added to its score, in [-100, 100].
+        bad_words: Texts whose token sequences are never generated.
+
+    Raises:
+        SettingsError: A value does not fit the protocol.
     """
 
     num_beams: int
@@ -84,50 +127,16 @@ class BeamSearch:
     num_return_sequences: int | None = None
     no_repeat_ngram_size: int = 0
     repetition_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class JsonSchema:
-    """Constraint of the output to JSON that matches a schema.
-
-    Attributes:
-        schema: The JSON schema, as JSON text.
-    """
-
-    schema: str
-
-
-@dataclass(frozen=True)
-class Regex:
-    """Constraint of the output to a regular expression.
-
-    Attributes:
-        pattern: Regular expression that the whole output matches.
-    """
-
-    pattern: str
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Constraint of the output to one of several strings.
-
-    Attributes:
-        values: The strings: at least one, none empty, no two equal.
-    """
-
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Lark:
-    """Constraint of the output to a context-free grammar.
-
-    Attributes:
-        grammar: Grammar in llguidance's dialect of Lark; its start rule is `start`.
-    """
-
-    grammar: str
+    def __post_init__(self) -> None:
+        """Raise SettingsError if a value does not fit the protocol."""
+        validation.check_fields(self, pb.BeamSearchParams)
+        object.__setattr__(self, "logit_bias", _checked_biases(self.logit_bias))
+        early: object = self.early_stopping
+        if not (isinstance(early, bool) or (isinstance(early, str) and early == "never")):
+            raise validation.invalid("early_stopping", early, 'True, False or "never"')
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,8 @@ class Options:
     Attributes:
         decoding: Sampling (the default) or beam search, with its parameters.
         max_new_tokens: Maximum number of tokens per candidate. None: the rest of the context,
-            at most the server's default (`ModelLimits.default_max_new_tokens`).
+            at most the server's default (`ModelLimits.default_max_new_tokens`). 0 generates
+            nothing, for the log-probabilities of the prompt alone (`prompt_logprobs`).
         min_new_tokens: Number of tokens before which the end-of-text token, stop strings and
             stop token ids have no effect.
         stop_strings: Strings that end a candidate; they are not part of its text.
@@ -147,15 +157,24 @@ class Options:
         return_partial_on_time_limit: True to return the text generated so far when the time
             limit or the deadline passes, with finish reason `time_limit`. False to raise
             `DeadlineExceededError`.
+        include_stop_string: True to keep the stop string that ended a candidate in its text.
         constraint: Constraint that every candidate satisfies; None allows any text.
         logprobs: True to return log-probabilities of the generated tokens.
         top_logprobs: Number of likeliest alternatives per position, with `logprobs`.
         prompt_logprobs: True to return log-probabilities of the prompt's tokens.
         echo: True to prepend the prompt to the returned text.
         token_ids: True to return the generated token ids.
+        include_special_tokens: True to show generated special tokens in the text, which else
+            leaves them out.
         priority: Scheduling priority, from -100 to 100. Requests of a higher priority are
             admitted first. Without room for both, they preempt running ones of a lower
             priority. Ten seconds of waiting raise the priority by 1.
+        truncate_prompt: True to leave out the first tokens of a prompt that does not fit the
+            context with `max_new_tokens`. Without `max_new_tokens`, room stays for the server's
+            default, at most half of the context. `Usage.truncated_tokens` counts what went.
+
+    Raises:
+        SettingsError: A value does not fit the protocol.
     """
 
     decoding: Sampling | BeamSearch = Sampling()
@@ -166,95 +185,57 @@ class Options:
     ignore_eos: bool = False
     time_limit_ms: int = 0
     return_partial_on_time_limit: bool = False
-    constraint: JsonSchema | Regex | Choices | Lark | None = None
+    constraint: Constraint | None = None
     logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
     echo: bool = False
     token_ids: bool = False
     priority: int = 0
+    truncate_prompt: bool = False
+    include_stop_string: bool = False
+    include_special_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError if a value does not fit the protocol."""
+        decodings, constraints = (Sampling, BeamSearch), (JsonSchema, Regex, Choices, Lark)
+        validation.check_type("decoding", self.decoding, decodings, "Sampling or BeamSearch")
+        if self.constraint is not None:
+            rule = "JsonSchema, Regex, Choices, Lark or None"
+            validation.check_type("constraint", self.constraint, constraints, rule)
+        validation.check_fields(self, pb.StoppingCriteria, pb.OutputOptions, pb.GenerationOptions)
 
     def message(self) -> pb.GenerationOptions:
         """Return the options as a protocol message."""
-        message = pb.GenerationOptions(
-            stopping=pb.StoppingCriteria(
-                max_new_tokens=self.max_new_tokens,
-                min_new_tokens=self.min_new_tokens,
-                stop_strings=self.stop_strings,
-                stop_token_ids=self.stop_token_ids,
-                ignore_eos=self.ignore_eos,
-                time_limit_ms=self.time_limit_ms,
-                return_partial_on_time_limit=self.return_partial_on_time_limit,
-            ),
-            constraint=_build_constraint(self.constraint),
-            output=pb.OutputOptions(
-                logprobs=self.logprobs,
-                top_logprobs=self.top_logprobs,
-                prompt_logprobs=self.prompt_logprobs,
-                echo=self.echo,
-                token_ids=self.token_ids,
-            ),
-            priority=self.priority,
-        )
+        decoding: dict[str, Any]
         if isinstance(self.decoding, BeamSearch):
-            message.beam_search.CopyFrom(_build_beam_search(self.decoding))
+            decoding = {"beam_search": _build_beam_search(self.decoding)}
         else:
-            message.sampling.CopyFrom(_build_sampling(self.decoding))
-        return message
-
-
-def build_prompt(prompt: Prompt) -> pb.Prompt:
-    """Return a prompt as a protocol message."""
-    if isinstance(prompt, str):
-        return pb.Prompt(text=prompt)
-    return pb.Prompt(tokens=pb.TokenIds(ids=prompt))
+            decoding = {"sampling": _build_sampling(self.decoding)}
+        return validation.fill(
+            pb.GenerationOptions,
+            self,
+            stopping=validation.fill(pb.StoppingCriteria, self),
+            constraint=build_constraint(self.constraint),
+            output=validation.fill(pb.OutputOptions, self),
+            **decoding,
+        )
 
 
 def _build_sampling(sampling: Sampling) -> pb.SamplingParams:
-    return pb.SamplingParams(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        typical_p=sampling.typical_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        no_repeat_ngram_size=sampling.no_repeat_ngram_size,
-        logit_bias=[pb.LogitBias(token_id=i, bias=b) for i, b in sampling.logit_bias],
-        bad_words=sampling.bad_words,
-        seed=sampling.seed,
-        n=sampling.n,
+    return validation.fill(
+        pb.SamplingParams, sampling, logit_bias=_build_biases(sampling.logit_bias)
     )
 
 
 def _build_beam_search(beams: BeamSearch) -> pb.BeamSearchParams:
-    early_stopping = {
-        False: pb.EARLY_STOPPING_HEURISTIC,
-        True: pb.EARLY_STOPPING_FIRST,
-        "never": pb.EARLY_STOPPING_NEVER,
-    }[beams.early_stopping]
-    return pb.BeamSearchParams(
-        num_beams=beams.num_beams,
-        length_penalty=beams.length_penalty,
-        early_stopping=early_stopping,
-        num_return_sequences=beams.num_return_sequences,
-        no_repeat_ngram_size=beams.no_repeat_ngram_size,
-        repetition_penalty=beams.repetition_penalty,
+    return validation.fill(
+        pb.BeamSearchParams,
+        beams,
+        early_stopping=_EARLY_STOPPING[beams.early_stopping],
+        logit_bias=_build_biases(beams.logit_bias),
     )
 
 
-def _build_constraint(
-    constraint: JsonSchema | Regex | Choices | Lark | None,
-) -> pb.Constraint | None:
-    match constraint:
-        case None:
-            return None
-        case JsonSchema(schema):
-            return pb.Constraint(json_schema=schema)
-        case Regex(pattern):
-            return pb.Constraint(regex=pattern)
-        case Choices(values):
-            return pb.Constraint(choices=pb.Choices(values=values))
-        case Lark(grammar):
-            return pb.Constraint(lark=grammar)
+def _build_biases(biases: tuple[tuple[int, float], ...]) -> list[pb.LogitBias]:
+    return [pb.LogitBias(token_id=token_id, bias=bias) for token_id, bias in biases]

@@ -103,6 +103,9 @@ def parse_model(message: pb.Model) -> Model:
         quality=json_format.MessageToDict(message.quality),
         recipe=json_format.MessageToDict(message.recipe),
         kernels=message.kernels,
+        tokenizer=message.tokenizer,
+        eos_token_ids=tuple(message.eos_token_ids),
+        constraint_error=message.constraint_error,
     )
 
 
@@ -134,14 +137,7 @@ def _parse_delta(message: pb.CandidateDelta) -> Delta:
 
 
 def _parse_usage(message: pb.Usage) -> Usage:
-    return Usage(
-        message.prompt_tokens,
-        message.cached_tokens,
-        message.completion_tokens,
-        message.forced_tokens,
-        message.drafted_tokens,
-        message.accepted_tokens,
-    )
+    return Usage(**{field.name: getattr(message, field.name) for field in fields(Usage)})
 
 
 def _parse_timing(message: pb.Timing) -> Timing:
@@ -149,12 +145,11 @@ def _parse_timing(message: pb.Timing) -> Timing:
 
 
 def _parse_candidate(message: pb.Candidate) -> Candidate:
-    reason = pb.FinishReason.Name(message.finish_reason)
     return Candidate(
         index=message.index,
         text=message.text,
         token_ids=tuple(message.token_ids),
-        finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
+        finish_reason=_finish_reason(message.finish_reason),
         stop_string=message.stop_string,
         cumulative_logprob=(
             message.cumulative_logprob if message.HasField("cumulative_logprob") else None
@@ -162,6 +157,12 @@ def _parse_candidate(message: pb.Candidate) -> Candidate:
         beam_score=message.beam_score,
         logprobs=_parse_logprobs(message.logprobs),
     )
+
+
+def _finish_reason(value: int) -> str:
+    """Return the name of a reason; an unknown one is a number."""
+    name = pb.FinishReason.DESCRIPTOR.values_by_number.get(value)
+    return f"reason {value}" if name is None else name.name.removeprefix("FINISH_REASON_").lower()
 
 
 def _parse_logprobs(positions: Sequence[pb.PositionLogprobs]) -> tuple[TokenLogprob, ...]:

@@ -29,7 +29,8 @@ class Candidate:
 
     Attributes:
         index: Position among the candidates of the prompt, from 0.
-        text: Generated text, without the stop string that ended it.
+        text: Generated text, without the stop string that ended it, unless
+            `Options.include_stop_string` is set.
         token_ids: Ids of the generated tokens; empty unless requested with
             `Options.token_ids`.
         finish_reason: Reason for the end: `eos`, `stop` (string or token id), `length`,
@@ -63,6 +64,7 @@ class Usage:
         forced_tokens: Generated tokens that were the only ones the constraint allowed.
         drafted_tokens: Tokens drafted by speculative decoding.
         accepted_tokens: Drafted tokens that verification accepted.
+        truncated_tokens: Tokens that `Options.truncate_prompt` left out of the prompt.
     """
 
     prompt_tokens: int
@@ -71,6 +73,7 @@ class Usage:
     forced_tokens: int
     drafted_tokens: int
     accepted_tokens: int
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ class ModelLimits:
         max_constraint_bytes: Maximum size of a schema, expression or grammar, or of all
             values of a `Choices` constraint together.
         max_grammar_ms: Maximum time to compile a constraint, in milliseconds.
+        max_tokenize_bytes: Maximum size of the text of one `tokenize`, or of one that
+            `Options.truncate_prompt` may truncate.
     """
 
     context_length: int
@@ -240,6 +245,7 @@ class ModelLimits:
     max_choices: int
     max_constraint_bytes: int
     max_grammar_ms: int
+    max_tokenize_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,6 +262,9 @@ class Model:
         quality: Quality figures of the bundle's manifest.
         recipe: Export recipe of the bundle's manifest: bits, block sizes, cache type.
         kernels: Kernels that its operators run on, such as `avx512` or `onnxruntime`.
+        tokenizer: Kind of its tokenizer, such as byte-level BPE or WordPiece.
+        eos_token_ids: Tokens that end a text; empty if the model has none.
+        constraint_error: Reason why it takes no constraints; empty if it takes them.
     """
 
     name: str
@@ -267,3 +276,6 @@ class Model:
     quality: dict[str, Any]
     recipe: dict[str, Any]
     kernels: str
+    tokenizer: str = ""
+    eos_token_ids: tuple[int, ...] = ()
+    constraint_error: str = ""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from time import monotonic
 
+from gpt2flow.client import validation
 from gpt2flow.client.errors import ClientError, OverloadedError, SettingsError, UnavailableError
 
 # Jitter needs no seed: it only keeps clients that failed together from retrying together.
@@ -40,9 +41,12 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Raise SettingsError if a value is out of range."""
-        if self.attempts < 1:
+        if validation.integer("attempts", self.attempts) < 1:
             raise SettingsError(f"attempts is {self.attempts}, must be at least 1")
-        if not 0 < self.first_delay <= self.max_delay < float("inf"):
+        first, most = (
+            validation.number(name, getattr(self, name)) for name in ("first_delay", "max_delay")
+        )
+        if not 0 < first <= most < float("inf"):
             raise SettingsError(
                 f"first_delay is {self.first_delay} and max_delay {self.max_delay}; must be "
                 "0 < first_delay <= max_delay, both finite"
@@ -72,7 +76,9 @@ class Attempts:
         retry = self._retry
         if retry is None or self._failed >= retry.attempts:
             return None
-        delay = min(retry.max_delay, retry.first_delay * 2.0 ** (self._failed - 1))
+        # A larger power is no float.
+        doublings = min(self._failed - 1, 1000)
+        delay = min(retry.max_delay, retry.first_delay * 2.0**doublings)
         if isinstance(error, OverloadedError) and error.retry_after is not None:
             delay = error.retry_after + delay * _random.uniform(0, 1 / 3)
         elif isinstance(error, UnavailableError):

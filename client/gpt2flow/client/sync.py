@@ -1,20 +1,20 @@
 """Synchronous client."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
 from gpt2flow.client import requests, responses, results
-from gpt2flow.client.call import Call, CallFactory, MetadataSource
+from gpt2flow.client.call import Call, CallFactory, MetadataSource, token_source
 from gpt2flow.client.channel import open_channel
 from gpt2flow.client.keepalive import Keepalive
-from gpt2flow.client.options import Options, Prompt
+from gpt2flow.client.options import Options
+from gpt2flow.client.prompts import Prompt
 from gpt2flow.client.retry import Retry
 from gpt2flow.client.security import Security
-from gpt2flow.client.token import TokenSource
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
 
@@ -30,7 +30,7 @@ class Client:
             print(client.generate("Where is my order?").text)
 
     Args:
-        address: `host:port` of the server.
+        address: Address of the server, as `host:port` or `unix:PATH`.
         timeout: Default deadline of a call in seconds, all attempts included.
         security: TLS and bearer token; by default plain text without a token.
         retry: Retry policy; None disables retries.
@@ -52,8 +52,7 @@ class Client:
         keepalive: Keepalive = Keepalive(),
         metadata: MetadataSource | None = None,
     ) -> None:
-        token = None if security.token is None else TokenSource(security.token)
-        self._calls = CallFactory(address, timeout, retry, token, metadata)
+        self._calls = CallFactory(address, timeout, retry, token_source(security), metadata)
         self._channel = open_channel(address, security, keepalive)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
 
@@ -93,16 +92,17 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
-        [generation] = self.generate_many(
-            [prompt], options, model=model, timeout=timeout, request_id=request_id
-        )
+        call = self._calls.start(timeout, request_id)
+        request = requests.build_single(prompt, options, model)
+        response = self._call_unary(self._stub.Generate, request, call)
+        [generation] = responses.parse_generations(response, call.id)
         return generation
 
     def generate_many(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Iterable[Prompt],
         options: Options = Options(),
         *,
         model: str = "",
@@ -124,7 +124,7 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_generate(prompts, options, model)
@@ -159,7 +159,7 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_stream(prompt, options, model)
@@ -180,7 +180,7 @@ class Client:
     def score(
         self,
         prompt: Prompt,
-        continuations: Sequence[Prompt],
+        continuations: Iterable[Prompt],
         *,
         model: str = "",
         timeout: float | None = None,
@@ -201,7 +201,7 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_score(prompt, continuations, model)
@@ -211,6 +211,8 @@ class Client:
         self,
         text: str,
         *,
+        literal: bool = False,
+        add_special_tokens: bool = True,
         model: str = "",
         timeout: float | None = None,
         request_id: str | None = None,
@@ -219,6 +221,10 @@ class Client:
 
         Args:
             text: Text to encode.
+            literal: True to treat special tokens that are written out in the text, such as
+                `<|endoftext|>`, like any other text.
+            add_special_tokens: True to add the special tokens that the tokenizer puts around a
+                text.
             model: Name of the model; empty selects the server's first.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
@@ -229,17 +235,20 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = pb.TokenizeRequest(model=model, text=text)
+        request = requests.build_tokenize(
+            text, literal=literal, add_special_tokens=add_special_tokens, model=model
+        )
         response = self._call_unary(self._stub.Tokenize, request, call)
         return [responses.parse_token(t) for t in response.tokens]
 
     def detokenize(
         self,
-        tokens: Sequence[int],
+        tokens: Iterable[int],
         *,
+        skip_special_tokens: bool = False,
         model: str = "",
         timeout: float | None = None,
         request_id: str | None = None,
@@ -248,6 +257,7 @@ class Client:
 
         Args:
             tokens: Token ids to decode.
+            skip_special_tokens: True to leave special tokens out of the text.
             model: Name of the model; empty selects the server's first.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
@@ -258,10 +268,12 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = requests.build_detokenize(tokens, model)
+        request = requests.build_detokenize(
+            tokens, skip_special_tokens=skip_special_tokens, model=model
+        )
         return self._call_unary(self._stub.Detokenize, request, call).text
 
     def models(
@@ -279,7 +291,7 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
         response = self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
@@ -298,10 +310,10 @@ class Client:
 
         Raises:
             ClientError: The call failed; the subclass gives the reason.
-            SettingsError: `timeout` or `request_id` is invalid.
+            SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        request = pb.GetModelRequest(model=name)
+        request = requests.build_get_model(name)
         return responses.parse_model(self._call_unary(self._stub.GetModel, request, call).model)
 
     def _call_unary(

@@ -27,6 +27,10 @@ class TokenSource:
                 self._version, self._token = _read(token)
             except OSError as error:
                 raise SettingsError(f"token: cannot read {token}: {error.strerror}") from error
+            except SettingsError:
+                raise
+            except ValueError as error:  # A path with a null character.
+                raise SettingsError(f"token: cannot read {str(token)!r}: {error}") from error
         else:
             self._token = _valid_token(token, "token")
 

@@ -88,10 +88,11 @@ def describe_bundle(
             hidden_size=architecture.hidden_size,
             context_length=architecture.context_length,
             vocabulary_size=architecture.vocabulary_size,
-            eos_token_id=architecture.eos_token_id,
-            bos_token_id=architecture.bos_token_id,
+            eos_token_ids=list(source.special_ids.eos),
+            bos_token_id=source.special_ids.bos,
         ),
         quality=quality,
         training=source.training,
+        warnings=list(source.warnings),
         files={path.name: file_sha256(path) for path in sorted(directory.iterdir())},
     )

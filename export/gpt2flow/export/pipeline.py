@@ -2,16 +2,13 @@
 
 import json
 import os
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME
-from gpt2flow.export.checkpoint.checkpoint import (
-    GENERATION_CONFIG_NAME,
-    Checkpoint,
-    read_checkpoint,
-)
+from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.checkpoint.special_ids import GENERATION_CONFIG_NAME
 from gpt2flow.export.errors import ExportError, OutputError, first_line
 from gpt2flow.export.facts import describe_bundle, describe_recipe, describe_reference
 from gpt2flow.export.graph.serving_graph import write_serving_graph
@@ -44,6 +41,7 @@ def export_bundle(
     eval_text: Path | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a checkpoint to a bundle, which is created atomically.
 
@@ -63,6 +61,8 @@ def export_bundle(
         force: Whether to write a bundle that misses its quality gate; its manifest records the
             miss.
         progress: Callback for the progress of each stage.
+        on_warning: Callback for what was left out of the checkpoint, a line each. The manifest
+            records these lines too.
 
     Returns:
         The manifest of the bundle.
@@ -92,16 +92,20 @@ def export_bundle(
                 calibrated=recipe.needs_calibration,
             )
             report_progress("read", 1, 1)
+            for warning in source.warnings:
+                (on_warning or _ignore_warning)(warning)
             export = _Export(
                 directory, source, texts, profile, recipe, report_progress, force=force
             )
-            return export.run()
+            manifest = export.run()
     except TargetError as error:
         raise OutputError(str(error)) from error
     except OSError as error:
         raise ExportError(
             f"{out} cannot be written: {error.strerror or first_line(error)}"
         ) from error
+    report_progress("write", 1, 1)
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -119,35 +123,38 @@ class _Export:
     def run(self) -> Manifest:
         """Write all files of the bundle, the manifest last."""
         if self.profile is Profile.REFERENCE:
-            self._export_reference(self.directory)
+            reference = self._export_reference(self.directory)
             recipe = describe_reference(self.recipe)
-            quality = self._measure_quality(self.directory, served=None)
+            # Optimum does not write one that has options without effect.
+            if not (self.directory / GENERATION_CONFIG_NAME).exists():
+                self._write_generation_config()
+            quality = self._measure_quality(reference, served=None)
         else:
             # A sibling of the staging directory, so that it is removed together with it.
-            reference = self.directory.with_name("reference")
-            self._export_reference(reference)
+            reference = self._export_reference(self.directory.with_name("reference"), lean=True)
             recipe = self._write_graph(reference)
             quality = self._measure_quality(reference, served=self.directory / MODEL_NAME)
         (self.directory / TOKENIZER_NAME).write_bytes(self.source.tokenizer_json)
         self.report_progress("write", 0, 1)
         manifest = describe_bundle(self.directory, self.source, recipe, quality)
         (self.directory / MANIFEST_NAME).write_bytes(manifest.to_bytes())
-        self.report_progress("write", 1, 1)
         return manifest
 
-    def _export_reference(self, directory: Path) -> None:
+    def _export_reference(self, directory: Path, *, lean: bool = False) -> ReferenceModel:
         # An export needs no network, whatever the libraries try to look up on the hub.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         self.report_progress("reference", 0, 1)
-        export_reference(self.source, directory)
+        export_reference(self.source, directory, lean=lean)
+        reference = ReferenceModel(directory, self.source.architecture)
         self.report_progress("reference", 1, 1)
+        return reference
 
-    def _write_graph(self, reference: Path) -> Recipe:
+    def _write_graph(self, reference: ReferenceModel) -> Recipe:
         source, calibration = self.source, self.texts.calibration
         plan = make_plan(
             source,
             self.recipe,
-            ReferenceModel(reference, source.architecture),
+            reference,
             calibration.windows if calibration else (),
             self.report_progress,
         )
@@ -161,34 +168,39 @@ class _Export:
             cache_scales=plan.cache_scales,
             on_layer=lambda done, total: self.report_progress("graph", done, total),
         )
-        shutil.copyfile(source.directory / CONFIG_NAME, self.directory / CONFIG_NAME)
-        generation_config = json.dumps(source.generation_config, indent=2, sort_keys=True)
-        (self.directory / GENERATION_CONFIG_NAME).write_text(f"{generation_config}\n")
+        (self.directory / CONFIG_NAME).write_bytes(source.config_json)
+        self._write_generation_config()
         text = calibration.name if calibration else None
         return describe_recipe(self.profile, self.recipe, storage, plan.kept, text)
 
-    def _measure_quality(self, reference: Path, served: Path | None) -> Quality | None:
+    def _write_generation_config(self) -> None:
+        fields = json.dumps(self.source.generation_config, indent=2, sort_keys=True)
+        (self.directory / GENERATION_CONFIG_NAME).write_text(f"{fields}\n")
+
+    def _measure_quality(self, reference: ReferenceModel, served: Path | None) -> Quality | None:
         """Return the quality of the bundle, None without an evaluation text.
 
         Args:
-            reference: Directory of the reference graph.
+            reference: Reference model.
             served: Path of the serving graph; None measures the reference itself.
         """
         text = self.texts.evaluation
         if text is None:
             return None
-        architecture = self.source.architecture
-        oracle = ReferenceModel(reference, architecture)
 
         def report_verification(done: int, total: int) -> None:
             self.report_progress("verify", done, total)
 
         if served is None:
-            comparison = measure_reference(text, oracle, report_verification)
+            comparison = measure_reference(text, reference, report_verification)
         else:
-            comparison = measure(text, oracle, served, on_tokens=report_verification)
+            comparison = measure(text, reference, served, on_tokens=report_verification)
         return enforce_quality_gate(comparison, text, self.profile, force=self.force)
 
 
 def _ignore_progress(_stage: str, _done: int, _total: int) -> None:
     """Discard progress when the caller passes no callback."""
+
+
+def _ignore_warning(_warning: str) -> None:
+    """Discard a warning when the caller passes no callback."""

@@ -3,6 +3,7 @@
 The weights are those that the server computes with: what quantization lost stays lost.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME, Architecture
+from gpt2flow.export.checkpoint.vocabulary import SETTINGS_NAME
 from gpt2flow.export.errors import InputError, OutputError
 from gpt2flow.export.graph.head_padding import PaddedHeads
 from gpt2flow.export.graph.packed_matrix import PackedMatrix, unpack_matrix
@@ -23,9 +25,9 @@ from gpt2flow.export.quantization.rounding import BlockMatrix
 from gpt2flow.export.recipe import Profile
 from gpt2flow.files.atomic import TargetError, atomic_directory
 from gpt2flow.files.documents import read_json
-from gpt2flow.server.bundle.manifest import MODEL_NAME, load_bundle
+from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, load_bundle
 
-_COPIED: Final = (CONFIG_NAME, "generation_config.json", "tokenizer.json")
+_COPIED: Final = (CONFIG_NAME, "generation_config.json", TOKENIZER_NAME)
 _HEAD: Final = "lm_head.weight"
 _TRANSPOSED: Final = ("wte", "wpe", "lm_head")
 # The metadata that transformers requires.
@@ -61,6 +63,8 @@ def restore_checkpoint(bundle: Path, out: Path) -> int:
         with atomic_directory(out) as staging:
             for name in _COPIED:
                 shutil.copyfile(bundle / name, staging / name)
+            settings = _tokenizer_settings(bundle / TOKENIZER_NAME)
+            (staging / SETTINGS_NAME).write_text(json.dumps(settings, indent=2) + "\n")
             save_file(
                 {_full_name(name): weight for name, weight in weights.items()},
                 staging / "model.safetensors",
@@ -71,6 +75,14 @@ def restore_checkpoint(bundle: Path, out: Path) -> int:
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror or error}") from error
     return sum(weight.size for weight in weights.values())
+
+
+def _tokenizer_settings(path: Path) -> dict[str, Any]:
+    """Return settings by which transformers adds nothing to a `tokenizer.json`."""
+    fields = read_json(path, InputError)
+    splitter = fields.get("pre_tokenizer") or {}
+    prefix = {"add_prefix_space": splitter.get("add_prefix_space", False)}
+    return {"tokenizer_class": "PreTrainedTokenizerFast"} | prefix
 
 
 def _read_weights(

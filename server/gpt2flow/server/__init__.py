@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gpt2flow.server.config.base import parse_address, parse_bytes
+from gpt2flow.server.config.base import parse_address, parse_bytes, parse_endpoint
 from gpt2flow.server.config.file import ConfigSource
 from gpt2flow.server.config.settings import (
     ConnectionConfig,
@@ -37,6 +37,7 @@ __all__ = [
     "TelemetryConfig",
     "parse_address",
     "parse_bytes",
+    "parse_endpoint",
     "serve",
 ]
 

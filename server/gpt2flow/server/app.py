@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,12 @@ from gpt2flow.server.models.reload import Reloader
 from gpt2flow.server.servicer import (
     SERVICE_NAME,
     DecodingInterceptor,
+    Listener,
     Observer,
     add_services,
+    listen,
     make_security,
+    release_batches,
 )
 from gpt2flow.server.telemetry.endpoint import MetricsEndpoint
 from gpt2flow.server.telemetry.log import logging_to_stderr
@@ -52,6 +54,7 @@ class Server:
         self.registry = Registry(config.models, config.drain_seconds)
         self.metrics = Metrics(lambda: self.registry.models)
         self._tracing = _tracing(config.telemetry.otlp_endpoint)
+        self._listener: Listener | None = None
         self._endpoint: MetricsEndpoint | None = None
         security = make_security(config.security)
         interceptors = (
@@ -60,6 +63,7 @@ class Server:
             DecodingInterceptor(SERVICE_NAME),
         )
         self._credentials = security.credentials
+        release_batches()
         self._server = grpc.aio.server(options=_channel_options(config), interceptors=interceptors)
         self._health = add_services(self.registry, self._server)
 
@@ -88,12 +92,12 @@ class Server:
         UNAVAILABLE.
 
         Returns:
-            The port that was bound.
+            The port that was bound; 0 for a Unix socket.
 
         Raises:
             BundleError: A bundle cannot be served.
             ConfigError: The memory for the KV cache does not hold one sequence.
-            StartupError: A port cannot be bound.
+            StartupError: A port or a Unix socket cannot be opened.
         """
         try:
             return await self._start()
@@ -102,14 +106,15 @@ class Server:
             raise
 
     async def _start(self) -> int:
-        port = _bind(self._server, self._config, self._credentials)
+        listener = listen(self._server, self._config, self._credentials)
+        self._listener = listener
         self.metrics.observe_tasks(asyncio.get_running_loop())
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
             self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
         await self._server.start()
         await self.registry.apply(self._config.model_configs)
-        return port
+        return listener.port
 
     async def stop(self) -> None:
         """Drain, then close."""
@@ -134,6 +139,8 @@ class Server:
         """
         await self.registry.close()
         await self._server.stop(_FLUSH_SECONDS)
+        if self._listener is not None:
+            self._listener.remove()
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         if self._tracing is not None:
@@ -186,26 +193,6 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     return options
 
 
-def _bind(
-    server: grpc.aio.Server, config: ServerConfig, credentials: grpc.ServerCredentials | None
-) -> int:
-    """Open the port, and return it."""
-    try:
-        # gRPC reports the reason of a failed bind on standard error only.
-        family, kind, _, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-        if credentials is None:
-            return int(server.add_insecure_port(config.address))
-        return int(server.add_secure_port(config.address, credentials))
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StartupError(f"cannot listen on {config.address}: {reason}") from error
-
-
 def serve(
     config: ServerConfig,
     on_ready: Callable[[int], None] | None = None,
@@ -218,7 +205,7 @@ def serve(
 
     Args:
         config: Settings of the server.
-        on_ready: Called with the bound port once requests are accepted.
+        on_ready: Called with the bound port, 0 for a Unix socket, once requests are accepted.
         source: Source of the settings, for reloads; None disables them.
 
     Raises:

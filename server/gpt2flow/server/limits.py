@@ -7,10 +7,22 @@ from gpt2flow.server.config.settings import RequestLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of one request, from the model, its engine and the settings."""
+    """Limits of one request, from the model, its engine and the settings.
+
+    Attributes:
+        context_length: Most tokens of prompt and output together.
+        vocabulary_size: Bound of the ids of tokens.
+        missing_ids: Ids below it without a token.
+        max_sequences: Most sequences that run at the same time.
+        max_queued: Most requests that wait.
+        max_top_logprobs: Most alternatives per position.
+        default_max_new_tokens: Most new tokens of a request that states no number.
+        requests: Limits of the settings.
+    """
 
     context_length: int
     vocabulary_size: int
+    missing_ids: frozenset[int] = frozenset()
     max_sequences: int
     max_queued: int
     max_top_logprobs: int
@@ -30,4 +42,9 @@ class Limits:
     @property
     def token_id_rule(self) -> str:
         """Rule for token ids, as errors state it."""
-        return f"must be below the vocabulary size of {self.vocabulary_size}"
+        rule = f"must be below the vocabulary size of {self.vocabulary_size}"
+        return f"{rule}, and the id of a token" if self.missing_ids else rule
+
+    def has_token(self, token_id: int) -> bool:
+        """Return whether an id is that of a token."""
+        return 0 <= token_id < self.vocabulary_size and token_id not in self.missing_ids

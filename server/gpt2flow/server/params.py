@@ -61,6 +61,8 @@ class BeamSearchParams:
     num_return_sequences: int = 1
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class StoppingParams:
     ignore_eos: bool = False
     time_limit_seconds: float | None = None
     return_partial_on_time_limit: bool = False
+    include_stop_string: bool = False
     ceiling: int | None = None
 
 
@@ -111,6 +114,7 @@ class OutputParams:
     prompt_logprobs: bool = False
     echo: bool = False
     token_ids: bool = False
+    include_special_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +126,18 @@ class GenerationParams:
     constraint: ConstraintParams | None = None
     output: OutputParams = field(default_factory=OutputParams)
     priority: int = 0
+    truncate_prompt: bool = False
+
+    @property
+    def scores_prompt_only(self) -> bool:
+        """True if nothing is generated, for the log-probabilities of the prompt alone."""
+        return self.stopping.max_new_tokens == 0
 
     @property
     def slots_needed(self) -> int:
         """Number of cache slots that it needs at the same time."""
+        if self.scores_prompt_only:
+            return 1
         if isinstance(self.decoding, BeamSearchParams):
             return self.decoding.num_beams
         return self.decoding.n
@@ -140,6 +152,7 @@ def validate(params: GenerationParams, limits: Limits) -> None:
     found = chain(
         _decoding(params.decoding, limits),
         _stopping(params.stopping, limits),
+        _max_new_tokens(params),
         check_constraint(params.constraint, limits.requests),
         _output(params.output, limits),
         _priority(params.priority),
@@ -178,6 +191,18 @@ def resolve_max_new_tokens(
     return max_new_tokens
 
 
+def prompt_room(stopping: StoppingParams, limits: Limits) -> int:
+    """Return the most tokens of a prompt that is truncated.
+
+    Without max_new_tokens, the default number of new tokens has room, at most half of the context.
+    """
+    reserved = stopping.max_new_tokens
+    if reserved is None:
+        default = limits.default_max_new_tokens
+        reserved = min(default, stopping.ceiling or default, limits.context_length // 2)
+    return limits.context_length - reserved
+
+
 def _decoding(
     decoding: SamplingParams | BeamSearchParams, limits: Limits
 ) -> Iterator[FieldViolation]:
@@ -188,7 +213,6 @@ def _decoding(
 
 # Comparisons with NaN are false, so a check must state what holds for good values.
 def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
-    most = limits.requests
     checks = {
         "temperature": (0 <= p.temperature <= 100, "must be in [0, 100]"),
         "top_p": (0 < p.top_p <= 1, "must be in (0, 1]"),
@@ -200,20 +224,27 @@ def _sampling(p: SamplingParams, limits: Limits) -> Iterator[FieldViolation]:
         "n": (1 <= p.n <= limits.max_candidates, f"must be in [1, {limits.max_candidates}]"),
     }
     yield from _violations("options.sampling", checks)
-    yield from at_most("options.sampling.logit_bias", len(p.logit_bias), most.logit_biases)
-    yield from at_most("options.sampling.bad_words", len(p.bad_words), most.bad_words)
+    yield from _biases_and_words("options.sampling", p, limits)
     if p.greedy and p.n > 1:
         yield FieldViolation(
             "options.sampling.n", "greedy decoding (temperature 0) has one candidate"
         )
+
+
+def _biases_and_words(
+    message: str, p: SamplingParams | BeamSearchParams, limits: Limits
+) -> Iterator[FieldViolation]:
+    most = limits.requests
+    yield from at_most(f"{message}.logit_bias", len(p.logit_bias), most.logit_biases)
+    yield from at_most(f"{message}.bad_words", len(p.bad_words), most.bad_words)
     for i, (token_id, bias) in enumerate(p.logit_bias):
-        where = f"options.sampling.logit_bias[{i}]"
-        if not 0 <= token_id < limits.vocabulary_size:
+        where = f"{message}.logit_bias[{i}]"
+        if not limits.has_token(token_id):
             yield FieldViolation(f"{where}.token_id", limits.token_id_rule)
         if not -100 <= bias <= 100:
             yield FieldViolation(f"{where}.bias", "must be in [-100, 100]")
     for i, word in enumerate(p.bad_words):
-        yield from _sized(f"options.sampling.bad_words[{i}]", word, most.bad_word_bytes)
+        yield from _sized(f"{message}.bad_words[{i}]", word, most.bad_word_bytes)
 
 
 def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation]:
@@ -231,12 +262,12 @@ def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation
         "repetition_penalty": (0 < p.repetition_penalty < math.inf, "must be positive"),
     }
     yield from _violations("options.beam_search", checks)
+    yield from _biases_and_words("options.beam_search", p, limits)
 
 
 def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
     most = p.max_new_tokens
     checks = {
-        "max_new_tokens": (most is None or most >= 1, "must be at least 1"),
         "min_new_tokens": (
             p.min_new_tokens <= (limits.context_length if most is None else most),
             "must not exceed max_new_tokens",
@@ -253,8 +284,16 @@ def _stopping(p: StoppingParams, limits: Limits) -> Iterator[FieldViolation]:
     for i, text in enumerate(p.stop_strings):
         yield from _sized(f"{name}.stop_strings[{i}]", text, requests.stop_string_bytes)
     for i, token_id in enumerate(p.stop_token_ids):
-        if not 0 <= token_id < limits.vocabulary_size:
+        if not limits.has_token(token_id):
             yield FieldViolation(f"options.stopping.stop_token_ids[{i}]", limits.token_id_rule)
+
+
+def _max_new_tokens(params: GenerationParams) -> Iterator[FieldViolation]:
+    if params.scores_prompt_only and not params.output.prompt_logprobs:
+        yield FieldViolation(
+            "options.stopping.max_new_tokens",
+            "must be at least 1; 0 needs options.output.prompt_logprobs",
+        )
 
 
 def check_constraint(p: ConstraintParams | None, most: RequestLimits) -> Iterator[FieldViolation]:

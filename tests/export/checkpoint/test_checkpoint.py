@@ -62,12 +62,6 @@ def test_an_old_configuration_reads_as_a_new_one(checkpoint: Path, copy: Path) -
     assert read_checkpoint(copy).architecture.model_dump(exclude={"architectures"}) == ours
 
 
-def test_the_bos_token_defaults_to_the_eos_token(copy: Path) -> None:
-    change_config(copy, bos_token_id=None, eos_token_id=2)
-    architecture = read_checkpoint(copy).architecture
-    assert (architecture.bos_token_id, architecture.eos_token_id) == (2, 2)
-
-
 def test_formats_have_the_precedence_of_transformers(copy: Path) -> None:
     torch.save({"wte.weight": torch.zeros(3)}, copy / BIN)
     for number in (1, 2):

@@ -23,7 +23,8 @@ from gpt2flow.server.engine.engine import Engine
 from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.results import GenerationResult
 from gpt2flow.server.engine.scheduler import Scheduler
-from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
+from gpt2flow.server.generation.factory import Arrival, TaskFactory
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import (
@@ -33,7 +34,7 @@ from gpt2flow.server.params import (
     SamplingParams,
     StoppingParams,
 )
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.process
 
@@ -145,9 +146,9 @@ def engine_tokens(
             max_top_logprobs=0,
             default_max_new_tokens=1,
         ),
-        eos_token_id=eos,
+        eos_token_ids=[eos],
         tokenizer=tokenizer,
-        grammars=GrammarCompiler(tokenizer, config.vocab_size, eos),
+        grammars=GrammarCompiler(tokenizer, [eos]),
         next_id=itertools.count().__next__,
     )
     for prompt, request in zip(prompts, requests, strict=True):

@@ -83,6 +83,18 @@ def test_a_bad_field_is_named(copy: Path) -> None:
         load_bundle(copy)
 
 
+def test_the_single_end_token_of_an_earlier_bundle_is_read(copy: Path) -> None:
+    shape = json.loads((copy / "manifest.json").read_text())["shape"]
+    del shape["eos_token_ids"]
+    edit_manifest(copy, shape=shape | {"eos_token_id": 7})
+    assert load_bundle(copy).manifest.shape.eos_token_ids == [7]
+    edit_manifest(copy, shape=shape | {"eos_token_id": -1})
+    with pytest.raises(BundleError, match=r"shape\.eos_token_ids\.0"):
+        load_bundle(copy)
+    edit_manifest(copy, shape=shape | {"eos_token_id": 7, "eos_token_ids": [7]})
+    assert load_bundle(copy).manifest.shape.eos_token_ids == [7]
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "manifest.json", ""])
 def test_files_outside_the_bundle_are_refused(copy: Path, name: str) -> None:
     files = json.loads((copy / "manifest.json").read_text())["files"]

@@ -14,7 +14,8 @@ from tests.support.naive_decode import NaiveDecoder, UncachedRunner, assert_cach
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import GenerationResult, ScoreResult
 from gpt2flow.server.engine.task import Task
-from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.generation.factory import Arrival
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.params import BeamSearchParams, GenerationParams, OutputParams
 
 TEXTS = [[(7 * at) % 290 + 5 for at in range(60)], [(11 * at) % 290 + 5 for at in range(60)]]

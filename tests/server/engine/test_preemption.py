@@ -11,7 +11,8 @@ from gpt2flow.server.engine.results import GenerationResult, PositionLogprobs, S
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import InvalidRequestError, TimeLimitError
-from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.generation.factory import Arrival
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,

@@ -16,7 +16,8 @@ from tests.support.naive_decode import assert_cache_matches_model
 from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.engine.results import ScoreResult
 from gpt2flow.server.engine.task import Task
-from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.generation.factory import Arrival
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,

@@ -18,7 +18,7 @@ from gpt2flow.server.bundle.model_runner import ModelRunner
 from gpt2flow.server.grammar.constraint import GrammarCompiler
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import GenerationParams, SamplingParams, StoppingParams
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +54,7 @@ class Shop:
             max_top_logprobs=5,
             default_max_new_tokens=LENGTH,
         )
-        grammars = GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id)
+        grammars = GrammarCompiler(tokenizer, shape.eos_token_ids)
         return EngineBench(runner, limits, tokenizer, grammars, slots=SLOTS, context=CONTEXT)
 
 

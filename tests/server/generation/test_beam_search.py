@@ -106,6 +106,49 @@ def test_beam_search_equals_transformers_token_for_token(
     bench.assert_all_free()
 
 
+@settings(max_examples=examples(60))
+@given(
+    prompt=st.lists(st.integers(1, 300), min_size=1, max_size=20),
+    num_beams=st.integers(2, 5),
+    biases=st.dictionaries(
+        st.integers(0, 300), st.sampled_from([-100.0, -2.5, 0.5, 3.0, 100.0]), max_size=12
+    ),
+    words=st.lists(
+        st.sampled_from(["e", "er", "cup", "my", ", ", "保", "<|endoftext|>"]), max_size=4
+    ),
+    penalty=st.sampled_from([1.0, 1.3]),
+)
+def test_biases_and_bad_words_equal_transformers(
+    make_bench: Callable[[], EngineBench],
+    reference: GPT2LMHeadModel,
+    prompt: list[int],
+    **case: Any,
+) -> None:
+    bench, biases, words = make_bench(), case["biases"], case["words"]
+    options: dict[str, Any] = {
+        "num_beams": case["num_beams"],
+        "num_return_sequences": case["num_beams"],
+        "repetition_penalty": case["penalty"],
+    }
+    ids = [bench.tokenizer.encode(text) for word in words for text in (word, f" {word}")]
+    expected, scores = transformers_beams(
+        reference,
+        prompt,
+        sequence_bias={(token_id,): bias for token_id, bias in biases.items()} or None,
+        bad_words_ids=ids or None,
+        max_new_tokens=12,
+        **options,
+    )
+    decoding = BeamSearchParams(**options, logit_bias=tuple(biases.items()), bad_words=tuple(words))
+    params = GenerationParams(decoding=decoding, stopping=StoppingParams(max_new_tokens=12))
+    result = bench.run(prompt, params)
+    assert [list(each.token_ids) for each in result.candidates] == expected
+    assert [each.beam_score for each in result.candidates] == pytest.approx(
+        scores, rel=1e-5, abs=1e-4
+    )
+    bench.assert_all_free()
+
+
 def test_the_search_continues_when_all_the_likeliest_hypotheses_end(
     bench: EngineBench, reference: GPT2LMHeadModel
 ) -> None:

@@ -17,7 +17,8 @@ from tests.support.generation_params import (
 )
 from transformers import GPT2LMHeadModel
 
-from gpt2flow.server.generation.factory import Arrival, Prompt
+from gpt2flow.server.generation.factory import Arrival
+from gpt2flow.server.generation.prompts import Prompt
 
 
 @settings(max_examples=examples(40))

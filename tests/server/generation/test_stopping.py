@@ -30,6 +30,30 @@ def test_the_token_limit_ends_generation(bench: EngineBench) -> None:
     assert text == bench.tokenizer.decode(tokens)
 
 
+@pytest.mark.parametrize("beams, length", [(0, 1), (0, 2), (0, 5), (3, 1)])
+def test_a_stop_string_is_text_if_requested(bench: EngineBench, beams: int, length: int) -> None:
+    output = OutputParams(token_ids=True, logprobs=True)
+    params = replace(greedy(12, ignore_eos=True), output=output)
+    if beams:
+        params = replace(params, decoding=BeamSearchParams(num_beams=beams))
+    _, _, whole = run_single(bench, params)
+    stop = whole[4 : 4 + length]
+    texts = []
+    for include in (False, True):
+        stopping = replace(params.stopping, stop_strings=(stop,), include_stop_string=include)
+        task = bench.add(bench.task(PROMPT, replace(params, stopping=stopping), stream=not beams))
+        bench.finish()
+        [candidate] = bench.result(task).candidates
+        assert candidate.finish_reason is FinishReason.STOP
+        assert candidate.stop_string == stop
+        if not beams:
+            bench.assert_deltas_match_result(task)
+        texts.append(candidate.text)
+    without, included = texts
+    assert stop not in without
+    assert included == without + stop
+
+
 def test_a_stop_id_ends_generation_and_is_not_text(bench: EngineBench) -> None:
     tokens = greedy_tokens(bench)
     stop = tokens[5]
@@ -51,9 +75,10 @@ def test_end_of_text_ends_generation_and_is_not_text(bench: EngineBench) -> None
 
 
 def test_end_of_text_can_be_ignored(bench: EngineBench) -> None:
-    reason, tokens, text = run_single(bench, eos_params(ignore_eos=True))
-    assert (reason, tokens) == (FinishReason.LENGTH, [EOS] * 4)
-    assert text == "<|endoftext|>" * 4
+    params = eos_params(ignore_eos=True)
+    shown = replace(params, output=replace(params.output, include_special_tokens=True))
+    for each, text in ((params, ""), (shown, "<|endoftext|>" * 4)):
+        assert run_single(bench, each) == (FinishReason.LENGTH, [EOS] * 4, text)
 
 
 def test_min_new_tokens_delays_end_of_text(bench: EngineBench) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer as HfTokenizer
 
 from gpt2flow.server.errors import GrammarError
 from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 SCHEMA = json.dumps(
     {
@@ -51,8 +52,8 @@ def walk(constraint: Constraint, rng: np.random.Generator, most: int) -> Iterato
     [
         ("json_schema", '{"type": 12', "not JSON"),
         ("json_schema", "true", "must be an object"),
-        ("json_schema", "NaN", "must be an object"),
-        ("json_schema", '{"minLength": 1e999}', "not JSON: number out of range"),
+        ("json_schema", "NaN", "not JSON: NaN is not a number"),
+        ("json_schema", '{"minLength": 1e999}', "#/minLength: 1e999 is out of range"),
         ("json_schema", '{"const": "\\ud800"}', "not JSON"),
         ("json_schema", '{"type": "nothing"}', "nothing"),
         ("json_schema", '{"type": "string", "minLength": 3, "maxLength": 1}', "."),
@@ -174,9 +175,9 @@ def test_special_tokens_can_be_part_of_a_grammar(grammars: GrammarCompiler) -> N
     assert constraint.allowed().tolist() == [1]
 
 
-def extended_tokenizer(tokenizer: Tokenizer) -> HfTokenizer:
-    """Return the tokenizer with an additional text token and special token."""
-    library = HfTokenizer.from_buffer(tokenizer.json)
+def extended_tokenizer(bundle: Path) -> HfTokenizer:
+    """Return a bundle's tokenizer with an additional text token and special token."""
+    library = HfTokenizer.from_file(str(bundle / "tokenizer.json"))
     library.add_tokens(["blue cup"])
     library.add_special_tokens(["<|end of turn|>"])
     return library
@@ -191,18 +192,16 @@ def extended_tokenizer(tokenizer: Tokenizer) -> HfTokenizer:
         ("lark", "start: /[a-z]+/ <|user|> /[0-9]{3}/"),
     ],
 )
-def test_the_vocabulary_equals_that_of_llguidance(
-    tokenizer: Tokenizer, kind: str, source: str
-) -> None:
-    library = extended_tokenizer(tokenizer)
+def test_the_vocabulary_equals_that_of_llguidance(bundle: Path, kind: str, source: str) -> None:
+    library = extended_tokenizer(bundle)
     size = library.get_vocab_size() + 5
-    ours = GrammarCompiler(Tokenizer(library.to_str().encode()), size, EOS)
+    ours = GrammarCompiler(Tokenizer(library.to_str().encode()), [EOS])
     theirs = LLTokenizer(library.to_str(), n_vocab=size, eos_token=EOS)
     for seed in range(10):
         rng = np.random.default_rng(seed)
         constraint = ours.compile(constraint_of(kind, source))
         matcher = LLMatcher(theirs, write_grammar(constraint_of(kind, source)), log_level=0)
-        oracle = Constraint(matcher, allocate_token_bitmask(1, size), size)
+        oracle = Constraint(matcher, allocate_token_bitmask(1, size), size, has_eos=True)
         for _ in range(40):
             forced = constraint.forced()
             assert forced == oracle.forced()

@@ -19,7 +19,7 @@ from tests.support.waiting import SECONDS, until
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server import BundleError, EngineConfig, ModelConfig
 from gpt2flow.server.errors import DrainingError
-from gpt2flow.server.models.model import load_model
+from gpt2flow.server.models.loading import load_model
 from gpt2flow.server.models.registry import Changes, Registry
 
 pytestmark = pytest.mark.process

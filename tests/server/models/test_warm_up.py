@@ -7,7 +7,7 @@ from tests.support.model_runs import record_runs
 
 from gpt2flow.server.bundle.manifest import load_bundle
 from gpt2flow.server.config.settings import EngineConfig
-from gpt2flow.server.models.model import load_model
+from gpt2flow.server.models.loading import load_model
 
 
 def test_warm_up_runs_every_kind_of_batch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

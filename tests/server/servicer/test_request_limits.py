@@ -10,7 +10,7 @@ from tests.support.running_server import PROMPT, RunningServer, bad_fields, fail
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.config.settings import RequestLimits
 from gpt2flow.server.errors import ConfigError
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.process
 
@@ -108,9 +108,9 @@ async def test_a_text_that_cannot_fit_is_refused_untokenized(
 ) -> None:
     encode, encoded = Tokenizer.encode, list[str]()
 
-    def record(tokenizer: Tokenizer, text: str) -> list[int]:
+    def record(tokenizer: Tokenizer, text: str, **options: bool) -> list[int]:
         encoded.append(text)
-        return encode(tokenizer, text)
+        return encode(tokenizer, text, **options)
 
     monkeypatch.setattr(Tokenizer, "encode", record)
     tokenizer = running.model.tokenizer
@@ -139,15 +139,33 @@ async def test_a_long_text_is_not_tokenized_by_the_event_loop(
 ) -> None:
     encode, threads = Tokenizer.encode, set[int]()
 
-    def record(tokenizer: Tokenizer, text: str) -> list[int]:
+    def record(tokenizer: Tokenizer, text: str, **options: bool) -> list[int]:
         threads.add(threading.get_ident())
-        return encode(tokenizer, text)
+        return encode(tokenizer, text, **options)
 
     monkeypatch.setattr(Tokenizer, "encode", record)
     long = pb.Prompt(text="x" * 1025)
     await failure(running.stub.Generate(pb.GenerateRequest(prompts=[long], options=greedy(5))))
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+
+
+async def test_the_size_of_a_text_to_tokenize_is_limited(running: RunningServer) -> None:
+    limit = LIMITS.tokenize_bytes
+    request = pb.TokenizeRequest(text="é" * (limit // 2) + "a")
+    code, text, detail = await failure(running.stub.Tokenize(request))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == ["text"]
+    assert text == f"text: has {limit + 1} bytes, must have at most {limit}"
+
+
+async def test_the_number_of_ids_to_detokenize_is_limited(running: RunningServer) -> None:
+    limit = LIMITS.tokenize_bytes
+    request = pb.DetokenizeRequest(tokens=pb.TokenIds(ids=[5] * (limit + 1)))
+    code, text, detail = await failure(running.stub.Detokenize(request))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(detail) == ["tokens.ids"]
+    assert text == f"tokens.ids: has {limit + 1} entries, must have at most {limit}"
 
 
 async def test_the_size_of_a_message_is_limited(running: RunningServer) -> None:

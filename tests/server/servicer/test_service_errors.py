@@ -19,7 +19,7 @@ async def test_every_bad_field_is_named(running: RunningServer) -> None:
         prompts=[
             pb.Prompt(),
             PROMPT,
-            pb.Prompt(text=""),
+            pb.Prompt(tokens=pb.TokenIds(ids=[1]), literal=True, add_special_tokens=False),
             pb.Prompt(tokens=pb.TokenIds(ids=[1, 10**6])),
         ],
         options=pb.GenerationOptions(
@@ -34,7 +34,8 @@ async def test_every_bad_field_is_named(running: RunningServer) -> None:
         "options.sampling.n",
         "options.stopping.max_new_tokens",
         "prompts[0]",
-        "prompts[2]",
+        "prompts[2].literal",
+        "prompts[2].add_special_tokens",
         "prompts[3].tokens.ids",
     ]
 

@@ -14,7 +14,7 @@ from gpt2flow.server.config.settings import TelemetryConfig
 from gpt2flow.server.errors import GrammarError
 from gpt2flow.server.generation.sampling_task import SamplingTask
 from gpt2flow.server.telemetry.log import logging_to_stderr
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 MARK = "Zauberwort"
 PROMPT = pb.Prompt(text=f"I say {MARK}.")

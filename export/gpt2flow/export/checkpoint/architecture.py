@@ -10,20 +10,26 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from gpt2flow.export.checkpoint.special_ids import EosTokenIds
 from gpt2flow.export.errors import CheckpointError, shorten
 
 CONFIG_NAME: Final = "config.json"
+
+MIN_CONTEXT: Final = 4
+"""Fewest positions: Optimum traces a model with two tokens after two others."""
 
 MAX_HEAD_SIZE: Final = 256
 """Most channels of a head that the attention operator takes."""
 
 # Classes that compute the same function as the graph, in any framework.
 _CLASSES: Final = re.compile(r"(TF|Flax)?GPT2(LMHead)?Model")
+_MODEL_TYPE: Final = "gpt2"
+# Fields by which a configuration without `model_type` is known to be of a GPT-2.
+_FIELDS: Final = {"n_embd", "n_head", "n_layer"}
 # Forty times GPT-2 XL's 48: a typo is refused here instead of filling the memory with names.
 _MAX_LAYERS: Final = 2000
 
@@ -44,7 +50,9 @@ class Architecture(BaseModel):
     hidden_size: int = Field(768, gt=0, validation_alias=AliasChoices("n_embd", "hidden_size"))
     n_inner: int | None = Field(None, gt=0)
     context_length: int = Field(
-        1024, gt=1, validation_alias=AliasChoices("n_positions", "max_position_embeddings", "n_ctx")
+        1024,
+        ge=MIN_CONTEXT,
+        validation_alias=AliasChoices("n_positions", "max_position_embeddings", "n_ctx"),
     )
     vocabulary_size: int = Field(50257, gt=1, validation_alias="vocab_size")
     activation_function: str = "gelu_new"
@@ -54,8 +62,10 @@ class Architecture(BaseModel):
     tie_word_embeddings: bool = True
     add_cross_attention: Literal[False] = False
     quantization_config: None = None
-    eos_token_id: int = Field(50256, ge=0)
-    bos_token_id: int = Field(50256, ge=0)
+    eos_token_ids: EosTokenIds = Field((50256,), validation_alias="eos_token_id")
+    bos_token_id: int | None = 50256
+    # It has no effect, but transformers cannot load a model with another type.
+    pad_token_id: int | None = None
 
     @field_validator("architectures")
     @classmethod
@@ -63,12 +73,6 @@ class Architecture(BaseModel):
         if not all(_CLASSES.fullmatch(name) for name in names or []):
             raise ValueError("only GPT2LMHeadModel and GPT2Model can be exported")
         return names
-
-    @field_validator("bos_token_id", mode="before")
-    @classmethod
-    def _default_bos_to_eos(cls, value: Any, info: ValidationInfo) -> Any:
-        """Use the eos token where a vocabulary has no bos token."""
-        return info.data.get("eos_token_id") if value is None else value
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -81,12 +85,6 @@ class Architecture(BaseModel):
                 f"n_embd {self.hidden_size} and n_head {self.heads} make heads of "
                 f"{self.head_size} channels; at most {MAX_HEAD_SIZE} can be exported",
             )
-        for name in ("eos_token_id", "bos_token_id"):
-            if getattr(self, name) >= self.vocabulary_size:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} is outside of the vocabulary of "
-                    f"{self.vocabulary_size} entries",
-                )
         return self
 
     @classmethod
@@ -99,12 +97,14 @@ class Architecture(BaseModel):
         """
         if not isinstance(config, dict):
             raise CheckpointError(f"{CONFIG_NAME} does not hold a JSON object")
-        if "model_type" not in config:
-            raise CheckpointError(f"{CONFIG_NAME}: model_type is missing; 'gpt2' is needed")
-        if config["model_type"] != "gpt2":
+        if "model_type" not in config and not _is_gpt2(config):
+            raise CheckpointError(
+                f"{CONFIG_NAME}: model_type is missing; {_MODEL_TYPE!r} is needed"
+            )
+        if config.get("model_type", _MODEL_TYPE) != _MODEL_TYPE:
             raise CheckpointError(
                 f"{CONFIG_NAME}: model_type is {shorten(config['model_type'])}; "
-                "only 'gpt2' can be exported"
+                f"only {_MODEL_TYPE!r} can be exported"
             )
         try:
             return cls.model_validate(config)
@@ -163,6 +163,16 @@ class Architecture(BaseModel):
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocabulary_size, width)
         return shapes
+
+
+def complete_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a valid configuration with its `model_type`, which old ones lack."""
+    return {"model_type": _MODEL_TYPE} | config
+
+
+def _is_gpt2(config: dict[str, Any]) -> bool:
+    """Return whether a configuration without `model_type` is of a GPT-2."""
+    return bool(config.get("architectures")) or config.keys() >= _FIELDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,16 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import safe_open
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.errors import CheckpointError, first_line
+
+_LFS_POINTER: Final = b"version https://git-lfs"
+_STATE_HINT: Final = "; it is a training state: save the model alone, with save_pretrained"
 
 TensorReader = Callable[[], FloatArray]
 """Function that reads a tensor from its file as float32.
@@ -30,6 +33,8 @@ def open_tensors(file: Path) -> dict[str, TensorReader]:
         CheckpointError: The file is of neither format, damaged, or holds other objects than
             tensors; the message names the file.
     """
+    if _starts_with(file, _LFS_POINTER):
+        raise CheckpointError(f"{file} is a pointer of Git LFS; fetch the file with git lfs pull")
     try:
         state = _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickled(file)
     except pickle.UnpicklingError as error:
@@ -43,9 +48,21 @@ def open_tensors(file: Path) -> dict[str, TensorReader]:
     return {name: partial(_read_float32, read) for name, read in state.items()}
 
 
+def _starts_with(file: Path, start: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(start)) == start
+
+
 def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
     tensors: Any = safe_open(file, framework="pt")
-    return {name: partial(tensors.get_tensor, name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    return {name: partial(_read_safetensors, file, name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+
+
+def _read_safetensors(file: Path, name: str) -> torch.Tensor:
+    """Return a copy of a tensor, so that the file does not stay mapped into memory."""
+    tensors: Any = safe_open(file, framework="pt")
+    copied: torch.Tensor = tensors.get_tensor(name).clone()
+    return copied
 
 
 def _open_pickled(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
@@ -56,7 +73,8 @@ def _open_pickled(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
         raise TypeError(f"it holds a {type(state).__name__} instead of tensors by name")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name!r} is a {type(tensor).__name__} instead of a tensor")
+            hint = _STATE_HINT if isinstance(tensor, dict) else ""
+            raise TypeError(f"{name!r} is a {type(tensor).__name__} instead of a tensor{hint}")
     return {name: tensor.detach for name, tensor in state.items()}
 
 

@@ -14,6 +14,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
+from gpt2flow.export.checkpoint.special_ids import GENERATION_CONFIG_NAME
+from gpt2flow.export.errors import CheckpointError, first_line
 
 _LOGGERS: Final = ("optimum", "torch", "transformers")
 
@@ -38,8 +40,19 @@ def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
     )
     # Optimum copies further files from this path; without one it queries the hub.
     model.config._name_or_path = str(source.directory)  # noqa: SLF001 - Optimum reads it
-    model.generation_config = GenerationConfig.from_dict(source.generation_config)
     return model.eval()
+
+
+def set_generation_config(model: GPT2LMHeadModel, source: Checkpoint) -> None:
+    """Give a model the generation config of its checkpoint.
+
+    Raises:
+        CheckpointError: transformers refuses it.
+    """
+    try:
+        model.generation_config = GenerationConfig.from_dict(source.generation_config)
+    except Exception as error:  # It raises errors of any kind.
+        raise CheckpointError(f"{GENERATION_CONFIG_NAME}: {first_line(error)}") from error
 
 
 @contextmanager

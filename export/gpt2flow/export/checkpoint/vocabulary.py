@@ -1,31 +1,47 @@
-"""Vocabulary of a checkpoint: `tokenizer.json`, or the older files it replaces."""
+"""Vocabulary of a checkpoint, as transformers' `AutoTokenizer` loads it."""
 
+import importlib.util
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models
 
-from gpt2flow.export.checkpoint.architecture import Architecture
+from gpt2flow.export.checkpoint.architecture import CONFIG_NAME, Architecture
+from gpt2flow.export.checkpoint.pruning import leave_out_tokens
 from gpt2flow.export.errors import CheckpointError, first_line, shorten
 from gpt2flow.files.documents import read_object
+from gpt2flow.server.bundle.decoder import read_decoder
 from gpt2flow.server.bundle.manifest import TOKENIZER_NAME
 
-_VOCABULARY_NAME: Final = "vocab.json"
-_MERGES_NAME: Final = "merges.txt"
-_TOKENIZER_CONFIG_NAME: Final = "tokenizer_config.json"
-_SPECIAL_TOKENS_NAME: Final = "special_tokens_map.json"
-_ADDED_TOKENS_NAME: Final = "added_tokens.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # GPT-2's only special token.
 END_OF_TEXT: Final = "<|endoftext|>"
-_ADDITIONAL_SPECIAL_TOKENS: Final = "additional_special_tokens"
-# In the order in which transformers assigns ids to new tokens.
-_ROLES: Final = (
-    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
-    _ADDITIONAL_SPECIAL_TOKENS,
+
+_BPE_NAMES: Final = ("vocab.json", "merges.txt")
+_WORD_PIECE_NAME: Final = "vocab.txt"
+_SENTENCE_PIECE_SUFFIX: Final = ".model"
+# Later versions need a newer protobuf than the others here.
+_SENTENCE_PIECE: Final = "sentencepiece==0.2.1"
+# Files that may stand beside the vocabulary: its settings, and tokens that were added.
+SETTINGS_NAME: Final = "tokenizer_config.json"
+_SPECIAL_NAME: Final = "special_tokens_map.json"
+_ADDED_NAME: Final = "added_tokens.json"
+_BESIDE: Final = (SETTINGS_NAME, _SPECIAL_NAME, _ADDED_NAME)
+_CLASS: Final = "tokenizer_class"
+_WORD_PIECE_CLASS: Final = "BertTokenizer"
+_ROLES: Final = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
+_MORE_SPECIAL: Final = "additional_special_tokens"
+
+# Texts that a `tokenizer.json` must encode as transformers does, whatever its languages are.
+_PROBES: Final = ("", " A parcel, 12 ", "我是学生。", "今日は雨です", "학생입니다", "naïve\n\n 🙂")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,171 +52,208 @@ class Vocabulary:
         tokenizer: Tokenizer of the vocabulary.
         json: Bytes of its `tokenizer.json`, to be written to a bundle.
         files: Files it was read from.
+        left_out: Tokens of the files that the model lacks.
+        bos_token_id: Token that the tokenizer has for the beginning of a text; None without.
     """
 
     tokenizer: Tokenizer
     json: bytes
     files: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
+    bos_token_id: int | None = None
 
 
 def read_vocabulary(directory: Path, architecture: Architecture) -> Vocabulary:
     """Read the vocabulary of a checkpoint.
 
-    Checkpoints older than `tokenizer.json` have `vocab.json` and `merges.txt`, and special tokens
-    in up to three further files. From these, the same tokenizer is built as by transformers.
+    Its tokenizer encodes and decodes as the one that `AutoTokenizer` loads, from whatever files.
+    A `tokenizer.json` is kept as it is, unless other files change what it means.
 
     Raises:
-        CheckpointError: The vocabulary is missing, unreadable, not byte-level, or has more
-            entries than the model; the message names the file.
+        CheckpointError: The vocabulary is missing or unreadable, of an unsupported kind, or writes
+            ordinary text with tokens that the model lacks; the message names the file.
     """
-    path = directory / TOKENIZER_NAME
-    if path.is_file():
-        vocabulary = _read(path)
-    else:
-        vocabulary = _build_from_legacy_files(directory, architecture)
-        path = directory / _VOCABULARY_NAME
-    # The server maps tokens to bytes, which requires a byte-level vocabulary.
-    decoder = vocabulary.tokenizer.decoder
-    if not isinstance(decoder, decoders.ByteLevel):
-        kind = type(decoder).__name__ if decoder else "none"
-        raise CheckpointError(f"{path} has the decoder {kind}; GPT-2's vocabulary is ByteLevel")
-    largest = max(vocabulary.tokenizer.get_vocab().values(), default=0)
-    if largest >= architecture.vocabulary_size:
-        token = vocabulary.tokenizer.id_to_token(largest)
-        raise CheckpointError(
-            f"{path} has a token {token!r} of id {largest}; the model has "
-            f"{architecture.vocabulary_size} entries"
-        )
-    return vocabulary
+    sources = _find_sources(directory)
+    beside = [path for name in _BESIDE if (path := directory / name).is_file()]
+    files = (*sources, *beside)
+    loaded = _load(directory, sources)
+    tokenizer = _plain(loaded.backend_tokenizer)
+    path = sources[0]
+    _check(loaded, tokenizer, path)
+    content, lacking = leave_out_tokens(tokenizer, path, architecture.vocabulary_size)
+    tokenizer = Tokenizer.from_buffer(content) if lacking else tokenizer
+    own = path.read_bytes() if path.name == TOKENIZER_NAME else b""
+    if own and _plain(Tokenizer.from_buffer(own)).to_str() == tokenizer.to_str():
+        content = own
+    begin = loaded.cls_token_id if loaded.bos_token_id is None else loaded.bos_token_id
+    return Vocabulary(
+        tokenizer,
+        content or tokenizer.to_str(pretty=True).encode(),
+        files,
+        tuple(_named_in(files, lacking)),
+        None if begin is None or tokenizer.id_to_token(begin) is None else begin,
+    )
 
 
-def _read(path: Path) -> Vocabulary:
+def _find_sources(directory: Path) -> tuple[Path, ...]:
+    """Return the files of the vocabulary, checked to be readable.
+
+    Raises:
+        CheckpointError: There are none, or one is damaged; the message names it.
+    """
+    if (path := directory / TOKENIZER_NAME).is_file():
+        _parse(path)
+        return (path,)
+    bpe = [directory / name for name in _BPE_NAMES]
+    missing = [path.name for path in bpe if not path.is_file()]
+    if not missing:
+        _parse_bpe(bpe)
+        return tuple(bpe)
+    if (path := directory / _WORD_PIECE_NAME).is_file():
+        return (path,)
+    if sentence_pieces := sorted(directory.glob(f"*{_SENTENCE_PIECE_SUFFIX}")):
+        _require_sentence_piece(sentence_pieces[0])
+        return tuple(sentence_pieces)
+    others = "" if len(missing) < len(bpe) else f", {_WORD_PIECE_NAME} or spiece.model"
+    names = " and ".join(missing) if not others else _BPE_NAMES[0]
+    raise CheckpointError(
+        f"{directory / TOKENIZER_NAME} is missing, and so is {names}{others} to build it from"
+    )
+
+
+def _parse(path: Path) -> None:
     try:
-        content = path.read_bytes()
-        return Vocabulary(Tokenizer.from_str(content.decode()), content, (path,))
+        Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def _build_from_legacy_files(directory: Path, architecture: Architecture) -> Vocabulary:
-    """Build the tokenizer that `GPT2TokenizerFast` builds from the older files."""
-    parts = [directory / name for name in (_VOCABULARY_NAME, _MERGES_NAME)]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{directory / TOKENIZER_NAME} is missing, and so is {' and '.join(missing)} "
-            "to build it from"
-        )
+def _parse_bpe(paths: list[Path]) -> None:
     try:
-        model = models.BPE.from_file(
-            *map(str, parts), continuing_subword_prefix="", end_of_word_suffix=""
-        )
+        models.BPE.from_file(*map(str, paths))
     except Exception as error:  # The library raises bare exceptions.
-        names = " and ".join(map(str, parts))
+        names = " and ".join(map(str, paths))
         raise CheckpointError(f"{names} are not a vocabulary: {first_line(error)}") from error
-    tokenizer = Tokenizer(model)
-    optional = [
-        directory / name
-        for name in (_TOKENIZER_CONFIG_NAME, _SPECIAL_TOKENS_NAME, _ADDED_TOKENS_NAME)
-    ]
-    settings, special, added = (read_object(path, CheckpointError) for path in optional)
-    prefix_space = settings.get("add_prefix_space") is True
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    _add_tokens_with_ids(tokenizer, directory, settings, added)
-    tokenizer.add_special_tokens(
-        [
-            *_implicit_special_tokens(tokenizer, architecture),
-            *_special_tokens_by_role(tokenizer, directory, settings, special),
-        ]
-    )
-    files = (*parts, *(path for path in optional if path.is_file()))
-    return Vocabulary(tokenizer, tokenizer.to_str(pretty=True).encode(), files)
 
 
-def _add_tokens_with_ids(
-    tokenizer: Tokenizer, directory: Path, settings: dict[str, Any], added: dict[str, Any]
-) -> None:
-    """Add the tokens listed with ids, and check their ids."""
-    listed = settings.get("added_tokens_decoder")
-    if isinstance(listed, dict):
-        path = directory / _TOKENIZER_CONFIG_NAME
-        numbered = [
-            (_parse_id(path, key), _parse_token(path, value)) for key, value in listed.items()
-        ]
-    else:
-        path = directory / _ADDED_TOKENS_NAME
-        numbered = [
-            (_parse_id(path, value), AddedToken(content, normalized=True))
-            for content, value in added.items()
-        ]
-    for token_id, token in sorted(numbered, key=lambda item: item[0]):
-        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
-        actual = tokenizer.token_to_id(token.content)
-        if actual != token_id:
+def _require_sentence_piece(path: Path) -> None:
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"{path} takes the package sentencepiece to read: pip install {_SENTENCE_PIECE}; or "
+            f"write {TOKENIZER_NAME} where it is installed, by AutoTokenizer's save_pretrained"
+        )
+
+
+def _read_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings beside the vocabulary, checked with the other files.
+
+    Raises:
+        CheckpointError: One is damaged; the message names the file and the field.
+    """
+    settings, special, added = (read_object(directory / name, CheckpointError) for name in _BESIDE)
+    for name, fields in ((SETTINGS_NAME, settings), (_SPECIAL_NAME, special)):
+        for role in _ROLES:
+            _check_token(directory / name, role, fields.get(role))
+        more = fields.get(_MORE_SPECIAL) or []
+        if not isinstance(more, list):
             raise CheckpointError(
-                f"{path}: {token.content!r} has the id {token_id}; after {_VOCABULARY_NAME} "
-                f"it is {actual}"
+                f"{directory / name}: {_MORE_SPECIAL} is {shorten(more)}; it must be a list"
+            )
+        for value in more:
+            _check_token(directory / name, _MORE_SPECIAL, value)
+    for token, token_id in added.items():
+        if not isinstance(token_id, int):
+            raise CheckpointError(
+                f"{directory / _ADDED_NAME}: {token!r} has the id {shorten(token_id)}; it must be "
+                "a number"
+            )
+    return settings
+
+
+def _check_token(path: Path, role: str, value: Any) -> None:
+    content = value.get("content") if isinstance(value, dict) else value
+    if value is not None and not isinstance(content, str):
+        raise CheckpointError(
+            f"{path}: {role} is {shorten(value)}; it must be a text, or an object with content"
+        )
+
+
+def _load(directory: Path, sources: tuple[Path, ...]) -> "PreTrainedTokenizerFast":
+    """Return the tokenizer that `AutoTokenizer` loads.
+
+    Raises:
+        CheckpointError: It cannot, or the tokenizer exists in Python only.
+    """
+    settings = _read_settings(directory)
+    config = read_object(directory / CONFIG_NAME, CheckpointError)
+    # An export needs no network, whatever the libraries try to look up on the hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Importing transformers takes seconds, so all cheaper checks come first.
+    from transformers import AutoTokenizer, GPT2Config  # noqa: PLC0415 - as above
+
+    from gpt2flow.export.checkpoint.torch_model import quiet_libraries  # noqa: PLC0415 - as above
+
+    # Alone, these files do not tell their class, and that of GPT-2 cannot read them.
+    if sources[0].name == _WORD_PIECE_NAME and not settings.get(_CLASS):
+        config = {_CLASS: _WORD_PIECE_CLASS} | {k: v for k, v in config.items() if v is not None}
+    with quiet_libraries():
+        try:
+            # Given the configuration, it does without a `model_type`, which old ones lack.
+            loaded = AutoTokenizer.from_pretrained(
+                directory, config=GPT2Config.from_dict(config), trust_remote_code=False
+            )
+        except Exception as error:  # Whatever a file makes it raise.
+            raise CheckpointError(
+                f"{sources[0]}: transformers cannot load the tokenizer: {first_line(error)}"
+            ) from error
+    if not loaded.is_fast:
+        raise CheckpointError(
+            f"{sources[0]}: {type(loaded).__name__} exists in Python only, and has no "
+            f"{TOKENIZER_NAME} that a server could read"
+        )
+    tokenizer: PreTrainedTokenizerFast = loaded
+    return tokenizer
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy that neither pads nor truncates."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
+
+
+def _check(loaded: "PreTrainedTokenizerFast", tokenizer: Tokenizer, path: Path) -> None:
+    """Check that a `tokenizer.json` holds all of a tokenizer.
+
+    Raises:
+        CheckpointError: The class of the tokenizer does more, or its decoder is not supported.
+    """
+    name = type(loaded).__name__
+    try:
+        read_decoder(tokenizer)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if loaded.split_special_tokens:
+        raise CheckpointError(
+            f"{path.with_name(SETTINGS_NAME)}: split_special_tokens is not supported; a request "
+            "can ask for literal text instead"
+        )
+    for probe in _PROBES:
+        ids = loaded(probe).input_ids
+        same = tokenizer.encode(probe).ids == ids
+        text = loaded.decode(ids, clean_up_tokenization_spaces=False)
+        if not same or tokenizer.decode(ids, skip_special_tokens=False) != text:
+            raise CheckpointError(
+                f"{path}: {name} does more in Python than a {TOKENIZER_NAME} can hold"
             )
 
 
-def _implicit_special_tokens(
-    tokenizer: Tokenizer, architecture: Architecture
-) -> Iterator[AddedToken]:
-    """Yield the special tokens that no file lists as such."""
-    ids = {
-        tokenizer.token_to_id(END_OF_TEXT),
-        architecture.bos_token_id,
-        architecture.eos_token_id,
-    }
-    for token_id in sorted(ids - {None} - set(tokenizer.get_added_tokens_decoder())):
-        content = tokenizer.id_to_token(token_id)
-        if content is not None:
-            yield AddedToken(content, special=True, normalized=False)
-
-
-def _special_tokens_by_role(
-    tokenizer: Tokenizer, directory: Path, settings: dict[str, Any], special: dict[str, Any]
-) -> Iterator[AddedToken]:
-    """Yield the tokens to which a file assigns a role.
-
-    `special_tokens_map.json` takes precedence over `tokenizer_config.json`.
-    """
-    added = tokenizer.get_added_tokens_decoder().values()
-    listed = {token.content: token for token in added}
-    for role in _ROLES:
-        path = directory / (_SPECIAL_TOKENS_NAME if special.get(role) else _TOKENIZER_CONFIG_NAME)
-        named = special.get(role) or settings.get(role) or []
-        if role == _ADDITIONAL_SPECIAL_TOKENS and not isinstance(named, list):
-            raise CheckpointError(f"{path}: {role} is {shorten(named)}; it must be a list")
-        for value in named if isinstance(named, list) else [named]:
-            token = _parse_token(path, value)
-            if isinstance(value, str):
-                # The flags were listed together with the id, not with the role.
-                token = listed.get(value, token)
-            token.special = True
+def _named_in(files: tuple[Path, ...], tokens: list[str]) -> Iterator[str]:
+    """Yield the tokens that a file names, not the tokenizer's class alone."""
+    texts: list[Any] = [path.read_bytes() for path in files]
+    for token in tokens:
+        # As text, or escaped in JSON.
+        forms = {token.encode(), json.dumps(token)[1:-1].encode()}
+        if any(form in text for form in forms for text in texts):
             yield token
-
-
-def _parse_token(path: Path, value: Any) -> AddedToken:
-    """Return a token from its entry in a file.
-
-    The entry is the token's text, or an object with its text and flags.
-    """
-    if isinstance(value, str) and value:
-        return AddedToken(value, normalized=False)
-    content = value.get("content") if isinstance(value, dict) else None
-    if not isinstance(content, str) or not content:
-        raise CheckpointError(
-            f"{path}: {shorten(value)} is not a token; it must be a text, or an object with content"
-        )
-    flags = ("lstrip", "rstrip", "single_word", "normalized", "special")
-    return AddedToken(content, **{flag: value.get(flag) is True for flag in flags})
-
-
-def _parse_id(path: Path, value: Any) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {shorten(value)} is not a token id") from error

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gpt2flow.export.checkpoint.hints import directory_hint
 from gpt2flow.export.errors import CheckpointError
 from gpt2flow.files.documents import read_object
 
 # In order of precedence, which is that of transformers.
 _SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
-# Formats of other frameworks, which transformers can convert.
-_FOREIGN_FILES: Final = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,10 @@ def find_weight_files(directory: Path) -> WeightFiles:
         if index.is_file():
             return _read_index(index)
     names = ", no ".join(_SINGLE_FILES)
-    foreign = [name for name in _FOREIGN_FILES if (directory / name).is_file()]
-    hint = f"; convert {foreign[0]} first" if foreign else ""
-    raise CheckpointError(f"{directory} has no weights: no {names}, and no shards of either{hint}")
+    raise CheckpointError(
+        f"{directory} has no weights: no {names}, and no shards of either"
+        f"{directory_hint(directory)}"
+    )
 
 
 def _read_index(index: Path) -> WeightFiles:

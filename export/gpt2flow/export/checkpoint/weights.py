@@ -8,11 +8,14 @@ import numpy as np
 
 from gpt2flow.export.arrays import FloatArray
 from gpt2flow.export.checkpoint.architecture import Architecture
+from gpt2flow.export.checkpoint.hints import names_hint
 from gpt2flow.export.checkpoint.tensor_files import TensorReader, open_tensors
 from gpt2flow.export.checkpoint.weight_files import WeightFiles
 from gpt2flow.export.errors import CheckpointError, first_line
 
 _PREFIX: Final = "transformer."
+# Prefixes of a model in a wrapper: for several devices, and of `torch.compile`.
+_WRAPPERS: Final = ("module.", "_orig_mod.")
 _EMBEDDING: Final = "wte.weight"
 _HEAD: Final = "lm_head.weight"
 # GPT-2's head has no bias, so the graph would ignore one.
@@ -26,9 +29,13 @@ class Weights(Mapping[str, FloatArray]):
 
     Names are those below `transformer.`, a prefix that some checkpoints omit, and
     `lm_head.weight`.
+
+    Attributes:
+        wrapper: Prefix of a wrapper, which all names had in the files; often empty.
     """
 
-    def __init__(self, readers: Mapping[str, TensorReader]) -> None:
+    def __init__(self, readers: Mapping[str, TensorReader], wrapper: str = "") -> None:
+        self.wrapper = wrapper
         self._readers = readers
 
     def __getitem__(self, name: str) -> FloatArray:
@@ -52,17 +59,31 @@ def open_weights(files: WeightFiles, architecture: Architecture) -> Weights:
         CheckpointError: A file is unreadable. Or a tensor is missing, unknown, duplicated, of
             another shape, or not finite. The message names the file or the tensor.
     """
+    found = [(file, open_tensors(file)) for file in files.paths]
+    wrapper = _find_wrapper([name for _, tensors in found for name in tensors])
     readers: dict[str, TensorReader] = {}
-    for file in files.paths:
-        for full_name, reader in open_tensors(file).items():
-            name = full_name.removeprefix(_PREFIX)
+    for file, tensors in found:
+        for full_name, reader in tensors.items():
+            name = full_name.removeprefix(wrapper).removeprefix(_PREFIX)
             if name in readers:
                 raise CheckpointError(f"the weights hold {name} twice, the second time in {file}")
             readers[name] = reader
-    weights = Weights(readers)
+    weights = Weights(readers, wrapper)
     _check_names(weights, architecture, files.weight_map)
     _check_values(weights, architecture)
     return weights
+
+
+def _find_wrapper(names: list[str]) -> str:
+    """Return the prefix of wrappers that all names have."""
+    wrapper = ""
+    while names and (
+        inner := [
+            each for each in _WRAPPERS if all(name.startswith(wrapper + each) for name in names)
+        ]
+    ):
+        wrapper += inner[0]
+    return wrapper
 
 
 def _check_names(
@@ -73,7 +94,7 @@ def _check_names(
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         shard = weight_map.get(_PREFIX + missing[0]) or weight_map.get(missing[0])
-        hint = f"; the index maps it to {shard}" if shard else ""
+        hint = f"; the index maps it to {shard}" if shard else names_hint(missing[0], weights)
         raise CheckpointError(
             f"the weights lack {missing[0]}{more}, which config.json requires{hint}"
         )

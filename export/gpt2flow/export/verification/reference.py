@@ -1,6 +1,8 @@
 """Reference model: Optimum's standard fp32 graph, the oracle of every check."""
 
+import ctypes
 import errno
+import gc
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +20,21 @@ _ERRORS_ONLY: Final = 3
 _TASK: Final = "text-generation-with-past"
 # Errors of the disk rather than of the checkpoint.
 _DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Tokens of Optimum's example, by which it traces the model: as many again are in its past.
+_TRACED_TOKENS: Final = 16
 
 
-def export_reference(source: Checkpoint, directory: Path) -> None:
+def export_reference(source: Checkpoint, directory: Path, *, lean: bool = False) -> None:
     """Write Optimum's export of a checkpoint: the graph and its accompanying files.
 
+    Args:
+        source: Checkpoint to export.
+        directory: Directory of the export.
+        lean: Whether to leave out what only other programs need of the graph; it computes the
+            same, and takes less time and memory to write.
+
     Raises:
+        CheckpointError: transformers refuses its generation config.
         ExportError: transformers cannot load the checkpoint, or Optimum cannot export it.
         OSError: The disk is full.
     """
@@ -33,19 +44,34 @@ def export_reference(source: Checkpoint, directory: Path) -> None:
     from gpt2flow.export.checkpoint.torch_model import (  # noqa: PLC0415
         load_torch_model,
         quiet_libraries,
+        set_generation_config,
     )
 
     with quiet_libraries():
         try:
+            model = load_torch_model(source)
+            if not lean:
+                set_generation_config(model, source)
             onnx_export_from_model(
-                load_torch_model(source), directory, task=_TASK, do_validation=False
+                model,
+                directory,
+                task=_TASK,
+                do_validation=False,
+                # Folded, the head would be a second copy of the tied embeddings.
+                do_constant_folding=not lean,
+                no_post_process=lean,
+                sequence_length=min(_TRACED_TOKENS, source.architecture.context_length // 2),
             )
+            del model
         except Exception as error:
+            if isinstance(error, ExportError):
+                raise
             if isinstance(error, OSError) and error.errno in _DISK_FULL:
                 raise
             raise ExportError(
                 f"Optimum cannot export {source.directory}: {first_line(error)}"
             ) from error
+    _return_memory()
 
 
 class ReferenceModel:
@@ -54,6 +80,7 @@ class ReferenceModel:
     def __init__(self, directory: Path, architecture: Architecture) -> None:
         self._layers = architecture.layers
         self._session = open_session(directory / MODEL_NAME)
+        _return_memory()
         empty = np.zeros((1, architecture.heads, 0, architecture.head_size), np.float32)
         self._past = {
             f"past_key_values.{layer}.{part}": empty
@@ -84,8 +111,20 @@ class ReferenceModel:
         return arrays
 
 
+def _return_memory() -> None:
+    """Return freed memory to the system, where the C library can.
+
+    It keeps what a graph's writer and reader have freed, some copies of the weights.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def open_session(model: Path) -> onnxruntime.InferenceSession:
     """Open a model on the CPU, logging errors only."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -16,6 +16,9 @@ from gpt2flow.export.arrays import FloatArray, TokenArray
 SLOTS: Final = 8
 """Most windows per batch."""
 
+# Rows compared at once: their logits stay in the cache of the processor.
+_ROWS: Final = 16
+
 # Sizes of successive batches. The longest window is decoded alone.
 _BATCH_SIZES: Final = (1, SLOTS, 4, 3)
 
@@ -66,6 +69,11 @@ class Comparison:
             logits: Logits of the bundle, float32 [rows, vocabulary].
             targets: Tokens that follow in the text, int64 [rows].
         """
+        for start in range(0, len(targets), _ROWS):
+            rows = slice(start, start + _ROWS)
+            self._add_rows(reference[rows], logits[rows], targets[rows])
+
+    def _add_rows(self, reference: FloatArray, logits: FloatArray, targets: TokenArray) -> None:
         rows = np.arange(len(targets))
         expected, actual = _log_softmax(reference), _log_softmax(logits)
         self.tokens += len(targets)
@@ -182,21 +190,27 @@ def _compare_batch(
     Yields:
         Number of predictions compared in each step.
     """
-    expected = [reference.logits(window[:-1]) for window in windows]
-    lengths = np.array([len(window) // 2 for window in windows])
-    for slot, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
+    prefill, decode = (comparison.by_phase[each] for each in (Phase.PREFILL, Phase.DECODE))
+    starts = np.array([len(window) // 2 for window in windows])
+    # Logits of the reference after the prefilled half. The other half is compared at once, and
+    # leaves the memory.
+    expected = []
+    for slot, (window, length) in enumerate(zip(windows, starts.tolist(), strict=True)):
+        whole = reference.logits(window[:-1])
         positions = range(length)
         logits = served.run(window[:length].tolist(), [slot] * length, positions, positions)
-        prefill = comparison.by_phase[Phase.PREFILL]
-        prefill.add(expected[slot][:length], logits, window[1 : length + 1])
+        prefill.add(whole[:length], logits, window[1 : length + 1])
+        expected.append(whole[length:].copy())
+        del whole
         yield length
     ends = np.array([len(window) - 1 for window in windows])
+    lengths = starts.copy()
     while (rows := int((lengths < ends).sum())) > 0:
         at = [(slot, lengths[slot]) for slot in range(rows)]
         tokens = [int(windows[s][p]) for s, p in at]
         logits = served.run(tokens, range(rows), lengths[:rows].tolist(), range(rows))
-        comparison.by_phase[Phase.DECODE].add(
-            np.stack([expected[s][p] for s, p in at]),
+        decode.add(
+            np.stack([expected[s][p - starts[s]] for s, p in at]),
             logits,
             np.array([windows[s][p + 1] for s, p in at]),
         )

@@ -4,9 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from gpt2flow.files.documents import StrictModel, first_violation
 from gpt2flow.server.errors import BundleError
@@ -16,6 +16,9 @@ MANIFEST_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 WEIGHTS_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
+
+REFERENCE_PROFILE: Final = "reference"
+"""Profile of Optimum's graph, which is compared with and not served."""
 
 
 class Source(StrictModel):
@@ -58,7 +61,18 @@ class Recipe(StrictModel):
 
 
 class ModelShape(StrictModel):
-    """Dimensions of the model, which size buffers and bound requests."""
+    """Dimensions of the model, which size buffers and bound requests.
+
+    Attributes:
+        layers: Number of layers.
+        heads: Number of attention heads.
+        head_size: Channels of a head in the KV cache.
+        hidden_size: Channels between layers.
+        context_length: Most tokens of a sequence.
+        vocabulary_size: Rows of the head; the tokenizer may have fewer tokens.
+        eos_token_ids: Tokens that end a text; may be none.
+        bos_token_id: Token that an empty prompt becomes; None refuses it.
+    """
 
     layers: int = Field(gt=0)
     heads: int = Field(gt=0)
@@ -66,8 +80,17 @@ class ModelShape(StrictModel):
     hidden_size: int = Field(gt=0)
     context_length: int = Field(gt=1)
     vocabulary_size: int = Field(gt=1)
-    eos_token_id: int = Field(ge=0)
-    bos_token_id: int = Field(ge=0)
+    eos_token_ids: list[Annotated[int, Field(ge=0)]]
+    bos_token_id: int | None = Field(ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_single_eos(cls, fields: Any) -> Any:
+        """Accept the single end token of earlier bundles."""
+        if isinstance(fields, dict) and "eos_token_id" in fields:
+            rest = {name: value for name, value in fields.items() if name != "eos_token_id"}
+            return {"eos_token_ids": [fields["eos_token_id"]]} | rest
+        return fields
 
 
 class PartQuality(StrictModel):
@@ -108,7 +131,19 @@ class Quality(StrictModel):
 
 
 class Manifest(StrictModel):
-    """Content of `manifest.json`."""
+    """Content of `manifest.json`.
+
+    Attributes:
+        format_version: Version of the format.
+        created_by: Versions of the tools that wrote the bundle.
+        source: Checkpoint that it was made from.
+        recipe: Storage of weights and cache.
+        shape: Dimensions of the model.
+        quality: Measured quality; None if it was not measured.
+        training: Facts about the training.
+        warnings: Lines about what of the checkpoint was left out or assumed.
+        files: SHA-256 of each file.
+    """
 
     format_version: Literal[2] = FORMAT_VERSION
     created_by: dict[str, str]
@@ -117,6 +152,7 @@ class Manifest(StrictModel):
     shape: ModelShape
     quality: Quality | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
     files: dict[str, str]
 
     @field_validator("files")

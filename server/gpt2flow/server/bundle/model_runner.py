@@ -22,6 +22,8 @@ Ids = npt.NDArray[np.intp]
 _ERRORS_ONLY: Final = 3
 _PAST: Final = "past_key_values."
 _PRESENT: Final = "present."
+# Metadata of every serving graph.
+_VOCABULARY_SIZE: Final = "vocabulary_size"
 # Positions whose keys lie side by side.
 _BLOCK: Final = 16
 # One token's logit costs this many times as much alone as within the whole head.
@@ -85,6 +87,9 @@ class ModelRunner:
                 self._session = _open(model, threads, self.operators)
             except Exception as error:  # onnxruntime raises many kinds, without a common base.
                 raise RunnerError(f"{model} cannot be loaded: {error}") from error
+        facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if _VOCABULARY_SIZE not in facts:
+            raise RunnerError(f"{model} is not a serving graph; gpt2flow export writes one")
         self._capacity = capacity
         parts = {
             node.name.removeprefix(_PAST): (_slot_shape(node, capacity), _numpy_type(node.type))
@@ -101,8 +106,7 @@ class ModelRunner:
         self._cache = {
             name: np.zeros((self.slots, *shape), kind) for name, (shape, kind) in parts.items()
         }
-        facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.vocabulary_size = int(facts["vocabulary_size"])
+        self.vocabulary_size = int(facts[_VOCABULARY_SIZE])
         self.max_logit_ids = self.vocabulary_size // _RESTRICTED_COST
         self._binding = self._bind_cache()
 

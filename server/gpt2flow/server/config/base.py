@@ -23,6 +23,8 @@ _UNITS: Final = {
     "mib": 2**20,
     "gib": 2**30,
 }
+# Start of the address of a Unix socket.
+UNIX: Final = "unix:"
 _OUT_OF_RANGE: Final = {"greater_than_equal", "less_than_equal"}
 _CONFLICT: Final = "conflict"
 _FORMAT: Final = "format"
@@ -107,6 +109,24 @@ def parse_address(address: str, field: str = "address") -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit()):
         raise ConfigError(f"{field} {address!r} is not of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_endpoint(address: str, field: str = "address") -> tuple[str, int | None]:
+    """Split `host:port`; a Unix socket, `unix:PATH`, has no port.
+
+    Args:
+        address: Text of a user.
+        field: Name of the setting, for the error.
+
+    Raises:
+        ConfigError: The text has another form.
+    """
+    if address.startswith(UNIX):
+        return address, None
+    try:
+        return parse_address(address, field)
+    except ConfigError as error:
+        raise ConfigError(f"{error} or {UNIX}PATH") from error
 
 
 def parse_bytes(field: str, text: str) -> int:

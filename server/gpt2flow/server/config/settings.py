@@ -10,7 +10,15 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from gpt2flow.server.config.base import Address, ByteCount, FilePath, Settings, conflict, setting
+from gpt2flow.server.config.base import (
+    UNIX,
+    Address,
+    ByteCount,
+    FilePath,
+    Settings,
+    conflict,
+    setting,
+)
 
 MAX_SEQUENCES: Final = 1024
 
@@ -43,6 +51,14 @@ class RequestLimits(Settings):
         high=_MOST,
         option="--max-message-size",
     )
+    tokenize_bytes: ByteCount = setting(
+        128 * 2**10,
+        "Largest text of a Tokenize call, and of a prompt to truncate, in bytes or text such as "
+        "128KiB; most ids of a Detokenize call.",
+        low=1,
+        high=_MOST,
+        option="--max-tokenize-size",
+    )
     prompts: int = setting(256, "Most prompts per unary call.", low=1, high=_MOST)
     continuations: int = setting(1024, "Most continuations per Score call.", low=1, high=_MOST)
     beams: int = setting(
@@ -67,7 +83,7 @@ class RequestLimits(Settings):
     )
     grammar_seconds: float = setting(
         2.0,
-        "Longest compilation of a constraint, in seconds.",
+        "Most processor time to compile a constraint, in seconds.",
         low=0.01,
         high=3600,
         option="--grammar-seconds",
@@ -216,8 +232,10 @@ class ServerConfig(Settings):
     models: Mapping[str, Path | ModelConfig] = setting(
         ..., "Bundles by the name of the model; the first is the default."
     )
-    host: str = setting("127.0.0.1", "Name or address to listen on.")
-    port: int = setting(50051, "Port to listen on; 0 picks a free one.", low=0, high=65535)
+    host: str = setting("127.0.0.1", "Name or address to listen on, or unix:PATH.")
+    port: int = setting(
+        50051, "Port to listen on; 0 picks a free one. Unix sockets have none.", low=0, high=65535
+    )
     engine: EngineConfig = setting(EngineConfig, "How models are run that set nothing else.")
     drain_seconds: float = setting(
         30.0,
@@ -235,8 +253,10 @@ class ServerConfig(Settings):
             raise conflict("no model given")
         if "" in self.models:
             raise conflict("a model needs a name")
+        if self.host == UNIX:
+            raise conflict(f"the address {UNIX!r} has no path, must be {UNIX}PATH")
         plain = self.security.tls_certificate is None and not self.security.insecure
-        if plain and not is_loopback(self.host):
+        if plain and self.socket_path is None and not is_loopback(self.host):
             raise conflict(
                 f"plain text on {self.host!r} can be read and changed by others: give "
                 "--tls-certificate and --tls-key, listen on 127.0.0.1, or say --insecure"
@@ -252,8 +272,19 @@ class ServerConfig(Settings):
         }
 
     @property
+    def socket_path(self) -> Path | None:
+        """Path of the Unix socket to listen on; None for a port."""
+        if not self.host.startswith(UNIX):
+            return None
+        path = self.host.removeprefix(UNIX)
+        # gRPC's other form is a URI without an authority.
+        return Path(path.removeprefix("//") if path.startswith("///") else path)
+
+    @property
     def address(self) -> str:
-        """Host and port as gRPC takes them."""
+        """Host and port, or the Unix socket, as gRPC takes them."""
+        if self.socket_path is not None:
+            return f"{UNIX}{self.socket_path}".replace("%", "%25")
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 

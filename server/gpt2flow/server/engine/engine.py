@@ -60,8 +60,23 @@ class Engine:
         cache: SlotCache,
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        vocabulary_size: int | None = None,
+        missing_ids: Ids | None = None,
     ) -> None:
+        """Take the parts of the model.
+
+        Args:
+            runner: Runner of its graph.
+            cache: Slots of its KV cache.
+            scheduler: Scheduler of its requests.
+            clock: Source of the time, in seconds.
+            vocabulary_size: Number of tokens; None for as many as the head has rows.
+            missing_ids: Ids below that number without a token; None is none.
+        """
         self._runner = runner
+        self._vocabulary_size = vocabulary_size or runner.vocabulary_size
+        self._missing_ids = missing_ids
         self._cache = cache
         self._scheduler = scheduler
         self._clock = clock
@@ -220,7 +235,7 @@ class Engine:
             inputs.tokens, inputs.slots, inputs.positions, inputs.logits_rows, ids
         )
         self._record(batch, self._clock() - started)
-        values = LogitsRows(logits, ids, self._runner.vocabulary_size)
+        values = LogitsRows(logits, ids, self._vocabulary_size, self._missing_ids)
         return values, list(parts.items())
 
     def _record(self, batch: Batch, seconds: float) -> None:

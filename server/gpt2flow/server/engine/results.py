@@ -61,6 +61,7 @@ class Usage:
     cached_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class BeamTask(Task):
         search, running = self._search, []
         if continuations := self._continuations(row_of, logits):
             running = search.expand(continuations)
+        elif self._generation.constraint is not None:
+            search.stop(FinishReason.CONSTRAINT)  # A model without an end-of-text token.
         else:  # The processors forbid every token.
             search.stop(FinishReason.EOS)
         search.place(running, cache, self.request.slots)
@@ -87,6 +89,7 @@ class BeamTask(Task):
             prompt_logprobs=tuple(self._prompt_logprobs.positions),
             usage=Usage(
                 prompt_tokens=len(self._generation.prompt),
+                truncated_tokens=self._generation.truncated_tokens,
                 cached_tokens=self.request.cached_tokens,
                 completion_tokens=sum(len(each.token_ids) for each in candidates),
             ),
@@ -112,8 +115,10 @@ class BeamTask(Task):
         self, hypothesis: Hypothesis, logits: LogitsRows, row: int, count: int
     ) -> list[tuple[np.float32, int]]:
         """Return processed log-probabilities of the likeliest next tokens, best first."""
-        values, logsumexp = logits.values[row], logits.logsumexp(row)
+        values, logsumexp = logits.row(row), logits.logsumexp(row)
         allowed = hypothesis.output.allowed()
+        if allowed is not None and not len(allowed):
+            return []
         scores = values
         if processors := self._generation.processors:
             tokens, prompt_length = hypothesis.output.tokens, len(self._generation.prompt)

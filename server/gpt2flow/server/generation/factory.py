@@ -1,7 +1,7 @@
 """Factory that validates requests and makes tasks of them."""
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,8 +10,9 @@ from gpt2flow.server.engine.sequence import FinishReason, Request
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import FieldViolation, GrammarError, InvalidRequestError, Violations
 from gpt2flow.server.generation.beam_task import BeamTask
+from gpt2flow.server.generation.prompts import Prompt, PromptEncoder
 from gpt2flow.server.generation.sampling_task import SamplingTask
-from gpt2flow.server.generation.score_task import ScoreTask
+from gpt2flow.server.generation.score_task import PromptTask, ScoreTask
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.grammar.constraint import Constraint
 from gpt2flow.server.limits import Limits
@@ -22,24 +23,12 @@ from gpt2flow.server.params import (
     StoppingParams,
     at_most,
     check_constraint,
+    prompt_room,
     resolve_max_new_tokens,
     validate,
 )
 from gpt2flow.server.sampling.processors import Processor, make_processors
-from gpt2flow.server.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Prompt or continuation as requested.
-
-    Attributes:
-        field: Path of the field in the request.
-        input: Text, token ids, or None if the request has neither.
-    """
-
-    field: str
-    input: str | Sequence[int] | None
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +61,13 @@ class ResolvedPrompt:
         prompt: Prompt as requested.
         ids: Token ids.
         max_new_tokens: Most tokens that may follow.
+        truncated_tokens: Number of tokens that were left out.
     """
 
     prompt: Prompt
     ids: list[int]
     max_new_tokens: int
+    truncated_tokens: int = 0
 
 
 class ConstraintCompiler(Protocol):
@@ -104,31 +95,44 @@ class TaskFactory:
         self,
         *,
         limits: Limits,
-        eos_token_id: int,
+        eos_token_ids: Sequence[int],
         tokenizer: Tokenizer,
         grammars: ConstraintCompiler,
         next_id: Callable[[], int],
+        bos_token_id: int | None = None,
         draft_tokens: int = 0,
     ) -> None:
         """Take the parts of the model.
 
         Args:
             limits: Limits of its requests.
-            eos_token_id: Id of the end-of-text token.
+            eos_token_ids: Ids of the end-of-text tokens; may be none.
             tokenizer: Tokenizer of the model.
             grammars: Compiler of its constraints.
             next_id: Source of request ids.
+            bos_token_id: Token that an empty prompt becomes; None refuses it.
             draft_tokens: Usual number of tokens of a draft; 0 disables speculative decoding.
         """
         self._limits = limits
-        self._eos_token_id = eos_token_id
+        self._eos_token_ids = eos_token_ids
         self._tokenizer = tokenizer
+        self._prompts = PromptEncoder(tokenizer, limits, bos_token_id)
         self._grammars = grammars
         self._next_id = next_id
         self._draft_tokens = draft_tokens
 
-    def resolve(self, prompts: Sequence[Prompt], params: GenerationParams) -> list[ResolvedPrompt]:
+    def resolve(
+        self,
+        prompts: Sequence[Prompt],
+        params: GenerationParams,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[ResolvedPrompt]:
         """Validate a request without compiling its constraint; tokenize its prompts.
+
+        Args:
+            prompts: At least one.
+            params: Options of all of them.
+            check: Called between prompts; it raises if no one waits for the result.
 
         Raises:
             InvalidRequestError: Fields are bad; it names all of them.
@@ -144,13 +148,9 @@ class TaskFactory:
             self._check_constraint(params.constraint)
         resolved = []
         for prompt in prompts:
+            check()
             with violations:
-                # A text may have megabytes: its length alone rules out most that are too long.
-                least = self._least_tokens(prompt)
-                resolve_max_new_tokens(least, params.stopping, self._limits, at_least=True)
-                ids = self._encode(prompt)
-                limit = resolve_max_new_tokens(len(ids), params.stopping, self._limits)
-                resolved.append(ResolvedPrompt(prompt, ids, limit))
+                resolved.append(self._resolve(prompt, params))
         violations.raise_if_any()
         return resolved
 
@@ -176,7 +176,7 @@ class TaskFactory:
                 Generation(
                     params=params,
                     prompt=each.ids,
-                    echo=self._text(each.prompt) if params.output.echo else "",
+                    echo=self._echo(each, params) if params.output.echo else "",
                     max_new_tokens=each.max_new_tokens,
                     seed=secrets.randbits(63) if seed is None else seed,
                     endings=endings,
@@ -185,6 +185,7 @@ class TaskFactory:
                     tokenizer=self._tokenizer,
                     stream=stream,
                     draft_tokens=self._draft_tokens,
+                    truncated_tokens=each.truncated_tokens,
                 ),
                 arrival,
             )
@@ -198,8 +199,16 @@ class TaskFactory:
         arrival: Arrival,
         *,
         priority: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> Task:
         """Return a task that scores continuations of a prompt.
+
+        Args:
+            prompt: The prompt.
+            continuations: At least one.
+            arrival: Time, caller and deadline.
+            priority: Priority of the request.
+            check: Called between texts; it raises if no one waits for the result.
 
         Raises:
             InvalidRequestError: Fields are bad; it names all of them.
@@ -210,14 +219,18 @@ class TaskFactory:
         violations.raise_if_any()
         if not continuations:
             violations.add("continuations", "must have at least one entry")
-        least = [self._least_tokens(each) for each in (prompt, *continuations)]
+        least = [
+            self._prompts.least_tokens(each, continuing=each is not prompt)
+            for each in (prompt, *continuations)
+        ]
         if max(least) > self._limits.context_length:
             violations.extend(self._too_long(continuations, least, "at least "))
             violations.raise_if_any()
         encoded = []
         for each in (prompt, *continuations):
+            check()
             with violations:
-                encoded.append(self._encode(each))
+                encoded.append(self._prompts.encode(each, continuing=each is not prompt))
         violations.raise_if_any()
         violations.extend(self._too_long(continuations, [len(ids) for ids in encoded]))
         violations.raise_if_any()
@@ -230,6 +243,8 @@ class TaskFactory:
         request.all_logits = params.output.prompt_logprobs
         request.allow_partial = params.stopping.return_partial_on_time_limit
         request.deadline = arrival.until(params.stopping)
+        if params.scores_prompt_only:
+            return PromptTask(request, generation)
         if isinstance(params.decoding, BeamSearchParams):
             request.lockstep = True
             return BeamTask(request, generation, params.decoding)
@@ -267,23 +282,32 @@ class TaskFactory:
                     f"exceed the model's context of {self._limits.context_length} tokens",
                 )
 
-    def _least_tokens(self, prompt: Prompt) -> int:
-        given = prompt.input or ()
-        return self._tokenizer.least_tokens(given) if isinstance(given, str) else len(given)
+    def _resolve(self, prompt: Prompt, params: GenerationParams) -> ResolvedPrompt:
+        """Return a prompt as tokens, truncated if requested and needed.
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        given = prompt.input or ()
-        ids = self._tokenizer.encode(given) if isinstance(given, str) else list(given)
-        if not ids:
-            raise InvalidRequestError.of(prompt.field, "must have text or token ids, not none")
-        if max(ids) >= self._limits.vocabulary_size:
-            raise InvalidRequestError.of(f"{prompt.field}.tokens.ids", self._limits.token_id_rule)
-        return ids
+        Raises:
+            InvalidRequestError: It is empty or too long, or one of its fields is bad.
+        """
+        stopping, limits = params.stopping, self._limits
+        if params.truncate_prompt:
+            self._prompts.check_size(prompt)
+        else:
+            # A text may have megabytes: its length alone rules out most that are too long.
+            least = self._prompts.least_tokens(prompt)
+            resolve_max_new_tokens(least, stopping, limits, at_least=True)
+        ids, room = self._prompts.encode(prompt), prompt_room(stopping, limits)
+        truncated = max(len(ids) - room, 0) if params.truncate_prompt else 0
+        if truncated:
+            ids = self._prompts.truncate(prompt, ids, room)
+        limit = resolve_max_new_tokens(len(ids), stopping, limits)
+        return ResolvedPrompt(prompt, ids, limit, truncated)
 
-    def _text(self, prompt: Prompt) -> str:
-        if isinstance(prompt.input, str):
-            return prompt.input
-        return self._tokenizer.decode(prompt.input or ())
+    def _echo(self, resolved: ResolvedPrompt, params: GenerationParams) -> str:
+        prompt, skip = resolved.prompt, not params.output.include_special_tokens
+        if resolved.truncated_tokens:
+            ids = resolved.ids
+            return self._prompts.truncated_text(prompt, ids, skip_special_tokens=skip)
+        return self._prompts.text(prompt, skip_special_tokens=skip)
 
     def _check_constraint(self, params: ConstraintParams | None) -> None:
         # `validate` reports violations of the size limits.
@@ -299,18 +323,25 @@ class TaskFactory:
 
     def _endings(self, params: GenerationParams) -> dict[int, FinishReason]:
         endings = dict.fromkeys(params.stopping.stop_token_ids, FinishReason.STOP)
-        # A constraint admits the end-of-text token where the output may end.
+        # A constraint admits end-of-text tokens where the output may end.
         if params.constraint is not None or not params.stopping.ignore_eos:
-            endings[self._eos_token_id] = FinishReason.EOS
+            endings |= dict.fromkeys(self._eos_token_ids, FinishReason.EOS)
         return endings
 
-    def _processors(self, params: GenerationParams, endings: Iterable[int]) -> list[Processor]:
-        words = getattr(params.decoding, "bad_words", ())
+    def _processors(
+        self, params: GenerationParams, endings: Mapping[int, FinishReason]
+    ) -> list[Processor]:
         # Within a text, a word starts with a space, which makes it another token.
-        bad_words = [self._tokenizer.encode(text) for word in words for text in (word, f" {word}")]
+        bad_words = [
+            self._tokenizer.encode(text, continuing=True)
+            for word in params.decoding.bad_words
+            for text in (word, f" {word}")
+        ]
+        # As in transformers, an end-of-text token is no bad word.
+        allowed = [[token_id] for token_id, reason in endings.items() if reason is FinishReason.EOS]
         return make_processors(
             params.decoding,
-            bad_words=bad_words,
+            bad_words=[word for word in bad_words if word and word not in allowed],
             ending_ids=list(endings),
             min_new_tokens=params.stopping.min_new_tokens,
         )

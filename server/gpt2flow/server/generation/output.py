@@ -6,7 +6,6 @@ from gpt2flow.server.generation.logprobs import OutputLogprobs
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.sampling.filters import Ids
 from gpt2flow.server.sampling.logits import LogitsRows
-from gpt2flow.server.tokenizer import TextStream
 
 
 class Output:
@@ -34,7 +33,7 @@ class Output:
         self._generation = generation
         self._scored = scored
         self._constraint = generation.constraint
-        self._stream = TextStream(generation.params.stopping.stop_strings)
+        self._stream = generation.text_stream()
         self._pieces = [generation.echo] if generation.echo else []
         self._logprobs = OutputLogprobs(generation)
         self._sent_pieces = 0
@@ -81,9 +80,11 @@ class Output:
             return
         count = self.new_tokens
         check_stops = count >= generation.params.stopping.min_new_tokens
-        if text := self._stream.push(generation.tokenizer.piece(token_id), check_stops=check_stops):
+        if text := self._stream.push(token_id, check_stops=check_stops):
             self._pieces.append(text)
-        if self._stream.stop_string:
+        if stop := self._stream.stop_string:
+            if generation.params.stopping.include_stop_string:
+                self._pieces.append(stop)
             self.finish(FinishReason.STOP)
         elif self._advance(token_id):
             self.finish(FinishReason.CONSTRAINT)

@@ -126,6 +126,7 @@ class SamplingTask(Task):
             prompt_logprobs=tuple(self._prompt_logprobs.positions),
             usage=Usage(
                 prompt_tokens=len(self._generation.prompt),
+                truncated_tokens=self._generation.truncated_tokens,
                 cached_tokens=self.request.cached_tokens,
                 completion_tokens=sum(len(each.token_ids) for each in candidates),
                 forced_tokens=sum(each.output.forced for each in self._candidates),
@@ -259,6 +260,9 @@ class SamplingTask(Task):
             sequence.grows = False
             return
         candidate.allowed = output.allowed()
+        if candidate.allowed is not None and not len(candidate.allowed):
+            candidate.end(FinishReason.CONSTRAINT)  # A model without an end-of-text token.
+            return
         if not self._generation.scored:
             sequence.logits_from = len(sequence.tokens) - 1
             # Processors need the logits of all tokens.

@@ -8,7 +8,8 @@ from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.grammar.constraint import Constraint
 from gpt2flow.server.params import GenerationParams
 from gpt2flow.server.sampling.processors import Processor
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.text_stream import TextStream
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Generation:
         tokenizer: Tokenizer of the model.
         stream: Whether text is sent as it grows.
         draft_tokens: Usual number of tokens of a draft; 0 disables speculative decoding.
+        truncated_tokens: Number of tokens that were left out of the prompt.
     """
 
     params: GenerationParams
@@ -40,6 +42,7 @@ class Generation:
     tokenizer: Tokenizer
     stream: bool
     draft_tokens: int = 0
+    truncated_tokens: int = 0
 
     @property
     def scored(self) -> bool:
@@ -50,3 +53,16 @@ class Generation:
         """
         output = self.params.output
         return self.constraint is None or output.logprobs or output.prompt_logprobs
+
+    def text_stream(self) -> TextStream:
+        """Return the text of an output, at its start.
+
+        With an echo it continues the prompt. Under a constraint it has the bytes of its tokens, and
+        so starts as if it continued a text.
+        """
+        continued = self.prompt if self.echo else ()
+        return self.tokenizer.stream(
+            self.params.stopping.stop_strings,
+            skip_special_tokens=not self.params.output.include_special_tokens,
+            before=continued if self.echo or self.constraint is not None else None,
+        )

@@ -5,21 +5,21 @@ process; neither shows in their text. So each new one is compiled in a worker pr
 killed. A grammar that passes compiles here too, and in time.
 """
 
-import asyncio
 import contextlib
 import queue
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Final
 
-from gpt2flow.server.errors import DrainingError, GrammarError, TimeLimitError
-from gpt2flow.server.grammar.compile_queue import CompileQueue, CompileRequest
+from gpt2flow.server.errors import GrammarError, InvalidRequestError
 from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
-from gpt2flow.server.grammar.sandbox import SandboxWorker, Verdict
+from gpt2flow.server.grammar.sandbox import PATIENCE, SandboxWorker, Verdict
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
+from gpt2flow.server.work_pool import WorkKind, WorkPool
 
 # Compilations at the same time; the second worker starts when it is needed.
 WORKERS: Final = 2
@@ -27,36 +27,51 @@ WORKERS: Final = 2
 # Constraints that may wait for a worker; more are refused.
 QUEUE_CAPACITY: Final = 64
 
+# Seconds for which a grammar that exceeded its processor time or memory is refused unseen.
+VERDICT_SECONDS: Final = 60.0
+
 _CACHED_VERDICTS: Final = 4096
+
+_KIND: Final = WorkKind(noun="constraint", done="compiled", queue="compile queue")
 
 
 class SandboxedCompiler:
     """Compiler of constraints that passed the sandbox, with cached verdicts."""
 
-    def __init__(self, compiler: GrammarCompiler, seconds: float) -> None:
+    def __init__(
+        self,
+        compiler: GrammarCompiler,
+        seconds: float,
+        *,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Prepare the workers; the first use of each starts it.
 
         Args:
             compiler: Compiles what has passed.
-            seconds: Time limit of one compilation.
+            seconds: Most processor time of one compilation.
+            patience: Most time of one compilation, as a multiple of this.
+            clock: Source of the time by which verdicts expire, in seconds.
         """
         self._compiler = compiler
         self._idle: queue.LifoQueue[SandboxWorker] = queue.LifoQueue()
-        self._workers = [SandboxWorker(compiler.setup, seconds) for _ in range(WORKERS)]
+        self._workers = [SandboxWorker(compiler.setup, seconds, patience) for _ in range(WORKERS)]
         for worker in self._workers:
             self._idle.put(worker)
-        self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
+        self._clock = clock
+        self._verdicts: OrderedDict[int, tuple[Verdict, float]] = OrderedDict()  # With their ends.
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="grammar")
-        self._queue = CompileQueue(WORKERS, QUEUE_CAPACITY)
+        self._pool = WorkPool(_KIND, WORKERS, QUEUE_CAPACITY)
 
     def start(self) -> None:
         """Start the first worker ahead of the first constraint."""
-        self._threads.submit(self.compile, ConstraintParams(ConstraintKind.CHOICES, ("a",)))
+        params = ConstraintParams(ConstraintKind.CHOICES, ("a",))
+        self._pool.submit(partial(self.compile, params))
 
     def has_verdict(self, params: ConstraintParams) -> bool:
         """Return whether a constraint has been through the sandbox."""
-        return hash(params) in self._verdicts
+        return self._cached(params) is not None
 
     async def precompile(
         self,
@@ -78,24 +93,19 @@ class SandboxedCompiler:
             allow_partial: Whether to wait even if compilation is not expected to start in time.
 
         Raises:
-            OverloadedError: The queue is full, and this caller holds most of it.
+            OverloadedError: The queue is full, and this caller holds most of it; or the machine is
+                too busy.
             TimeLimitError: The deadline passes before the verdict, or is expected to.
         """
         if self.has_verdict(params):
             return
-        request = CompileRequest(params, caller, asyncio.get_running_loop().create_future())
-        self._queue.add(request)
-        try:
-            self._run_next()
-            if deadline is not None and not allow_partial:
-                self._queue.check_deadline(request, deadline)
-            async with asyncio.timeout_at(deadline):
-                await request.done
-        except TimeoutError as error:
-            text = "the time of the request was up before its constraint was compiled"
-            raise TimeLimitError(text) from error
-        finally:
-            self._queue.discard(request)
+        await self._pool.run(
+            lambda _: self._compile_once(params),
+            caller,
+            deadline,
+            allow_partial=allow_partial,
+            harmful=lambda killed_worker: killed_worker,
+        )
 
     def check(self, params: ConstraintParams) -> None:
         """Check a constraint as far as that takes no compilation.
@@ -103,7 +113,7 @@ class SandboxedCompiler:
         Raises:
             GrammarError: The source is invalid, or has failed in the sandbox before.
         """
-        verdict = self._verdicts.get(hash(params))
+        verdict = self._cached(params)
         if verdict is None:
             self._compiler.check(params)
         elif verdict.error is not None:
@@ -116,6 +126,7 @@ class SandboxedCompiler:
 
         Raises:
             GrammarError: The source is invalid, or takes too much time or memory.
+            OverloadedError: The machine is too busy to compile it.
         """
         verdict = self._verdict(params)
         if verdict.error is not None:
@@ -124,22 +135,12 @@ class SandboxedCompiler:
 
     def close(self) -> None:
         """End the workers; for the event loop's thread."""
-        for request in self._queue.clear():
-            _resolve(request, DrainingError("the model is shutting down"))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().end()
         for worker in self._workers:
             worker.kill()
-
-    def _run_next(self) -> None:
-        """Start the next compilations, one for each free worker."""
-        while request := self._queue.take():
-            job = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._compile_once, request.params
-            )
-            job.add_done_callback(partial(self._end, request, time.monotonic()))
 
     def _compile_once(self, params: ConstraintParams) -> bool:
         """Compile a constraint twice; return whether that killed the worker.
@@ -155,33 +156,28 @@ class SandboxedCompiler:
             return False
         return verdict.killed_worker and not cached
 
-    def _end(self, request: CompileRequest, began: float, job: "asyncio.Future[bool]") -> None:
-        if job.cancelled():  # By `close`.
-            _resolve(request, DrainingError("the model is shutting down"))
-            return
-        error = job.exception()
-        killed_worker = error is None and job.result()
-        self._queue.end(request, time.monotonic() - began, killed_worker=killed_worker)
-        _resolve(request, error)
-        self._run_next()
-
     def _verdict(self, params: ConstraintParams) -> Verdict:
         """Return the cached verdict on a constraint, or that of the sandbox.
 
         Raises:
             GrammarError: The source is invalid, which shows without the sandbox.
+            OverloadedError: The machine is too busy to compile it.
         """
-        key = hash(params)
-        with self._lock:
-            cached = self._verdicts.get(key)
-        if cached is not None:
+        if (cached := self._cached(params)) is not None:
             return cached
         verdict = self._run(write_grammar(params))
+        ends = self._clock() + VERDICT_SECONDS if verdict.killed_worker else inf
         with self._lock:
-            self._verdicts[key] = verdict
+            self._verdicts[hash(params)] = verdict, ends
             if len(self._verdicts) > _CACHED_VERDICTS:
                 self._verdicts.popitem(last=False)
         return verdict
+
+    def _cached(self, params: ConstraintParams) -> Verdict | None:
+        """Return the verdict on a constraint, unless it has expired."""
+        with self._lock:
+            verdict, ends = self._verdicts.get(hash(params), (None, inf))
+        return verdict if self._clock() < ends else None
 
     def _run(self, grammar: str) -> Verdict:
         worker = self._idle.get()
@@ -191,11 +187,37 @@ class SandboxedCompiler:
             self._idle.put(worker)
 
 
-def _resolve(request: CompileRequest, error: BaseException | None) -> None:
-    """Resolve the future of a compilation, unless its client has left."""
-    if request.done.done():
-        return
-    if error is None:
-        request.done.set_result(None)
-    else:
-        request.done.set_exception(error)
+class RefusingCompiler:
+    """Compiler of a model without constraints, which refuses each by name."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def start(self) -> None:
+        """Start nothing."""
+
+    def close(self) -> None:
+        """End nothing."""
+
+    async def precompile(
+        self,
+        params: ConstraintParams,
+        caller: str,
+        deadline: float | None = None,
+        *,
+        allow_partial: bool = False,
+    ) -> None:
+        """Compile nothing: `check` refuses every constraint before."""
+
+    def check(self, _params: ConstraintParams) -> None:
+        """Refuse a constraint.
+
+        Raises:
+            InvalidRequestError: Names the reason.
+        """
+        raise InvalidRequestError.of("options.constraint", self._reason)
+
+    def compile(self, params: ConstraintParams) -> Constraint:
+        """Refuse a constraint, as `check` does."""
+        self.check(params)
+        raise AssertionError

@@ -15,8 +15,12 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from gpt2flow.server.errors import GrammarError
+from gpt2flow.server.grammar.json_schema.patterns import check_pattern
+from gpt2flow.server.grammar.json_schema.translation import translate_lark, translate_schema
+from gpt2flow.server.grammar.messages import explain
+from gpt2flow.server.grammar.vocabulary import GrammarVocabulary
 from gpt2flow.server.params import ConstraintKind, ConstraintParams
-from gpt2flow.server.tokenizer import Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 # Compiled grammars to cache: those with a source of at most `_SMALL` characters, and larger ones.
 _SMALL = 4096
@@ -30,25 +34,41 @@ _LIMITS: Final[Mapping[str, Any]] = {"max_lexer_states": 50_000, "verbose_errors
 class Constraint:
     """State of one sequence in its grammar."""
 
-    __slots__ = ("_mask", "_matcher", "_vocabulary_size")
+    __slots__ = ("_has_eos", "_mask", "_matcher", "_vocabulary_size")
 
     def __init__(
-        self, matcher: LLMatcher, mask: npt.NDArray[np.int32], vocabulary_size: int
+        self,
+        matcher: LLMatcher,
+        mask: npt.NDArray[np.int32],
+        vocabulary_size: int,
+        *,
+        has_eos: bool,
     ) -> None:
+        """Start where the matcher is.
+
+        Args:
+            matcher: State of the grammar.
+            mask: Memory for the bits of the admitted tokens.
+            vocabulary_size: Number of the model's tokens.
+            has_eos: Whether the model has a token that ends a text.
+        """
         self._matcher = matcher
         self._mask = mask
         self._vocabulary_size = vocabulary_size
+        self._has_eos = has_eos
 
     @property
     def complete(self) -> bool:
         """True if the output is whole, and admits no further token."""
-        stopped: bool = self._matcher.is_stopped()
-        return stopped
+        if self._matcher.is_stopped():
+            return True
+        # Without an end-of-text token, an output that admits none but that one is whole too.
+        return not self._has_eos and self._matcher.is_accepting() and not len(self.allowed())
 
     def allowed(self) -> npt.NDArray[np.intp]:
         """Return the ids of the admitted tokens, ascending.
 
-        The end-of-text token is among them if the output may end here.
+        All end-of-text tokens are among them if the output may end here.
 
         Raises:
             GrammarError: The grammar exceeds its limits.
@@ -78,11 +98,13 @@ class Constraint:
 
     def fork(self) -> "Constraint":
         """Return an independent constraint in the same state."""
-        return Constraint(self._matcher.deep_copy(), self._mask, self._vocabulary_size)
+        return Constraint(
+            self._matcher.deep_copy(), self._mask, self._vocabulary_size, has_eos=self._has_eos
+        )
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarError(self._matcher.get_error())
+            raise GrammarError(explain(self._matcher.get_error()))
 
 
 class GrammarCompiler:
@@ -92,28 +114,29 @@ class GrammarCompiler:
         setup: Facts that another process needs to compile the same grammars.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_token_id: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int]) -> None:
         """Build llguidance's tables of the vocabulary.
 
         Args:
             tokenizer: Tokenizer of the model.
-            vocabulary_size: Vocabulary size of the model; it may exceed the tokenizer's.
-            eos_token_id: Id of the end-of-text token.
+            eos_token_ids: Ids of the end-of-text tokens; may be none.
         """
         # Given the file, llguidance would parse it again, and keep a second tokenizer. It is built
         # in two parts: each holds the interpreter lock, which stops running streams.
-        pieces = TokenizerWrapper(_Pieces(tokenizer, eos_token_id))
-        bare = LLTokenizer(pieces, n_vocab=vocabulary_size, slices=[])
+        self._vocabulary = vocabulary = GrammarVocabulary(tokenizer, eos_token_ids)
+        pieces = TokenizerWrapper(vocabulary)
+        bare = LLTokenizer(pieces, eos_token=vocabulary.eos_token_ids, slices=[])
         self._tokenizer = bare.with_slices(LLTokenizer.general_slices())
-        self._vocabulary_size = vocabulary_size
+        self._vocabulary_size = tokenizer.vocabulary_size
+        self._has_eos = bool(eos_token_ids)
         # Caching a method would make a cycle, and keep an unloaded model in memory.
         compiled = functools.partial(_compile, self._tokenizer)
         self._small = functools.lru_cache(_CACHED_SMALL)(compiled)
         self._large = functools.lru_cache(_CACHED_LARGE)(compiled)
         self.setup: Mapping[str, Any] = {
-            "tokenizer": tokenizer.json,
-            "vocabulary_size": vocabulary_size,
-            "eos_token_id": eos_token_id,
+            "tokens": vocabulary.tokens,
+            "special_token_ids": vocabulary.special_token_ids,
+            "eos_token_ids": vocabulary.eos_token_ids,
             "limits": dict(_LIMITS),
         }
 
@@ -121,9 +144,16 @@ class GrammarCompiler:
         """Check a constraint as far as that takes no compilation.
 
         Raises:
-            GrammarError: A JSON schema is not a JSON object.
+            GrammarError: A JSON schema is not a JSON object, or no tokens write a choice.
         """
         write_grammar(params)
+        if params.kind is not ConstraintKind.CHOICES:
+            return
+        for choice in params.source:
+            if character := self._vocabulary.unwritable(choice):
+                raise GrammarError(
+                    f"{choice!r} has {character!r}, for which the model has no token"
+                )
 
     def compile(self, params: ConstraintParams) -> Constraint:
         """Return a constraint at its start; for any thread.
@@ -133,30 +163,15 @@ class GrammarCompiler:
         """
         small = sum(map(len, params.source)) <= _SMALL
         matcher = (self._small if small else self._large)(params).deep_copy()
-        mask = allocate_token_bitmask(1, self._vocabulary_size)
-        return Constraint(matcher, mask, self._vocabulary_size)
-
-
-class _Pieces:
-    """Adapter of a tokenizer to the interface of llguidance."""
-
-    bos_token_id = None
-
-    def __init__(self, tokenizer: Tokenizer, eos_token_id: int) -> None:
-        self.eos_token_id = eos_token_id
-        self.tokens = tokenizer.pieces
-        self.special_token_ids = tokenizer.special_ids
-        self._tokenizer = tokenizer
-
-    def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode_short(text)
+        mask = allocate_token_bitmask(1, len(self._vocabulary.tokens))
+        return Constraint(matcher, mask, self._vocabulary_size, has_eos=self._has_eos)
 
 
 def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:
     limits = LLParserLimits(**_LIMITS)
     matcher = LLMatcher(tokenizer, write_grammar(params), log_level=0, limits=limits)
     if matcher.is_error():
-        raise GrammarError(matcher.get_error())
+        raise GrammarError(explain(matcher.get_error()))
     return matcher
 
 
@@ -164,42 +179,32 @@ def write_grammar(params: ConstraintParams) -> str:
     """Return the grammar in llguidance's own format.
 
     Raises:
-        GrammarError: A JSON schema is not a JSON object.
+        GrammarError: The source demands what cannot be enforced exactly.
     """
     source = params.source[0]
     match params.kind:
         case ConstraintKind.JSON_SCHEMA:
             grammar = _json_schema(source)
         case ConstraintKind.REGEX:
+            check_pattern(source)
             grammar = LLMatcher.grammar_from_regex(source)
         case ConstraintKind.CHOICES:
             grammar = LLMatcher.grammar_from_lark(_choices(params.source))
         case ConstraintKind.LARK:
-            grammar = LLMatcher.grammar_from_lark(source)
+            grammar = LLMatcher.grammar_from_lark(translate_lark(source))
     return str(grammar)
 
 
 def _json_schema(source: str) -> str:
-    if not isinstance(_parsed(source), dict):
-        raise GrammarError("a JSON schema must be an object")
+    schema = translate_schema(source)
     try:
         grammar = LLMatcher.grammar_from_json_schema(
-            source, defaults={"whitespace_flexible": False}
+            schema, defaults={"whitespace_flexible": False}
         )
     except ValueError as error:
-        # Python accepts JSON that llguidance rejects: numbers out of range, lone surrogates.
+        # Python accepts JSON that llguidance rejects: lone surrogates.
         raise GrammarError(f"not JSON: {error}") from error
     return str(grammar)
-
-
-def _parsed(source: str) -> object:
-    # An error of llguidance would point into its own wrapper of the schema.
-    try:
-        return json.loads(source)
-    except ValueError as error:
-        raise GrammarError(f"not JSON: {error}") from error
-    except RecursionError as error:
-        raise GrammarError("nested too deeply") from error
 
 
 def _choices(values: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
 """Worker process that compiles grammars, and can be killed."""
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpt2flow.server.errors import EngineError, GrammarError
+from gpt2flow.server.errors import EngineError, GrammarError, OverloadedError
+from gpt2flow.server.grammar.messages import explain
 
 _PROGRAM: Final = Path(__file__).with_name("worker.py")
 _START_SECONDS: Final = 60.0
+_END_SECONDS: Final = 1.0
 _MEMORY: Final = 512 * 2**20
+_CHUNK: Final = 2**16
+
+# A compilation ends with its processor time. On a busy machine, this many times as long is given.
+PATIENCE: Final = 5.0
+
+# Signals by which others end a worker, which says nothing about its grammar.
+_FOREIGN: Final = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +45,44 @@ class Verdict:
 class SandboxWorker:
     """One worker process, started when it is needed."""
 
-    def __init__(self, setup: Mapping[str, Any], seconds: float) -> None:
+    def __init__(
+        self, setup: Mapping[str, Any], seconds: float, patience: float = PATIENCE
+    ) -> None:
         """Prepare a worker.
 
         Args:
             setup: Facts about the model that the process needs.
-            seconds: Time limit of one compilation.
+            seconds: Most processor time of one compilation.
+            patience: Most time of one compilation, as a multiple of this.
         """
         self._setup = setup
         self._seconds = seconds
-        self._process: subprocess.Popen[str] | None = None
+        self._patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, grammar: str) -> Verdict:
         """Compile a grammar.
 
         Raises:
             EngineError: The process does not start.
+            OverloadedError: The machine gave it too little time, or ended it.
         """
         process = self._process or self._start()
         try:
-            return Verdict(self._ask(process, grammar, self._seconds))
-        except TimeoutError:
-            error = f"takes longer to compile than the limit of {self._seconds:g} s"
-        except (OSError, EOFError):
-            error = "takes too much memory, or is nested too deeply"
-        self.end()
-        return Verdict(error, killed_worker=True)
+            return Verdict(_ask(process, grammar, self._seconds * self._patience))
+        except TimeoutError as error:
+            self.end()
+            raise self._busy("the machine is too busy to compile a new constraint") from error
+        except (OSError, EOFError) as error:
+            code = _exit_code(process)
+            self.end()
+            if code in _FOREIGN:
+                raise self._busy("the compilation of the constraint was ended by others") from error
+        if code == -signal.SIGPROF:
+            text = f"takes longer to compile than the limit of {self._seconds:g} s"
+        else:
+            text = "takes too much memory, or is nested too deeply"
+        return Verdict(text, killed_worker=True)
 
     def kill(self) -> None:
         """Kill the process; the thread that waits for its answer ends it."""
@@ -71,43 +94,83 @@ class SandboxWorker:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _busy(self, text: str) -> OverloadedError:
+        return OverloadedError(text, retry_after_seconds=self._seconds)
+
+    def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - the program is our own, grammars are its input
             [sys.executable, "-I", str(_PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            encoding="utf-8",
+            bufsize=0,
         )
         self._process = process
-        # The file has megabytes, and JSON of plain ASCII is the cheapest to write.
-        tokenizer = b64encode(self._setup["tokenizer"]).decode("ascii")
-        setup = {**self._setup, "tokenizer": tokenizer, "memory": _MEMORY}
+        assert process.stdin is not None
+        # A worker that is stopped does not read, and a grammar may exceed what its pipe holds.
+        os.set_blocking(process.stdin.fileno(), False)
+        # Tokens are any bytes, and JSON of plain ASCII is the cheapest to write.
+        tokens = self._setup["tokens"]
+        setup = {
+            **self._setup,
+            "tokens": b64encode(b"".join(tokens)).decode("ascii"),
+            "lengths": list(map(len, tokens)),
+            "memory": _MEMORY,
+            "seconds": self._seconds,
+        }
         try:
-            self._ask(process, setup, _START_SECONDS)
+            _ask(process, setup, _START_SECONDS)
         except (OSError, EOFError) as error:
             self.end()
             raise EngineError("the sandbox worker for grammars does not start") from error
         return process
 
-    def _ask(self, process: subprocess.Popen[str], question: object, seconds: float) -> str | None:
-        """Send a line, and return the answer to it.
 
-        Raises:
-            TimeoutError: There is none in time.
-            OSError, EOFError: The process has ended.
-        """
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ends = time.monotonic() + seconds
-        process.stdin.write(json.dumps(question) + "\n")
-        process.stdin.flush()
-        remaining = max(ends - time.monotonic(), 0)
-        if not select.select([process.stdout], [], [], remaining)[0]:
+def _ask(process: subprocess.Popen[bytes], question: object, seconds: float) -> str | None:
+    """Send a line, and return the error in the answer to it.
+
+    Raises:
+        TimeoutError: There is none in time.
+        OSError, EOFError: The process has ended.
+    """
+    ends = time.monotonic() + seconds
+    line = json.dumps(question).encode("ascii") + b"\n"
+    error: str | None = json.loads(_exchange(process, line, ends))
+    return None if error is None else str(GrammarError(explain(error)))
+
+
+def _exchange(process: subprocess.Popen[bytes], question: bytes, ends: float) -> bytes:
+    """Write a line to a process, and return its answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    source, target = process.stdout.fileno(), process.stdin.fileno()
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    poll.register(target, select.POLLOUT)
+    unsent, answer = memoryview(question), b""
+    while not answer.endswith(b"\n"):
+        ready = dict(poll.poll(max(ends - time.monotonic(), 0) * 1000))
+        if not ready:
             raise TimeoutError
-        if not (line := process.stdout.readline()):
-            raise EOFError
-        error: str | None = json.loads(line)
-        return None if error is None else str(GrammarError(error))
+        if target in ready:
+            unsent = unsent[os.write(target, unsent[:_CHUNK]) :]
+            if not unsent:
+                poll.unregister(target)
+        if source in ready:
+            if not (chunk := os.read(source, _CHUNK)):
+                raise EOFError
+            answer += chunk
+    return answer
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a process that is about to end."""
+    try:
+        return process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None

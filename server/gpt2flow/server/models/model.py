@@ -1,42 +1,30 @@
 """Model: a loaded bundle, and the requests to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from gpt2flow.server.bundle.manifest import MODEL_NAME, TOKENIZER_NAME, WEIGHTS_NAME, Bundle
-from gpt2flow.server.bundle.model_runner import ModelRunner, RunnerError
-from gpt2flow.server.config.settings import EngineConfig
+from gpt2flow.server.bundle.manifest import Bundle
 from gpt2flow.server.engine.async_engine import AsyncEngine
-from gpt2flow.server.engine.engine import Engine
-from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.results import Event, GenerationResult, ScoreResult
-from gpt2flow.server.engine.scheduler import Scheduler
 from gpt2flow.server.engine.task import Task
 from gpt2flow.server.errors import (
     MAX_VIOLATIONS,
-    BundleError,
     FieldViolation,
     InvalidRequestError,
     ServerError,
     TimeLimitError,
 )
-from gpt2flow.server.generation.factory import Arrival, Prompt, TaskFactory
-from gpt2flow.server.grammar.compilation import SandboxedCompiler
-from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.generation.factory import Arrival, TaskFactory
+from gpt2flow.server.generation.prompts import Prompt
+from gpt2flow.server.grammar.compilation import RefusingCompiler, SandboxedCompiler
 from gpt2flow.server.limits import Limits
-from gpt2flow.server.models.memory import release, trim
-from gpt2flow.server.params import ConstraintKind, ConstraintParams, GenerationParams
-from gpt2flow.server.tokenizer import Token, Tokenizer
-
-# Usual number of tokens of a draft, before its acceptance makes it longer or shorter.
-_DRAFT_TOKENS: Final = 4
-# Longer texts are processed in another thread, so that the event loop stays live: a microsecond
-# a character, up to 1 ms.
-_LONG: Final = 1024
+from gpt2flow.server.models.long_texts import LONG, LongTexts, Progress
+from gpt2flow.server.params import GenerationParams, at_most
+from gpt2flow.server.tokenizer.tokenizer import Token, Tokenizer
 
 _T = TypeVar("_T")
 _Result = TypeVar("_Result", GenerationResult, ScoreResult)
@@ -56,6 +44,7 @@ class Model:
         engine: Runs tasks.
         kv_cache_bytes: Memory of its KV cache.
         kernels: Kernels of the operators that it runs on.
+        texts: Runs the work on long texts.
     """
 
     name: str
@@ -63,10 +52,11 @@ class Model:
     limits: Limits
     tokenizer: Tokenizer
     tasks: TaskFactory
-    grammars: SandboxedCompiler
+    grammars: SandboxedCompiler | RefusingCompiler
     engine: AsyncEngine
     kv_cache_bytes: int
     kernels: str
+    texts: LongTexts = field(default_factory=LongTexts)
 
     def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
         """Start the threads that run requests.
@@ -81,6 +71,7 @@ class Model:
         """End the threads; requests end with `DrainingError` and this reason."""
         await self.engine.stop(why)
         self.grammars.close()
+        self.texts.close()
 
     async def generate(
         self,
@@ -133,32 +124,80 @@ class Model:
         Raises:
             ServerError: A field is bad, or the request failed.
         """
-        task = await _offload(
-            lambda: self.tasks.score(prompt, continuations, arrival, priority=priority),
-            heavy=_size([prompt, *continuations]) > _LONG,
+        task = await self.texts.run(
+            lambda progress: self.tasks.score(
+                prompt, continuations, arrival, priority=priority, check=progress.check
+            ),
+            _size([prompt, *continuations]),
+            arrival.caller,
+            arrival.deadline,
         )
         with self.engine.submit([task]) as [events]:
             return await _result(events, ScoreResult, on_result)
 
-    async def tokenize(self, text: str) -> list[Token]:
-        """Return the tokens of a text."""
-        return await _offload(lambda: self.tokenizer.tokenize(text), heavy=len(text) > _LONG)
+    async def tokenize(
+        self,
+        text: str,
+        arrival: Arrival,
+        write: Callable[[Iterable[Token]], _T],
+        *,
+        literal: bool = False,
+        add_special_tokens: bool = True,
+    ) -> _T:
+        """Return the tokens of a text, as a function writes them.
 
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids.
+        Args:
+            text: The text.
+            arrival: Time, caller and deadline.
+            write: Function that writes the tokens, in the thread that tokenizes.
+            literal: As in `Tokenizer.encode`.
+            add_special_tokens: As in `Tokenizer.encode`.
 
         Raises:
-            InvalidRequestError: Names the ids that exceed the vocabulary.
+            ServerError: The text is too long, or there is no room or time for it.
         """
-        return await _offload(lambda: self._detokenize(ids), heavy=len(ids) > _LONG)
+        self._check_size("text", len(text.encode()), "bytes")
 
-    def _detokenize(self, ids: Sequence[int]) -> str:
+        def work(progress: Progress) -> _T:
+            tokens = self.tokenizer.iter_tokens(
+                text, literal=literal, add_special_tokens=add_special_tokens
+            )
+            return write(progress.through(tokens))
+
+        return await self.texts.run(work, len(text), arrival.caller, arrival.deadline)
+
+    async def detokenize(
+        self, ids: Sequence[int], arrival: Arrival, *, skip_special_tokens: bool = False
+    ) -> str:
+        """Return the text of token ids.
+
+        Args:
+            ids: The token ids.
+            arrival: Time, caller and deadline.
+            skip_special_tokens: Whether special tokens write nothing.
+
+        Raises:
+            ServerError: There are too many ids, ids without a token, or there is no room or time.
+        """
+        self._check_size("tokens.ids", len(ids), "entries")
+
+        def work(progress: Progress) -> str:
+            self._check_ids(progress.through(ids))
+            return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+        return await self.texts.run(work, len(ids), arrival.caller, arrival.deadline)
+
+    def _check_size(self, field: str, size: int, unit: str) -> None:
+        most = self.limits.requests.tokenize_bytes
+        if violations := list(at_most(field, size, most, unit)):
+            raise InvalidRequestError(violations)
+
+    def _check_ids(self, ids: Iterable[int]) -> None:
         rule = self.limits.token_id_rule
-        bad = (i for i, token_id in enumerate(ids) if token_id >= self.limits.vocabulary_size)
+        bad = (i for i, token_id in enumerate(ids) if not self.limits.has_token(token_id))
         violations = [FieldViolation(f"tokens.ids[{i}]", rule) for i in islice(bad, MAX_VIOLATIONS)]
         if violations:
             raise InvalidRequestError(violations)
-        return self.tokenizer.decode(ids)
 
     async def _generation_tasks(
         self,
@@ -172,13 +211,23 @@ class Model:
 
         A new constraint is compiled once all else is valid.
         """
-        heavy = _size(prompts, params) > _LONG
-        resolved = await _offload(lambda: self.tasks.resolve(prompts, params), heavy=heavy)
+        partial = params.stopping.return_partial_on_time_limit
+        deadline = None if partial else arrival.until(params.stopping)
+        size = _size((), params)
+        resolved = await self.texts.run(
+            lambda progress: self.tasks.resolve(prompts, params, check=progress.check),
+            _size(prompts) + size,
+            arrival.caller,
+            deadline,
+        )
         if params.constraint is not None and not await self._precompile(params, arrival):
             params = replace(params, constraint=None)  # Time is up: nothing will be generated.
-        return await _offload(
-            lambda: self.tasks.generations(resolved, params, arrival, stream=stream),
-            heavy=heavy or params.constraint is not None,
+        return await self.texts.run(
+            lambda _: self.tasks.generations(resolved, params, arrival, stream=stream),
+            # A short constraint may take long to compile.
+            size if params.constraint is None else max(size, LONG + 1),
+            arrival.caller,
+            deadline,
         )
 
     async def _precompile(self, params: GenerationParams, arrival: Arrival) -> bool:
@@ -198,11 +247,6 @@ class Model:
                 raise
             return False
         return True
-
-
-async def _offload(function: Callable[[], _T], *, heavy: bool) -> _T:
-    """Call a function, in another thread if it may take long."""
-    return await asyncio.to_thread(function) if heavy else function()
 
 
 async def _result(
@@ -236,77 +280,3 @@ def _size(prompts: Sequence[Prompt], params: GenerationParams | None = None) -> 
         size += sum(map(len, getattr(params.decoding, "bad_words", ())))
         size += sum(map(len, params.constraint.source)) if params.constraint else 0
     return size
-
-
-def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
-    """Load a verified bundle, and warm it up.
-
-    Raises:
-        BundleError: This server cannot run it.
-        ConfigError: The memory for the KV cache does not hold one sequence.
-    """
-    directory = bundle.directory
-    shape = bundle.manifest.shape
-    capacity = shape.context_length
-    try:
-        tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
-        compiler = GrammarCompiler(tokenizer, shape.vocabulary_size, shape.eos_token_id)
-        runner = ModelRunner(
-            directory / MODEL_NAME,
-            slots=config.max_sequences,
-            capacity=capacity,
-            threads=config.threads,
-            memory=config.kv_cache_memory,
-            kernels=config.kernels,
-        )
-    except (ValueError, RunnerError) as error:
-        raise BundleError(f"{directory}: {error}") from error
-    release(directory / WEIGHTS_NAME)
-    _warm_up(runner, compiler, min(config.prefill_chunk, capacity))
-    cache = SlotCache(runner.slots, capacity)
-    engine = AsyncEngine(
-        name,
-        Engine(runner, cache, Scheduler(cache, config.prefill_chunk)),
-        slots=runner.slots,
-        max_queued=config.max_queued,
-    )
-    grammars = SandboxedCompiler(compiler, config.requests.grammar_seconds)
-    limits = Limits(
-        context_length=capacity,
-        vocabulary_size=shape.vocabulary_size,
-        max_sequences=runner.slots,
-        max_queued=config.max_queued,
-        max_top_logprobs=min(config.max_top_logprobs, shape.vocabulary_size),
-        default_max_new_tokens=config.default_max_new_tokens,
-        requests=config.requests,
-    )
-    tasks = TaskFactory(
-        limits=limits,
-        eos_token_id=shape.eos_token_id,
-        tokenizer=tokenizer,
-        grammars=grammars,
-        next_id=engine.next_id,
-        draft_tokens=_DRAFT_TOKENS if config.speculation else 0,
-    )
-    trim()
-    return Model(
-        name,
-        bundle,
-        limits,
-        tokenizer,
-        tasks,
-        grammars,
-        engine,
-        kv_cache_bytes=runner.slots * runner.slot_bytes,
-        kernels=str(runner.operators),
-    )
-
-
-def _warm_up(runner: ModelRunner, compiler: GrammarCompiler, chunk: int) -> None:
-    """Run everything once, so that the first request is not slower."""
-    runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
-    for slots in (1, runner.slots):
-        runner.run([0] * slots, range(slots), [0] * slots, range(slots))
-    ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
-    if len(ids) <= runner.max_logit_ids:
-        runner.run([0], [0], [0], [0], ids)

@@ -15,8 +15,9 @@ from gpt2flow.server.errors import (
     LoadingError,
     ModelNotFoundError,
 )
+from gpt2flow.server.models.loading import load_model
 from gpt2flow.server.models.memory import trim
-from gpt2flow.server.models.model import Model, load_model
+from gpt2flow.server.models.model import Model
 
 
 class Lease:
@@ -178,7 +179,12 @@ class Registry:
             and old.model.bundle.fingerprint == bundle.fingerprint
         ):
             return old
-        return _Loaded(await asyncio.to_thread(load_model, name, bundle, config.engine), config)
+        model = await asyncio.to_thread(load_model, name, bundle, config.engine)
+        if reason := model.tokenizer.constraint_error:
+            structlog.get_logger().warning("no_constraints", model=name, reason=reason)
+        for warning in bundle.manifest.warnings:
+            structlog.get_logger().warning("bundle_warning", model=name, warning=warning)
+        return _Loaded(model, config)
 
     def drain(self) -> None:
         """Refuse new requests."""

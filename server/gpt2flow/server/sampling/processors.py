@@ -93,7 +93,7 @@ def make_processors(
         min_new_tokens: Number of new tokens before which ending tokens are forbidden.
     """
     processors: list[Processor] = []
-    if isinstance(params, SamplingParams) and params.logit_bias:
+    if params.logit_bias:
         processors.append(_biasing(params.logit_bias))
     if params.repetition_penalty != 1:
         processors.append(_penalizing_repetition(params.repetition_penalty))

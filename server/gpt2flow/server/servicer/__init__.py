@@ -8,15 +8,25 @@ from grpc_reflection.v1alpha import reflection
 from gpt2flow.inference.v1.inference_pb2 import DESCRIPTOR
 from gpt2flow.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from gpt2flow.server.models.registry import Registry
+from gpt2flow.server.servicer.grpc_batches import release_batches
 from gpt2flow.server.servicer.health import HealthServicer
 from gpt2flow.server.servicer.interceptors import DecodingInterceptor
 from gpt2flow.server.servicer.observer import Observer
 from gpt2flow.server.servicer.service import InferenceServicer
-from gpt2flow.server.servicer.transport import make_security
+from gpt2flow.server.servicer.transport import Listener, listen, make_security
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["InferenceService"].full_name
 
-__all__ = ["SERVICE_NAME", "DecodingInterceptor", "Observer", "add_services", "make_security"]
+__all__ = [
+    "SERVICE_NAME",
+    "DecodingInterceptor",
+    "Listener",
+    "Observer",
+    "add_services",
+    "listen",
+    "make_security",
+    "release_batches",
+]
 
 
 def add_services(registry: Registry, server: grpc.aio.Server) -> HealthServicer:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
-from gpt2flow.server.generation.factory import Prompt
+from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
@@ -25,9 +25,10 @@ _EARLY_STOPPING = {
 
 def read_prompt(field: str, message: pb.Prompt) -> Prompt:
     """Return a prompt, which may be empty; its content is not validated."""
-    if message.WhichOneof("input") == "tokens":
-        return Prompt(field, message.tokens.ids)
-    return Prompt(field, message.text)
+    kind = message.WhichOneof("input")
+    given = None if kind is None else message.tokens.ids if kind == "tokens" else message.text
+    add = message.add_special_tokens if message.HasField("add_special_tokens") else None
+    return Prompt(field, given, message.literal, add)
 
 
 def read_prompts(field: str, messages: Iterable[pb.Prompt]) -> list[Prompt]:
@@ -52,8 +53,10 @@ def read_options(message: pb.GenerationOptions) -> GenerationParams:
             prompt_logprobs=message.output.prompt_logprobs,
             echo=message.output.echo,
             token_ids=message.output.token_ids,
+            include_special_tokens=message.output.include_special_tokens,
         ),
         priority=message.priority,
+        truncate_prompt=message.truncate_prompt,
     )
 
 
@@ -73,7 +76,7 @@ def _sampling(message: pb.SamplingParams) -> SamplingParams:
         presence_penalty=message.presence_penalty,
         frequency_penalty=message.frequency_penalty,
         no_repeat_ngram_size=message.no_repeat_ngram_size,
-        logit_bias=tuple((entry.token_id, entry.bias) for entry in message.logit_bias),
+        logit_bias=_biases(message.logit_bias),
         bad_words=tuple(message.bad_words),
         seed=message.seed if message.HasField("seed") else None,
         n=message.n if message.HasField("n") else default.n,
@@ -99,7 +102,13 @@ def _beam_search(message: pb.BeamSearchParams) -> BeamSearchParams:
             if message.HasField("repetition_penalty")
             else default.repetition_penalty
         ),
+        logit_bias=_biases(message.logit_bias),
+        bad_words=tuple(message.bad_words),
     )
+
+
+def _biases(entries: Iterable[pb.LogitBias]) -> tuple[tuple[int, float], ...]:
+    return tuple((entry.token_id, entry.bias) for entry in entries)
 
 
 def _stopping(message: pb.StoppingCriteria) -> StoppingParams:
@@ -111,6 +120,7 @@ def _stopping(message: pb.StoppingCriteria) -> StoppingParams:
         ignore_eos=message.ignore_eos,
         time_limit_seconds=message.time_limit_ms / 1000 if message.time_limit_ms else None,
         return_partial_on_time_limit=message.return_partial_on_time_limit,
+        include_stop_string=message.include_stop_string,
     )
 
 

@@ -24,7 +24,7 @@ from gpt2flow.server.errors import ServerError
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
-from gpt2flow.server.tokenizer import Token, Tokenizer
+from gpt2flow.server.tokenizer.tokenizer import Token, Tokenizer
 
 _FINISH_REASON = {
     FinishReason.EOS: pb.FINISH_REASON_EOS,
@@ -97,11 +97,14 @@ def write_model(model: Model) -> pb.Model:
         fingerprint=model.bundle.fingerprint,
         profile=manifest.recipe.profile,
         parameters=manifest.source.parameters,
-        vocabulary_size=manifest.shape.vocabulary_size,
+        vocabulary_size=limits.vocabulary_size,
         limits=_limits(limits),
         quality=_struct(manifest.quality.model_dump(mode="json") if manifest.quality else {}),
         recipe=_struct(manifest.recipe.model_dump(mode="json")),
         kernels=model.kernels,
+        eos_token_ids=manifest.shape.eos_token_ids,
+        tokenizer=model.tokenizer.kind,
+        constraint_error=model.tokenizer.constraint_error,
     )
 
 
@@ -213,9 +216,8 @@ def _struct(fields: dict[str, Any]) -> Struct:
 
 def write_tokens(tokens: Iterable[Token]) -> pb.TokenizeResponse:
     """Return the response of `Tokenize`."""
-    return pb.TokenizeResponse(
-        tokens=[
-            pb.Token(id=token.id, piece=token.piece, start=token.start, end=token.end)
-            for token in tokens
-        ]
-    )
+    response = pb.TokenizeResponse()
+    # One by one: protobuf would copy a list of messages with the interpreter lock held.
+    for token in tokens:
+        response.tokens.add(id=token.id, piece=token.piece, start=token.start, end=token.end)
+    return response

@@ -89,7 +89,15 @@ class InferenceServicer(InferenceServiceServicer):
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         """Encode text into token ids."""
         model = self._find(request.model, context)
-        return write_tokens(await model.tokenize(request.text))
+        return await model.tokenize(
+            request.text,
+            _arrival(context),
+            write_tokens,
+            literal=request.literal,
+            add_special_tokens=(
+                request.add_special_tokens if request.HasField("add_special_tokens") else True
+            ),
+        )
 
     @reports_errors
     async def Detokenize(
@@ -97,7 +105,12 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> pb.DetokenizeResponse:
         """Decode token ids into text."""
         model = self._find(request.model, context)
-        return pb.DetokenizeResponse(text=await model.detokenize(request.tokens.ids))
+        text = await model.detokenize(
+            request.tokens.ids,
+            _arrival(context),
+            skip_special_tokens=request.skip_special_tokens,
+        )
+        return pb.DetokenizeResponse(text=text)
 
     @reports_errors
     async def ListModels(

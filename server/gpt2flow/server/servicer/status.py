@@ -1,5 +1,6 @@
 """Translation of errors to gRPC status."""
 
+import asyncio
 import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -60,15 +61,21 @@ def reports_errors(
 ) -> _Method[_Servicer, _Request, _Response]:
     """Translate errors of a servicer's method to its gRPC status.
 
-    Cancellation is not an error, and passes through.
+    Cancellation is not an error, and passes through. A client may leave before its call is
+    cancelled here; then gRPC fails to send, which is a cancellation too.
     """
 
     @functools.wraps(method)
     async def reporting(servicer: _Servicer, request: _Request, context: Context) -> _Response:
         try:
-            return await method(servicer, _decoded(request), context)
-        except Exception as error:  # noqa: BLE001 - any other failure ends with INTERNAL
-            return await _abort(context, error)
+            try:
+                return await method(servicer, _decoded(request), context)
+            except grpc.aio.InternalError:
+                raise
+            except Exception as error:  # noqa: BLE001 - any other failure ends with INTERNAL
+                return await _abort(context, error)
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError from error
 
     return reporting
 

@@ -1,0 +1,1 @@
+"""JSON schemas, translated to what the grammar compiler enforces exactly."""

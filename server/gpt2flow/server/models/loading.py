@@ -1,0 +1,149 @@
+"""Loading of a model from its bundle."""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from gpt2flow.server.bundle.manifest import (
+    MODEL_NAME,
+    REFERENCE_PROFILE,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    Bundle,
+)
+from gpt2flow.server.bundle.model_runner import ModelRunner, RunnerError
+from gpt2flow.server.config.settings import EngineConfig
+from gpt2flow.server.engine.async_engine import AsyncEngine
+from gpt2flow.server.engine.engine import Engine
+from gpt2flow.server.engine.kv_cache import SlotCache
+from gpt2flow.server.engine.scheduler import Scheduler
+from gpt2flow.server.errors import BundleError, GrammarError
+from gpt2flow.server.generation.factory import TaskFactory
+from gpt2flow.server.grammar.compilation import RefusingCompiler, SandboxedCompiler
+from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.limits import Limits
+from gpt2flow.server.models.memory import release, trim
+from gpt2flow.server.models.model import Model
+from gpt2flow.server.params import ConstraintKind, ConstraintParams
+from gpt2flow.server.tokenizer.tokenizer import Tokenizer
+
+# Usual number of tokens of a draft, before its acceptance makes it longer or shorter.
+_DRAFT_TOKENS: Final = 4
+
+
+def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
+    """Load a verified bundle, and warm it up.
+
+    Raises:
+        BundleError: This server cannot run it.
+        ConfigError: The memory for the KV cache does not hold one sequence.
+    """
+    directory = bundle.directory
+    shape = bundle.manifest.shape
+    capacity = shape.context_length
+    if bundle.manifest.recipe.profile == REFERENCE_PROFILE:
+        raise BundleError(
+            f"{directory} has the profile {REFERENCE_PROFILE}, which cannot be served; export the "
+            "checkpoint with --profile fp32, int8 or int4"
+        )
+    try:
+        tokenizer = _read_tokenizer(directory, shape.vocabulary_size)
+        compiler = None
+        if not tokenizer.constraint_error:
+            compiler = GrammarCompiler(tokenizer, shape.eos_token_ids)
+        runner = ModelRunner(
+            directory / MODEL_NAME,
+            slots=config.max_sequences,
+            capacity=capacity,
+            threads=config.threads,
+            memory=config.kv_cache_memory,
+            kernels=config.kernels,
+        )
+    except (ValueError, RunnerError) as error:
+        raise BundleError(f"{directory}: {error}") from error
+    release(directory / WEIGHTS_NAME)
+    _warm_up(runner, compiler, min(config.prefill_chunk, capacity))
+    cache, unused = SlotCache(runner.slots, capacity), tokenizer.unused_ids
+    engine = AsyncEngine(
+        name,
+        Engine(
+            runner,
+            cache,
+            Scheduler(cache, config.prefill_chunk),
+            vocabulary_size=tokenizer.vocabulary_size,
+            missing_ids=np.array(sorted(unused), np.intp) if unused else None,
+        ),
+        slots=runner.slots,
+        max_queued=config.max_queued,
+    )
+    grammars = (
+        RefusingCompiler(tokenizer.constraint_error)
+        if compiler is None
+        else SandboxedCompiler(compiler, config.requests.grammar_seconds)
+    )
+    limits = Limits(
+        context_length=capacity,
+        vocabulary_size=tokenizer.vocabulary_size,
+        missing_ids=unused,
+        max_sequences=runner.slots,
+        max_queued=config.max_queued,
+        max_top_logprobs=min(config.max_top_logprobs, tokenizer.vocabulary_size),
+        default_max_new_tokens=config.default_max_new_tokens,
+        requests=config.requests,
+    )
+    tasks = TaskFactory(
+        limits=limits,
+        eos_token_ids=shape.eos_token_ids,
+        tokenizer=tokenizer,
+        grammars=grammars,
+        next_id=engine.next_id,
+        bos_token_id=shape.bos_token_id,
+        draft_tokens=_DRAFT_TOKENS if config.speculation else 0,
+    )
+    trim()
+    return Model(
+        name,
+        bundle,
+        limits,
+        tokenizer,
+        tasks,
+        grammars,
+        engine,
+        kv_cache_bytes=runner.slots * runner.slot_bytes,
+        kernels=str(runner.operators),
+    )
+
+
+def _read_tokenizer(directory: Path, size: int) -> Tokenizer:
+    """Return the tokenizer of a bundle.
+
+    Args:
+        directory: Directory of the bundle.
+        size: Number of the model's tokens, of which the tokenizer may lack some.
+
+    Raises:
+        ValueError: It is unsupported, or has tokens that the model lacks.
+    """
+    tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
+    if tokenizer.vocabulary_size > size:
+        raise ValueError(
+            f"{TOKENIZER_NAME} has ids up to {tokenizer.vocabulary_size - 1}, and the model {size} "
+            "entries; write the bundle anew"
+        )
+    return tokenizer
+
+
+def _warm_up(runner: ModelRunner, compiler: GrammarCompiler | None, chunk: int) -> None:
+    """Run everything once, so that the first request is not slower."""
+    runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
+    for slots in (1, runner.slots):
+        runner.run([0] * slots, range(slots), [0] * slots, range(slots))
+    ids = np.arange(2)
+    # Not every vocabulary has these letters.
+    with contextlib.suppress(GrammarError):
+        if compiler is not None:
+            ids = compiler.compile(ConstraintParams(ConstraintKind.CHOICES, ("a", "b"))).allowed()
+    if len(ids) <= runner.max_logit_ids:
+        runner.run([0], [0], [0], [0], ids)

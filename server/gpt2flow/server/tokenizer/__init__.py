@@ -1,0 +1,1 @@
+"""Text to tokens and back, at once or token by token."""
