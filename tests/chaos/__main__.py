@@ -24,20 +24,21 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000, help="Least number of kills.")
     parser.add_argument("--seed", type=int, default=1, help="Seed of all choices.")
     parser.add_argument(
-        "--every-point", action="store_true", help="Go on until the agent was killed at each point."
+        "--every-point",
+        action="store_true",
+        help="Go on until agents and people were killed at each of their points.",
     )
     parser.add_argument("--json", type=Path, help="File to write the report to.")
     options = parser.parse_args()
     try:
         campaign = Campaign(options.kills, options.seed, _print, every_point=options.every_point)
-        tally = campaign.run()
+        tally = campaign.run(lambda tally: _save(tally, options.json))
     except UnavailableError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    _save(tally, options.json)
     for line in report_lines(tally):
         _print(line)
-    if options.json is not None:
-        options.json.write_text(f"{report_json(tally)}\n", encoding="utf-8")
     return 1 if tally.defects else 0
 
 
@@ -48,7 +49,10 @@ def report_lines(tally: Tally) -> list[str]:
         "kills": tally.kills.total(),
         **{f"  {kind}": count for kind, count in sorted(tally.kills.items())},
         "  in runs with two agents": tally.with_two_agents,
-        "points of the agent": f"killed at {tally.points_hit} of {tally.points}",
+        **{
+            f"points of the {victim}": f"killed at {tally.points_hit[victim]} of {count}"
+            for victim, count in tally.points.items()
+        },
         "points of retries and takeovers": f"killed at {tally.other_points_hit}",
         "runs": tally.runs.total(),
         **{f"  {setting}": count for setting, count in sorted(tally.runs.items())},
@@ -70,6 +74,12 @@ def report_lines(tally: Tally) -> list[str]:
 def report_json(tally: Tally) -> str:
     """Return the report of a campaign as JSON."""
     return json.dumps(vars(tally), indent=2, ensure_ascii=False)
+
+
+def _save(tally: Tally, path: Path | None) -> None:
+    """Write the report so far: a campaign may be ended at any time."""
+    if path is not None:
+        path.write_text(f"{report_json(tally)}\n", encoding="utf-8")
 
 
 def _print(line: str) -> None:

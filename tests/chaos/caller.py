@@ -6,27 +6,25 @@ They go on until they get an answer.
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswerError
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select
 from tests.chaos.conversations import Act, AwaitOrder, Conversation, Decide, Part, Say
 from tests.chaos.facts import normal
-from tests.chaos.keeper import ForkedKeeper, ProcessDiedError
+from tests.chaos.processes.keeper import ForkedKeeper, ProcessDiedError
+from tests.chaos.processes.people import People
 
 from gpt2flow.agent.cases.decisions import Desk
-from gpt2flow.agent.cases.people import Person
 from gpt2flow.agent.errors import DatabaseError
 from gpt2flow.agent.shop import Case, CaseEvent, Customer, Database, Order, OrderStatus, Shipment
 
-PERSON = Person("eva", may_approve=True)
 # Longest time until a message has its report, and a condition holds.
 BOUND_SECONDS = 180.0
 _PAUSE_SECONDS = 0.1
-# How often a customer sends a message to two agents at once, or again after its report.
+# How often a customer sends a message to two agents at once, and two people act at once.
 _TWICE = 0.15
 
 
@@ -38,6 +36,7 @@ class Findings:
         outcomes: Outcomes of the actions of each message, by session and message.
         errors: Number of clear errors by their first words.
         defects: What must not happen.
+        decisions: Decisions of people, as the number of the case and the change.
         waits: Seconds from the first attempt at a message to its report.
         takeovers: Seconds from the death of the agent that had a message to its report.
     """
@@ -45,6 +44,7 @@ class Findings:
     outcomes: dict[tuple[str, str], Any] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
+    decisions: list[tuple[str, str]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     takeovers: list[float] = field(default_factory=list)
 
@@ -56,7 +56,8 @@ class Caller:
         conversation: What happens.
         agents: Agents, of which each message gets a random one.
         database: Shop database.
-        desk: Desk of the person.
+        desk: Desk at which the person looks at cases.
+        people: Commands of the person.
         findings: Where the results go.
         rng: Source of the choices.
     """
@@ -68,6 +69,7 @@ class Caller:
         *,
         database: Database,
         desk: Desk,
+        people: People,
         findings: Findings,
         rng: random.Random,
     ) -> None:
@@ -75,6 +77,7 @@ class Caller:
         self._agents = agents
         self._database = database
         self._desk = desk
+        self._people = people
         self._findings = findings
         self._rng = rng
 
@@ -175,7 +178,13 @@ class Caller:
             (each["action"], each["result"], each["outcome"], each["asked"], each["resumed"])
             for each in report["actions"]
         ]
-        texts = [normal(sent["text"]) for each in report["actions"] for sent in each["messages"]]
+        # An endpoint does not show what goes to a contact.
+        texts = [
+            normal(sent["text"])
+            for each in report["actions"]
+            for sent in each["messages"]
+            if sent["to"] is None
+        ]
         found = [outcomes, texts, report["attended_by"]]
         if self._findings.outcomes.setdefault(key, found) != found:
             was = self._findings.outcomes[key]
@@ -214,23 +223,39 @@ class Caller:
         number, done = self._newest_case()
         if number is None:
             return False
+        change = _CHANGES[part.act]
         # A person looks first: the last attempt may have succeeded without an answer.
-        if any(change == _CHANGES[part.act] for change in done):
-            return True
+        if change not in done and not self._act(self._command(part, number), part.act):
+            return False
+        self._findings.decisions.append((number, change))
+        return True
+
+    def _act(self, command: tuple[str, str, list[str]], act: Act) -> bool:
+        """Run a command; return whether it reported success."""
+        # Two replies would be two messages to the customer.
+        is_twice = act is not Act.REPLY and self._rng.random() < _TWICE
+        with ThreadPoolExecutor(2) as threads:
+            running = [threads.submit(self._people.act, *command) for _ in range(1 + is_twice)]
+        return any(each.result() for each in running)
+
+    def _command(self, part: Decide, number: str) -> tuple[str, str, list[str]]:
+        """Return act, conversation and command of a decision."""
         match part.act:
             case Act.TAKE:
-                self._desk.assign(PERSON, number)
+                arguments = ["assign", number]
+            case Act.RETURN:
+                arguments = ["assign", number, "--to", "agent"]
             case Act.REPLY:
-                self._desk.reply(PERSON, number, part.text)
+                arguments = ["reply", number, part.text]
             case Act.CLOSE:
-                self._desk.close(PERSON, number, part.text or None)
+                arguments = ["close", number, *(["--note", part.text] if part.text else [])]
             case Act.APPROVE:
                 seen = self._desk.show(number).digest
-                self._desk.approve(PERSON, number, seen=seen, amount=Decimal(part.text))
+                arguments = ["approve", number, "--amount", part.text, "--seen", seen]
             case Act.REJECT:
                 seen = self._desk.show(number).digest
-                self._desk.reject(PERSON, number, part.text, seen=seen)
-        return True
+                arguments = ["reject", number, part.text, "--seen", seen]
+        return part.act.value, self._conversation.name, arguments
 
     def _newest_case(self) -> tuple[str | None, list[str]]:
         """Return the number of the conversation's newest case, and its changes."""
@@ -246,6 +271,7 @@ class Caller:
 
 _CHANGES = {
     Act.TAKE: "assigned",
+    Act.RETURN: "returned",
     Act.REPLY: "replied",
     Act.CLOSE: "closed",
     Act.APPROVE: "approved",

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tests.chaos.conversations import CONVERSATIONS, Scene
 from tests.chaos.facts import differences
-from tests.chaos.keeper import RANDOM
-from tests.chaos.kill_points import Victim
 from tests.chaos.plan import Planner
+from tests.chaos.processes.keeper import RANDOM
+from tests.chaos.processes.kill_points import Victim
 from tests.chaos.stage import RunPlan, RunResult, Shops
 from tests.support.postgresql import postgresql_server
 
@@ -44,10 +44,10 @@ class Tally:
         longest_takeover: Longest time from the death of one of two agents to the report of its
             message.
         longest_settlement: Longest time from the last message of a run until nothing was left.
-        points: Points of the agent in uninterrupted runs.
-        points_hit: Those at which it was killed.
-        other_points_hit: Points of retries and takeovers at which it was killed.
-        missing: Points at which it was not killed.
+        points: Points of uninterrupted runs, by the process that passes them.
+        points_hit: Those with a kill.
+        other_points_hit: Points of retries and takeovers at which an agent was killed.
+        missing: Points of agents and people without a kill.
         seconds: Wall time.
         defects: What must not happen, a line each.
     """
@@ -63,8 +63,8 @@ class Tally:
     longest_wait: float = 0.0
     longest_takeover: float = 0.0
     longest_settlement: float = 0.0
-    points: int = 0
-    points_hit: int = 0
+    points: dict[Victim, int] = field(default_factory=dict)
+    points_hit: dict[Victim, int] = field(default_factory=dict)
     other_points_hit: int = 0
     missing: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -86,7 +86,8 @@ class Tally:
             self.kills[f"{death.victim} {when}"] += 1
         self.with_two_agents += len(result.deaths) if plan.agents > 1 else 0
         database = "postgresql" if plan.is_postgresql else "sqlite"
-        self.runs[f"{plan.scene}, {database}, {plan.agents} agents"] += 1
+        over_http = f", {plan.endpoints} over HTTP" if plan.endpoints else ""
+        self.runs[f"{plan.scene}, {database}, {plan.agents} agents{over_http}"] += 1
         self.restarts += result.restarts
         self.messages += len(findings.waits)
         self.errors.update(findings.errors)
@@ -105,7 +106,7 @@ class Campaign:
         seed: Seed of all choices.
         progress: Callback for a line after each run.
         per_run: Most kills of a run.
-        every_point: Whether to go on until the agent was killed at every point.
+        every_point: Whether to go on until agents and people were killed at each of their points.
     """
 
     def __init__(
@@ -127,8 +128,12 @@ class Campaign:
         self._idle_runs = 0
         self.tally = Tally(seed)
 
-    def run(self) -> Tally:
-        """Run until there were enough kills, and return the figures."""
+    def run(self, after_run: Callable[[Tally], object] = str) -> Tally:
+        """Run until there were enough kills, and return the figures.
+
+        Args:
+            after_run: Callback with the figures so far.
+        """
         start = time.monotonic()
         with _shops() as shops:
             with ThreadPoolExecutor(len(Scene)) as threads:
@@ -138,13 +143,20 @@ class Campaign:
                 left = self._left()
                 if not left or not self._play(shops, self._planner.plan(number, left)):
                     break
-        self.tally.points = len(self._planner.systematic)
-        self.tally.missing = self._planner.missing
-        self.tally.points_hit = self.tally.points - len(self.tally.missing)
-        others = self._planner.hits.keys() - self._planner.systematic - {RANDOM}
-        self.tally.other_points_hit = len(others)
-        self.tally.seconds = time.monotonic() - start
+                self._summarize(start)
+                after_run(self.tally)
+        self._summarize(start)
         return self.tally
+
+    def _summarize(self, start: float) -> None:
+        """Bring points and time of the figures up to date."""
+        planner = self._planner
+        self.tally.points = {victim: len(points) for victim, points in planner.points.items()}
+        self.tally.points_hit = planner.covered
+        self.tally.missing = planner.missing
+        counted = set().union(*planner.points.values()) | {RANDOM}
+        self.tally.other_points_hit = len(planner.hits.keys() - counted)
+        self.tally.seconds = time.monotonic() - start
 
     def _left(self) -> int:
         """Return the number of kills that are left, for the next run."""
@@ -189,7 +201,8 @@ class Campaign:
         done = self.tally.kills.total()
         self._progress(
             f"{plan.name} {plan.scene}{', postgresql' if plan.is_postgresql else ''},"
-            f" agents {plan.agents}: {len(result.deaths)} kills, {result.seconds:.0f} s;"
+            f" agents {plan.agents}, endpoints {plan.endpoints}:"
+            f" {len(result.deaths)} kills, {result.seconds:.0f} s;"
             f" {done} of {self._kills} kills, {len(self.tally.defects)} defects,"
             f" points left {len(self._planner.missing)}"
         )

@@ -29,6 +29,7 @@ class Act(StrEnum):
     """Act of a person on the newest case of a conversation."""
 
     TAKE = "take"
+    RETURN = "return"
     REPLY = "reply"
     CLOSE = "close"
     APPROVE = "approve"
@@ -92,6 +93,11 @@ class Conversation:
     @property
     def messages(self) -> list[Say]:
         return [part for part in self.parts if isinstance(part, Say)]
+
+    @property
+    def acts(self) -> list[Act]:
+        """Acts of a person, in order."""
+        return [part.act for part in self.parts if isinstance(part, Decide)]
 
 
 def script_of(conversations: Iterable[Conversation]) -> Script:
@@ -158,6 +164,8 @@ _YES = Say("confirm_order", "yes", ["confirm_order"])
 _YES_ZH = Say("confirm_order", "确认", ["confirm_order"])
 _ARRIVED = Say("confirm_delivery", "it has arrived", [_choice("confirm_delivery", order="last")])
 _ARRIVED_ZH = Say("confirm_delivery", "收到了", [_choice("confirm_delivery", order="last")])
+_SENT = (_YES, AwaitOrder(), _ARRIVED)
+_SENT_ZH = (_YES_ZH, AwaitOrder(), _ARRIVED_ZH)
 _REFUND = Say(
     "request_refund",
     "it is broken, i want my money back",
@@ -231,26 +239,29 @@ def _shop() -> tuple[Conversation, ...]:
         "refund-en": (
             *_register("refund-en"),
             _KETTLES,
-            _YES,
-            AwaitOrder(),
-            _ARRIVED,
+            *_SENT,
             _REFUND,
         ),
         "refund-zh": (
             *_register_zh("refund-zh"),
             _HEADPHONES_ZH,
-            _YES_ZH,
-            AwaitOrder(),
-            _ARRIVED_ZH,
+            *_SENT_ZH,
             _REFUND_ZH,
             Decide(Act.APPROVE, "250.00"),
+        ),
+        "approved-en": (
+            *_register("approved-en"),
+            _HEADPHONES,
+            *_SENT,
+            _REFUND,
+            Decide(Act.TAKE),
+            Decide(Act.APPROVE, "267.00"),
+            Decide(Act.CLOSE, "paid back"),
         ),
         "rejected-en": (
             *_register("rejected-en"),
             _HEADPHONES,
-            _YES,
-            AwaitOrder(),
-            _ARRIVED,
+            *_SENT,
             _REFUND,
             Decide(Act.TAKE),
             Decide(Act.REJECT, "It was used for a year."),
@@ -258,9 +269,7 @@ def _shop() -> tuple[Conversation, ...]:
         "exchange-zh": (
             *_register_zh("exchange-zh"),
             _LAMP_ZH,
-            _YES_ZH,
-            AwaitOrder(),
-            _ARRIVED_ZH,
+            *_SENT_ZH,
             Say(
                 "request_exchange",
                 "发错了, 我要换货",
@@ -295,6 +304,15 @@ def _shop() -> tuple[Conversation, ...]:
             Decide(Act.REPLY, "Yes. What can I do for you?"),
             Decide(Act.CLOSE, "done"),
             _HELLO,
+        ),
+        "returned-zh": (
+            *_register_zh("returned-zh"),
+            Say("escalate", "我要找人工", ["escalate"]),
+            Decide(Act.TAKE),
+            Say("attended", "在吗"),
+            Decide(Act.REPLY, "您好, 已经处理好了。"),
+            Decide(Act.RETURN),
+            _HELLO_ZH,
         ),
         "person-zh": (
             Say("clarify", "啊啊啊", ["clarify"]),

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,12 @@ from tests.support.webhook_receiver import WebhookReceiver
 
 from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import (
+    CLAIMS,
     INBOX,
+    Audience,
     Case,
+    CaseEvent,
+    CaseKind,
     CaseStatus,
     Database,
     Delivery,
@@ -28,6 +32,9 @@ from gpt2flow.agent.shop import (
 )
 
 _EVENT = "order_submitted"
+# Changes of which a case has one, and those that its customer is informed of.
+_DECIDED, _CLOSED = ("approved", "rejected"), ("closed", "returned")
+_TOLD = ("approved", "rejected", "replied")
 # Messages that a case can lead to more than once.
 _REPEATED = ("replied", "written", "reminded", "escalated", "taken")
 _SETTLED = (PaymentStatus.PAID, PaymentStatus.REFUSED, PaymentStatus.VOID)
@@ -60,7 +67,39 @@ def violations(
             *_goods(db, initial_stock, stock(db)),
             *_messages(db, receiver),
             *_cases(db),
+            *_decisions(db),
         ]
+
+
+def wrong_decisions(database: Database, decisions: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the decisions that people made, and that are not in the history once.
+
+    Args:
+        database: Database of the shop.
+        decisions: Number of the case and change of each.
+    """
+    with database.transaction() as db:
+        history = Counter(
+            (case.number, event.change)
+            for event, case in db.execute(
+                select(CaseEvent, Case).join(Case, Case.id == CaseEvent.case_id)
+            )
+        )
+    return [
+        f"case {case} was {change} {history[case, change]} times"
+        for case, change in decisions
+        if history[case, change] != 1
+    ]
+
+
+def unexpected_errors(folder: Path) -> list[str]:
+    """Return the errors in the logs of a run that a command did not expect."""
+    return [
+        f"{log.name}: {line}"
+        for log in sorted(folder.glob("*.log"))
+        for line in log.read_text(encoding="utf-8").splitlines()
+        if line.startswith("gpt2flow: error: unexpected ")
+    ]
 
 
 def _read_ledger(path: Path) -> list[_Entry]:
@@ -153,6 +192,46 @@ def _cases(db: Session) -> Iterator[str]:
     for case in db.scalars(select(Case).where(Case.status.in_([*INBOX, CaseStatus.SCHEDULED]))):
         if case.attention_at is None and case.assignee is None:
             yield f"case {case.number} ({case.kind}) is {case.status} without a timer"
+
+
+def _decisions(db: Session) -> Iterator[str]:
+    """Find cases decided twice, and decisions without their message or refund."""
+    for case in db.scalars(select(Case)):
+        query = select(CaseEvent).where(CaseEvent.case_id == case.id)
+        history = list(db.scalars(query.order_by(CaseEvent.id)))
+        for ends in (_DECIDED, _CLOSED):
+            changes = [each.change for each in history if each.change in ends]
+            if len(changes) > 1:
+                yield f"case {case.number} was {' and '.join(changes)}"
+        is_closed = any(each.change in _CLOSED for each in history)
+        if is_closed is not (case.status is CaseStatus.CLOSED):
+            yield f"case {case.number} is {case.status}, closed in its history: {is_closed}"
+        for each in history:
+            sent = _messages_of(db, each)
+            if each.change in _TOLD and len(sent) != 1:
+                yield f"case {case.number} was {each.change}, messages to the customer: {sent}"
+        yield from _refunds(db, case, history)
+
+
+def _messages_of(db: Session, change: CaseEvent) -> list[str]:
+    """Return the texts of the messages that a change of a case led to."""
+    query = select(OutboxMessage.text).where(
+        OutboxMessage.key.startswith(f"case/{change.case_id}/{change.id}/", autoescape=True),
+        OutboxMessage.audience == Audience.CUSTOMER,
+    )
+    return list(db.scalars(query))
+
+
+def _refunds(db: Session, case: Case, history: list[CaseEvent]) -> Iterator[str]:
+    """Find claims that were not paid back as they were decided."""
+    if case.kind not in CLAIMS:
+        return
+    query = select(Payment).where(Payment.case_id == case.id, Payment.status != PaymentStatus.VOID)
+    paid = [payment.amount for payment in db.scalars(query)]
+    is_approved = any(each.status is CaseStatus.APPROVED for each in history)
+    is_paid_back = is_approved and case.kind is CaseKind.REFUND
+    if paid != ([case.amount] if is_paid_back else []):
+        yield f"{case.kind} {case.number} of {case.amount} is {case.status}, paid {paid}"
 
 
 def count_repeated(receiver: WebhookReceiver) -> int:

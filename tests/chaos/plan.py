@@ -6,11 +6,12 @@ The agent is killed at every point before it is killed at one again.
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.conversations import CONVERSATIONS, Conversation, Scene
-from tests.chaos.kill_points import BEGIN, Target, Victim
+from tests.chaos.processes.command_points import ENDPOINT_PLACES, endpoint_point
+from tests.chaos.processes.kill_points import ANSWERED, BEGIN, Target, Victim
 from tests.chaos.stage import RunPlan, RunResult
 
 # Session of the points that belong to no conversation.
@@ -22,40 +23,55 @@ _POINT_KILLS = {
     Victim.DISPATCHER: 2,
     Victim.POSTGRESQL: 2,
     Victim.SERVER: 4,
+    Victim.ENDPOINT: 3,
+    Victim.DESK: 3,
 }
 # Kills at random times, and those of agents at the end of a run.
 _RANDOM_KILLS, _LAST_KILLS = 4, 1
+# Tries at a point that count as a kill: one that is hardly ever reached must not use up all.
+_TRIES = 4
 # Largest share of the agent's points that belong to no conversation.
 _ELSEWHERE = 0.3
 # Longest time between the start of a model call and the kill of the server.
 _CALL_SECONDS = 0.15
 # What follows a kill of PostgreSQL begins at once, or after its connections have ended.
 _PAUSES = (0.0, 0.1)
-_POINTS_OF_OTHERS = {"payments": Victim.PAYMENTS, "dispatcher": Victim.DISPATCHER}
+# Processes other than agents, by the first part of their points.
+_POINTS_OF_OTHERS = {
+    str(victim): victim
+    for victim in (Victim.ENDPOINT, Victim.DESK, Victim.PAYMENTS, Victim.DISPATCHER)
+}
+# Victims whose points a campaign counts.
+_COUNTED = (Victim.AGENT, Victim.ENDPOINT, Victim.DESK)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Shop and processes of a run."""
+    """Shop and processes of a run.
+
+    Attributes:
+        endpoints: Number of the agents that take messages over HTTP.
+    """
 
     scene: Scene
     is_postgresql: bool
     agents: int
+    endpoints: int = 0
 
 
 # More than half of the kills are in runs with two agents.
 SETTINGS = (
-    Setting(Scene.SHOP, is_postgresql=True, agents=2),
+    Setting(Scene.SHOP, is_postgresql=True, agents=2, endpoints=1),
     Setting(Scene.SHOP, is_postgresql=False, agents=1),
     Setting(Scene.NO_COURIER, is_postgresql=True, agents=2),
-    Setting(Scene.SERVED, is_postgresql=True, agents=2),
-    Setting(Scene.SHOP, is_postgresql=True, agents=2),
+    Setting(Scene.SERVED, is_postgresql=True, agents=2, endpoints=1),
+    Setting(Scene.SHOP, is_postgresql=True, agents=2, endpoints=2),
     Setting(Scene.SHOP, is_postgresql=True, agents=1),
-    Setting(Scene.NO_COURIER, is_postgresql=False, agents=1),
+    Setting(Scene.NO_COURIER, is_postgresql=False, agents=1, endpoints=1),
     Setting(Scene.SHOP, is_postgresql=True, agents=2),
-    Setting(Scene.SHOP, is_postgresql=False, agents=1),
+    Setting(Scene.SHOP, is_postgresql=False, agents=1, endpoints=1),
     Setting(Scene.SERVED, is_postgresql=False, agents=1),
-    Setting(Scene.SHOP, is_postgresql=True, agents=2),
+    Setting(Scene.SHOP, is_postgresql=True, agents=2, endpoints=1),
 )
 # Runs with a model server whose restart outlasts the patience of the turns.
 _IMPATIENT_EVERY = 3
@@ -70,8 +86,8 @@ class Planner:
 
     Attributes:
         sessions: Conversations that pass each point, by scene and point.
-        hits: Number of kills of the agent at each point.
-        systematic: Points that the uninterrupted runs passed.
+        hits: Number of kills at each point of agents, endpoints and people.
+        points: Points that the uninterrupted runs passed, by the process that passes them.
     """
 
     def __init__(self, seed: int, most: int) -> None:
@@ -80,21 +96,31 @@ class Planner:
         self._numbers: Counter[Scene] = Counter()
         self.sessions: dict[tuple[Scene, str], set[str]] = {}
         self.hits: Counter[str] = Counter()
-        self.systematic: set[str] = set()
+        self._tries: Counter[str] = Counter()
+        self.points: dict[Victim, set[str]] = {victim: set() for victim in _COUNTED}
 
     def learn(self, result: RunResult, *, is_reference: bool = False) -> None:
         """Note the points that a run has passed, and its kills."""
         scene = result.plan.scene
-        for session, point in result.passed:
+        for session, point in result.passed | set(_endpoint_points(result)):
             self.sessions.setdefault((scene, point), set()).add(session)
-            if is_reference and _victim(point) is Victim.AGENT and not _begins(point):
-                self.systematic.add(point)
-        self.hits.update(death.point for death in result.deaths if death.victim is Victim.AGENT)
+            victim = _victim(point)
+            if is_reference and victim in self.points and not _begins(point):
+                self.points[victim].add(point)
+        self.hits.update(death.point for death in result.deaths if death.victim in _COUNTED)
 
     @property
     def missing(self) -> list[str]:
-        """Points of uninterrupted runs without a kill of the agent yet."""
-        return sorted(self.systematic - self.hits.keys())
+        """Points of agents and people without a kill yet.
+
+        An endpoint is an agent, so that its own points are no condition.
+        """
+        return sorted((self.points[Victim.AGENT] | self.points[Victim.DESK]) - self.hits.keys())
+
+    @property
+    def covered(self) -> dict[Victim, int]:
+        """Number of points with a kill, by the process that passes them."""
+        return {victim: len(points & self.hits.keys()) for victim, points in self.points.items()}
 
     def plan(self, number: int, kills: int) -> RunPlan:
         """Return the plan of the next run.
@@ -116,6 +142,7 @@ class Planner:
             scene=setting.scene,
             is_postgresql=setting.is_postgresql,
             agents=setting.agents,
+            endpoints=setting.endpoints,
             conversations=conversations,
             targets=tuple(self._choose_targets(setting, conversations, max(at_points, 1))),
             random_kills=tuple(random_kills),
@@ -125,50 +152,67 @@ class Planner:
         )
 
     def _choose_conversations(self, scene: Scene) -> tuple[Conversation, ...]:
-        """Return conversations, first those with most points that are missing."""
+        """Return conversations, first those with most points that are missing.
+
+        People have something to decide, if they have in this shop.
+        """
         found = [each for each in CONVERSATIONS if each.scene is scene]
         self._rng.shuffle(found)
         missing = Counter(
-            session
-            for (of, point), sessions in self.sessions.items()
-            if of is scene and not self.hits[point]
-            for session in sessions
+            session for point in self.missing for session in self.sessions.get((scene, point), ())
         )
         half = _MOST_CONVERSATIONS // 2
         found.sort(key=lambda each: -missing[each.name])
-        rest = found[half:]
+        chosen, rest = found[:half], found[half:]
         self._rng.shuffle(rest)
-        return tuple([*found[:half], *rest][:_MOST_CONVERSATIONS])
+        if not any(each.acts for each in chosen):
+            rest.sort(key=lambda each: not each.acts)
+        return tuple([*chosen, *rest][:_MOST_CONVERSATIONS])
 
     def _choose_targets(
         self, setting: Setting, conversations: Sequence[Conversation], count: int
     ) -> list[Target]:
-        names, scene = {each.name for each in conversations}, setting.scene
-        points = [point for of, point in self.sessions if of is scene]
-        agents = [point for point in points if _victim(point) is Victim.AGENT]
-        own = [point for point in agents if self.sessions[scene, point] & names]
-        elsewhere = [point for point in agents if _NOBODY in self.sessions[scene, point]]
-        candidates = {
-            victim: [point for point in points if _victim(point) is victim]
-            for victim in (Victim.PAYMENTS, Victim.DISPATCHER)
-        }
-        candidates[Victim.POSTGRESQL] = [*own, *elsewhere] if setting.is_postgresql else []
-        candidates[Victim.SERVER] = [point for point in own if ":call:" in point]
-        targets = {
-            point: self._target(point, victim)
-            for victim, found in candidates.items()
-            for point in self._some(found, self._share(victim, count))
-        }
+        names = {each.name for each in conversations}
+        found = self._candidates(setting, names)
+        targets: dict[str, Target] = {}
+        for victim in _POINT_KILLS:
+            points = [point for point in found[victim] if point not in targets]
+            choose = self._rarest if victim in _COUNTED else self._some
+            chosen = choose(points, self._share(victim, count))
+            targets |= {point: self._target(point, victim) for point in chosen}
         left = max(count - len(targets), 1)
-        chosen = [point for point in own if point not in targets and not _begins(point)]
-        others = [point for point in elsewhere if point not in targets and not _begins(point)]
-        chosen += self._rarest(others, math.ceil(left * _ELSEWHERE))
-        targets |= {point: Target(point, Victim.AGENT) for point in self._rarest(chosen, left)}
+        free = [
+            point for point in found[Victim.AGENT] if point not in targets and not _begins(point)
+        ]
+        own = [point for point in free if self.sessions[setting.scene, point] & names]
+        others = [point for point in free if _NOBODY in self.sessions[setting.scene, point]]
+        own += self._rarest(others, math.ceil(left * _ELSEWHERE))
+        targets |= {point: Target(point, Victim.AGENT) for point in self._rarest(own, left)}
+        self._tries.update(targets.keys())
         return list(targets.values())
+
+    def _candidates(self, setting: Setting, names: set[str]) -> dict[Victim, list[str]]:
+        """Return the points at which each process may be killed.
+
+        Args:
+            setting: Processes of the run.
+            names: Its conversations.
+        """
+        found: dict[Victim, list[str]] = {victim: [] for victim in Victim}
+        for (scene, point), sessions in self.sessions.items():
+            if scene is setting.scene and sessions & {*names, _NOBODY}:
+                found[_victim(point)].append(point)
+        if setting.is_postgresql:
+            found[Victim.POSTGRESQL] = [*found[Victim.AGENT], *found[Victim.DESK]]
+        if setting.scene is Scene.SERVED:
+            found[Victim.SERVER] = [point for point in found[Victim.AGENT] if ":call:" in point]
+        if not setting.endpoints:
+            found[Victim.ENDPOINT] = []
+        return found
 
     def _share(self, victim: Victim, count: int) -> int:
         """Return the number of kills at points of one victim."""
-        return min(_POINT_KILLS[victim], max(count // 4, 1))
+        return min(_POINT_KILLS[victim], max(count // 6, 1))
 
     def _target(self, point: str, victim: Victim) -> Target:
         delay = self._rng.uniform(0.0, _CALL_SECONDS) if victim is Victim.SERVER else 0.0
@@ -176,20 +220,43 @@ class Planner:
         return Target(point, victim, delay, pause)
 
     def _rarest(self, points: Sequence[str], count: int) -> list[str]:
-        """Return points of the agent with fewest kills, in random order."""
-        shuffled = self._some(sorted(points), len(points))
-        return sorted(shuffled, key=lambda point: self.hits[point])[:count]
+        """Return the points with fewest kills, in random order.
+
+        Those that only disturbed runs have passed come after the others, and those that runs do
+        not reach come later with each try.
+        """
+        systematic = set().union(*self.points.values())
+
+        def rank(point: str) -> tuple[int, bool]:
+            return self.hits[point] + self._tries[point] // _TRIES, point not in systematic
+
+        return sorted(self._some(points, len(points)), key=rank)[:count]
 
     def _some(self, points: Sequence[str], count: int) -> list[str]:
         return self._rng.sample(sorted(points), min(count, len(points)))
 
     def _choose_random_kills(self, setting: Setting) -> list[Victim]:
-        victims = [Victim.AGENT, Victim.PAYMENTS, Victim.DISPATCHER]
+        victims = [Victim.PAYMENTS, Victim.DISPATCHER]
+        if setting.endpoints < setting.agents:
+            victims += [Victim.AGENT]
+        if setting.endpoints:
+            victims += [Victim.ENDPOINT]
         if setting.is_postgresql:
             victims += [Victim.POSTGRESQL, Victim.POSTGRESQL]
         if setting.scene is Scene.SERVED:
             victims += [Victim.SERVER]
         return self._rng.sample(victims, min(_RANDOM_KILLS, len(victims)))
+
+
+def _endpoint_points(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Yield the points of an endpoint that takes the messages of a run.
+
+    Each is with its conversation.
+    """
+    for session, point in result.passed:
+        if point.endswith(ANSWERED):
+            kind = point.removesuffix(ANSWERED)
+            yield from ((session, endpoint_point(kind, place)) for place in ENDPOINT_PLACES)
 
 
 def _begins(point: str) -> bool:

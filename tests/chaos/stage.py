@@ -16,18 +16,12 @@ from sqlalchemy import update
 from tests.chaos.caller import BOUND_SECONDS, Caller, Findings
 from tests.chaos.conversations import Conversation, Scene
 from tests.chaos.facts import Facts, read_facts, stock, unsettled
-from tests.chaos.invariants import count_repeated, violations
-from tests.chaos.keeper import (
-    Death,
-    ForkedKeeper,
-    Keeper,
-    ModelServerKeeper,
-    Obituaries,
-    PostgresqlKeeper,
-    ServiceKeeper,
-)
-from tests.chaos.kill_points import Target, Victim
-from tests.chaos.roles import (
+from tests.chaos.invariants import count_repeated, unexpected_errors, violations, wrong_decisions
+from tests.chaos.processes.endpoint import EndpointKeeper
+from tests.chaos.processes.keeper import Death, ForkedKeeper, Keeper, Obituaries
+from tests.chaos.processes.kill_points import Target, Victim
+from tests.chaos.processes.people import People
+from tests.chaos.processes.roles import (
     RoleSetup,
     SharedClock,
     clock_file,
@@ -35,6 +29,7 @@ from tests.chaos.roles import (
     run_dispatcher,
     run_payments,
 )
+from tests.chaos.processes.services import ModelServerKeeper, PostgresqlKeeper, ServiceKeeper
 from tests.support.postgresql import PostgresqlServer
 from tests.support.webhook_receiver import HttpAnswer, Received, WebhookReceiver, webhook_receiver
 
@@ -62,6 +57,7 @@ class RunPlan:
         scene: Shop of the run.
         is_postgresql: Whether the shop is on PostgreSQL.
         agents: Number of agent processes.
+        endpoints: Number of those that take messages over HTTP.
         conversations: Conversations to play at the same time.
         targets: Kills at points.
         random_kills: Victims of kills at random times, in order.
@@ -77,6 +73,7 @@ class RunPlan:
     conversations: tuple[Conversation, ...]
     targets: tuple[Target, ...] = ()
     random_kills: tuple[Victim, ...] = ()
+    endpoints: int = 0
     patience: float = 60.0
     server_down: float = 0.2
     seed: int = 0
@@ -141,7 +138,8 @@ class Stage:
         self._model_port = free_port() if plan.scene is Scene.SERVED else 0
         self._services = self._new_services(server)
         self._setup = self._new_setup(url)
-        self._agents = [self._fork(Victim.AGENT, run_agent) for _ in range(plan.agents)]
+        self._agents = self._new_agents()
+        self._people = People(self._obituaries, self._setup)
         self._dispatcher = self._fork(Victim.DISPATCHER, run_dispatcher)
         self._payments = self._fork(Victim.PAYMENTS, run_payments)
 
@@ -169,6 +167,14 @@ class Stage:
             pids={each.victim: each.pid_file for each in self._services},
         )
 
+    def _new_agents(self) -> list[ForkedKeeper]:
+        plan, endpoints = self._plan, list[ForkedKeeper]()
+        for _ in range(plan.endpoints):
+            port = free_port()
+            endpoints.append(EndpointKeeper(self._obituaries, self._rng, self._setup, port))
+        others = plan.agents - plan.endpoints
+        return [*endpoints, *(self._fork(Victim.AGENT, run_agent) for _ in range(others))]
+
     def _fork(self, victim: Victim, run: Any) -> ForkedKeeper:
         return ForkedKeeper(victim, self._obituaries, self._rng, run, self._setup)
 
@@ -193,6 +199,8 @@ class Stage:
             result.defects += violations(
                 self._database, self._folder / "payments.sqlite", self._receiver, before
             )
+            result.defects += wrong_decisions(self._database, result.findings.decisions)
+            result.defects += unexpected_errors(self._folder)
             result.facts = read_facts(self._database, self._plan.conversations)
         result.deaths, result.restarts = self._obituaries.deaths, self._obituaries.restarts
         result.repeated = count_repeated(self._receiver)
@@ -232,6 +240,7 @@ class Stage:
                 self._agents,
                 database=self._database,
                 desk=desk,
+                people=self._people,
                 findings=findings,
                 rng=random.Random(self._rng.random()),
             )

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.chaos.__main__ import report_json, report_lines
 from tests.chaos.campaign import Campaign
-from tests.chaos.kill_points import Victim
+from tests.chaos.processes.kill_points import Victim
 from tests.support.postgresql import UnavailableError, skip
 
 pytestmark = pytest.mark.process

@@ -1,6 +1,7 @@
 """Invariants of the chaos runs, in shops in which something is wrong."""
 
 import re
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,8 +16,9 @@ from sqlalchemy import delete, update
 from standardwebhooks import Webhook
 from tests.chaos.conversations import CONVERSATIONS
 from tests.chaos.facts import differences, normal, read_facts, stock, unsettled
-from tests.chaos.invariants import violations
+from tests.chaos.invariants import unexpected_errors, violations, wrong_decisions
 from tests.support.shop import Clock
+from tests.support.waiting import eventually
 from tests.support.webhook_receiver import SECRET, WebhookReceiver, webhook_receiver
 
 from gpt2flow.agent.config import utc_now
@@ -27,6 +29,7 @@ from gpt2flow.agent.payments.ledger import PaymentLedger, PaymentRules
 from gpt2flow.agent.payments.port import PaymentKind
 from gpt2flow.agent.shop import (
     Case,
+    CaseEvent,
     CaseKind,
     CaseStatus,
     Customer,
@@ -172,6 +175,20 @@ def new_case(**columns: Any) -> Case:
     )
 
 
+def claim(shop: Settled, status: CaseStatus, *changes: str) -> None:
+    """Add a refund claim with a history."""
+    case = Case(
+        kind=CaseKind.REFUND, status=status, order_id=1, amount=Decimal("25.80"), created_at=NOW
+    )
+    shop.add(case)
+    shop.add(
+        *(
+            CaseEvent(case_id=1, actor="eva", change=change, status=status, created_at=NOW)
+            for change in changes
+        )
+    )
+
+
 VIOLATIONS: dict[str, Callable[[Settled], None]] = {
     r"charged \[2580, 2580\]": lambda shop: shop.pay("k", PaymentKind.CHARGE, "25.80"),
     "k is in the ledger, and unknown": lambda shop: shop.pay("k", PaymentKind.CHARGE, "1.00"),
@@ -211,6 +228,19 @@ VIOLATIONS: dict[str, Callable[[Settled], None]] = {
         *(new_message(f"case/1/{change}/due", "x", flow="cases") for change in (1, 2))
     ),
     "without a timer": lambda shop: shop.add(new_case()),
+    "was approved and rejected": lambda shop: claim(
+        shop, CaseStatus.REJECTED, "approved", "rejected"
+    ),
+    r"was rejected, messages to the customer: \[\]": lambda shop: claim(
+        shop, CaseStatus.REJECTED, "rejected"
+    ),
+    r"refund C-1 of 25.80 is approved, paid \[\]": lambda shop: claim(
+        shop, CaseStatus.APPROVED, "approved"
+    ),
+    "is closed, closed in its history: False": lambda shop: claim(shop, CaseStatus.CLOSED),
+    "is rejected, closed in its history: True": lambda shop: claim(
+        shop, CaseStatus.REJECTED, "closed"
+    ),
 }
 
 
@@ -221,9 +251,39 @@ def test_every_violation_is_found(shop: Settled, violation: str) -> None:
     assert re.search(violation, found)
 
 
+def test_a_rejected_claim_with_its_message_is_no_violation(shop: Settled) -> None:
+    claim(shop, CaseStatus.REJECTED, "rejected")
+    shop.add(new_message("case/1/1/rejected", "no", delivery=Delivery.ANSWERED, flow="cases"))
+    assert not shop.violations()
+
+
+def test_a_decision_must_be_in_the_history_once(shop: Settled) -> None:
+    claim(shop, CaseStatus.REJECTED, "rejected", "assigned", "assigned")
+    decisions = [("C-1", "rejected"), ("C-1", "assigned"), ("C-2", "closed")]
+    assert wrong_decisions(shop.database, decisions) == [
+        "case C-1 was assigned 2 times",
+        "case C-2 was closed 0 times",
+    ]
+
+
+def test_an_error_that_a_command_did_not_expect_is_a_defect(tmp_path: Path) -> None:
+    (tmp_path / "desk.log").write_text(
+        "gpt2flow: error: there is no case C-9\ngpt2flow: error: unexpected KeyError: 1\n"
+    )
+    assert unexpected_errors(tmp_path) == ["desk.log: gpt2flow: error: unexpected KeyError: 1"]
+
+
 def test_a_wrong_signature_is_a_violation(shop: Settled) -> None:
     httpx.post(shop.receiver.url, content=b"{}", headers={"webhook-id": "1"})
     assert any(each.startswith("webhook: ") for each in shop.violations())
+
+
+def test_a_request_of_a_killed_sender_is_no_violation(shop: Settled) -> None:
+    """A dispatcher can be killed between the headers of a request and the end of its body."""
+    with socket.create_connection(("127.0.0.1", httpx.URL(shop.receiver.url).port or 0)) as sender:
+        sender.sendall(b"POST /hook HTTP/1.1\r\nContent-Length: 9\r\nwebhook-id: 1\r\n\r\n{")
+    eventually(lambda: shop.receiver.truncated == 1)
+    assert not shop.violations()
 
 
 def test_unfinished_work_is_not_settled(shop: Settled) -> None:

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
 from typing import Self
 
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
-from gpt2flow.agent.errors import AgentError, InputError, MessageIdError
+from gpt2flow.agent.errors import InputError, MessageIdError
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.flows.prompt import normalize
 from gpt2flow.agent.net.secrets import read_secret
@@ -21,7 +21,7 @@ from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.locks import open_session_locks
-from gpt2flow.agent.telemetry.spans import Tracer
+from gpt2flow.agent.telemetry.spans import open_tracer
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
@@ -65,7 +65,9 @@ class Agent:
         # Messages of a session are serialized: each may depend on the one before.
         self._locks = [Lock() for _ in range(_LOCK_COUNT)]
         with ExitStack() as resources:
-            tracer = _open_tracer(config)
+            self._tracer = tracer = open_tracer(
+                config.otlp_endpoint, "gpt2flow-agent", has_texts=config.trace_messages
+            )
             resources.callback(tracer.close)
             self._database = Database.open(url, catalogue)
             resources.callback(self._database.close)
@@ -119,7 +121,9 @@ class Agent:
         """Stop work and close connections; the next start resumes incomplete turns."""
         self._resources.close()
 
-    def handle(self, session: str, text: str, message_id: str | None = None) -> TurnReport:
+    def handle(
+        self, session: str, text: str, message_id: str | None = None, *, trace: str = ""
+    ) -> TurnReport:
         """Handle one customer message.
 
         Args:
@@ -128,6 +132,8 @@ class Agent:
             message_id: Idempotency key of the message within its session. A
                 repeated id returns the report of the first call. If that call
                 failed, it resumes at the failed step. None marks a new message.
+            trace: W3C `traceparent` of the caller's span, whose child the turn is. One of
+                another form is ignored, and empty is the current span of this thread.
 
         Raises:
             InputError: The message or an id is invalid; nothing was changed.
@@ -139,7 +145,9 @@ class Agent:
             message_id = uuid.uuid4().hex
         _validate_id("message", message_id)
         start = perf_counter()
-        with self._locks[hash(session) % _LOCK_COUNT], self._database.translate_errors():
+        caller = self._tracer.resumed(trace) if trace else nullcontext()
+        lock = self._locks[hash(session) % _LOCK_COUNT]
+        with caller, lock, self._database.translate_errors():
             report = self._workflows.handle_message(session, message_id, message)
         if report.message != message:
             raise MessageIdError(
@@ -147,23 +155,6 @@ class Agent:
             )
         elapsed = (perf_counter() - start) * 1000
         return report.model_copy(update={"milliseconds": elapsed})
-
-
-def _open_tracer(config: AgentConfig) -> Tracer:
-    """Return the source of spans of the settings.
-
-    Raises:
-        AgentError: A package that traces need is missing.
-    """
-    if config.otlp_endpoint is None:
-        return Tracer()
-    try:
-        from gpt2flow.agent.telemetry.otlp import OtlpTracer  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as error:
-        raise AgentError(
-            f"traces need the package {error.name!r}: pip install 'gpt2flow[otlp]'"
-        ) from error
-    return OtlpTracer(config.otlp_endpoint, has_texts=config.trace_messages)
 
 
 def _open_payments(config: AgentConfig) -> PaymentPort:

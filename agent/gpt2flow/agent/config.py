@@ -22,12 +22,24 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def check_otlp_endpoint(endpoint: str | None) -> None:
+    """Validate the address of a collector of traces.
+
+    Raises:
+        InputError: It has another form.
+    """
+    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
+        raise InputError(
+            f"otlp_endpoint is {endpoint!r}, must be http://host:port or https://host:port"
+        )
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """Settings of one agent.
 
     Attributes:
-        address: Address of the model server, as `host:port`.
+        address: Address of the model server, as `host:port` or `unix:PATH`.
         model: Name of the model; empty selects the server's first.
         database: URL of the shop database, or path of an SQLite file.
         flows: Folder of the flows; None selects the built-in ones.
@@ -67,15 +79,11 @@ class AgentConfig:
             InputError: A setting is invalid.
         """
         if not self.address.strip():
-            raise InputError("the server address is empty; expected host:port")
+            raise InputError("the server address is empty; expected host:port or unix:PATH")
         if not 0 < self.timeout < float("inf"):
             raise InputError(f"timeout is {self.timeout} s, must be finite and above 0")
         if not 0 <= self.patience < float("inf"):
             raise InputError(f"patience is {self.patience} s, must be finite and at least 0")
-        if self.otlp_endpoint is not None and not _ENDPOINT.fullmatch(self.otlp_endpoint):
-            raise InputError(
-                f"otlp_endpoint is {self.otlp_endpoint!r}, must be http://host:port or"
-                " https://host:port"
-            )
+        check_otlp_endpoint(self.otlp_endpoint)
         if not 0 <= self.confirm_below <= 1:
             raise InputError(f"confirm_below is {self.confirm_below}, must be from 0 to 1")

@@ -114,6 +114,8 @@ class Step(_Record):
         payments: Ids of payments to settle.
         resumable: Earlier wishes that have become legal, oldest first.
         counted: Products that the message asks for by number and name; read where one is added.
+        taken_back: Products that it takes back; read there too.
+        attended_by: Person whom the message was passed on to; the action was not carried out.
     """
 
     report: ActionReport
@@ -123,6 +125,8 @@ class Step(_Record):
     payments: list[int] = []
     resumable: list[Wanted] = []
     counted: list[CountedProduct] = []
+    taken_back: list[str] = []
+    attended_by: str | None = None
 
     @property
     def result(self) -> Result:

@@ -184,6 +184,82 @@ def test_messages_to_the_staff_are_no_part_of_a_conversation(shop: Shop, desk: D
     assert not any("writes" in text for text in conversation)
 
 
+def add_messages(shop: Shop, count: int) -> list[str]:
+    """Add questions and answers, and return the texts in order."""
+    times = [shop.clock.now + timedelta(minutes=number) for number in range(count)]
+    common = {"session_id": "s", "language": "en"}
+    with shop.database.transaction() as db:
+        db.execute(
+            insert(ReceivedMessage),
+            [
+                common | {"key": f"k{n}", "text": f"question {n}", "created_at": time}
+                for n, time in enumerate(times)
+            ],
+        )
+        db.execute(
+            insert(OutboxMessage),
+            [
+                common
+                | {"key": f"k{n}", "flow": "order", "text": f"answer {n}", "created_at": time}
+                for n, time in enumerate(times)
+            ],
+        )
+    return [f"{word} {number}" for number in range(count) for word in ("question", "answer")]
+
+
+@pytest.mark.parametrize("last", [1, 7, 50, 119, 120, 500])
+def test_the_latest_messages_of_a_long_conversation_are_shown(
+    shop: Shop, desk: Desk, last: int
+) -> None:
+    number = hand_over(shop)
+    shop.clock.forward(minutes=1)
+    every = [text for _, text in said(desk.show(number))] + add_messages(shop, 59)
+    assert len(every) == 120
+    view = desk.show(number, last)
+    assert [text for _, text in said(view)] == every[-last:]
+    assert view.earlier_messages == max(120 - last, 0)
+    whole = desk.show(number, None)
+    assert ([text for _, text in said(whole)], whole.earlier_messages) == (every, 0)
+
+
+def test_fifty_messages_are_shown_unless_others_are_asked_for(shop: Shop, desk: Desk) -> None:
+    number = hand_over(shop)
+    shop.clock.forward(minutes=1)
+    every = add_messages(shop, 400)
+    view = desk.show(number)
+    assert [text for _, text in said(view)] == every[-50:]
+    assert view.earlier_messages == 752
+
+
+def test_only_what_is_shown_is_read(shop: Shop, desk: Desk) -> None:
+    number = hand_over(shop)
+    add_messages(shop, 400)
+    read: list[object] = []
+
+    def note(row: object, _: object) -> None:
+        read.append(row)
+
+    for table in (ReceivedMessage, OutboxMessage):
+        event.listen(table, "load", note)
+    try:
+        desk.show(number, 10)
+    finally:
+        for table in (ReceivedMessage, OutboxMessage):
+            event.remove(table, "load", note)
+    assert len(read) == 20
+
+
+def test_the_latest_changes_are_shown(shop: Shop, desk: Desk) -> None:
+    number = hand_over(shop)
+    desk.assign(BEN, number)
+    for count in range(60):
+        hear(shop, f"message {count}")
+    view = desk.show(number)
+    assert [each.text for each in view.history] == [f"message {n}" for n in range(10, 60)]
+    assert view.earlier_changes == 12
+    assert [each.change for each in desk.show(number, None).history][:2] == ["opened", "assigned"]
+
+
 def test_a_case_without_a_session_has_no_conversation(shop: Shop, desk: Desk) -> None:
     add_cases(shop, {"session_id": None})
     view = desk.show("C-1")

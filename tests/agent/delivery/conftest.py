@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.mail_server import MailServer, mail_server
 from tests.support.outbox import Outbox
 from tests.support.postgresql import DATABASES
@@ -20,8 +21,9 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 
 @pytest.fixture
-def outbox(database: Database, clock: Clock) -> Outbox:
-    return Outbox(database, clock)
+def outbox(database: Database, clock: Clock) -> Iterator[Outbox]:
+    with capture_logs() as events:
+        yield Outbox(database, clock, events)
 
 
 @pytest.fixture

@@ -98,10 +98,17 @@ async def test_a_failed_message_is_tried_again_before_those_behind_it(
     dispatcher = await outbox.send_due(routes)
     assert outbox.deliveries() == {"a1": "pending", "a2": "pending", "b1": "sent"}
     assert (dispatcher.summary.sent, dispatcher.summary.failed) == (1, 1)
-    (line,) = outbox.lines
-    assert line.startswith(
-        "message a1: attempt 1 of 12: 127.0.0.1 answered 503 Service Unavailable; next attempt in "
-    )
+    failed, sent = sorted(outbox.logged("delivery"), key=lambda line: str(line["key"]))
+    assert 4 <= failed.pop("retry_seconds") <= 6
+    common = {"transport": "webhook", "attempt": 1}
+    assert failed == common | {
+        "key": "a1",
+        "result": "failed",
+        "reason": "127.0.0.1 answered 503 Service Unavailable",
+        "attempts": 12,
+        "log_level": "warning",
+    }
+    assert sent == common | {"key": "b1", "result": "sent", "seconds": 0.0, "log_level": "info"}
     receiver.answer = fail(503)
     await outbox.send_due(routes)
     assert receiver.keys.count("a1") == 1
@@ -128,7 +135,10 @@ async def test_a_dead_message_no_longer_blocks_and_can_be_revived(
     dispatcher = await outbox.send_due(outbox.webhook(receiver))
     assert outbox.deliveries() == {"a1": "dead", "a2": "sent", "a3": "sent"}
     assert dispatcher.summary.dead == 1
-    assert outbox.lines == ["message a1: attempt 1 of 12: 127.0.0.1 answered 404 Not Found; dead"]
+    dead = outbox.logged("delivery")[0]
+    assert (dead["key"], dead["result"], dead["attempt"]) == ("a1", "dead", 1)
+    assert dead["reason"] == "127.0.0.1 answered 404 Not Found"
+    assert "retry_seconds" not in dead
     receiver.answer = fail(404)
     assert outbox.queue().revive() == 1
     await outbox.send_due(outbox.webhook(receiver))
@@ -215,7 +225,8 @@ async def test_a_second_stop_cuts_short_and_releases(
     release.set()
     row = outbox.row("a1")
     assert (row.delivery, row.claimed_until, row.attempts) == (Delivery.PENDING, None, 0)
-    assert outbox.lines == ["message a1: cut short, and released"]
+    assert outbox.logged("delivery_cut_short") == [{"key": "a1", "log_level": "warning"}]
+    assert outbox.logged("delivery") == []
 
 
 async def test_what_is_claimed_while_the_dispatcher_stops_is_released(outbox: Outbox) -> None:
@@ -229,7 +240,7 @@ async def test_what_is_claimed_while_the_dispatcher_stops_is_released(outbox: Ou
     outbox.add("a1")
     routes = outbox.console(lambda message: outbox.printed.append(message.key))
     queue = StoppingQueue(outbox.database, routes, outbox.clock, Backoff())
-    dispatcher = Dispatcher(queue, outbox.lines.append)
+    dispatcher = Dispatcher(queue)
     await dispatcher.run()
     assert outbox.printed == []
     assert outbox.row("a1").claimed_until is None
@@ -253,7 +264,7 @@ async def test_a_message_that_is_freed_during_a_claim_is_sent_too(
     outbox.add("a1", "a2")
     receiver.answer = lambda _: HttpAnswer(204 if claimed_in_vain.wait(SECONDS) else 500)
     queue = SlowQueue(outbox.database, outbox.webhook(receiver), outbox.clock, Backoff())
-    dispatcher = Dispatcher(queue, outbox.lines.append, interval=0.1)
+    dispatcher = Dispatcher(queue, interval=0.1)
     await dispatcher.run(once=True)
     assert receiver.keys == ["a1", "a2"]
 
@@ -269,7 +280,7 @@ async def test_a_process_that_was_suspended_sends_nothing_under_an_old_lease(
         lambda: next(times),
         Backoff(),
     )
-    dispatcher = Dispatcher(queue, outbox.lines.append)
+    dispatcher = Dispatcher(queue)
     (late,) = queue.claim(1)
     await dispatcher._handle(late)
     assert outbox.printed == []
@@ -303,15 +314,16 @@ async def test_a_database_that_is_away_is_waited_for(outbox: Outbox) -> None:
             await outbox.send_due()
         dispatcher = outbox.dispatcher()
         running = asyncio.create_task(dispatcher.run())
-        await until(lambda: len(outbox.lines) == 1)
+        await until(lambda: outbox.logged("database_failed") != [])
         await asyncio.sleep(0.3)
     finally:
         rename("away", "outbox")
     await until(lambda: outbox.printed == ["a1"])
     dispatcher.stop()
     await asyncio.wait_for(running, SECONDS)
-    (line,) = outbox.lines
-    assert line.endswith("trying again every 0.1 s")
+    (line,) = outbox.logged("database_failed")
+    assert line["retry_seconds"] == 0.1
+    assert "outbox" in line["reason"]
 
 
 async def test_messages_that_no_transport_takes_are_reported_once(outbox: Outbox) -> None:
@@ -323,12 +335,12 @@ async def test_messages_that_no_transport_takes_are_reported_once(outbox: Outbox
     )
     dispatcher = outbox.dispatcher([route])
     running = asyncio.create_task(dispatcher.run())
-    await until(lambda: outbox.printed == ["mail"] and bool(outbox.lines))
+    await until(lambda: outbox.printed == ["mail"] and outbox.logged("no_transport") != [])
     outbox.add("mail 2")
     await until(lambda: outbox.printed == ["mail", "mail 2"])
     dispatcher.stop()
     await asyncio.wait_for(running, SECONDS)
-    assert outbox.lines == ["no transport takes 1 pending messages; they wait"]
+    assert outbox.logged("no_transport") == [{"pending": 1, "log_level": "warning"}]
     assert outbox.row("phone").claimed_until is None
 
 

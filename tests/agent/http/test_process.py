@@ -217,7 +217,7 @@ def test_a_server_that_is_away_is_not_ready_and_names_no_address(folder: Path) -
         (["--secret-file", "bad"], 2, "--secret-file bad: line 1 is no secret"),
         (["--max-turns", "0"], 2, "max_turns is 0, must be at least 1"),
         (["--max-turns", "many"], 2, "--max-turns"),
-        (["--request-timeout", "nan"], 2, "request_timeout is nan"),
+        (["--request-timeout", "nan"], 2, "--request-timeout is nan, must be a finite number"),
         (["--log-format", "xml"], 2, "--log-format"),
         (["--database", "mysql://x"], 2, "mysql"),
         (["--timeout", "0"], 2, "timeout is 0.0 s"),

@@ -16,7 +16,8 @@ from tests.support.http_endpoint import (
     sign,
 )
 
-from gpt2flow.agent.http.reader import PAGE, ShopReader
+from gpt2flow.agent.http.session_messages import PAGE, read_messages
+from gpt2flow.agent.metrics.reader import ShopReader
 from gpt2flow.agent.shop import (
     Audience,
     Case,
@@ -72,7 +73,7 @@ def test_only_messages_to_the_customer_of_the_session_are_read(
     add(database, "b", "of another session")
     reply = add(database, "a", "hello", delivery=Delivery.ANSWERED)
     later = add(database, "a", "from a person", case_id=case_id)
-    found = reader.session_messages("a", 0, NOW)
+    found = read_messages(reader, "a", 0, NOW)
     assert [(each.id, each.text) for each in found.messages] == [
         (reply, "hello"),
         (later, "from a person"),
@@ -81,8 +82,8 @@ def test_only_messages_to_the_customer_of_the_session_are_read(
     assert [each.case for each in found.messages] == [None, f"C-{case_id}"]
     assert found.messages[0].created_at == NOW - timedelta(minutes=1)
     assert found.after == later
-    assert [each.id for each in reader.session_messages("a", reply, NOW).messages] == [later]
-    assert reader.session_messages("a", later, NOW).model_dump() == {"messages": [], "after": later}
+    assert [each.id for each in read_messages(reader, "a", reply, NOW).messages] == [later]
+    assert read_messages(reader, "a", later, NOW).model_dump() == {"messages": [], "after": later}
 
 
 @both
@@ -92,8 +93,8 @@ def test_a_message_that_is_committed_late_is_not_lost(
     """PostgreSQL can commit a message after one with a larger id."""
     old = add(database, "a", "old")
     add(database, "a", "recent", created_at=NOW - timedelta(seconds=2))
-    assert reader.session_messages("a", 0, NOW).after == old
-    again = reader.session_messages("a", old, NOW)
+    assert read_messages(reader, "a", 0, NOW).after == old
+    again = read_messages(reader, "a", old, NOW)
     assert [each.text for each in again.messages] == ["recent"]
     assert again.after == old
 
@@ -101,9 +102,9 @@ def test_a_message_that_is_committed_late_is_not_lost(
 @both
 def test_a_long_conversation_comes_in_pages(database: Database, reader: ShopReader) -> None:
     ids = [add(database, "a", f"message {n}", created_at=NOW) for n in range(PAGE + 1)]
-    first = reader.session_messages("a", 0, NOW)
+    first = read_messages(reader, "a", 0, NOW)
     assert [each.id for each in first.messages] == ids[:-1]
-    second = reader.session_messages("a", first.after, NOW)
+    second = read_messages(reader, "a", first.after, NOW)
     assert [each.id for each in second.messages] == ids[-1:]
 
 

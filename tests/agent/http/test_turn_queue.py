@@ -120,3 +120,15 @@ async def test_an_abandoned_queue_answers_and_begins_nothing_more(work: Work) ->
     work.open.set()
     await queue.finished()
     assert work.begun == ["0"]
+
+
+async def test_requests_of_two_traces_that_repeat_a_message_share_its_turn(work: Work) -> None:
+    queue = TurnQueue(work, max_turns=1, max_queued=0)
+    first, second = (
+        queue.submit(Message("s", "1", "hello", trace=f"00-{digit * 32}-{digit * 16}-01"))
+        for digit in "12"
+    )
+    assert first is second
+    work.open.set()
+    await first
+    assert work.begun == ["1"]

@@ -5,13 +5,8 @@ import socket
 import pytest
 
 from gpt2flow.agent.errors import InputError
-from gpt2flow.agent.net.addresses import (
-    ListenError,
-    bind,
-    is_loopback,
-    parse_address,
-    parse_url,
-)
+from gpt2flow.agent.net.addresses import ListenError, bind, parse_address, parse_url
+from gpt2flow.web.addresses import is_loopback
 
 REMEDY = "name the secrets"
 

@@ -1,11 +1,14 @@
 """Claims with their time limits and approvals, answers, and follow-up calls."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from tests.support.desk import BEN
+from tests.support.postgresql import DATABASES
 from tests.support.shop import Shop
 
+from gpt2flow.agent.cases.decisions import Desk
 from gpt2flow.agent.shop import INBOX, Case, CaseKind, CaseStatus, OrderStatus
 
 
@@ -251,3 +254,66 @@ def test_follow_up_needs_a_clear_time_within_hours(shop: Shop, time: str, outcom
     step = shop.act("s", "schedule_follow_up", time=time)
     assert step.report.outcome == outcome
     assert len(step.timers) == (outcome == "scheduled")
+
+
+def expire_claim(shop: Shop) -> float:
+    """Let the newest case expire, and return the days until then."""
+    case = shop.rows(Case)[-1]
+    began = shop.clock.now
+    while case.attention_at is not None:
+        shop.clock.now = case.attention_at
+        shop.executor.cases.advance(case.id)
+        case = shop.rows(Case)[-1]
+    assert case.status is CaseStatus.EXPIRED
+    return (shop.clock.now - began) / timedelta(days=1)
+
+
+both = pytest.mark.parametrize("database", DATABASES, indirect=True)
+
+
+@both
+def test_a_claim_that_expired_may_be_made_again(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=1, sku="bluetooth-headphones", quantity=3)
+    for claims in (1, 2, 3):
+        step = shop.act("s", "request_refund", order=number, reason="defective")
+        assert step.report.outcome == "needs_approval"
+        assert len(shop.rows(Case)) == claims
+        again = shop.act("s", "request_return", order=number, reason="defective")
+        assert again.report.outcome == "already_open"
+        expire_claim(shop)
+
+
+@both
+def test_the_time_limit_stands_still_while_a_claim_waits_until_it_expires(shop: Shop) -> None:
+    """A claim of day 25 that nobody answers leaves 5 days more."""
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=25, sku="bluetooth-headphones", quantity=3)
+
+    def claim() -> str | None:
+        step = shop.act("s", "request_refund", order=number, reason="defective")
+        return step.report.outcome
+
+    assert claim() == "needs_approval"
+    assert expire_claim(shop) > 6
+    shop.clock.forward(days=5.5)
+    assert claim() == "needs_approval"
+    assert expire_claim(shop) > 6
+    shop.clock.forward(days=0.6)
+    step = shop.act("s", "request_refund", order=number, reason="defective")
+    assert step.report.outcome == "too_late"
+    # The days of the message are those since the delivery.
+    assert step.report.messages[0].text == (
+        f"Order {number} was delivered 47 days ago; a refund is possible within 30 days."
+    )
+
+
+def test_the_time_limit_goes_on_while_a_claim_is_decided(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(delivered_days_ago=25, sku="bluetooth-headphones", quantity=3)
+    shop.act("s", "request_refund", order=number, reason="defective")
+    desk = Desk(shop.book, shop.database, shop.clock)
+    shop.clock.forward(days=6.5)
+    desk.reject(BEN, "C-1", "No.", seen=desk.show("C-1").digest)
+    step = shop.act("s", "request_refund", order=number, reason="defective")
+    assert step.report.outcome == "too_late"

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -140,6 +141,24 @@ def test_a_migration_sends_no_old_message_and_has_old_cases_looked_after(old: st
         CaseStatus.APPROVED: None,
     }
     assert {case.urgency for case in cases.values()} == {0}
+
+
+def test_a_shop_of_the_revision_before_keeps_every_row(old: str) -> None:
+    url = database_url(old)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        configuration = migration._configuration(connection)
+        migration._find_revision(connection, url, configuration)
+        command.upgrade(configuration, "v0002")
+    engine.dispose()
+    columns = {name: list(rows[0]) for name, rows in ROWS.items()}
+    before = rows_of(old, columns)
+    assert migrate(url) == Migration("v0002", SCHEMA_REVISION)
+    assert rows_of(old, columns) == before
+    database = Database.open(url)
+    with database.transaction() as db:
+        assert {row.trace for row in db.scalars(select(OutboxMessage))} == {None}
+    database.close()
 
 
 def test_a_migrated_shop_takes_new_rows(old: str) -> None:

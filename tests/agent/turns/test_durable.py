@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from dbos import DBOS
 from sqlalchemy import select
 from tests.support.agent_process import AgentUnderTest
 from tests.support.postgresql import DATABASES, PostgresqlServer, postgresql_server
@@ -27,6 +28,7 @@ from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, Product, database_url
 from gpt2flow.agent.shop.database import SCHEMA_REVISION, SchemaRevision
 from gpt2flow.agent.turns.durable import retry_seconds
+from gpt2flow.agent.turns.records import turn_id
 
 pytestmark = pytest.mark.process
 
@@ -162,6 +164,32 @@ def test_repeated_message_resumes_at_the_failed_step(
                 agent.handle("s", "a kettle and a lamp", "m1")
         model.answers = 10
         report = agent.handle("s", "a kettle and a lamp", "m1")
+    assert [action.outcome for action in report.actions] == ["added", "added"]
+    assert executed(shop_url) == ["add_to_cart"] * 2
+
+
+@ON_BOTH
+def test_a_failed_turn_that_another_process_resumes_first_is_not_resumed_twice(
+    shop_url: str, model: FailingModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_agent(shop_url, model, clock) as agent:
+        model.answers = 1
+        with pytest.raises(ModelError):
+            agent.handle("s", "a kettle and a lamp", "m1")
+        model.answers = 10
+        locks, hold, resumed = agent._workflows._locks, agent._workflows._locks.hold, list[str]()
+
+        @contextmanager
+        def hold_after_another_process(session: str) -> Iterator[None]:
+            if not resumed:
+                resumed.append(session)
+                DBOS.rewind_workflow(turn_id(session, "m1"), start_step=1)
+            with hold(session):
+                yield
+
+        monkeypatch.setattr(locks, "hold", hold_after_another_process)
+        report = agent.handle("s", "a kettle and a lamp", "m1")
+    assert resumed
     assert [action.outcome for action in report.actions] == ["added", "added"]
     assert executed(shop_url) == ["add_to_cart"] * 2
 

@@ -289,3 +289,26 @@ def test_no_product_is_added_to_another_wish(shop: Shop) -> None:
         Choice("add_to_cart", {"product": "kettles", "quantity": 2}),
     )
     assert [line.sku for line in shop.rows(CartLine)] == ["electric-kettle"]
+
+
+@pytest.mark.parametrize(
+    "before, text, product",
+    [
+        ("a kettle", "no not a kettle, a lamp", "lamp"),
+        ("the kettle", "i want a lamp instead of the kettle", "lamp"),
+        ("电热水壶", "不要电热水壶, 要台灯", "台灯"),
+    ],
+)
+def test_a_product_that_is_taken_back_leaves_the_cart(
+    shop: Shop, before: str, text: str, product: str
+) -> None:
+    say(shop, before, Choice("add_to_cart", {"product": before}))
+    say(shop, text, Choice("add_to_cart", {"product": product}))
+    assert [line.sku for line in shop.rows(CartLine)] == ["desk-lamp"]
+
+
+def test_a_product_that_is_only_mentioned_stays_in_the_cart(shop: Shop) -> None:
+    say(shop, "a kettle", Choice("add_to_cart", {"product": "kettle"}))
+    text = "not only a kettle, a lamp for my kettle corner"
+    say(shop, text, Choice("add_to_cart", {"product": "lamp"}))
+    assert {line.sku for line in shop.rows(CartLine)} == {"desk-lamp", "electric-kettle"}

@@ -92,6 +92,12 @@ def test_a_person_takes_over_when_the_patience_is_over(
     assert [row.delivery for row in shop.rows(OutboxMessage)] == [Delivery.ANSWERED]
 
 
+def test_a_patience_of_many_attempts_is_kept(shop: Shop) -> None:
+    _, pauses = handle(shop, "hello", patience=10_000.0)
+    assert len(pauses) > 1024
+    assert 9_990 < sum(pauses) <= 10_000
+
+
 def test_the_customer_is_told_once(shop: Shop) -> None:
     handle(shop, "hello")
     report, _ = handle(shop, "is anybody there")

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.corrections import check_correction, export_corrections
 from gpt2flow.agent.cases.inbox import (
+    SHOWN,
     CaseView,
     InboxLine,
     list_cases,
@@ -81,14 +82,18 @@ class Desk:
         with self._transaction() as db:
             return list_cases(db, statuses=statuses, assignee=assignee, limit=limit)
 
-    def show(self, number: str) -> CaseView:
+    def show(self, number: str, last: int | None = SHOWN) -> CaseView:
         """Return all that a person has to see of a case.
+
+        Args:
+            number: Number of the case.
+            last: Number of the latest messages, and of the latest changes; None is all.
 
         Raises:
             InputError: There is no such case.
         """
         with self._transaction() as db:
-            return view_case(db, _find(db, number, is_locked=False), self._book)
+            return view_case(db, _find(db, number, is_locked=False), self._book, last)
 
     def assign(self, person: Person, number: str, to: str | None = None) -> CaseView:
         """Assign a case to a person, or a conversation to the agent.
@@ -116,9 +121,7 @@ class Desk:
             if name == AGENT:
                 self._give_back(db, case, person)
             elif name != case.assignee:
-                case.assignee, case.attention_at = name, None
-                record(db, case, person.name, "assigned", self._clock(), details={"to": name})
-                self._take_over(db, case, name)
+                self._assign_to(db, case, person, name)
             return view_case(db, case, self._book)
 
     def approve(
@@ -202,10 +205,7 @@ class Desk:
                 raise DecisionError(f"case {case.number} is closed")
             _check_assignee(case, person)
             if case.status in INBOX and case.assignee is None:
-                case.assignee, case.attention_at = person.name, None
-                details = {"to": person.name}
-                record(db, case, person.name, "assigned", self._clock(), details=details)
-                self._take_over(db, case, person.name, is_silent=True)
+                self._assign_to(db, case, person, person.name, is_silent=True)
             record(db, case, person.name, "replied", self._clock(), text=text)
             self._tell(db, case, "replied", text=text)
             return view_case(db, case, self._book)
@@ -314,8 +314,20 @@ class Desk:
         record(db, case, person.name, "returned", self._clock())
         release_session(db, case)
 
-    def _take_over(self, db: Session, case: Case, name: str, *, is_silent: bool = False) -> None:
-        """Silence the agent in a conversation that was handed over."""
+    def _assign_to(
+        self, db: Session, case: Case, person: Person, name: str, *, is_silent: bool = False
+    ) -> None:
+        """Assign a case to a person, and silence the agent there.
+
+        Args:
+            db: Session on the shop.
+            case: Case to assign.
+            person: Person who decides.
+            name: Name of the person who takes it.
+            is_silent: Whether the customer is not informed of it.
+        """
+        case.assignee, case.attention_at = name, None
+        record(db, case, person.name, "assigned", self._clock(), details={"to": name})
         session = db.get(CustomerSession, case.session_id) if case.session_id else None
         if case.kind is not CaseKind.HAND_OVER or session is None:
             return

@@ -5,10 +5,10 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import hide_codes, sent_codes
@@ -32,6 +32,10 @@ from gpt2flow.agent.wording import format_money
 # PostgreSQL has no larger ids.
 _NUMBER = re.compile(r"(?:C-)?([1-9][0-9]{0,8})", re.IGNORECASE)
 _DIGEST_DIGITS = 12
+SHOWN = 50
+"""Number of messages and changes of a case that are shown, unless others are asked for."""
+
+_Row = TypeVar("_Row", CaseEvent, ReceivedMessage, OutboxMessage)
 
 
 class _View(BaseModel):
@@ -102,8 +106,10 @@ class CaseView(InboxLine):
         note: Message that opened the case.
         proposal: What the model proposed, with its confidence.
         policies: Policies of the claim's flow.
-        history: Changes, oldest first.
-        conversation: Messages of the conversation, oldest first.
+        earlier_changes: Number of changes before those of `history`.
+        history: Latest changes, oldest first.
+        earlier_messages: Number of messages before those of `conversation`.
+        conversation: Latest messages of the conversation, oldest first.
         digest: Digest of what a decision rests on.
     """
 
@@ -113,7 +119,9 @@ class CaseView(InboxLine):
     proposal: dict[str, Any] | None
     due_at: datetime | None
     policies: dict[str, int | str]
+    earlier_changes: int
     history: list[CaseChange]
+    earlier_messages: int
     conversation: list[Said]
     digest: str
 
@@ -160,13 +168,22 @@ def list_cases(
     return [InboxLine(**_line(case, customer, order)) for case, customer, order in rows]
 
 
-def view_case(db: Session, case: Case, book: FlowBook) -> CaseView:
-    """Return all that a person has to see of a case."""
+def view_case(db: Session, case: Case, book: FlowBook, last: int | None = SHOWN) -> CaseView:
+    """Return all that a person has to see of a case.
+
+    Args:
+        db: Session on the shop.
+        case: Case to see.
+        book: Loaded flows.
+        last: Number of the latest messages, and of the latest changes; None is all.
+    """
     customer = db.get(Customer, case.customer_id) if case.customer_id else None
     order = db.get(Order, case.order_id) if case.order_id else None
     policies = _claim_policies(case, book)
     bought = _order_view(order) if order is not None else None
     codes = sent_codes(db, case.session_id, book) if case.session_id is not None else []
+    history, earlier_changes = _history(db, case, codes, last)
+    conversation, earlier_messages = _conversation(db, case, codes, last)
     return CaseView(
         **_line(case, customer, order),
         contact=customer.contact if customer else None,
@@ -175,8 +192,10 @@ def view_case(db: Session, case: Case, book: FlowBook) -> CaseView:
         proposal=_without_codes(case.proposal, codes),
         due_at=case.due_at,
         policies=policies,
-        history=_history(db, case, codes),
-        conversation=_conversation(db, case, codes),
+        earlier_changes=earlier_changes,
+        history=history,
+        earlier_messages=earlier_messages,
+        conversation=conversation,
         digest=_digest(case, customer, bought, policies),
     )
 
@@ -227,9 +246,13 @@ def _without_codes(value: Any, codes: Sequence[str]) -> Any:
             return value
 
 
-def _history(db: Session, case: Case, codes: Sequence[str]) -> list[CaseChange]:
+def _history(
+    db: Session, case: Case, codes: Sequence[str], last: int | None
+) -> tuple[list[CaseChange], int]:
+    """Return the latest changes, and the number of the earlier ones."""
     query = select(CaseEvent).where(CaseEvent.case_id == case.id).order_by(CaseEvent.id)
-    return [
+    events, earlier = _latest(db, query, last)
+    changes = [
         CaseChange(
             at=event.created_at,
             actor=event.actor,
@@ -238,28 +261,55 @@ def _history(db: Session, case: Case, codes: Sequence[str]) -> list[CaseChange]:
             text=_without_codes(event.text, codes),
             details=_without_codes(event.details, codes),
         )
-        for event in db.scalars(query)
+        for event in events
     ]
+    return changes, earlier
 
 
-def _conversation(db: Session, case: Case, codes: Sequence[str]) -> list[Said]:
+def _conversation(
+    db: Session, case: Case, codes: Sequence[str], last: int | None
+) -> tuple[list[Said], int]:
+    """Return the latest messages, and the number of the earlier ones."""
     if case.session_id is None:
-        return []
-    received = select(ReceivedMessage).where(ReceivedMessage.session_id == case.session_id)
-    sent = select(OutboxMessage).where(
-        OutboxMessage.session_id == case.session_id,
-        OutboxMessage.audience == Audience.CUSTOMER,
+        return [], 0
+    received, received_before = _latest(
+        db,
+        select(ReceivedMessage)
+        .where(ReceivedMessage.session_id == case.session_id)
+        .order_by(ReceivedMessage.created_at),
+        last,
+    )
+    sent, sent_before = _latest(
+        db,
+        select(OutboxMessage)
+        .where(
+            OutboxMessage.session_id == case.session_id,
+            OutboxMessage.audience == Audience.CUSTOMER,
+        )
+        .order_by(OutboxMessage.created_at, OutboxMessage.id),
+        last,
     )
     said = [
         Said(at=each.created_at, by="customer", to=None, text=hide_codes(each.text, codes))
-        for each in db.scalars(received.order_by(ReceivedMessage.created_at))
+        for each in received
     ]
     said += [
         Said(at=each.created_at, by="shop", to=each.contact, text=hide_codes(each.text, codes))
-        for each in db.scalars(sent.order_by(OutboxMessage.id))
+        for each in sent
     ]
     # A message is older than the replies to it, even by a clock that stood still.
-    return sorted(said, key=lambda each: each.at)
+    said.sort(key=lambda each: each.at)
+    more = 0 if last is None else max(len(said) - last, 0)
+    return said[more:], received_before + sent_before + more
+
+
+def _latest(db: Session, query: Select[_Row], last: int | None) -> tuple[list[_Row], int]:
+    """Return the last rows of a query, and the number before them."""
+    if last is None:
+        return list(db.scalars(query)), 0
+    total = db.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
+    earlier = max(total - last, 0)
+    return list(db.scalars(query.offset(earlier))), earlier
 
 
 def _digest(

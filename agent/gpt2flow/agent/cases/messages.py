@@ -20,6 +20,7 @@ from gpt2flow.agent.shop import (
     Order,
     OutboxMessage,
 )
+from gpt2flow.agent.telemetry.spans import current_span
 from gpt2flow.agent.wording import Language, case_name
 
 # Flow that messages about cases are listed under.
@@ -120,6 +121,7 @@ def _write(  # noqa: PLR0917 - the arguments of its two callers
         case_id=case.id,
         language=recipient.language,
         text=template.format(**_fields(db, case, recipient.language) | fields),
+        trace=current_span() or None,
         created_at=now,
     )
     db.add(row)

@@ -2,10 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from gpt2flow.agent.delivery.message import DeliveryError
+from gpt2flow.agent.delivery.observation import DeliveryObserver
 from gpt2flow.agent.delivery.queue import LEASE, SEND_SECONDS, Claim, OutboxQueue
 from gpt2flow.agent.errors import DatabaseError, InputError
 
@@ -47,7 +49,7 @@ class Dispatcher:
 
     Args:
         queue: Messages to send.
-        report: Callback for each failure, as one line without the text of the message.
+        observer: Log, metrics and traces of the attempts; None has the log alone.
         interval: Seconds between looks at a queue in which nothing is due.
 
     Raises:
@@ -55,12 +57,16 @@ class Dispatcher:
     """
 
     def __init__(
-        self, queue: OutboxQueue, report: Callable[[str], None], *, interval: float = 1.0
+        self,
+        queue: OutboxQueue,
+        observer: DeliveryObserver | None = None,
+        *,
+        interval: float = 1.0,
     ) -> None:
         check_interval(interval)
         self.summary = DispatchSummary()
         self._queue = queue
-        self._report = report
+        self._observer = observer or DeliveryObserver()
         self._interval = interval
         self._stopped = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -118,7 +124,9 @@ class Dispatcher:
             if once:
                 raise
             if not self._database_failed:
-                self._report(f"{error}; trying again every {self._interval:g} s")
+                structlog.get_logger().warning(
+                    "database_failed", reason=str(error), retry_seconds=self._interval
+                )
             self._database_failed = True
             return 0
         self._database_failed = False
@@ -135,7 +143,7 @@ class Dispatcher:
         _, without_transport = await asyncio.to_thread(self._queue.count_waiting)
         if without_transport:
             self._warned = True
-            self._report(f"no transport takes {without_transport} pending messages; they wait")
+            structlog.get_logger().warning("no_transport", pending=without_transport)
 
     async def _handle(self, claim: Claim) -> None:
         """Send a message, and record how that ended."""
@@ -143,31 +151,34 @@ class Dispatcher:
             if self._stopped.is_set() or not self._queue.is_lasting(claim):
                 await asyncio.to_thread(self._queue.release, claim)
                 return
+            await self._attempt(claim)
+        except DatabaseError as error:
+            structlog.get_logger().warning(
+                "record_failed",
+                key=claim.message.key,
+                reason=str(error),
+                retry_seconds=LEASE.total_seconds(),
+            )
+
+    async def _attempt(self, claim: Claim) -> None:
+        with self._observer.attempt(claim.message, claim.transport.name) as attempt:
             try:
                 error = await _send(claim)
             except asyncio.CancelledError:
-                self._report(f"message {claim.message.key}: cut short, and released")
+                structlog.get_logger().warning("delivery_cut_short", key=claim.message.key)
                 await asyncio.to_thread(self._queue.release, claim)
                 return
-            await self._record(claim, error)
-        except DatabaseError as error:
-            seconds = LEASE.total_seconds()
-            self._report(f"message {claim.message.key}: {error}; free again after {seconds:g} s")
-
-    async def _record(self, claim: Claim, error: DeliveryError | None) -> None:
-        if error is None:
-            await asyncio.to_thread(self._queue.record_sent, claim)
-            self.summary.sent += 1
-            return
-        wait = await asyncio.to_thread(self._queue.record_failure, claim, error)
-        tried = f"attempt {claim.message.attempts + 1} of {self._queue.backoff.attempts}"
-        if wait is None:
-            self.summary.dead += 1
-            then = "dead"
-        else:
-            self.summary.failed += 1
-            then = f"next attempt in {wait.total_seconds():.0f} s"
-        self._report(f"message {claim.message.key}: {tried}: {error}; {then}")
+            if error is None:
+                await asyncio.to_thread(self._queue.record_sent, claim)
+                self.summary.sent += 1
+                attempt.succeeded()
+                return
+            wait = await asyncio.to_thread(self._queue.record_failure, claim, error)
+            if wait is None:
+                self.summary.dead += 1
+            else:
+                self.summary.failed += 1
+            attempt.failed(error, wait, limit=self._queue.backoff.attempts)
 
 
 async def _send(claim: Claim) -> DeliveryError | None:

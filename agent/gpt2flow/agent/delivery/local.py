@@ -29,6 +29,8 @@ class FileTransport:
         InputError: The file cannot be written, or is no file of messages.
     """
 
+    name = "file"
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
@@ -102,6 +104,8 @@ class ConsoleTransport:
     Args:
         write: Function that prints a message.
     """
+
+    name = "console"
 
     def __init__(self, write: Callable[[OutgoingMessage], None]) -> None:
         self._write = write

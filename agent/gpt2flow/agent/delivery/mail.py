@@ -59,6 +59,8 @@ class MailTransport:
         staff: Address of messages to the staff; None if there is none.
     """
 
+    name = "smtp"
+
     def __init__(self, server: SmtpServer, sender: Address, staff: Address | None = None) -> None:
         self._server = server
         self._sender = sender

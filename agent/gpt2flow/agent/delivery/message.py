@@ -18,6 +18,7 @@ class OutgoingMessage:
         key: Idempotency key, the same in every attempt.
         case: Number of the case that the message is about, such as `C-7`.
         attempts: Number of attempts that have failed.
+        trace: `traceparent` of the span that wrote the message; None without traces.
     """
 
     id: int
@@ -31,6 +32,7 @@ class OutgoingMessage:
     flow: str
     attempts: int
     created_at: datetime
+    trace: str | None
 
     @classmethod
     def from_row(cls, row: OutboxMessage) -> Self:
@@ -47,6 +49,7 @@ class OutgoingMessage:
             flow=row.flow,
             attempts=row.attempts,
             created_at=row.created_at,
+            trace=row.trace,
         )
 
     def payload(self) -> dict[str, Any]:
@@ -84,7 +87,13 @@ class DeliveryError(AgentError):
 
 
 class Transport(Protocol):
-    """Way to send messages."""
+    """Way to send messages.
+
+    Attributes:
+        name: Name in log, metrics and traces.
+    """
+
+    name: str
 
     async def send(self, message: OutgoingMessage) -> None:
         """Send a message; return once the receiver has taken it.

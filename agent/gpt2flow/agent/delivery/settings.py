@@ -11,8 +11,9 @@ from gpt2flow.agent.delivery.message import OutgoingMessage
 from gpt2flow.agent.delivery.routing import Route, mail_route, remaining_route
 from gpt2flow.agent.delivery.webhook import WebhookTransport
 from gpt2flow.agent.errors import InputError
-from gpt2flow.agent.net.addresses import is_loopback, parse_address, parse_url
+from gpt2flow.agent.net.addresses import parse_address, parse_url
 from gpt2flow.agent.net.secrets import parse_webhook_secrets
+from gpt2flow.web.addresses import is_loopback
 
 
 @dataclass(frozen=True)

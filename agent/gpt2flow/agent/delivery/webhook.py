@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.delivery.message import DeliveryError, OutgoingMessage
+from gpt2flow.agent.telemetry.spans import current_span
 
 # Answers below 500 after which the same request may succeed later.
 _TEMPORARY = {
@@ -41,6 +42,8 @@ class WebhookTransport:
         clock: Source of the time in the signature.
         direct: Whether proxies of the environment are ignored.
     """
+
+    name = "webhook"
 
     def __init__(
         self, url: httpx.URL, secrets: Sequence[bytes], clock: Clock, *, direct: bool = False
@@ -89,6 +92,8 @@ class WebhookTransport:
             "webhook-signature": " ".join(
                 signer.sign(webhook_id, now, body) for signer in self._signers
             ),
+            # A dispatcher without traces passes on the span that wrote the message.
+            **({"traceparent": trace} if (trace := current_span() or message.trace) else {}),
         }
 
     def _refusal(self, response: httpx.Response) -> DeliveryError:

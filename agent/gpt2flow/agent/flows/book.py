@@ -171,15 +171,19 @@ def _check_references(path: Path, flow: Flow, book: FlowBook) -> None:
         for slot in action.slots:
             if slot not in book.slots:
                 raise FlowError(f"{path}: action {name}: unknown slot {slot!r}")
-        for fallback in action.otherwise:
-            if fallback.action not in book.actions:
-                raise FlowError(
-                    f"{path}: action {name}: unknown fallback action {fallback.action!r}"
-                )
-            if unknown := set(fallback.without) - set(action.slots):
-                raise FlowError(
-                    f"{path}: action {name}: `without` names {sorted(unknown)}, expected some of "
-                    f"{action.slots}"
-                )
+        offers = {outcome.offers for outcome in action.outcomes.values()} - {None}
+        if unknown := offers - book.actions.keys():
+            raise FlowError(f"{path}: action {name}: `offers` names {sorted(map(str, unknown))}")
+        _check_fallbacks(f"{path}: action {name}", action, book)
         if book.flow_of[name] is not flow:
             raise FlowError(f"{path}: action {name} is defined in another flow too; rename one")
+
+
+def _check_fallbacks(where: str, action: Action, book: FlowBook) -> None:
+    for fallback in action.otherwise:
+        if fallback.action not in book.actions:
+            raise FlowError(f"{where}: unknown fallback action {fallback.action!r}")
+        if unknown := set(fallback.without) - set(action.slots):
+            raise FlowError(
+                f"{where}: `without` names {sorted(unknown)}, expected some of {action.slots}"
+            )

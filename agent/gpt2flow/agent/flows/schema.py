@@ -48,10 +48,13 @@ class Outcome(StrictModel):
     Attributes:
         result: Result that the model reads.
         message: Message template for the customer; None sends no message.
+        offers: Action that the message offers. A plain yes accepts it, and it needs no values
+            again that the customer has just given.
     """
 
     result: Literal["ok", "refused"]
     message: Wording | None = None
+    offers: str | None = Field(None, description="Action that the message offers, if any.")
 
 
 class Effects(StrictModel):
@@ -90,6 +93,7 @@ class Action(StrictModel):
         effects: Facts that change when the action succeeds.
         opens: Whether the action can only be the first of a message.
         confirm: When the agent asks whether the action is meant before it carries it out.
+        unsure_below: Confidence below which `unsure` asks, where it is lower than the agent's own.
         question: Template of that question; its fields are those of a successful outcome.
         raises: Event that a successful action raises.
         compensation: Operation that undoes the action.
@@ -105,6 +109,9 @@ class Action(StrictModel):
     effects: Effects = Effects()
     opens: bool = Field(default=False, description="The action can only be the first of a message.")
     confirm: Confirm = "unsure"
+    unsure_below: float = Field(
+        1.0, ge=0.0, le=1.0, description="Confidence below which `unsure` asks."
+    )
     question: Wording | None = Field(None, description="Question before the action is carried out.")
     raises: str | None = Field(None, description="Event that a successful action raises.")
     compensation: str | None = Field(None, description="Operation that undoes the action.")

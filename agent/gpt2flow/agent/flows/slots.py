@@ -59,6 +59,11 @@ def _find_contacts(text: str) -> list[str]:
     return emails + phones
 
 
+def strip_contacts(text: str) -> str:
+    """Return a text without e-mail addresses and phone numbers."""
+    return _PHONE.sub(" ", _EMAIL.sub(" ", text)).strip(" ,;:|/()<>-，；、")
+
+
 def _find_codes(text: str) -> list[str]:
     return [m.group(1) + m.group(2) for m in _CODE.finditer(text)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.net.addresses import parse_address
-from gpt2flow.agent.telemetry.log import LogFormat
+from gpt2flow.web.log import LogFormat
 
 
 @dataclass(frozen=True)

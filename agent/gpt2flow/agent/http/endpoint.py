@@ -1,16 +1,13 @@
 """HTTP endpoint as a server of one event loop: start, drain, end."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
 
 import structlog
-import uvicorn
 
 from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.routes import Services, build_app
-from gpt2flow.agent.net.asgi import server_config
+from gpt2flow.web.asgi import HttpServer, server_config
 
 # Time for callers to accept the last answers.
 _FLUSH_SECONDS = 5
@@ -29,7 +26,7 @@ class Endpoint:
         self._config = config
         self._turns = services.turns
         services.metrics.observe_queue(lambda: self._turns.running, lambda: self._turns.waiting)
-        self._server = _HttpServer(
+        self._server = HttpServer(
             server_config(
                 build_app(config, services),
                 max_connections=config.max_connections,
@@ -37,18 +34,10 @@ class Endpoint:
                 shutdown_seconds=_FLUSH_SECONDS,
             )
         )
-        self._serving: asyncio.Task[None] | None = None
 
     async def start(self, bound: socket.socket) -> int:
         """Listen on a bound socket, and return its port."""
-        port: int = bound.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve(sockets=[bound]))
-        listening = asyncio.create_task(self._server.listening.wait())
-        await asyncio.wait({self._serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if self._serving.done():
-            listening.cancel()
-            await self._serving
-        return port
+        return await self._server.start(bound)
 
     async def drain(self, abort: asyncio.Event) -> None:
         """Refuse new messages, and wait for the accepted ones.
@@ -75,24 +64,4 @@ class Endpoint:
         """Answer the requests that still wait, and close the port."""
         self._turns.close()
         self._turns.abandon()
-        self._server.should_exit = True
-        if self._serving is not None:
-            await self._serving
-
-
-class _HttpServer(uvicorn.Server):
-    """Server that leaves signals to the process, and reports when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals as they are."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then report it."""
-        await super().startup(sockets)
-        self.listening.set()
+        await self._server.stop()

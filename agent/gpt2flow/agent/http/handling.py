@@ -43,7 +43,9 @@ _FAILURES: dict[type[AgentError], tuple[int, str | None, str | None]] = {
 class MessageHandler(Protocol):
     """Agent, as far as the endpoint needs it."""
 
-    def handle(self, session: str, text: str, message_id: str | None = None) -> TurnReport:
+    def handle(
+        self, session: str, text: str, message_id: str | None = None, *, trace: str = ""
+    ) -> TurnReport:
         """Handle one customer message; see `Agent.handle`."""
 
 
@@ -72,7 +74,9 @@ class ObservedTurns:
         # The trace of an earlier message of this thread.
         structlog.contextvars.clear_contextvars()
         try:
-            report = self._agent.handle(message.session, message.text, message.id)
+            report = self._agent.handle(
+                message.session, message.text, message.id, trace=message.trace
+            )
         except AgentError as error:
             self._metrics.failed(error.result)
             self._log(message, error.result, start, error=type(error).__name__, reason=str(error))

@@ -1,28 +1,27 @@
 """Process of the HTTP endpoint: agent, ports, signals."""
 
 import asyncio
-import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import structlog
-from prometheus_client import CollectorRegistry, start_http_server
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
 from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.endpoint import Endpoint
 from gpt2flow.agent.http.handling import ObservedTurns
-from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.routes import Services
 from gpt2flow.agent.http.signatures import SignatureVerifier
-from gpt2flow.agent.http.telemetry.gauges import DatabaseGauges
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import ModelCheck, Readiness
 from gpt2flow.agent.http.turn_queue import TurnQueue
-from gpt2flow.agent.net.addresses import ListenError, bind, parse_address
+from gpt2flow.agent.metrics.gauges import DatabaseGauges
+from gpt2flow.agent.metrics.reader import ShopReader
+from gpt2flow.agent.metrics.registry import serving_metrics
+from gpt2flow.agent.net.addresses import bind
 from gpt2flow.agent.shop import database_url
 from gpt2flow.agent.telemetry.log import logging_to_stderr
 from gpt2flow.agent.turns.model import ChoiceModel
@@ -92,33 +91,6 @@ def serve(
             finally:
                 observed.stop()
         structlog.get_logger().info("stopped")
-
-
-@contextlib.contextmanager
-def serving_metrics(address: str, registry: CollectorRegistry) -> Iterator[int]:
-    """Serve metrics to Prometheus within the block, in threads of their own.
-
-    Args:
-        address: Address to listen on, as `host:port`.
-        registry: Registry of the metrics.
-
-    Yields:
-        The port that was bound.
-
-    Raises:
-        ListenError: The address cannot be bound.
-    """
-    host, port = parse_address(address, "metrics_address")
-    try:
-        server, thread = start_http_server(port, host, registry)
-    except OSError as error:
-        raise ListenError(f"cannot listen on {address} for metrics: {error.strerror}") from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 import unicodedata
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -59,12 +59,14 @@ class Message:
         id: Id of the message within its session.
         text: Message as typed.
         channel: Name of the channel that the message came through.
+        trace: `traceparent` of the request; requests that repeat a message may differ in it.
     """
 
     session: str
     id: str
     text: str
     channel: str | None = None
+    trace: str = field(default="", compare=False)
 
 
 def check_id(value: str) -> str:
@@ -99,12 +101,13 @@ class _MessageBody(BaseModel):
     channel: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
 
 
-def parse_message(body: str, webhook_id: str | None) -> Message:
+def parse_message(body: str, webhook_id: str | None, trace: str = "") -> Message:
     """Return the message of a request's body.
 
     Args:
         body: Body of the request.
         webhook_id: Header `webhook-id`, which is the id of a message without one.
+        trace: Header `traceparent`, unchecked; empty without one.
 
     Raises:
         RequestError: The body is not JSON, or a field is invalid.
@@ -117,7 +120,7 @@ def parse_message(body: str, webhook_id: str | None) -> Message:
         validate_message(given.session, given.text)
     except InputError as error:
         raise RequestError(422, "text", str(error)) from error
-    return Message(given.session, given.id or _id(webhook_id), given.text, given.channel)
+    return Message(given.session, given.id or _id(webhook_id), given.text, given.channel, trace)
 
 
 def _id(webhook_id: str | None) -> str:

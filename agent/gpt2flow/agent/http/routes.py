@@ -19,15 +19,16 @@ from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import DatabaseError
 from gpt2flow.agent.http.config import HttpConfig
 from gpt2flow.agent.http.rate_limit import RateLimit
-from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.requests import RequestError, check_id, parse_message
+from gpt2flow.agent.http.session_messages import read_messages
 from gpt2flow.agent.http.signatures import ID, SignatureVerifier
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.http.telemetry.readiness import Readiness
 from gpt2flow.agent.http.turn_queue import Answered, TurnQueue
-from gpt2flow.agent.net.addresses import is_loopback
-from gpt2flow.agent.net.asgi import BodyTooLargeError, read_body
+from gpt2flow.agent.metrics.reader import ShopReader
 from gpt2flow.agent.report import TurnReport
+from gpt2flow.web.addresses import is_loopback
+from gpt2flow.web.asgi import BodyTooLargeError, read_body
 
 MESSAGES = "/v1/messages"
 SESSION_MESSAGES = "/v1/sessions/{session:path}/messages"
@@ -90,7 +91,7 @@ class _Endpoint:
         _check_content_type(request)
         body = await self._read_body(request)
         self._authenticate(request, body)
-        message = parse_message(body, request.headers.get(ID))
+        message = parse_message(body, request.headers.get(ID), _caller_span(request))
         self._message_limit.admit(message.session)
         turn = self._services.turns.submit(message)
         if _EVENT_STREAM in request.headers.get("accept", ""):
@@ -109,7 +110,7 @@ class _Endpoint:
         services = self._services
         try:
             found = await asyncio.to_thread(
-                services.reader.session_messages, session, after, services.clock()
+                read_messages, services.reader, session, after, services.clock()
             )
         except DatabaseError as error:
             structlog.get_logger().warning("reading_failed", reason=str(error))
@@ -212,6 +213,12 @@ async def _wait(turn: "asyncio.Task[Answered]", seconds: float) -> Answered | No
     """Return the answer of a turn; None if it takes longer."""
     await asyncio.wait({turn}, timeout=seconds)
     return turn.result() if turn.done() else None
+
+
+def _caller_span(request: Request) -> str:
+    """Return the header `traceparent`; empty unless there is exactly one."""
+    given = request.headers.getlist("traceparent")
+    return given[0] if len(given) == 1 else ""
 
 
 def _check_content_type(request: Request) -> None:

@@ -1,14 +1,11 @@
 """Addresses to listen on, and addresses and URLs to connect to."""
 
-import ipaddress
 import socket
-from urllib.parse import urlsplit
 
 import httpx
 
 from gpt2flow.agent.errors import AgentError, InputError
-
-_MAX_PORT = 65_535
+from gpt2flow.web import addresses
 
 
 class ListenError(AgentError):
@@ -26,17 +23,7 @@ def parse_address(text: str, field: str, *, lowest_port: int = 0) -> tuple[str, 
     Raises:
         InputError: The text has another form.
     """
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    is_bare = host is not None and parts.netloc == text and parts.username is None
-    if not is_bare or host is None or port is None or port < lowest_port:
-        raise InputError(
-            f"{field} is {text!r}, must be host:port with a port from {lowest_port} to {_MAX_PORT}"
-        )
-    return host, port
+    return addresses.parse_address(text, field, InputError, lowest_port=lowest_port)
 
 
 def parse_url(text: str, field: str) -> httpx.URL:
@@ -55,22 +42,11 @@ def parse_url(text: str, field: str) -> httpx.URL:
         raise InputError(f"{field} is {text!r}, which is no URL: {error}") from error
     if url.userinfo:
         raise InputError(f"{field} has a user or a password, which a URL must not show")
-    if url.scheme not in {"https", "http"} or not url.host or (url.port or 0) > _MAX_PORT:
+    if url.scheme not in {"https", "http"} or not url.host or (url.port or 0) > addresses.MAX_PORT:
         raise InputError(f"{field} is {text!r}, must be an https URL")
-    if url.scheme == "http" and not is_loopback(url.host):
+    if url.scheme == "http" and not addresses.is_loopback(url.host):
         raise InputError(f"{field} is {text!r}, must be https except on this machine")
     return url
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host.
-
-    Of names, only `localhost` counts.
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def bind(address: str, field: str, *, remedy: str | None = None) -> socket.socket:
@@ -86,24 +62,4 @@ def bind(address: str, field: str, *, remedy: str | None = None) -> socket.socke
         InputError: The address has another form, or other machines can reach it and must not.
         ListenError: The address cannot be bound.
     """
-    host, port = parse_address(address, field)
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, resolved = found[0]
-        if remedy is not None and not is_loopback(str(resolved[0])):
-            raise InputError(
-                f"{field} is {address!r}, which other machines can reach: {remedy}, or listen on"
-                " 127.0.0.1"
-            )
-        bound = socket.socket(family, kind)
-        # A restarted process may bind while connections of the earlier one are closing.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind(resolved)
-        except OSError:
-            bound.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ListenError(f"cannot listen on {address}: {reason}") from error
-    return bound
+    return addresses.bind(address, field, bad_input=InputError, failure=ListenError, remedy=remedy)

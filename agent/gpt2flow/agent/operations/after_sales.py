@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gpt2flow.agent.cases.life import (
     CUSTOMER,
@@ -18,7 +18,15 @@ from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.operations.lookup import on_own_order, status_at
 from gpt2flow.agent.operations.times import parse_time
 from gpt2flow.agent.payments.port import PaymentKind
-from gpt2flow.agent.shop import CLAIMS, Case, CaseKind, CaseStatus, Order, OrderStatus
+from gpt2flow.agent.shop import (
+    CLAIMS,
+    Case,
+    CaseEvent,
+    CaseKind,
+    CaseStatus,
+    Order,
+    OrderStatus,
+)
 from gpt2flow.agent.shop.tables.payments import request_payment, void_refund
 from gpt2flow.agent.wording import (
     approval_part,
@@ -113,8 +121,10 @@ def _open_claim(context: Context, arguments: Arguments, order: Order, kind: Case
     claim = find_open_claim(context, order)
     if claim is not None and not _may_change(claim, kind, context.message):
         return "already_open", fields | _claim_fields(context, claim)
-    days, limit = (context.now - order.delivered_at).days, context.int_policy(_limit_policy(kind))
-    if days > limit:
+    since, limit = context.now - order.delivered_at, context.int_policy(_limit_policy(kind))
+    days = since.days
+    # A customer who was in time does not pay for a claim that the shop let expire.
+    if (since - _time_in_expired_claims(context, order)).days > limit:
         return "too_late", fields | {"days": days, "limit": limit}
     # Last, because it takes the refund back.
     if claim is not None and not void_refund(context.db, claim.id):
@@ -205,6 +215,23 @@ def says_instead(message: str) -> bool:
 def _limit_policy(kind: CaseKind) -> str:
     """Return the name of the policy that limits the days since delivery."""
     return f"{kind}_days"
+
+
+def _time_in_expired_claims(context: Context, order: Order) -> timedelta:
+    """Return the time that claims on an order waited until they expired."""
+    began = func.coalesce(Case.inbox_since, Case.created_at, type_=Case.created_at.type)
+    query = (
+        select(began, CaseEvent.created_at)
+        .join(CaseEvent, CaseEvent.case_id == Case.id)
+        .where(
+            Case.order_id == order.id,
+            Case.kind.in_(CLAIMS),
+            Case.status == CaseStatus.EXPIRED,
+            CaseEvent.change == "expired",
+        )
+    )
+    spans = [max(ended - begun, timedelta(0)) for begun, ended in context.db.execute(query)]
+    return sum(spans, timedelta(0))
 
 
 def find_open_claim(context: Context, order: Order) -> Case | None:

@@ -39,7 +39,7 @@ def infer_arguments(
       only eligible order, the eligible order in focus, or the customer's only order. A
       customer without orders gets `last`.
     - `reason`: the reason of the order's open claim, or of the latest claim.
-    - `address`: for `check_out`, the customer's stored address.
+    - `address`: for `check_out`, that of the latest summary, or the customer's stored one.
 
     Args:
         context: Context of the action.
@@ -54,8 +54,8 @@ def infer_arguments(
         inferred["order"] = number
     if "reason" in missing and (reason := _infer_reason(context, inferred | given)) is not None:
         inferred["reason"] = reason
-    if "address" in missing and operation == "check_out" and context.member.address:
-        inferred["address"] = context.member.address
+    if "address" in missing and operation == "check_out" and (known := _infer_address(context)):
+        inferred["address"] = known
     return inferred
 
 
@@ -67,6 +67,15 @@ def _infer_product(context: Context, operation: str) -> Product | None:
     if context.session.focus_sku is None:
         return None
     return context.db.get_one(Product, context.session.focus_sku)
+
+
+def _infer_address(context: Context) -> str | None:
+    summarised = (
+        str(entry["arguments"]["address"])
+        for entry in reversed(context.session.past)
+        if entry["action"] == "check_out" and "address" in entry["arguments"]
+    )
+    return next(summarised, context.member.address)
 
 
 def _infer_order(context: Context, operation: str, given: Arguments) -> str | None:

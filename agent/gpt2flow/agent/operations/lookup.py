@@ -137,6 +137,12 @@ def on_own_order(operation: Callable[[Context, Arguments, Order], Outcome]) -> O
     return run
 
 
+def missing_order(context: Context, arguments: Arguments) -> bool:
+    """Return whether the arguments name an order of nobody or somebody else."""
+    number = arguments.get("order")
+    return number is not None and find_own_order(context, str(number)) is None
+
+
 def _unknown_order(context: Context, number: str) -> Outcome:
     """Return the outcome for an order that the customer does not have."""
     orders = [order.number for order in load_orders(context)]

@@ -34,7 +34,7 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.shop.tables.orders import order_id
 from gpt2flow.agent.shop.tables.payments import Payment, PaymentStatus, payments_of
-from gpt2flow.agent.telemetry.spans import Attributes, Tracer
+from gpt2flow.agent.telemetry.spans import Attributes, Tracer, current_span
 from gpt2flow.agent.wording import Language, format_money
 
 # Flow that messages about payments are listed under.
@@ -232,6 +232,7 @@ class Payer:
                 text=self._rules.payments[message][language].format(
                     order=order.number, amount=format_money(payment.amount)
                 ),
+                trace=current_span() or None,
                 created_at=self._clock(),
             )
         )

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from gpt2flow.agent.net.asgi import BodyTooLargeError, read_body
 from gpt2flow.agent.payments.contract import (
     KEY_HEADER,
     MAX_BODY_BYTES,
@@ -17,6 +16,7 @@ from gpt2flow.agent.payments.contract import (
     decode_key,
     field_errors,
 )
+from gpt2flow.web.asgi import BodyTooLargeError, read_body
 
 _BODY_SECONDS = 10.0
 

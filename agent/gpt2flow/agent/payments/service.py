@@ -24,7 +24,6 @@ from starlette.routing import Route
 from gpt2flow.agent.config import utc_now
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.net.addresses import bind
-from gpt2flow.agent.net.asgi import server_config
 from gpt2flow.agent.payments.contract import (
     PAYMENTS_PATH,
     ErrorAnswer,
@@ -42,6 +41,7 @@ from gpt2flow.agent.payments.ledger import (
 from gpt2flow.agent.payments.requests import RefusedRequestError, read_order, read_request
 from gpt2flow.agent.telemetry.log import logging_to_stderr
 from gpt2flow.files.tokens import TokenEntry, find_entry, read_token_file
+from gpt2flow.web.asgi import server_config
 
 _DRAIN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 5

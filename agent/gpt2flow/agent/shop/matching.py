@@ -148,7 +148,7 @@ def strip_article(phrase: str) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the singular Latin words and the single Chinese characters of a text."""
+    """Split a text into singular Latin words and single Chinese characters."""
     return [_singular(word) for word in _WORD.findall(text.casefold())]
 
 

@@ -1,89 +1,16 @@
 """Log on standard error: one line per event."""
 
-import contextlib
-import logging
-import sys
-import traceback
-from collections.abc import Iterator
-from typing import Literal, TextIO
+from contextlib import AbstractContextManager
 
-import structlog
-from structlog.typing import EventDict, ExcInfo, Processor
-
-LogFormat = Literal["json", "console"]
+from gpt2flow.web import log
+from gpt2flow.web.log import LogFormat
 
 
-@contextlib.contextmanager
-def logging_to_stderr(log_format: LogFormat) -> Iterator[None]:
+def logging_to_stderr(log_format: LogFormat) -> AbstractContextManager[None]:
     """Send the log of this process and its libraries to standard error.
 
     Args:
         log_format: `json` for one object a line, `console` for people.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_add_logger, *_shared()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(log_format),
-            ],
-        )
-    )
-    structlog.configure(
-        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=lambda *_names: logging.getLogger("gpt2flow"),
-    )
-    root, own = logging.getLogger(), logging.getLogger("gpt2flow")
     # DBOS adds a handler of its own, with texts of errors, to a logger without one.
-    dbos = logging.getLogger("dbos")
-    level, before = own.level, (dbos.handlers, dbos.propagate)
-    root.addHandler(handler)
-    dbos.handlers, dbos.propagate = [handler], False
-    # Libraries log warnings and errors only.
-    own.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        own.setLevel(level)
-        dbos.handlers, dbos.propagate = before
-        structlog.reset_defaults()
-
-
-def _shared() -> list[Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-
-
-def _rendering(log_format: LogFormat) -> list[Processor]:
-    if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=_write_calls)]
-    return [
-        structlog.processors.ExceptionRenderer(_format_calls),
-        # A value without JSON form must not prevent the line.
-        structlog.processors.JSONRenderer(default=repr, ensure_ascii=False),
-    ]
-
-
-def _add_logger(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Name the library that a line comes from."""
-    event["logger"] = event["_record"].name
-    return event
-
-
-def _format_calls(exc_info: ExcInfo) -> str:
-    """Return the calls that led to an error.
-
-    The text of the error is left out, because it may quote a message.
-    """
-    kind, _, trace = exc_info
-    return "".join(traceback.format_tb(trace)) + kind.__name__
-
-
-def _write_calls(stream: TextIO, exc_info: ExcInfo) -> None:
-    stream.write(_format_calls(exc_info))
+    return log.logging_to_stderr(log_format, adopted=("dbos",))

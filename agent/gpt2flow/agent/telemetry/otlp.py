@@ -15,7 +15,7 @@ from opentelemetry.trace import Span as OpenSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gpt2flow.agent.telemetry.spans import Attributes, Span, Tracer
+from gpt2flow.agent.telemetry.spans import CURRENT_SPAN, Attributes, Span, Tracer
 
 # Time limit of exporting a batch, retries included; closing waits for the last one.
 _EXPORT_SECONDS: Final = 2.0
@@ -32,16 +32,19 @@ class OtlpTracer(Tracer):
     Args:
         endpoint: Address of the collector: `http://host:port` or `https://host:port`. While it
             cannot be reached, spans are lost, and turns do not wait.
+        service: Name of the program in the traces, unless the environment has another one.
         has_texts: Whether spans hold the texts of customers and replies.
     """
 
-    def __init__(self, endpoint: str, *, has_texts: bool = False) -> None:
+    def __init__(
+        self, endpoint: str, service: str = "gpt2flow-agent", *, has_texts: bool = False
+    ) -> None:
         self.has_texts = has_texts
         exporter = OTLPSpanExporter(
             endpoint=endpoint, insecure=endpoint.startswith("http:"), timeout=_EXPORT_SECONDS
         )
         # The environment may override the service name.
-        resource = Resource({SERVICE_NAME: "gpt2flow-agent"}).merge(OTELResourceDetector().detect())
+        resource = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(
             resource=resource, id_generator=_TraceIds(), shutdown_on_exit=False
         )
@@ -95,7 +98,8 @@ class OtlpTracer(Tracer):
         before = _CURRENT_TURN.set(trace)
         attached = attach(self._propagator.extract({"traceparent": trace}, Context()))
         try:
-            yield
+            with self._as_current():
+                yield
         finally:
             detach(attached)
             _CURRENT_TURN.reset(before)
@@ -121,11 +125,21 @@ class OtlpTracer(Tracer):
             started, end_on_exit=True, record_exception=False, set_status_on_exception=False
         ):
             try:
-                yield span
+                with self._as_current():
+                    yield span
             except Exception as error:
                 span.set({"error.type": type(error).__qualname__})
                 started.set_status(Status(StatusCode.ERROR))
                 raise
+
+    @contextmanager
+    def _as_current(self) -> Iterator[None]:
+        """Let `current_span` return the current span of OpenTelemetry in the block."""
+        before = CURRENT_SPAN.set(self._traceparent())
+        try:
+            yield
+        finally:
+            CURRENT_SPAN.reset(before)
 
     def _traceparent(self) -> str:
         """Return the current span as text; empty without one."""

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
 
+from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.report import ActionReport, TurnReport
 
 Value = str | bool | int | float | Sequence[str]
 # An attribute without a value is left out.
 Attributes = Mapping[str, Value | None]
+# Set by the tracer that records; `current_span` reads it.
+CURRENT_SPAN: Final[ContextVar[str]] = ContextVar("current_span", default="")
 
 
 class Span:
@@ -70,6 +75,33 @@ class Tracer:
 
     def close(self) -> None:
         """Export what is left."""
+
+
+def open_tracer(endpoint: str | None, service: str, *, has_texts: bool = False) -> Tracer:
+    """Return the source of spans that exports to a collector.
+
+    Args:
+        endpoint: Address of the collector, as `http://host:port`; None records nothing.
+        service: Name of the program in the traces.
+        has_texts: Whether spans hold the texts of customers and replies.
+
+    Raises:
+        AgentError: A package that traces need is missing.
+    """
+    if endpoint is None:
+        return Tracer()
+    try:
+        from gpt2flow.agent.telemetry.otlp import OtlpTracer  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        raise AgentError(
+            f"traces need the package {error.name!r}: pip install 'gpt2flow[otlp]'"
+        ) from error
+    return OtlpTracer(endpoint, service, has_texts=has_texts)
+
+
+def current_span() -> str:
+    """Return the `traceparent` of the current span; empty without one."""
+    return CURRENT_SPAN.get()
 
 
 def trace_id(trace: str) -> str:

@@ -41,7 +41,7 @@ _Result = TypeVar("_Result")
 
 # DBOS recovers a workflow only under the version that started it. Raise the version
 # when the steps of a workflow change, or the classes that they return: DBOS pickles them.
-_VERSION = "7"
+_VERSION = "8"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _CASE_WORKFLOW = "advance_case"
@@ -234,17 +234,27 @@ class Workflows:
         if trace:
             structlog.contextvars.bind_contextvars(trace_id=trace_id(trace))
         if status is not None and status.status in _FAILED:
+            self._rewind(session, workflow_id)
+            handle: WorkflowHandle[TurnReport] = DBOS.retrieve_workflow(workflow_id)
+            return handle.get_result(polling_interval_sec=_POLL_SECONDS)
+        with SetWorkflowID(workflow_id):
+            return self._message_workflow(session, message_id, text, trace)
+
+    def _rewind(self, session: str, workflow_id: str) -> None:
+        """Let a failed turn go on, unless another process has done so."""
+        # Two processes may get the message again at once.
+        with self._locks.hold(session):
+            status = DBOS.get_workflow_status(workflow_id)
+            if status is None or status.status not in _FAILED:
+                return
             # The results of another version's steps may not fit: such a turn starts again, and
             # finds the records of the actions that were carried out.
             same_version = status.app_version == _VERSION
-            handle: WorkflowHandle[TurnReport] = DBOS.rewind_workflow(
+            DBOS.rewind_workflow(
                 workflow_id,
                 start_step=_failed_step(workflow_id) if same_version else 1,
                 application_version=_VERSION,
             )
-            return handle.get_result(polling_interval_sec=_POLL_SECONDS)
-        with SetWorkflowID(workflow_id):
-            return self._message_workflow(session, message_id, text, trace)
 
     def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs

@@ -19,13 +19,14 @@ from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.agent.turns.execution import ESCALATE, Event, Executor, Task
-from gpt2flow.agent.turns.message_turn import MessageTurn
+from gpt2flow.agent.turns.message_turn import AttendedError, MessageTurn
 from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
 
 # Pauses between calls to a model that does not answer.
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 8.0
+_MAX_DOUBLINGS = 10
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -87,8 +88,8 @@ class TurnHandler:
         """Handle a normalized message and the events that it raises.
 
         If the model cannot finish a turn after its first action, or does not answer for longer
-        than the patience, a person takes over. While a person attends the session, the agent does
-        nothing.
+        than the patience, a person takes over. Once a person attends the session, the agent does
+        nothing more in it.
 
         Args:
             workflow: Workflow that the steps belong to.
@@ -115,39 +116,65 @@ class TurnHandler:
         turn = MessageTurn(
             self._book, partial(self._execute, workflow), state, key, session=session, message=text
         )
-        done = turn.done
-        choose = self._chooser(workflow, key, calls, self._patience)
+        attended_by = None
         try:
-            run_turn(self._book, state.prompt_state, text, choose, turn.execute)
-            turn.add_left_out()
-        except UnanswerableError:
-            if not done or ESCALATE not in self._book.actions:
-                raise
-            turn.execute(ESCALATE, Choice(ESCALATE))
-        except ModelUnavailableError as error:
-            if not self._patience:
-                raise self._give_up(workflow, session, error, done) from error
-            step = workflow.run_step(self._executor.cases.report_outage, key, session, text)
-            self._set_timers(workflow, step.timers)
-            done.append(step)
-        except ModelError as error:
-            raise self._give_up(workflow, session, error, done) from error
+            self._run(workflow, turn, self._chooser(workflow, key, calls, self._patience))
+        except AttendedError as error:
+            attended_by = error.person
         except DatabaseError:
             # The customer need not send the message again.
-            self._postpone_events(workflow, session, done)
+            self._postpone_events(workflow, session, turn.done)
             raise
         return TurnReport(
             session=session,
             message_id=message_id,
             message=text,
             language=state.language,
-            actions=[step.report for step in done],
+            actions=[step.report for step in turn.done],
             events=[
                 self.handle_event(workflow, session, event, 1, calls)
-                for event in _raised_events(done)
+                for event in _raised_events(turn.done)
             ],
             calls=calls,
+            attended_by=attended_by,
         )
+
+    def _run(
+        self,
+        workflow: WorkflowContext,
+        turn: MessageTurn,
+        choose: Callable[[int, str, str], Choice],
+    ) -> None:
+        """Carry out the actions of a message, or hand it over.
+
+        Raises:
+            AttendedError: A person has taken the conversation since the turn began.
+        """
+        try:
+            run_turn(self._book, turn.state.prompt_state, turn.message, choose, turn.execute)
+            turn.add_left_out()
+        except (UnanswerableError, ModelError) as error:
+            # A turn that is resumed later finds the person too, even without a model.
+            person = workflow.run_step(self._executor.cases.attend, turn.key, turn.session)
+            if person is not None:
+                raise AttendedError(person) from error
+            self._hand_over(workflow, turn, error)
+
+    def _hand_over(
+        self, workflow: WorkflowContext, turn: MessageTurn, error: UnanswerableError | ModelError
+    ) -> None:
+        """Hand over a message that the model cannot finish, or raise."""
+        if isinstance(error, UnanswerableError):
+            if not turn.done or ESCALATE not in self._book.actions:
+                raise error
+            turn.execute(ESCALATE, Choice(ESCALATE))
+        elif isinstance(error, ModelUnavailableError) and self._patience:
+            report_outage = self._executor.cases.report_outage
+            step = workflow.run_step(report_outage, turn.key, turn.session, turn.message)
+            self._set_timers(workflow, step.timers)
+            turn.done.append(step)
+        else:
+            raise self._give_up(workflow, turn.session, error, turn.done) from error
 
     def _give_up(
         self, workflow: WorkflowContext, session: str, error: ModelError, done: list[Step]
@@ -261,6 +288,8 @@ class TurnHandler:
 
     def _execute(self, workflow: WorkflowContext, task: Task) -> Step:
         step = workflow.run_step(self._executor.execute, task)
+        if step.attended_by is not None:
+            raise AttendedError(step.attended_by)
         timers = list(step.timers)
         for payment in step.payments:
             # The sweep settles what the database prevents now.
@@ -299,7 +328,9 @@ class TurnHandler:
                     # In a step, so that a replay decides alike.
                     now = workflow.run_step(self._executor.cases.now)
                     deadline = deadline or now + timedelta(seconds=patience)
-                    pause = min(_FIRST_PAUSE_SECONDS * 2.0**attempt, _MAX_PAUSE_SECONDS)
+                    # A long patience has more attempts than a float has powers of 2.
+                    doubled = 2.0 ** min(attempt, _MAX_DOUBLINGS)
+                    pause = min(_FIRST_PAUSE_SECONDS * doubled, _MAX_PAUSE_SECONDS)
                     if now + timedelta(seconds=pause) > deadline:
                         raise
                     workflow.sleep(pause)

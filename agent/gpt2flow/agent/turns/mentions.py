@@ -1,11 +1,11 @@
-"""What a message says once, and what the model left of it."""
+"""Mentions in a message: used once, left out, or taken back."""
 
 from collections.abc import Iterable, Sequence
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
-from gpt2flow.agent.report import CountedProduct, Step
+from gpt2flow.agent.report import Step
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, SMALL_TALK
 
 # Actions beside which a message is a shopping list: a number elsewhere may be of something else.
@@ -49,9 +49,9 @@ def repeated_step(
 
 
 def left_out_products(done: Sequence[Step]) -> list[Choice]:
-    """Return the choices of a message that the model has not made, in its order.
+    """Return the choices that a message still lacks, in its order.
 
-    Only a message that the model has added a product for is read.
+    Only a message that the model has added a product for is read. What it takes back is removed.
 
     Args:
         done: Steps of the message so far.
@@ -62,15 +62,19 @@ def left_out_products(done: Sequence[Step]) -> list[Choice]:
     if not any(step.result in _DONE for step in added):
         return []
     counted = next((step.counted for step in added if step.counted), [])
+    taken_back = next((step.taken_back for step in added if step.taken_back), [])
     return [
-        Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})
-        for each in counted
-        if not _is_named(each, done)
+        *(Choice("remove_from_cart", {"product": each}) for each in taken_back),
+        *(
+            Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})
+            for each in counted
+            if not _is_named(each.phrase, done)
+        ),
     ]
 
 
-def _is_named(counted: CountedProduct, done: Iterable[Step]) -> bool:
-    phrase = counted.phrase.casefold()
+def _is_named(phrase: str, done: Iterable[Step]) -> bool:
+    phrase = phrase.casefold()
     named = (step.report.arguments.get("product") for step in done)
     return any(phrase in text or text in phrase for each in named if (text := _text(each)))
 

@@ -1,4 +1,4 @@
-"""Actions of one message: those that the model chooses, and those that follow from them."""
+"""Actions of one message: the choices, and what follows from them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +10,18 @@ from gpt2flow.agent.turns.execution import ADD_TO_CART, SMALL_TALK, Task
 from gpt2flow.agent.turns.mentions import left_out_products, repeated_step
 from gpt2flow.agent.turns.state import TurnState
 from gpt2flow.agent.turns.turn import MAX_ACTIONS
+
+
+class AttendedError(Exception):
+    """End of a turn whose conversation a person has taken meanwhile.
+
+    Args:
+        person: Name of the person, who has got the message.
+    """
+
+    def __init__(self, person: str) -> None:
+        super().__init__(person)
+        self.person = person
 
 
 class MessageTurn:
@@ -24,6 +36,10 @@ class MessageTurn:
         message: Normalized message.
 
     Attributes:
+        state: As above.
+        key: As above.
+        session: As above.
+        message: As above.
         done: Steps so far.
     """
 
@@ -40,17 +56,17 @@ class MessageTurn:
         self.done: list[Step] = []
         self._book = book
         self._run = run
-        self._state = state
-        self._key = key
-        self._session = session
-        self._message = message
+        self.state = state
+        self.key = key
+        self.session = session
+        self.message = message
 
     def execute(self, position: int | str, choice: Choice) -> Step:
         """Execute a choice of the model, unless it repeats one.
 
         What a shopping list has besides comes before anything else, such as the checkout.
         """
-        earlier = repeated_step(self._book, self.done, choice, self._message)
+        earlier = repeated_step(self._book, self.done, choice, self.message)
         if earlier is not None:
             return earlier
         if choice.action != ADD_TO_CART:
@@ -64,16 +80,17 @@ class MessageTurn:
 
     def _carry_out(self, position: int | str, choice: Choice, *, is_rest: bool = False) -> Step:
         task = Task(
-            key=f"{self._key}/{position}",
-            session=self._session,
-            message=self._message,
+            key=f"{self.key}/{position}",
+            session=self.session,
+            message=self.message,
             choice=choice,
-            language=self._state.language,
-            pending_arguments=self._state.pending_for(choice.action),
+            language=self.state.language,
+            pending_arguments=self.state.pending_for(choice.action),
             is_first=all(step.report.action in SMALL_TALK for step in self.done),
-            answers=self._state.answered_slot(choice.action),
+            answers=self.state.answered_slot(choice.action),
             taken=frozenset(step.report.action for step in self.done),
             is_rest=is_rest,
+            turn=self.key,
         )
         step = self._run(task)
         self.done.append(step)

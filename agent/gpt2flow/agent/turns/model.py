@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -14,7 +15,7 @@ from gpt2flow.agent.errors import (
     UnanswerableError,
     UnknownModelError,
 )
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS, Choice
 from gpt2flow.agent.shop import Database, ModelCall
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.client import (
@@ -33,6 +34,10 @@ from gpt2flow.client import (
     UnavailableError,
 )
 
+# Tokens of the prompt's format, which no message can spell.
+_CONTROL = re.compile(f"({'|'.join(map(re.escape, SPECIAL_TOKENS))})")
+# Characters that special tokens of other vocabularies start with, such as `</s>` and `[SEP]`.
+_BRACKET = re.compile(r"[<\[]")
 _TRANSIENT = (UnavailableError, DeadlineExceededError, OverloadedError, ServerError)
 
 
@@ -78,7 +83,7 @@ class ServedModel:
     """Model behind a gpt2flow server.
 
     Args:
-        address: Address of the server, as `host:port`.
+        address: Address of the server, as `host:port` or `unix:PATH`.
         name: Name of the model; empty selects the server's first.
         timeout: Deadline of one call, in seconds.
         security: TLS and token of the connection.
@@ -110,16 +115,19 @@ class ServedModel:
 
     def choose(self, prompt: str, grammar: str) -> ModelAnswer:
         """Call the server; see `ChoiceModel.choose`."""
-        options = Options(
-            decoding=Sampling(temperature=0.0), constraint=Lark(grammar), logprobs=True
-        )
         start = perf_counter()
         try:
-            answer = self._client.generate(prompt, options, model=self._name)
+            options = Options(
+                decoding=Sampling(temperature=0.0), constraint=Lark(grammar), logprobs=True
+            )
+            given = self._literal(prompt)
+            answer = self._client.generate(given, options, model=self._name)
         except NotFoundError as error:
             raise UnknownModelError(str(error)) from error
         except InvalidRequestError as error:
             raise UnanswerableError(f"the server rejected the prompt: {error}") from error
+        except SettingsError as error:
+            raise UnanswerableError(f"the prompt cannot be sent: {error}") from error
         except _TRANSIENT as error:
             raise ModelUnavailableError(str(error)) from error
         except ClientError as error:
@@ -136,6 +144,23 @@ class ServedModel:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _literal(self, prompt: str) -> str | list[int]:
+        """Return a prompt of which the control tokens alone are special tokens.
+
+        A model may have further ones, which a message could spell. Only a prompt with brackets is
+        tokenized part by part: other prompts cost no further calls.
+        """
+        parts = _CONTROL.split(prompt)
+        if not any(map(_BRACKET.search, parts[::2])):
+            return prompt
+        return [
+            token.id
+            for i, part in enumerate(parts)
+            for token in self._client.tokenize(
+                part, literal=i % 2 == 0, add_special_tokens=False, model=self._name
+            )
+        ]
 
 
 def parse_choice(answer: ModelAnswer) -> Choice:

@@ -92,21 +92,41 @@ def begin_turn(
         now: Current time.
     """
     # Locked before it is read: a person may be about to take the conversation.
-    lock_session(db, session_id, message_language(message, None), now)
+    session = lock_session(db, session_id, message_language(message, None), now)
     state = read_turn_state(db, session_id, message)
-    if db.get(ReceivedMessage, key) is not None:
-        return state
-    received = ReceivedMessage(
-        key=key, session_id=session_id, language=state.language, text=message, created_at=now
-    )
-    db.add(received)
-    person = state.attended_by
-    case = attended_case(db, session_id, person) if person is not None else None
-    if case is not None:
-        record(db, case, CUSTOMER, "written", now, text=message)
-        text = hide_codes(message, sent_codes(db, session_id, book))
-        tell_staff(db, case, book.cases, "written", now, text=text)
+    if db.get(ReceivedMessage, key) is None:
+        received = ReceivedMessage(
+            key=key, session_id=session_id, language=state.language, text=message, created_at=now
+        )
+        db.add(received)
+    attend(db, book, key, session, now)
     return state
+
+
+def attend(
+    db: Session, book: FlowBook, key: str, session: CustomerSession, now: datetime
+) -> str | None:
+    """Return the person who attends a session, and has the message now.
+
+    The message is passed on once.
+
+    Args:
+        db: Session on the shop.
+        book: Loaded flows.
+        key: Idempotency key of the turn.
+        session: Conversation, locked for update.
+        now: Current time.
+    """
+    person, received = session.attended_by, db.get(ReceivedMessage, key)
+    if person is None or received is None or received.attended_by is not None:
+        return person
+    received.attended_by = person
+    case = attended_case(db, session.id, person)
+    if case is not None:
+        record(db, case, CUSTOMER, "written", now, text=received.text)
+        text = hide_codes(received.text, sent_codes(db, session.id, book))
+        tell_staff(db, case, book.cases, "written", now, text=text)
+    return person
 
 
 def lock_session(

@@ -14,8 +14,8 @@ from tests.support.waiting import SECONDS, eventually
 
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.errors import InputError, ModelError
-from gpt2flow.agent.http.reader import ShopReader
 from gpt2flow.agent.http.telemetry.readiness import ModelCheck, Readiness
+from gpt2flow.agent.metrics.reader import ShopReader
 from gpt2flow.agent.shop import database_url
 from gpt2flow.client import Security
 

@@ -220,3 +220,17 @@ def test_the_number_beside_a_product_is_its_quantity(shop: Shop) -> None:
     text = "+ 2 kettles.. do i pay 4 delivery tho"
     say(shop, text, Choice("add_to_cart", {"product": "kettles", "quantity": 4}))
     assert [line.quantity for line in shop.rows(CartLine)] == [2]
+
+
+@pytest.mark.parametrize("text", ["Ann Lee ann@example.com", "Ann Lee, 13800138000", "Ann Lee"])
+def test_a_name_has_no_contact(shop: Shop, text: str) -> None:
+    choice = Choice("register", {"name": text, "contact": "ann@example.com"})
+    say(shop, f"register {text} (ann@example.com)", choice)
+    assert shop.rows(Verification)[0].name == "Ann Lee"
+
+
+def test_an_unknown_order_is_reported_before_more_is_asked(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.order(delivered_days_ago=1)
+    step = shop.act("s", "request_return", order="SO-1005")
+    assert (step.report.outcome, step.report.asked) == ("unknown_order", None)

@@ -316,10 +316,23 @@ def test_a_no_with_another_order_is_a_new_wish(shop: Shop) -> None:
 
 
 def test_a_greeting_does_not_end_a_doubt(shop: Shop) -> None:
-    """An angry customer who says everything again gets a person, not the question again."""
+    """An angry customer gets a person, not the question again."""
     member(shop)
     wish = Choice("cancel_order", {"order": SUBMITTED}, UNSURE)
     assert say(shop, "SO-1001 !!", wish).actions[-1].asked == CONFIRMATION
     report = say(shop, "no! hello?! SO-1001 !!", Choice("greet"), wish)
     assert [action.outcome for action in report.actions] == ["greeted", "handed_over"]
     assert [case.kind for case in shop.rows(Case)] == [CaseKind.HAND_OVER]
+
+
+@pytest.mark.parametrize("confidence, is_asked", [(0.45, True), (0.55, False)])
+def test_a_guessed_topic_is_asked_about(shop: Shop, confidence: float, *, is_asked: bool) -> None:
+    """A wrong answer costs nothing, so the limit is lower."""
+    shop = with_rules(shop, 0.8)
+    wish = Choice("answer_question", {"topic": "privacy"}, confidence)
+    (action,) = say(shop, "which couriers do you use", wish).actions
+    assert (action.asked == CONFIRMATION) is is_asked
+    if is_asked:
+        assert action.messages[0].text == "Is your question about privacy?"
+        report = say(shop, "no, the couriers", wish)
+        assert report.actions[0].outcome == "handed_over"

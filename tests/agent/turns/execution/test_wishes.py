@@ -20,7 +20,7 @@ from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.report import TurnReport
-from gpt2flow.agent.shop import Case, ExecutedAction
+from gpt2flow.agent.shop import CartLine, Case, ExecutedAction, Order, Verification
 from gpt2flow.agent.turns.execution import Event, Executor
 
 
@@ -236,3 +236,55 @@ def test_login_says_why_it_is_asked_for(shop: Shop) -> None:
     sign_up(shop)
     (action,) = say(shop, "where is my order", "track_order").actions
     assert action.messages[0].text.startswith("For that I need to know who you are. ")
+
+
+@pytest.mark.parametrize("text", ["yes please", "好的", "ok, sure!", "嗯嗯 好的, 谢谢"])
+def test_a_plain_yes_accepts_what_was_offered(shop: Shop, text: str) -> None:
+    """The model takes it for a greeting."""
+    say(shop, "log in new@example.com", Choice("log_in", {"contact": "new@example.com"}))
+    report = say(shop, text, Choice("greet"))
+    assert [(action.action, action.asked) for action in report.actions] == [("register", "name")]
+    say(shop, "Bea Moss", Choice("register", {"name": "Bea Moss"}))
+    assert shop.rows(Verification)[0].contact == "new@example.com"
+
+
+def test_an_offered_action_needs_no_value_again(shop: Shop) -> None:
+    say(shop, "log in new@example.com", Choice("log_in", {"contact": "new@example.com"}))
+    report = say(shop, "then register me, Bea Moss", Choice("register", {"name": "Bea Moss"}))
+    assert report.actions[0].outcome == "code_sent"
+
+
+@pytest.mark.parametrize("text", ["yes, a kettle", "no", "hello", "谢谢"])
+def test_another_message_accepts_no_offer(shop: Shop, text: str) -> None:
+    say(shop, "log in new@example.com", Choice("log_in", {"contact": "new@example.com"}))
+    assert say(shop, text, Choice("greet")).actions[0].action == "greet"
+
+
+def test_an_offer_is_for_the_next_message_alone(shop: Shop) -> None:
+    say(shop, "log in new@example.com", Choice("log_in", {"contact": "new@example.com"}))
+    say(shop, "hello", Choice("greet"))
+    assert say(shop, "yes", Choice("greet")).actions[0].action == "greet"
+
+
+def test_who_orders_after_a_no_sees_the_summary_again(shop: Shop) -> None:
+    shop.log_in("s")
+    shop.check_out("s", "kettle")
+    say(shop, "no, wait", Choice("decline_order"))
+    report = say(shop, "ok now yes", Choice("confirm_order"))
+    assert [(a.action, a.outcome, a.wish) for a in report.actions] == [
+        ("check_out", "summarised", "confirm_order")
+    ]
+    assert shop.rows(Order) == []
+
+
+def test_what_is_said_again_is_done_once(shop: Shop) -> None:
+    """The agent asked about one wish of two."""
+    text = "two lamps, and which couriers do you use"
+    lamps = Choice("add_to_cart", {"product": "lamps", "quantity": 2})
+    guess = Choice("answer_question", {"topic": "privacy"}, 0.3)
+    shop.executor = Executor(shop.book, shop.database, shop.clock, lambda: CODE, 0.8)
+    assert actions(say(shop, text, lamps, guess))[-1] == ("answer_question", None)
+    say(shop, f"no, {text}", guess, lamps)
+    assert [line.quantity for line in shop.rows(CartLine)] == [2]
+    say(shop, "two lamps more", lamps)
+    assert [line.quantity for line in shop.rows(CartLine)] == [4]

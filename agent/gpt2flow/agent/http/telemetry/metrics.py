@@ -3,16 +3,11 @@
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import Counter, Gauge, Histogram
 
+from gpt2flow.agent.metrics.registry import PREFIX
 from gpt2flow.agent.report import TurnReport
+from gpt2flow.web.metrics import new_registry
 
 # From 10 milliseconds to 5 minutes.
 _SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
@@ -26,16 +21,16 @@ class TurnMetrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = new_registry()
         self._turns = self._counter("turns", "Turns that ended, by result", "result")
         self._turn_seconds = Histogram(
-            "gpt2flow_agent_turn_seconds",
+            f"{PREFIX}_turn_seconds",
             "Duration of turns with a report, repeated messages apart",
             registry=self.registry,
             buckets=_SECONDS,
         )
         self._call_seconds = Histogram(
-            "gpt2flow_agent_model_call_seconds",
+            f"{PREFIX}_model_call_seconds",
             "Duration of the model calls of turns with a report",
             registry=self.registry,
             buckets=_SECONDS,
@@ -46,14 +41,12 @@ class TurnMetrics:
         self._requests = self._counter(
             "http_requests", "HTTP requests that were answered", "route", "status"
         )
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
 
     def observe_queue(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Add gauges of the turns that run and wait."""
         for state, read in (("running", running), ("waiting", waiting)):
             gauge = Gauge(
-                f"gpt2flow_agent_turns_{state}", f"Turns that are {state}", registry=self.registry
+                f"{PREFIX}_turns_{state}", f"Turns that are {state}", registry=self.registry
             )
             gauge.set_function(read)
 
@@ -81,4 +74,4 @@ class TurnMetrics:
         self._requests.labels(route, str(status)).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"gpt2flow_agent_{name}", text, labels, registry=self.registry)
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)

@@ -45,6 +45,8 @@ class OutboxMessage(Base):
         next_attempt_at: Time before which there is no further attempt; None is at once.
         claimed_until: Time until which one dispatcher has the message to itself.
         error: Why the last attempt failed.
+        trace: `traceparent` of the span that wrote the message; None without traces. Attempts
+            continue its trace.
     """
 
     __tablename__ = "outbox"
@@ -69,6 +71,7 @@ class OutboxMessage(Base):
     claimed_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
     error: Mapped[str | None]
+    trace: Mapped[str | None]
     created_at: Mapped[datetime]
 
     # Dispatchers look for pending messages, of which there are few among many.

@@ -53,6 +53,7 @@ class ReceivedMessage(Base):
     Attributes:
         key: Idempotency key of the turn that handles the message.
         text: Normalized text.
+        attended_by: Person whom the message was passed on to; None left it to the model.
     """
 
     __tablename__ = "received_messages"
@@ -61,6 +62,7 @@ class ReceivedMessage(Base):
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id"), index=True)
     language: Mapped[str]
     text: Mapped[str]
+    attended_by: Mapped[str | None]
     created_at: Mapped[datetime]
 
 

@@ -9,14 +9,14 @@ from email_validator import EmailNotValidError, validate_email
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Arguments
-from gpt2flow.agent.flows.slots import SlotKind, candidates
+from gpt2flow.agent.flows.slots import SlotKind, candidates, strip_contacts
 from gpt2flow.agent.operations import Context, infer_arguments
 from gpt2flow.agent.operations.lookup import find_packed_product
 from gpt2flow.agent.shop.matching import strip_filler
 from gpt2flow.agent.turns.execution.quantities import quantity_beside
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, Task
 
-_ADDRESS, _PRODUCT = "address", "product"
+_NAME, _ADDRESS, _PRODUCT = "name", "address", "product"
 _QUANTITY, _CONTACT = "quantity", "contact"
 # Operations whose contact is the customer's own.
 _IDENTIFYING = ("log_in", "register")
@@ -56,6 +56,8 @@ def collect_arguments(
         values |= dict.fromkeys(orders, task.event.subject)
     values = {slot: v for slot, v in values.items() if not _is_reference(slot, v)}
     values |= _negative_numbers(book, values, task.message)
+    if _NAME in values:
+        values[_NAME] = strip_contacts(str(values[_NAME]))
     if _ADDRESS in values:
         values[_ADDRESS] = whole_clauses(str(values[_ADDRESS]), task.message)
     # What a customer repeats when asked is taken, such as the name of a house.
@@ -109,16 +111,16 @@ def is_plausible(slot: str, kind: SlotKind, value: str | int) -> bool:
     text = str(value)
     if kind is SlotKind.CONTACT:
         return _is_email(text) if "@" in text else _is_phone(text)
-    if slot == "name":
+    if slot == _NAME:
         is_word = text.casefold().strip(".") in _NO_NAMES
         return any(map(str.isalpha, text)) and not any(map(str.isdecimal, text)) and not is_word
-    if slot == "address":
+    if slot == _ADDRESS:
         return bool(_NUMBER.search(text.casefold()))
     return True
 
 
 def whole_clauses(address: str, message: str) -> str:
-    """Return an address without a last clause that was cut short and is none of its parts.
+    """Return an address without a last clause that was cut short.
 
     Chinese has no spaces, so that the model may end inside a word: ",VIP应" of "VIP应该是0元".
     """
@@ -132,7 +134,7 @@ def whole_clauses(address: str, message: str) -> str:
 
 def _is_reference(slot: str, value: str | int) -> bool:
     """Return whether a value only refers back, such as "of them"."""
-    return slot == "product" and not strip_filler(str(value))
+    return slot == _PRODUCT and not strip_filler(str(value))
 
 
 def _negative_numbers(book: FlowBook, values: Arguments, message: str) -> Arguments:

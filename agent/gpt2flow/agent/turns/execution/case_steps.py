@@ -3,30 +3,32 @@
 from datetime import datetime
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.failures import report_failed_undo, report_outage
 from gpt2flow.agent.cases.life import advance, lock_case, timers
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.flows.case_rules import CaseRules
+from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.report import ActionReport, Step, Timer
 from gpt2flow.agent.shop import Case, CustomerSession, Database, ExecutedAction
 from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
-from gpt2flow.agent.turns.execution.task import ESCALATE, Event
-from gpt2flow.agent.turns.state import session_facts
+from gpt2flow.agent.turns.execution.task import ESCALATE, Event, Task
+from gpt2flow.agent.turns.state import attend, session_facts
 
 
 class CaseSteps:
     """Steps of workflows that look after cases, each in one transaction.
 
     Args:
-        rules: Deadlines and messages.
+        book: Loaded flows, with the deadlines and messages of cases.
         database: Shop database.
         clock: Source of the current time.
         tracer: Source of spans.
     """
 
-    def __init__(self, rules: CaseRules, database: Database, clock: Clock, tracer: Tracer) -> None:
-        self._rules = rules
+    def __init__(self, book: FlowBook, database: Database, clock: Clock, tracer: Tracer) -> None:
+        self._book = book
+        self._rules = book.cases
         self._database = database
         self._clock = clock
         self._tracer = tracer
@@ -34,6 +36,17 @@ class CaseSteps:
     def now(self) -> datetime:
         """Return the current time."""
         return self._clock()
+
+    def attend(self, key: str, session_id: str) -> str | None:
+        """Return the person who attends a session, and has the message now.
+
+        Args:
+            key: Idempotency key of the turn.
+            session_id: Id of the conversation.
+        """
+        with self._database.translate_errors(), self._database.transaction() as db:
+            session = db.get_one(CustomerSession, session_id, with_for_update=True)
+            return attend(db, self._book, key, session, self._clock())
 
     def report_outage(self, key: str, session_id: str, message: str) -> Step:
         """Hand a session to a person because the model does not answer.
@@ -108,3 +121,29 @@ class CaseSteps:
         with self._database.translate_errors(), self._database.transaction() as db:
             cases = db.scalars(select(Case).where(Case.attention_at.is_not(None)))
             return [timer for case in cases for timer in timers(case)]
+
+
+def leave_to_person(
+    db: Session, book: FlowBook, session: CustomerSession, task: Task, now: datetime
+) -> Step | None:
+    """Return the step of an action that is left to a person.
+
+    A person may have taken the conversation since the turn began.
+
+    Args:
+        db: Session on the shop.
+        book: Loaded flows.
+        session: Conversation, locked for update.
+        task: Request to execute the action.
+        now: Current time.
+
+    Returns:
+        The step without effects; None if the agent carries the action out.
+    """
+    person = None if task.turn is None else attend(db, book, task.turn, session, now)
+    if person is None:
+        return None
+    report = ActionReport(
+        action=task.choice.action, arguments=task.choice.arguments, used={}, result="blocked"
+    )
+    return Step(report=report, facts=frozenset(), attended_by=person)

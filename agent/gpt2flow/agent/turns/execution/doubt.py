@@ -24,7 +24,7 @@ def is_doubtful(spec: Action, choice: Choice, confirm_below: float) -> bool:
     """
     if spec.question is None:
         return False
-    is_unsure = choice.confidence < confirm_below
+    is_unsure = choice.confidence < min(confirm_below, spec.unsure_below)
     return spec.confirm == "always" or (spec.confirm == "unsure" and is_unsure)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -14,8 +15,8 @@ from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.operations import OPERATIONS, Context
-from gpt2flow.agent.operations.lookup import product_names
-from gpt2flow.agent.report import ActionReport, CountedProduct, Step, Wanted
+from gpt2flow.agent.operations.lookup import missing_order, product_names
+from gpt2flow.agent.report import ActionReport, Step, Wanted
 from gpt2flow.agent.shop import (
     Customer,
     CustomerSession,
@@ -27,25 +28,26 @@ from gpt2flow.agent.shop import (
 from gpt2flow.agent.shop.database import is_conflict
 from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
-from gpt2flow.agent.turns.execution.case_steps import CaseSteps
+from gpt2flow.agent.turns.execution.case_steps import CaseSteps, leave_to_person
 from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
 from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
-from gpt2flow.agent.turns.execution.quantities import counted_products
+from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import (
     ADD_TO_CART,
-    CLARIFY,
     ESCALATE,
-    SMALL_TALK,
     Event,
     Task,
 )
 from gpt2flow.agent.turns.execution.wishes import (
     SUMMARY,
+    accept_offer,
+    added_products,
     close_answered,
     drop_wish,
     fallback_arguments,
     has_asked,
+    is_said_again,
     is_superfluous,
     keep_wish,
     kept_wishes,
@@ -54,6 +56,7 @@ from gpt2flow.agent.turns.execution.wishes import (
     read_slots,
     remember_action,
     resumable_wishes,
+    update_session,
 )
 from gpt2flow.agent.turns.state import (
     EVENT_FACTS,
@@ -63,7 +66,6 @@ from gpt2flow.agent.turns.state import (
     session_facts,
 )
 
-_DENY = "deny"
 # Conflicts after which an action is tried again.
 _MAX_CONFLICTS = 3
 
@@ -103,7 +105,7 @@ class Executor:
         self._database = database
         self._clock = clock
         self._tracer = tracer or Tracer()
-        self.cases = CaseSteps(book.cases, database, clock, self._tracer)
+        self.cases = CaseSteps(book, database, clock, self._tracer)
         self._new_code = new_code
 
     def begin_turn(self, key: str, session_id: str, message: str) -> TurnState:
@@ -157,9 +159,13 @@ class Executor:
             record = db.get(ExecutedAction, task.key)
             if record is not None:
                 return Step.model_validate(record.step)
-            return self._execute_new(db, session, task)
+            left = leave_to_person(db, self._book, session, task, self._clock())
+            return left or self._execute_new(db, session, task)
 
     def _execute_new(self, db: Session, session: CustomerSession, task: Task) -> Step:
+        task = accept_offer(self._book, session, task)
+        if is_said_again(session, task):
+            return self._pass_over(db, session, task)
         fallback = self._find_fallback(db, session, task)
         if fallback is None:
             return self._carry_out(db, session, task)
@@ -194,16 +200,7 @@ class Executor:
         wish, facts = task.choice, self._facts(db, session, task)
         name = self._book.resolve(fallback.action, facts)
         if not fallback.without and is_superfluous(self._book, name, task.taken):
-            context = self._context(db, session, task)
-            _update_session(session, task)
-            report = ActionReport(
-                action=wish.action,
-                arguments=wish.arguments,
-                used={},
-                wish=wish.action,
-                result="blocked",
-            )
-            return self._record(context, task, report)
+            return self._pass_over(db, session, task)
         arguments = fallback_arguments(self._book, name, wish, task.message)
         if not arguments:
             # A code that is on its way identifies the customer sooner than another one.
@@ -213,6 +210,19 @@ class Executor:
         detour = replace(task, choice=choice, is_detour=fallback.resume)
         return self._carry_out(db, session, detour, wish=wish.action)
 
+    def _pass_over(self, db: Session, session: CustomerSession, task: Task) -> Step:
+        """Record a wish that needs nothing."""
+        context, wish = self._context(db, session, task), task.choice
+        update_session(session, task)
+        report = ActionReport(
+            action=wish.action,
+            arguments=wish.arguments,
+            used={},
+            wish=wish.action,
+            result="blocked",
+        )
+        return self._record(context, task, report)
+
     def _carry_out(
         self, db: Session, session: CustomerSession, task: Task, *, wish: str | None = None
     ) -> Step:
@@ -220,7 +230,7 @@ class Executor:
         collect_changes(db, context.changes)
         is_kept = task.event is None and drop_wish(session, task.choice)
         if task.resumed is None and task.event is None:
-            _update_session(session, task)
+            update_session(session, task)
         if is_kept:
             # Another wish than the one that was in doubt before.
             session.doubted = None
@@ -229,6 +239,9 @@ class Executor:
         close_answered(session, task.choice.action, used)
         spec = self._book.actions[task.choice.action]
         missing = next((slot for slot in spec.required if slot not in used), None)
+        if missing is not None and missing_order(context, used):
+            # Nothing more is asked about an order that the customer does not have.
+            missing = None
         is_asking = missing is not None or SUMMARY in spec.effects.add
         if is_asking and has_asked(self._book, session, task):
             report = postpone(session, task)
@@ -324,7 +337,7 @@ class Executor:
             timers=context.timers,
             payments=context.payments,
             resumable=self._resumable(context.session, facts),
-            counted=_counted(context, task) if spec.operation == ADD_TO_CART else [],
+            **(_read_products(context, task) if spec.operation == ADD_TO_CART else {}),
         )
         context.db.add(
             ExecutedAction(
@@ -354,24 +367,14 @@ class Executor:
         return order.number
 
 
-def _update_session(session: CustomerSession, task: Task) -> None:
-    """Store the message's language, and reset state that an understood message ends."""
-    session.language = task.language
-    if task.choice.action == CLARIFY:
-        return
-    session.clarifications = 0
-    # The rest of the message that led to the doubt does not end it, and a greeting neither.
-    if task.is_first and task.choice.action not in (session.doubted, _DENY, *SMALL_TALK):
-        session.doubted = None
-    if task.is_first and task.choice.action not in SMALL_TALK:
-        session.awaiting_action = None
-        session.awaiting_slot = None
-        session.awaiting_arguments = None
-
-
-def _counted(context: Context, task: Task) -> list[CountedProduct]:
-    is_read = task.event is None and task.resumed is None and not task.is_rest
-    return counted_products(task.message, product_names(context)) if is_read else []
+def _read_products(context: Context, task: Task) -> dict[str, Any]:
+    """Return what the message says of products, as fields."""
+    if task.event is not None or task.resumed is not None or task.is_rest:
+        return {}
+    return {
+        "counted": counted_products(task.message, product_names(context)),
+        "taken_back": taken_back(task.message, added_products(context.session)),
+    }
 
 
 def check_operations(book: FlowBook) -> None:

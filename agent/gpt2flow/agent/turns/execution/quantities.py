@@ -1,4 +1,4 @@
-"""Quantities that stand beside a product in a message.
+"""Products and their quantities, where a message has them beyond doubt.
 
 The model reads a message as a whole, and may take the number of another clause. A number that
 stands beside a product is beyond doubt, unless the customer corrects it afterwards.
@@ -14,7 +14,7 @@ from gpt2flow.agent.flows.numbers import (
     parse_chinese_number,
 )
 from gpt2flow.agent.report import CountedProduct
-from gpt2flow.agent.shop.matching import CHINESE_MEASURES, split_words
+from gpt2flow.agent.shop.matching import CHINESE_MEASURES, split_words, strip_article
 
 _WORDS = "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True))
 _ENGLISH_NUMBER = rf"(?<![\w.,:#/$£€¥-])(\d{{1,3}}|(?:{_WORDS})\b)"
@@ -55,6 +55,10 @@ _NO_WISH = re.compile(
     re.IGNORECASE,
 )
 _PLURALS = ("s", "mice")
+_TAKEN_BACK = (
+    r"\b(?:not|no|instead of|rather than)\s+(?:(?:an?|the|that|those|any)\s+)?"
+    rf"|(?:不要|不是|不买)(?:[这那一]?[{CHINESE_MEASURES}])?"
+)
 _CLAUSE_END = re.compile(r"[,;.!?，。；！？、\n]+(?!\d)")
 
 
@@ -89,7 +93,7 @@ def quantity_beside(message: str, phrase: str, read: int | None = None) -> int |
 
 
 def counted_products(message: str, names: Iterable[Collection[str]]) -> list[CountedProduct]:
-    """Return the products that a message asks for by number and name, in its order.
+    """Return the products that a message has by number and name.
 
     Names count word for word, and only directly after or before their number. Clauses that negate,
     ask or tell of something else do not count.
@@ -104,6 +108,24 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
         for clause in _CLAUSE_END.split(message)
         if not _NO_WISH.search(clause)
         for counted in _counted_in(clause, aliases)
+    ]
+
+
+def taken_back(message: str, products: Iterable[str]) -> list[str]:
+    """Return the products that a message takes back.
+
+    Such as the backpack in "not a backpack, a mat".
+
+    Args:
+        message: Message of a customer.
+        products: Names of what was added before.
+    """
+    text = message.casefold()
+    return [
+        product
+        for product in dict.fromkeys(products)
+        if (name := strip_article(product))
+        and re.search(rf"(?:{_TAKEN_BACK}){re.escape(name)}(?![a-z])", text)
     ]
 
 

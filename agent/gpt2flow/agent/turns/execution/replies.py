@@ -9,6 +9,7 @@ from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.report import ActionReport, MessageSent
 from gpt2flow.agent.shop import Delivery, OutboxMessage
 from gpt2flow.agent.shop.tables.outbox import last_text
+from gpt2flow.agent.telemetry.spans import current_span
 from gpt2flow.agent.turns.execution.doubt import open_question, question_text
 from gpt2flow.agent.turns.execution.task import ESCALATE, Task
 
@@ -114,6 +115,7 @@ class Replier:
                 flow=context.flow.flow,
                 language=context.language,
                 text=text,
+                trace=current_span() or None,
                 created_at=context.now,
             )
         )

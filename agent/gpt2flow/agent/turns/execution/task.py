@@ -48,6 +48,7 @@ class Task:
         event: Event that the action handles; None for a customer message.
         is_compensation: Whether the action undoes the one that raised the event. Only
             code sets this, so the action need not be legal.
+        turn: Idempotency key of the message's turn; None for an event.
     """
 
     key: str
@@ -64,3 +65,4 @@ class Task:
     is_detour: bool = False
     event: Event | None = None
     is_compensation: bool = False
+    turn: str | None = None

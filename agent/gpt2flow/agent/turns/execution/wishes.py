@@ -1,6 +1,8 @@
 """Wishes that are not legal yet, and a session's latest actions."""
 
+import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from gpt2flow.agent.flows import FlowBook
@@ -9,9 +11,19 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.slots import SlotKind, candidates, named_orders
 from gpt2flow.agent.report import ActionReport, Wanted
 from gpt2flow.agent.shop import CustomerSession
-from gpt2flow.agent.turns.execution.task import CLARIFY, Task
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, CLARIFY, SMALL_TALK, Task
 
+_DENY = "deny"
 _MAX_WANTED = 8
+# A message that says yes, and nothing else but politeness.
+_YES_WORDS = (
+    "yes|yep|yeah|yup|sure|okay|ok|please do|go ahead|of course|alright|why not"
+    "|好的?|可以|行|要的?|嗯+|是的?|对的?|没问题|当然"
+)
+_POLITE_WORDS = "please|thanks|thank you|谢谢|麻烦了?|吧|呀|啊|呢|哦"
+_YES = re.compile(
+    rf"(?=.*(?:{_YES_WORDS}))(?:(?:{_YES_WORDS}|{_POLITE_WORDS})[ ,.!，。！]*)+", re.IGNORECASE
+)
 
 SUMMARY: Final = "confirming"
 """Fact that a summary waits for a yes, which is a question like others."""
@@ -140,8 +152,58 @@ def remember_action(session: CustomerSession, report: ActionReport) -> None:
         "action": report.wish or report.action,
         "result": result,
         "arguments": dict(report.used),
+        "ended": [report.action, report.outcome],
     }
     session.past = [*session.past, entry][-_MAX_PAST:]
+
+
+def added_products(session: CustomerSession) -> list[str]:
+    """Return the products that the latest actions added, as named."""
+    added = (e for e in session.past if e["action"] == ADD_TO_CART and e["result"] == "ok")
+    return [str(entry["arguments"]["product"]) for entry in added]
+
+
+def offered_wish(book: FlowBook, session: CustomerSession) -> Choice | None:
+    """Return the action that the latest message offered, with its values."""
+    ended = session.past[-1].get("ended") if session.past else None
+    if ended is None or ended[1] is None:
+        return None
+    offer = book.actions[ended[0]].outcomes[ended[1]].offers
+    if offer is None:
+        return None
+    slots = book.actions[offer].slots
+    given = session.past[-1]["arguments"].items()
+    return Choice(offer, {slot: value for slot, value in given if slot in slots})
+
+
+def accept_offer(book: FlowBook, session: CustomerSession, task: Task) -> Task:
+    """Return the task of a message, with what an offer adds.
+
+    A plain yes to it is what was offered.
+    """
+    offer = offered_wish(book, session)
+    if offer is None or not task.is_first or task.event is not None or task.resumed is not None:
+        return task
+    if task.choice.action == offer.action:
+        return replace(task, pending_arguments=offer.arguments | task.pending_arguments)
+    return replace(task, choice=offer) if _YES.fullmatch(task.message.strip()) else task
+
+
+def is_said_again(session: CustomerSession, task: Task) -> bool:
+    """Return whether a repeated message's choice was carried out before.
+
+    Who denies what the agent asked about may say the whole message again.
+    """
+    said = session.awaiting_message
+    if not said or said not in task.message or task.event is not None or task.resumed is not None:
+        return False
+    choice = task.choice
+    return task.answers is None and any(
+        entry["action"] == choice.action
+        and entry["result"] == "ok"
+        and choice.arguments.items() <= entry["arguments"].items()
+        for entry in session.past
+    )
 
 
 def proposed_wish(session: CustomerSession) -> Wanted | None:
@@ -153,3 +215,18 @@ def proposed_wish(session: CustomerSession) -> Wanted | None:
         arguments=session.awaiting_arguments or {},
         message=session.awaiting_message or "",
     )
+
+
+def update_session(session: CustomerSession, task: Task) -> None:
+    """Store the message's language, and reset state that an understood message ends."""
+    session.language = task.language
+    if task.choice.action == CLARIFY:
+        return
+    session.clarifications = 0
+    # The rest of the message that led to the doubt does not end it, and a greeting neither.
+    if task.is_first and task.choice.action not in (session.doubted, _DENY, *SMALL_TALK):
+        session.doubted = None
+    if task.is_first and task.choice.action not in SMALL_TALK:
+        session.awaiting_action = None
+        session.awaiting_slot = None
+        session.awaiting_arguments = None

@@ -35,11 +35,19 @@ BEGIN: Final = "begin"
 For a kill of the agent it is as the point before; without PostgreSQL, the step itself fails.
 """
 
+ANSWERED: Final = ":answered"
+"""End of the point before an agent sends the report of a message."""
+
 
 class Victim(StrEnum):
-    """Process that is killed."""
+    """Process that is killed.
+
+    An endpoint is an agent behind HTTP, and the desk a command of a person.
+    """
 
     AGENT = "agent"
+    ENDPOINT = "endpoint"
+    DESK = "desk"
     PAYMENTS = "payments"
     DISPATCHER = "dispatcher"
     SERVER = "server"
@@ -52,7 +60,8 @@ class Target:
 
     Attributes:
         point: Name of the point.
-        victim: Process to kill; PostgreSQL and the model server are killed by the agent.
+        victim: Process to kill; PostgreSQL and the model server are killed by the one that reaches
+            the point.
         delay: Seconds between the point and the kill of another process.
         pause: Seconds for which the process that kills another one waits at the point, so that it
             goes on without the other.
@@ -147,7 +156,12 @@ def _place() -> tuple[str, str]:
     if workflow_id.startswith("case-"):
         return "-", "advance_case"
     session, slash, message_id = workflow_id.partition("/")
-    return (unquote(session), unquote(message_id).partition("#")[0]) if slash else ("-", "event")
+    return (unquote(session), message_kind(unquote(message_id))) if slash else ("-", "event")
+
+
+def message_kind(message_id: str) -> str:
+    """Return the id of a message without what makes it unique in its conversation."""
+    return message_id.partition("#")[0]
 
 
 def _next_step() -> int:

@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.chaos.conversations import CONVERSATIONS, REFUSED, Scene, script_of
-from tests.chaos.kill_points import (
+from tests.chaos.processes.kill_points import (
+    ANSWERED,
     KillPoints,
     Target,
     Victim,
     install_in_agent,
     install_in_dispatcher,
     install_in_payments,
+    message_kind,
 )
 from tests.support.scripted_model import ScriptedModel
 from tests.support.shop import CODE
@@ -96,6 +98,7 @@ class RoleSetup:
         patience: Seconds for which turns wait for the model server.
         targets: Kills that wait for a process to reach a point.
         pids: Files of the process ids of victims that are not forked.
+        endpoint_port: Port of the endpoint that the process is.
     """
 
     folder: Path
@@ -107,10 +110,29 @@ class RoleSetup:
     patience: float = 0.0
     targets: tuple[Target, ...] = ()
     pids: Mapping[Victim, Path] = field(default_factory=dict)
+    endpoint_port: int = 0
 
     @property
     def clock(self) -> SharedClock:
         return SharedClock(clock_file(self.folder))
+
+    @property
+    def payments(self) -> str:
+        return f"http://127.0.0.1:{self.payments_port}"
+
+    @property
+    def address(self) -> str:
+        """Address of the model server; the scripted model has none."""
+        return self.server or "127.0.0.1:1"
+
+    @property
+    def agent_config(self) -> AgentConfig:
+        return AgentConfig(
+            database=self.database,
+            payments=self.payments,
+            address=self.address,
+            patience=self.patience,
+        )
 
     def points(self, *victims: Victim) -> KillPoints:
         """Return the points of a process that kills these victims."""
@@ -138,20 +160,19 @@ def shorten_waits() -> None:
     backoff._FIRST_SECONDS = 0.2
 
 
-def run_agent(connection: Connection, setup: RoleSetup) -> None:
-    """Answer the messages that arrive on a connection, each in a thread."""
-    _begin(setup.folder, "agent")
-    points = setup.points(Victim.AGENT, Victim.POSTGRESQL, Victim.SERVER)
-    install_in_agent(points)
-    config = AgentConfig(
-        database=setup.database,
-        payments=f"http://127.0.0.1:{setup.payments_port}",
-        address=setup.server or "127.0.0.1:1",
-        patience=setup.patience,
-    )
+def open_agent(config: AgentConfig, setup: RoleSetup) -> Agent:
+    """Return the agent of a run, with its model, its clock and its code."""
     scripted = [each for each in CONVERSATIONS if each.scene is not Scene.SERVED]
     model = None if setup.server else ScriptedModel(script_of(scripted))
-    agent = _start(lambda: Agent(config, model=model, clock=setup.clock, codes=lambda: CODE))
+    return Agent(config, model=model, clock=setup.clock, codes=lambda: CODE)
+
+
+def run_agent(connection: Connection, setup: RoleSetup) -> None:
+    """Answer the messages that arrive on a connection, each in a thread."""
+    begin(setup.folder, "agent")
+    points = setup.points(Victim.AGENT, Victim.POSTGRESQL, Victim.SERVER)
+    install_in_agent(points)
+    agent = _start(lambda: open_agent(setup.agent_config, setup))
     lock = threading.Lock()
 
     def send(message: tuple[Any, ...]) -> None:
@@ -165,7 +186,7 @@ def run_agent(connection: Connection, setup: RoleSetup) -> None:
             is_clear = isinstance(error, AgentError)
             send((request, None, f"{type(error).__name__}: {error}", is_clear))
             return
-        points.pass_point(f"{message_id.partition('#')[0]}:answered", session)
+        points.pass_point(f"{message_kind(message_id)}{ANSWERED}", session)
         send((request, report.model_dump(mode="json"), None, True))
 
     send(("ready",))
@@ -184,7 +205,7 @@ def run_agent(connection: Connection, setup: RoleSetup) -> None:
 
 def run_dispatcher(connection: Connection, setup: RoleSetup) -> None:
     """Deliver the outbox until the connection says stop."""
-    _begin(setup.folder, "dispatcher")
+    begin(setup.folder, "dispatcher")
     install_in_dispatcher(setup.points(Victim.DISPATCHER))
     database = _start(lambda: Database.open_existing(database_url(setup.database)))
     # Signatures are of this machine's time.
@@ -192,9 +213,9 @@ def run_dispatcher(connection: Connection, setup: RoleSetup) -> None:
     outbox = queue.OutboxQueue(database, routes, setup.clock, backoff.Backoff())
 
     async def dispatch() -> None:
-        running = dispatcher.Dispatcher(outbox, _report, interval=0.1)
+        running = dispatcher.Dispatcher(outbox, interval=0.1)
         loop = asyncio.get_running_loop()
-        _when_told(connection, lambda: loop.call_soon_threadsafe(running.stop))
+        when_told(connection, lambda: loop.call_soon_threadsafe(running.stop))
         await running.run()
 
     connection.send(("ready",))
@@ -204,9 +225,9 @@ def run_dispatcher(connection: Connection, setup: RoleSetup) -> None:
 
 def run_payments(connection: Connection, setup: RoleSetup) -> None:
     """Serve payments until the connection says stop."""
-    _begin(setup.folder, "payments")
+    begin(setup.folder, "payments")
     install_in_payments(setup.points(Victim.PAYMENTS))
-    _when_told(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    when_told(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
     config = PaymentServiceConfig(
         address=f"127.0.0.1:{setup.payments_port}",
         data=setup.folder / "payments.sqlite",
@@ -215,8 +236,11 @@ def run_payments(connection: Connection, setup: RoleSetup) -> None:
     _start(lambda: serve_payments(config, lambda _: connection.send(("ready",))))
 
 
-def _begin(folder: Path, role: str) -> None:
-    """Send errors to the log of the role; SIGUSR1 adds stacks."""
+def begin(folder: Path, role: str) -> None:
+    """Begin a forked process with a log.
+
+    It gets errors, and stacks at SIGUSR1.
+    """
     log = os.open(folder / f"{role}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -239,7 +263,7 @@ def _report(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _when_told(connection: Connection, stop: Callable[[], object]) -> None:
+def when_told(connection: Connection, stop: Callable[[], object]) -> None:
     """Call a function once the driver says stop.
 
     Exit once the driver is gone.

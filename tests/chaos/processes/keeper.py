@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -16,28 +15,27 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.kill_points import Victim
-from tests.chaos.roles import DEAD_SECONDS, UNAVAILABLE, RoleSetup
-from tests.support.postgresql import PostgresqlServer, UnavailableError
-from tests.support.project import SHIPPED_BUNDLE
-from tests.support.server_process import ServerProcess, server_process
-from tests.support.waiting import eventually
+from tests.chaos.processes.kill_points import Victim
+from tests.chaos.processes.roles import UNAVAILABLE, RoleSetup
 
-_FORKING = multiprocessing.get_context("forkserver")
-# Forked processes start with these, which takes seconds to import.
-_FORKING.set_forkserver_preload(["tests.chaos.roles", "gpt2flow.agent.payments.http"])
+FORKING: Final = multiprocessing.get_context("forkserver")
+"""Context of the processes of a run.
+
+They start with the imports of their roles, which take seconds.
+"""
+FORKING.set_forkserver_preload(
+    [
+        "tests.chaos.processes.roles",
+        "tests.chaos.processes.commands",
+        "gpt2flow.agent.payments.http",
+    ]
+)
 RANDOM: Final = "random"
 """Point of a kill at a random time."""
 
 # Longest pause before a process is started again.
-_MAX_DOWN_SECONDS = 0.5
-_POLL_SECONDS = 0.02
-# After such a pause, all agents look dead to each other; and the share of such pauses.
-_LONG_SECONDS, _LONG_SHARE = DEAD_SECONDS + 1.0, 0.2
-# How often the processes of PostgreSQL's connections are killed with it.
-_BACKENDS = 0.5
-# Least duration of a decode step, so that a kill hits calls in the middle.
-_STEP_SECONDS = 0.01
+MAX_DOWN_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.02
 # Longest time for a process to end when it is told to.
 _STOP_SECONDS = 60.0
 
@@ -83,13 +81,18 @@ class Obituaries:
         with self._lock:
             self.restarts += 1
             if exit_code == -signal.SIGKILL:
-                self.deaths.append(Death(victim, self._point(victim, pid), time.monotonic()))
+                self.deaths.append(Death(victim, self._point(pid), time.monotonic()))
             elif exit_code != UNAVAILABLE:
                 self.defects.append(f"{victim} {pid} ended by itself with {exit_code}")
 
-    def _point(self, victim: Victim, pid: int | None) -> str:
-        """Return the point at which a process has killed itself."""
-        for path in (self.folder / "claims").glob(f"{victim}@*"):
+    def record_defect(self, defect: str) -> None:
+        """Record what must not happen."""
+        with self._lock:
+            self.defects.append(defect)
+
+    def _point(self, pid: int | None) -> str:
+        """Return the point at which a process was killed."""
+        for path in (self.folder / "claims").iterdir():
             if path.read_text(encoding="utf-8") == str(pid):
                 return path.name.partition("@")[2].replace("|", "/")
         return RANDOM
@@ -136,7 +139,7 @@ class Keeper(ABC):
         while not self._stopping.is_set():
             if not self._live():
                 return
-            self._stopping.wait(self._rng.uniform(0.0, _MAX_DOWN_SECONDS))
+            self._stopping.wait(self._rng.uniform(0.0, MAX_DOWN_SECONDS))
 
 
 class ForkedKeeper(Keeper):
@@ -193,15 +196,15 @@ class ForkedKeeper(Keeper):
         return future
 
     def _live(self) -> bool:
-        ours, theirs = _FORKING.Pipe()
-        process = _FORKING.Process(target=self._run, args=(theirs, self._setup), daemon=True)
+        ours, theirs = FORKING.Pipe()
+        process = FORKING.Process(target=self._run, args=(theirs, self._setup), daemon=True)
         process.start()
         theirs.close()
         self._connection, self._process = ours, process
         reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
         reader.start()
         while process.is_alive() and not self._stopping.is_set():
-            process.join(_POLL_SECONDS)
+            process.join(POLL_SECONDS)
         if process.is_alive():
             with suppress(OSError):
                 ours.send(None)
@@ -239,130 +242,3 @@ class ForkedKeeper(Keeper):
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             future.set_exception(ProcessDiedError())
-
-
-class ServiceKeeper(Keeper):
-    """Keeper of a server whose process id is in a file.
-
-    The agents can kill it too.
-
-    Args:
-        victim: Role of the process.
-        obituaries: Where its deaths are recorded.
-        rng: Source of the pauses before it is started again.
-
-    Attributes:
-        pid_file: File of the process id, while the server runs.
-    """
-
-    def __init__(self, victim: Victim, obituaries: Obituaries, rng: random.Random) -> None:
-        super().__init__(victim, obituaries, rng)
-        self.pid_file = obituaries.folder / f"{victim}.pid"
-
-    def wait_until_ready(self) -> None:
-        """Wait for the first start."""
-        eventually(self.pid_file.exists)
-
-    def _watch(self, process: "subprocess.Popen[Any]") -> bool:
-        """Wait until a server has ended, or has to.
-
-        Returns:
-            Whether it ended before it had to.
-        """
-        self.pid_file.write_text(str(process.pid), encoding="utf-8")
-        try:
-            while process.poll() is None:
-                if self._stopping.wait(_POLL_SECONDS):
-                    return False
-        finally:
-            self.pid_file.unlink()
-        self._obituaries.record(self.victim, process.pid, process.returncode)
-        return True
-
-
-class PostgresqlKeeper(ServiceKeeper):
-    """Keeper of the database server, which has started already.
-
-    Args:
-        obituaries: Where its deaths are recorded.
-        rng: Source of the pauses before it is started again.
-        server: The server.
-    """
-
-    def __init__(
-        self, obituaries: Obituaries, rng: random.Random, server: PostgresqlServer
-    ) -> None:
-        super().__init__(Victim.POSTGRESQL, obituaries, rng)
-        self._server = server
-
-    def kill(self) -> None:
-        """Kill the server, and every second time its backends."""
-        process = self._server._process
-        if process is None or process.poll() is not None:
-            return
-        others = self._backends() if self._rng.random() < _BACKENDS else []
-        process.kill()
-        for pid in others:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _backends(self) -> list[int]:
-        found = []
-        for cwd in Path("/proc").glob("[0-9]*/cwd"):
-            with suppress(OSError):  # Other processes may end at any time.
-                if cwd.readlink() == self._server.folder / "data":
-                    found.append(int(cwd.parent.name))
-        return found
-
-    def _keep(self) -> None:
-        # The checks of the run need it, so it is not left while it is down.
-        while self._live():
-            is_long = self._rng.random() < _LONG_SHARE
-            time.sleep(_LONG_SECONDS if is_long else self._rng.uniform(0.0, _MAX_DOWN_SECONDS))
-
-    def _live(self) -> bool:
-        assert self._server._process is not None
-        if self._server._process.poll() is not None:
-            # It may be killed before it is ready.
-            with suppress(UnavailableError):
-                self._server.start()
-        if not self._watch(self._server._process):
-            return False
-        # Waits for the processes of its connections.
-        self._server.stop(signal.SIGKILL)
-        return True
-
-
-class ModelServerKeeper(ServiceKeeper):
-    """Keeper of a model server on the shipped bundle.
-
-    Its decode steps are slow.
-
-    Args:
-        obituaries: Where its deaths are recorded.
-        rng: Source of the pauses before it is started again.
-        port: Port that it always has.
-        down_seconds: Time before it is started again.
-    """
-
-    def __init__(
-        self, obituaries: Obituaries, rng: random.Random, port: int, down_seconds: float
-    ) -> None:
-        super().__init__(Victim.SERVER, obituaries, rng)
-        self.port = port
-        self._folder = obituaries.folder
-        self._down_seconds = down_seconds
-        self._server: ServerProcess | None = None
-
-    def kill(self) -> None:
-        if self._server is not None:
-            self._server.process.kill()
-
-    def _live(self) -> bool:
-        options = ("--address", f"127.0.0.1:{self.port}")
-        with server_process(
-            SHIPPED_BUNDLE, self._folder, *options, name="shop", step_seconds=_STEP_SECONDS
-        ) as self._server:
-            if not self._watch(self._server.process):
-                return False
-        return not self._stopping.wait(self._down_seconds)

@@ -1,0 +1,1 @@
+"""Prometheus metrics that several processes of the agent have."""
