@@ -49,6 +49,22 @@ $(NODE_CLIENT)/node_modules/.package-lock.json: $(NODE_CLIENT)/package-lock.json
 .PHONY: node
 node: $(NODE_CLIENT)/node_modules/.package-lock.json ## Install the JavaScript client of the tests.
 
+# Programs of others on OpenAI's API, each in an environment of its own.
+INTEROP := build/interop
+
+$(INTEROP)/%/.installed: tests/interop/openai/%.txt | $(BIN)/python
+	@echo "Installing $* into $(@D)"
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+.PHONY: openai-client
+openai-client: $(INTEROP)/openai/.installed ## Install the package openai for the tests.
+
+.PHONY: interop
+interop: $(VENV)/.all-installed $(patsubst tests/interop/openai/%.txt,$(INTEROP)/%/.installed,$(wildcard tests/interop/openai/*.txt)) ## Run programs of others on the gateway (installs 3 GB).
+	@$(BIN)/python -m pytest -q tests/interop/test_openai.py tests/interop/openai_check.py
+
 .PHONY: demo
 demo: $(VENV)/.run-installed ## Carry out the four workflows on the shipped model.
 	@$(BIN)/gpt2flow demo --model $(MODEL)
@@ -59,7 +75,7 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
 
 .PHONY: test
-test: $(VENV)/.all-installed lint proto-check node gcc postgresql ## Run every check and every test.
+test: $(VENV)/.all-installed lint proto-check node openai-client gcc postgresql ## Run every check and every test.
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest -q
 
@@ -157,6 +173,17 @@ MINUTES ?= 20
 .PHONY: soak
 soak: $(VENV)/.run-installed ## Keep a server busy for MINUTES and watch what it holds.
 	@PYTHONPATH=benchmarks $(BIN)/python -m soak --model $(MODEL) --minutes $(MINUTES)
+
+CALLS ?= 200000
+
+.PHONY: soak-cancels
+soak-cancels: $(VENV)/.all-installed ## Cancel and fail CALLS calls, and measure what each leaves behind.
+	@mkdir -p build
+	@$(BIN)/python -m tests.leaks --model $(MODEL) --calls $(CALLS) --json build/leaks.json
+
+.PHONY: floors
+floors: $(VENV)/.run-installed ## Run server and client on the oldest packages that are allowed.
+	@$(BIN)/python -m tests.floors
 
 KILLS ?= 1000
 SEED ?= 1

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-PROGRAMS = ["agent", "cli", "client", "export", "files", "native", "server", "training"]
+PROGRAMS = [
+    *("agent", "cli", "client", "export", "files", "gateway", "native", "server", "training"),
+    "web",
+]
 # Programs that share a process.
 PROCESSES = [
     ["server", "files", "native"],
     ["export", "server", "files", "native"],
-    ["training", "agent", "files"],
-    ["agent", "client", "files"],
+    ["training", "agent", "files", "web"],
+    ["agent", "client", "files", "web"],
+    ["gateway", "client", "files", "web"],
 ]
 MAX_MODULES = 10
 MIN_LINES = 50
@@ -26,9 +30,14 @@ LARGE = {
 # Shorter modules, and why each is one.
 SHORT = {
     "agent/gpt2flow/agent/shop/migrations/env.py": "entry point of Alembic",
+    "agent/gpt2flow/agent/shop/migrations/versions/v0003_traces_and_attended_messages.py": (
+        "one revision of the schema a module"
+    ),
     "agent/gpt2flow/agent/shop/tables/customers.py": "one subject of the schema a module",
     "agent/gpt2flow/agent/shop/tables/products.py": "one subject of the schema a module",
     "agent/gpt2flow/agent/shop/tables/shipments.py": "one subject of the schema a module",
+    "agent/gpt2flow/agent/metrics/registry.py": "names and errors of the agent around `web`",
+    "agent/gpt2flow/agent/telemetry/log.py": "loggers of the agent's libraries around `web`",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
     "cli/gpt2flow/cli/commands/models/average.py": "one subcommand a module",
     "cli/gpt2flow/cli/commands/models/restore.py": "one subcommand a module",

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from tests.support.project import PROJECT
 
-ROOTS = ["agent", "cli", "client", "export", "files", "native", "protos", "server", "training"]
+ROOTS = [
+    *("agent", "cli", "client", "export", "files", "gateway", "native", "protos", "server"),
+    *("training", "web"),
+]
 
 # Allowed imports of each component, as `gpt2flow.<name>` prefixes.
 ALLOWED = {
@@ -18,20 +21,26 @@ ALLOWED = {
     "files": {"files"},
     "native": {"native"},
     "export": {"export", "server.bundle", "files", "native"},
-    "agent": {"agent", "client", "files"},
+    "web": {"web"},
+    "agent": {"agent", "client", "files", "web"},
+    "gateway": {"gateway", "client", "files", "web"},
     "training": {
         "training",
         "files",
         # The corpus is generated from the agent's flows, so that the two cannot drift apart.
         "agent.flows",
     },
-    "cli": {"cli", "files", "client", "server", "export", "agent", "training", "inference"},
+    "cli": {
+        *("cli", "files", "client", "server", "export", "agent", "gateway", "training"),
+        "inference",
+    },
 }
 # Packages that must stay out of a component, so that its process stays small.
 FORBIDDEN = {
     "client": {"numpy", "onnxruntime", "torch", "transformers", "pydantic", "sqlalchemy"},
     "server": {"torch", "transformers", "optimum", "onnx", "sqlalchemy", "dbos"},
     "agent": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "llguidance"},
+    "gateway": {"numpy", "onnxruntime", "torch", "transformers", "tokenizers", "sqlalchemy"},
     "training": {"onnxruntime", "sqlalchemy", "dbos"},
 }
 
@@ -86,6 +95,7 @@ def test_a_component_imports_only_what_it_may(component: str) -> None:
         ("gpt2flow.client", ["numpy", "onnxruntime", "google.rpc", "pydantic", "typer"]),
         ("gpt2flow.cli.main", ["grpc", "numpy", "onnxruntime", "torch", "sqlalchemy", "dbos"]),
         ("gpt2flow.agent.flows", ["grpc", "sqlalchemy", "dbos", "numpy"]),
+        ("gpt2flow.gateway.process", ["numpy", "onnxruntime", "sqlalchemy", "tokenizers", "torch"]),
         ("gpt2flow.server.bundle.manifest", ["grpc", "onnxruntime", "llguidance"]),
         ("gpt2flow.export", ["torch", "transformers", "optimum"]),
         ("gpt2flow.training", ["torch", "transformers"]),

@@ -21,6 +21,7 @@ FOREIGN = {
         *("--security-opt", "--stop-timeout", "--tag", "--target", "--volume", "--wait"),
     },
     "kubectl": {"--filename"},
+    "lm_eval": {"--tasks"},
     "pytest": {"--hypothesis-profile"},
     "systemctl": {"--now"},
     "vllm bench": {"--max-concurrency", "--request-rate"},
@@ -28,7 +29,7 @@ FOREIGN = {
 
 
 def options() -> set[str]:
-    """Return the options of all commands, benchmarks and the chaos program."""
+    """Return the options of all commands, benchmarks and programs among the tests."""
     parsed = typer.Typer()
     # `serve` reads its options from the settings when it runs.
     parsed.command()(serve._with_options(list(settings())))
@@ -37,7 +38,7 @@ def options() -> set[str]:
         for _, command in commands(typer.main.get_command(group)):
             for parameter in command.params:
                 found.update(parameter.opts, parameter.secondary_opts)
-    programs = [*(PROJECT / "benchmarks").rglob("*.py"), PROJECT / "tests/chaos/__main__.py"]
+    programs = [*(PROJECT / "benchmarks").rglob("*.py"), *(PROJECT / "tests").glob("*/__main__.py")]
     for path in programs:
         text = path.read_text(encoding="utf-8")
         found.update(re.findall(r'"(--[a-z-]+)', text))

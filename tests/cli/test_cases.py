@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.support.command_line import gpt2flow
-from tests.support.desk import change, changes, hand_over, hear, large_refund, texts
+from tests.support.desk import BEN, change, changes, hand_over, hear, large_refund, new_desk, texts
 from tests.support.shop import CODE, Clock, Shop
 
 from gpt2flow.agent.flows import load_flows
@@ -105,6 +105,9 @@ def view(run: Run, case: str = "C-1") -> dict[str, Any]:
     "arguments, message",
     [
         (["inbox", "--limit", "0"], "Invalid value for '--limit'"),
+        (["show", "C-1", "--messages", "0"], "Invalid value for '--messages'"),
+        (["show", "C-1", "--messages", "all"], "Invalid value for '--messages'"),
+        (["show", "C-1", "--messages", "9", "--all"], "--all and --messages exclude each other"),
         (["inbox", "--database", ""], "the database is empty"),
         (["inbox", "--database", "nowhere.sqlite"], "database nowhere.sqlite: there is no such fi"),
         (["inbox", "--database", "mysql://x/y"], "database 'mysql' is not supported"),
@@ -151,7 +154,7 @@ def view(run: Run, case: str = "C-1") -> dict[str, Any]:
         (["reply", "C-2", " ", *AS_BEN], "the text is empty"),
         (["reply", "C-2", "x" * 2001, *AS_BEN], "text too long: 2,001 characters, limit 2,000"),
         (["reply", "C-2", "a\x1b[31mb", *AS_BEN], "the text has the control character '\\x1b'"),
-        (["reply", "C-2", "a\udcffb", *AS_BEN], "the text has the control character '\\udcff'"),
+        (["reply", "C-2", "a\udcffb", *AS_BEN], "TEXT is 'a\\udcffb', must be valid UTF-8"),
         (["close", "C-2", "--note", "", *AS_BEN], "the note is empty"),
         (["close", "C-1", *AS_BEN], "case C-1 needs a decision: approve or reject it"),
     ],
@@ -203,6 +206,26 @@ def test_a_case_is_shown_as_it_was_written(run: Run) -> None:
         assert text in out
     # The code with which Ann logged in.
     assert CODE not in out
+
+
+def test_the_latest_messages_of_a_case_are_shown(run: Run, shop: Shop) -> None:
+    whole = json.loads(run("show", "C-1", "--all", "--json")[1])
+    _, out, _ = run("show", "C-1", "--messages", "1")
+    count = len(whole["conversation"])
+    assert f"… {count - 1} earlier messages; --all shows them" in out
+    assert whole["conversation"][-1]["text"] in out
+    # The last one is an answer of the shop.
+    assert "customer: " not in out
+    assert "earlier changes" not in out
+    shown = json.loads(run("show", "C-1", "--messages", "1", "--json")[1])
+    assert (shown["earlier_messages"], len(shown["conversation"])) == (count - 1, 1)
+    assert shown["digest"] == whole["digest"]
+    desk = new_desk(shop)
+    for _ in range(30):
+        desk.assign(BEN, "C-1", to="hal")
+        desk.assign(BEN, "C-1", to="eva")
+    assert "… 11 earlier changes; --all shows them" in run("show", "C-1")[1]
+    assert "earlier" not in run("show", "C-1", "--all")[1]
 
 
 def test_a_conversation_is_shown_with_the_proposal(run: Run) -> None:

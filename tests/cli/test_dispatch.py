@@ -1,13 +1,20 @@
 """Tests of `gpt2flow agent dispatch`."""
 
 import json
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.command_line import UNREACHABLE, gpt2flow
+from tests.support.otlp_collector import otlp_collector
 from tests.support.outbox import Outbox
+from tests.support.scraping import fetch
 from tests.support.shop import Clock
+from tests.support.waiting import SECONDS, eventually
 from tests.support.webhook_receiver import SECRET
 
 from gpt2flow.agent.shop import Database, database_url
@@ -50,7 +57,7 @@ def run(
         (["--console", "--attempts", "0"], "attempts is 0, must be from 1 to 100"),
         (["--console", "--attempts", "many"], "Invalid value for '--attempts'"),
         (["--console", "--interval", "0"], "interval is 0.0 s, must be from 0.1 to 3600"),
-        (["--console", "--interval", "nan"], "interval is nan s, must be from 0.1 to 3600"),
+        (["--console", "--interval", "nan"], "--interval is nan, must be a finite number"),
         (["--console", "--dead", "--revive"], "--dead and --revive exclude each other"),
         (["--console", "--file", "x"], "--file takes everything, so that --console gets nothing"),
         (["--file", "nowhere/x"], "--file nowhere/x: No such file or directory"),
@@ -71,6 +78,12 @@ def run(
         (["--console", "--smtp-tls", "none"], "--smtp-tls needs --smtp"),
         (["--console", "--smtp-from", "a@b.cd"], "--smtp-from needs --smtp"),
         (["--console", "--staff-address", "a@b.cd"], "--staff-address needs --smtp"),
+        (
+            ["--console", "--metrics-address", "9464"],
+            "metrics_address is '9464', must be host:port",
+        ),
+        (["--console", "--otlp-endpoint", "here"], "otlp_endpoint is 'here', must be http://host"),
+        (["--console", "--log-format", "xml"], "Invalid value for '--log-format'"),
         (["--unknown"], "No such option"),
     ],
 )
@@ -102,7 +115,9 @@ def test_the_console_shows_messages_and_then_a_summary(outbox: Outbox) -> None:
         *("agent", "dispatch", "--database", str(outbox.database.url.database)),
         *("--console", "--once"),
     )
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert [line.count("result=sent") for line in err.splitlines()] == [1, 1]
+    assert "line two" not in err
     *shown, figures = out.splitlines()
     assert sorted(shown) == [
         "line two",
@@ -119,8 +134,10 @@ def test_json_has_a_message_a_line_and_the_summary_last(
 ) -> None:
     outbox.add("a1", text="你好")
     monkeypatch.setenv("GPT2FLOW_DATABASE", "shop.sqlite")
-    code, out, err = run(capsys, monkeypatch, "--console", "--once", "--json")
-    assert (code, err) == (0, "")
+    arguments = ("--console", "--once", "--json", "--log-format", "json")
+    code, out, err = run(capsys, monkeypatch, *arguments)
+    assert code == 0
+    assert json.loads(err)["key"] == "a1"
     message, figures = map(json.loads, out.splitlines())
     assert message["data"]["text"] == "你好"
     assert figures["sent"] == 1
@@ -133,7 +150,8 @@ def test_a_failure_is_one_line_without_the_text_and_the_exit_code_stays_0(
     arguments = ("--database", "shop.sqlite", *WEBHOOK, "--once", "--json")
     code, out, err = run(capsys, monkeypatch, *arguments)
     assert (code, json.loads(out)["failed"]) == (0, 1)
-    assert err.startswith("message a1: attempt 1 of 12: 127.0.0.1: ConnectError")
+    for field in ("result=failed", "key=a1", "attempt=1", "attempts=12", "ConnectError"):
+        assert field in err
     assert err.count("\n") == 1
     assert "text of a1" not in err
 
@@ -179,3 +197,58 @@ def test_a_database_that_cannot_be_opened_exits_with_1(
     code, out, err = run(capsys, monkeypatch, "--console", "--database", "secret")
     assert (code, out) == (1, "")
     assert err.startswith("gpt2flow: error: database secret: ")
+
+
+@pytest.mark.process
+def test_a_dispatcher_serves_metrics_and_exports_traces(outbox: Outbox, folder: Path) -> None:
+    outbox.add("a1")
+    with otlp_collector() as collector:
+        options = ("--log-format", "json", "--otlp-endpoint", collector.endpoint)
+        shop = ("--database", "shop.sqlite", "--console", "--interval", "0.1")
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gpt2flow.cli", "agent", "dispatch"),
+                    *(*shop, *options, "--metrics-address", "127.0.0.1:0"),
+                ],
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        try:
+            eventually(lambda: outbox.deliveries() == {"a1": "sent"} or process.poll() is not None)
+            eventually(lambda: len(lines(folder / "log")) == 2)
+            ready, delivery = lines(folder / "log")
+            series = fetch(ready["metrics_port"]).splitlines()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+        [span] = collector.named("delivery")
+    assert ready["event"] == "ready"
+    assert (delivery["event"], delivery["key"], delivery["result"]) == ("delivery", "a1", "sent")
+    assert delivery["trace_id"] == span.trace_id.hex()
+    sent = 'gpt2flow_agent_delivery_attempts_total{result="sent",transport="console"} 1.0'
+    assert sent in series
+    assert "gpt2flow_agent_delivery_seconds_count 1.0" in series
+    assert "gpt2flow_agent_outbox_oldest_seconds 0.0" in series
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a log."""
+    text = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in text if line.endswith("\n")]
+
+
+@pytest.mark.usefixtures("outbox")
+def test_an_address_of_metrics_that_is_taken_exits_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ("--database", "shop.sqlite", "--console", "--once")
+        code, out, err = run(capsys, monkeypatch, *arguments, "--metrics-address", address)
+    assert (code, out) == (1, "")
+    assert (
+        err == f"gpt2flow: error: cannot listen on {address} for metrics: Address already in use\n"
+    )

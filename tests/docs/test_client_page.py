@@ -47,6 +47,25 @@ def test_an_example_prints_what_the_page_promises(
         assert text in completed.stdout.replace("\nno\n", "\nyes\n")
 
 
+@pytest.mark.parametrize(
+    "code, expected",
+    [*zip(blocks("client.md", "py"), ['{"action":"add_to_cart"', "late="], strict=True)],
+    ids=["first", "schema"],
+)
+def test_a_short_example_prints_what_the_page_promises(
+    address: str, code: str, expected: str
+) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", code.replace(ADDRESS, address)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert expected in completed.stdout
+
+
 def test_the_command_line_needs_its_token_file(protected: Protected) -> None:
     command = ["generate", "hi", "--max-new-tokens", "2", "--address", protected.address]
     tls = ["--tls-ca", str(protected.folder / "ca.pem")]

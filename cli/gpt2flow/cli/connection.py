@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 Address = Annotated[
-    str, typer.Option(help="Address of the server, as host:port.", envvar="GPT2FLOW_ADDRESS")
+    str,
+    typer.Option(
+        help="Address of the server, as host:port or unix:PATH.", envvar="GPT2FLOW_ADDRESS"
+    ),
 ]
 ModelName = Annotated[
     str, typer.Option(help="Name of the model.", show_default="the server's first model")

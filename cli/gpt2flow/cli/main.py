@@ -7,7 +7,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gpt2flow.cli.commands import agent, bench, demo, generate, health, serve, token
+from gpt2flow.cli.arguments import check_arguments
+from gpt2flow.cli.commands import agent, bench, demo, gateway, generate, health, serve, token
 from gpt2flow.cli.commands.models import average, export, inspect, restore, train
 from gpt2flow.cli.outcome import CommandError, Exit
 
@@ -30,10 +31,12 @@ for register in (
     health,
     generate,
     bench,
+    gateway,
     agent,
     demo,
 ):
     register.add_commands(app)
+check_arguments(app)
 
 
 # Releases of Typer define this class in different modules.

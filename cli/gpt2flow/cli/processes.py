@@ -56,6 +56,24 @@ def server(model: Path, directory: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
+def gateway(server_address: str, directory: Path) -> Iterator[str]:
+    """Run the HTTP gateway of a server until the block ends.
+
+    Args:
+        server_address: Address of the server.
+        directory: Directory to write its log and ready file to.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        CommandError: The gateway ended or was not ready within 60 seconds.
+    """
+    with _serving(["gateway", "--server", server_address], directory, "gateway") as address:
+        yield f"http://{address}"
+
+
+@contextmanager
 def payment_service(directory: Path) -> Iterator[str]:
     """Run a payment service on a free port until the block ends.
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gpt2flow.cli.arguments import MAX_TIMEOUT, MAX_UINT64
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
@@ -46,6 +47,7 @@ _EXCLUSIVE_OPTIONS = (
 )
 # Drawing the bars takes CPU time from the generator.
 _REFRESHES_PER_SECOND = 2
+_MAX_REQUESTS = 10**9
 
 
 @with_security_options
@@ -74,7 +76,9 @@ def bench(
             max=100_000,
         ),
     ] = 256,
-    requests: Annotated[int, typer.Option(help="Number of requests per level.", min=1)] = 100,
+    requests: Annotated[
+        int, typer.Option(help="Number of requests per level.", min=1, max=_MAX_REQUESTS)
+    ] = 100,
     duration: Annotated[
         float | None,
         typer.Option(
@@ -82,7 +86,10 @@ def bench(
         ),
     ] = None,
     warmup: Annotated[
-        int, typer.Option(help="Number of unmeasured requests before each level.", min=0)
+        int,
+        typer.Option(
+            help="Number of unmeasured requests before each level.", min=0, max=_MAX_REQUESTS
+        ),
     ] = 8,
     prompt_tokens: Annotated[
         str,
@@ -131,12 +138,16 @@ def bench(
     timeout: Annotated[
         float,
         typer.Option(
-            help="Timeout of a request from its scheduled start, in seconds.", min=0.001, max=1e6
+            help="Timeout of a request from its scheduled start, in seconds.",
+            min=0.001,
+            max=MAX_TIMEOUT,
         ),
     ] = 60.0,
     seed: Annotated[
         int,
-        typer.Option(help="Seed of lengths, prompts, sampling and arrivals.", min=0),
+        typer.Option(
+            help="Seed of lengths, prompts, sampling and arrivals.", min=0, max=MAX_UINT64
+        ),
     ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Also write the JSON report to this file.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gpt2flow.cli.arguments import MAX_TIMEOUT
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     Address,
@@ -23,7 +24,10 @@ def health(
         str, typer.Option(help="Name of a model to check.", show_default="the server as a whole")
     ] = "",
     timeout: Annotated[
-        float, typer.Option(help="Maximum time to wait for the response, in seconds.", min=0.001)
+        float,
+        typer.Option(
+            help="Maximum time to wait for the response, in seconds.", min=0.001, max=MAX_TIMEOUT
+        ),
     ] = 3.0,
     *,
     security_options: SecurityOptions,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpt2flow.cli.arguments import check_arguments
 from gpt2flow.cli.connection import DEFAULT_ADDRESS
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 from gpt2flow.cli.processes import announce
@@ -29,6 +30,7 @@ def serve(context: typer.Context) -> None:
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(
         _with_options(list(settings()))
     )
+    check_arguments(app)
     command = typer.main.get_command(app)
     command.main(context.args, prog_name=context.command_path, standalone_mode=False)
 
@@ -73,7 +75,7 @@ def _parameters(settings: "list[Setting]") -> Iterator[inspect.Parameter]:
     yield _option(
         "--address",
         str | None,
-        "host:port to listen on; port 0 picks a free one.",
+        "host:port or unix:PATH to listen on; port 0 picks a free one.",
         DEFAULT_ADDRESS,
     )
     for each in settings:
@@ -83,7 +85,9 @@ def _parameters(settings: "list[Setting]") -> Iterator[inspect.Parameter]:
                 option = f"{option}/--no-{option.removeprefix('--')}"
             yield _option(option, each.kind | None, each.meaning, each.default, each.group)
     yield _option(
-        "--ready-file", Path | None, "File that is written when ready: the bound port, one line."
+        "--ready-file",
+        Path | None,
+        "File that is written when ready: the bound port, one line; 0 for a Unix socket.",
     )
 
 
@@ -132,7 +136,7 @@ def _serve(
     names: Mapping[str, str],
 ) -> None:
     """Serve with settings from a file, overridden by the given ones."""
-    from gpt2flow.server import BundleError, ConfigError, ConfigSource, ServerError, parse_address
+    from gpt2flow.server import BundleError, ConfigError, ConfigSource, ServerError, parse_endpoint
     from gpt2flow.server import serve as run
 
     if config is None and not models:
@@ -141,7 +145,7 @@ def _serve(
         values = dict(given)
         address = values.pop("address")
         if address is not None:
-            values["host"], values["port"] = parse_address(address, names["address"])
+            values["host"], values["port"] = parse_endpoint(address, names["address"])
         if models:
             values["models"] = _models(models)
         names = {**names, "port": f"port of {names['address']}"}

@@ -20,7 +20,7 @@ class Report:
     """Results of one run.
 
     Attributes:
-        address: `host:port` of the server.
+        address: Address of the server, as `host:port` or `unix:PATH`.
         model: Name, fingerprint and profile of the model.
         settings: Options of the command line.
         interrupted: True if Ctrl-C ended the run.

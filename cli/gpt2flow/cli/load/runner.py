@@ -41,7 +41,7 @@ def run(
     """Measure all levels; Ctrl-C returns the figures so far.
 
     Args:
-        address: `host:port` of the server.
+        address: Address of the server, as `host:port` or `unix:PATH`.
         security: TLS and token of the connection.
         settings: Settings of the run.
         progress: Callback for each measured request that ends.

@@ -114,15 +114,20 @@ def _bought(view: "CaseView") -> list[tuple[str, str | None]]:
     ]
 
 
+def _earlier(count: int, what: str) -> list[str]:
+    """Return the line that says what is left out, if anything is."""
+    return [f"… {count} earlier {what}; --all shows them"] if count else []
+
+
 def _conversation(view: "CaseView") -> list[str]:
-    return [
+    return _earlier(view.earlier_messages, "messages") + [
         f"{said.at:%m-%d %H:%M} {said.by}{f' → {said.to}' if said.to else ''}: {said.text}"
         for said in view.conversation
     ]
 
 
 def _history(view: "CaseView") -> list[str]:
-    lines = []
+    lines = _earlier(view.earlier_changes, "changes")
     for change in view.history:
         details = json.dumps(change.details, ensure_ascii=False) if change.details else ""
         parts = (change.change, "by", change.actor, change.text or "", details)

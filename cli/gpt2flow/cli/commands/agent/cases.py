@@ -107,7 +107,8 @@ def inbox(
         bool, typer.Option("--all", help="List decided, closed and expired cases too.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Largest number of cases.", show_default="all")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Largest number of cases.", show_default="all"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cases as JSON.")] = False,
     *,
@@ -120,10 +121,29 @@ def inbox(
 
 
 @with_desk_options
-def show(case: CaseNumber, as_json: AsJson = False, *, desk_options: DeskOptions) -> None:
+def show(
+    case: CaseNumber,
+    messages: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Number of messages to show, the latest; and of changes alike.",
+            show_default="50",
+        ),
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show all messages and changes.")] = False,
+    as_json: AsJson = False,
+    *,
+    desk_options: DeskOptions,
+) -> None:
     """Show a case: order, conversation, proposal of the model, history, and digest."""
+    if show_all and messages is not None:
+        raise CommandError("--all and --messages exclude each other", Exit.BAD_INPUT)
     with _open_desk(desk_options) as desk:
-        view = desk.show(case)
+        from gpt2flow.agent.cases.inbox import SHOWN
+
+        view = desk.show(case, None if show_all else messages or SHOWN)
     print_case(view, as_json=as_json)
 
 

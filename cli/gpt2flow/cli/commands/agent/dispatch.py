@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,13 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt2flow.cli.commands.agent.messages import Database
+from gpt2flow.cli.commands.agent.messages import (
+    Database,
+    LogFormat,
+    LogFormatOption,
+    MetricsAddress,
+    OtlpEndpoint,
+)
 from gpt2flow.cli.connection import with_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from gpt2flow.agent.delivery.dispatcher import Dispatcher
     from gpt2flow.agent.delivery.message import OutgoingMessage
+    from gpt2flow.agent.delivery.observation import DeliveryObserver, ObservationSettings
     from gpt2flow.agent.delivery.queue import OutboxQueue
     from gpt2flow.agent.delivery.routing import Route
     from gpt2flow.agent.delivery.settings import DeliverySettings
@@ -135,7 +145,17 @@ class ReceiverOptions:
         )
 
 
+@dataclass(frozen=True)
+class ObservationOptions:
+    """Options that say what an operator sees of the attempts."""
+
+    log_format: LogFormatOption = LogFormat.CONSOLE
+    metrics_address: MetricsAddress = None
+    otlp_endpoint: OtlpEndpoint = None
+
+
 @with_options(ReceiverOptions, "receivers")
+@with_options(ObservationOptions, "observation")
 def dispatch(
     database: Database = "gpt2flow.sqlite",
     once: Annotated[bool, typer.Option("--once", help="Send what is due, and exit.")] = False,
@@ -161,6 +181,7 @@ def dispatch(
     ] = False,
     *,
     receivers: ReceiverOptions,
+    observation: ObservationOptions,
 ) -> None:
     """Send the messages of the outbox until SIGTERM or Ctrl-C.
 
@@ -173,7 +194,8 @@ def dispatch(
         from gpt2flow.agent import shop
         from gpt2flow.agent.config import utc_now
         from gpt2flow.agent.delivery.backoff import Backoff
-        from gpt2flow.agent.delivery.dispatcher import Dispatcher, check_interval
+        from gpt2flow.agent.delivery.dispatcher import Dispatcher, DispatchSummary, check_interval
+        from gpt2flow.agent.delivery.observation import ObservationSettings
         from gpt2flow.agent.delivery.queue import OutboxQueue
         from gpt2flow.agent.errors import AgentError, InputError
     if dead and revive:
@@ -181,6 +203,7 @@ def dispatch(
     with reported(bad_input=InputError, failure=AgentError), ExitStack() as resources:
         url, backoff = shop.database_url(database), Backoff(attempts)
         check_interval(interval)
+        seen = ObservationSettings(observation.metrics_address, observation.otlp_endpoint)
         routes: list[Route] = []
         if receivers.are_given or not (dead or revive):
             routes = receivers.settings(as_json=as_json).routes(utc_now)
@@ -190,16 +213,29 @@ def dispatch(
         if dead:
             _print_dead(queue, as_json)
             return
-        revived = queue.revive() if revive else 0
-        dispatcher = Dispatcher(queue, lambda line: typer.echo(line, err=True), interval=interval)
+        revived, summary = queue.revive() if revive else 0, DispatchSummary()
         if routes:
-            asyncio.run(_run(dispatcher, routes, once))
+            with _observer(url, seen, observation.log_format) as observer:
+                dispatcher = Dispatcher(queue, observer, interval=interval)
+                asyncio.run(_run(dispatcher, routes, once))
+            summary = dispatcher.summary
         pending, without_transport = queue.count_waiting()
-        figures = {"revived": revived, **asdict(dispatcher.summary), "pending": pending}
+        figures = {"revived": revived, **asdict(summary), "pending": pending}
         if routes:
             figures["pending_without_transport"] = without_transport
         text = ", ".join(f"{number} {name}".replace("_", " ") for name, number in figures.items())
         typer.echo(json.dumps(figures) if as_json else text)
+
+
+@contextmanager
+def _observer(
+    url: "URL", settings: "ObservationSettings", log_format: LogFormat
+) -> Iterator["DeliveryObserver"]:
+    from gpt2flow.agent.delivery.observation import observing
+    from gpt2flow.agent.telemetry.log import logging_to_stderr
+
+    with logging_to_stderr(log_format.value), observing(url, settings) as observer:
+        yield observer
 
 
 async def _run(dispatcher: "Dispatcher", routes: "list[Route]", once: bool) -> None:

@@ -29,13 +29,18 @@ def evaluate(
         list[Path],
         typer.Option(help="YAML file of scenarios, or a directory of them; may be repeated."),
     ],
-    repeats: Annotated[int, typer.Option(min=1, help="Number of times to play each scenario.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Number of times to play each scenario.")
+    ] = 1,
     seed: Annotated[
         int, typer.Option(help="Seed of typos, order and concurrency of the repeats.")
     ] = 0,
     address: Annotated[
         str | None,
-        typer.Option(help="Address of the server, host:port.", show_default="a server of its own"),
+        typer.Option(
+            help="Address of the server, as host:port or unix:PATH.",
+            show_default="a server of its own",
+        ),
     ] = None,
     model: Annotated[
         str,

@@ -27,6 +27,7 @@ def forget(
         int | None,
         typer.Option(
             min=1,
+            max=36_500,
             metavar="<days>",
             help="Forget the conversations in which nothing was written for so many days.",
         ),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -78,7 +79,26 @@ OtlpEndpoint = Annotated[
         show_default="none",
     ),
 ]
+MetricsAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="host:port of the Prometheus endpoint: plain HTTP without access control.",
+        show_default="none",
+    ),
+]
 DEFAULT_CONFIRM_BELOW = 0.8
+
+
+class LogFormat(StrEnum):
+    """Format of the lines of a log."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(help="json (one object a line) or console (for people).")
+]
 
 
 @dataclass(frozen=True)

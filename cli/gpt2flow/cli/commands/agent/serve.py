@@ -1,13 +1,17 @@
 """Command `gpt2flow agent serve`."""
 
 from dataclasses import asdict, dataclass, fields, make_dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from gpt2flow.cli.commands.agent.messages import AgentOptions
+from gpt2flow.cli.commands.agent.messages import (
+    AgentOptions,
+    LogFormat,
+    LogFormatOption,
+    MetricsAddress,
+)
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     SecurityOptions,
@@ -21,11 +25,6 @@ from gpt2flow.cli.processes import announce
 _DEFAULTS = {"patience": 60.0}
 
 
-class _LogFormat(StrEnum):
-    JSON = "json"
-    CONSOLE = "console"
-
-
 @dataclass(frozen=True)
 class HttpOptions:
     """Options of the HTTP endpoint."""
@@ -33,13 +32,7 @@ class HttpOptions:
     address: Annotated[
         str, typer.Option(help="host:port to take messages on; port 0 picks a free one.")
     ] = "127.0.0.1:8080"
-    metrics_address: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port of the Prometheus endpoint: plain HTTP without access control.",
-            show_default="none",
-        ),
-    ] = None
+    metrics_address: MetricsAddress = None
     secret_file: Annotated[
         Path | None,
         typer.Option(
@@ -68,9 +61,7 @@ class HttpOptions:
             "--log-messages", help="Write messages and replies to the log and the traces."
         ),
     ] = False
-    log_format: Annotated[
-        _LogFormat, typer.Option(help="json (one object a line) or console (for people).")
-    ] = _LogFormat.JSON
+    log_format: LogFormatOption = LogFormat.JSON
 
 
 def _server_options() -> type[Any]:
@@ -82,7 +73,10 @@ def _server_options() -> type[Any]:
     hints = get_type_hints(AgentOptions, include_extras=True)
     server = Annotated[
         str,
-        typer.Option(help="Address of the model server, as host:port.", envvar="GPT2FLOW_ADDRESS"),
+        typer.Option(
+            help="Address of the model server, as host:port or unix:PATH.",
+            envvar="GPT2FLOW_ADDRESS",
+        ),
     ]
     given = [
         ("server", server, DEFAULT_ADDRESS)

@@ -1,5 +1,8 @@
 """Command `gpt2flow export`, which converts a checkpoint to a bundle."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -95,16 +98,11 @@ def export(
             Profile,
             export_bundle,
         )
+    console = Console(stderr=True)
     with (
         reported(bad_input=InputError, failure=ExportError),
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-        ) as bars,
+        _reported_stages(console) as report_progress,
     ):
-        tasks = {stage: bars.add_task(text, visible=False) for stage, text in _STAGES.items()}
         manifest = export_bundle(
             checkpoint,
             out,
@@ -116,14 +114,47 @@ def export(
             calibration_text=calibration_text,
             eval_text=eval_text,
             force=force,
-            progress=lambda stage, done, total: bars.update(
-                tasks[stage], completed=done, total=total, visible=True
+            progress=report_progress,
+            on_warning=lambda warning: console.print(
+                f"gpt2flow: warning: {warning}", markup=False, highlight=False, soft_wrap=True
             ),
         )
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2))
     else:
         typer.echo(f"{out}: profile {profile}, {_format_quality(manifest.quality)}")
+
+
+@contextmanager
+def _reported_stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Report the stages of an export: bars on a terminal, elsewhere a line a stage.
+
+    Yields:
+        Function of a stage, its steps done, and its steps in total.
+    """
+    if not console.is_terminal:
+        started, reported_before = time.monotonic(), set[str]()
+
+        def print_start(stage: str, _done: int, _total: int) -> None:
+            if stage not in reported_before:
+                reported_before.add(stage)
+                seconds = time.monotonic() - started
+                console.print(f"{seconds:5.0f} s  {_STAGES[stage]}", highlight=False)
+
+        yield print_start
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks = {
+            stage: bars.add_task(text, total=None, visible=False) for stage, text in _STAGES.items()
+        }
+
+        def update_bar(stage: str, done: int, total: int) -> None:
+            # The bar of a stage with one step pulses, since its share is unknown.
+            known = None if done < total == 1 else total
+            bars.update(tasks[stage], completed=done, total=known, visible=True)
+
+        yield update_bar
 
 
 def _format_quality(quality: object) -> str:

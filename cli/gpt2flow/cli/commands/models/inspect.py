@@ -50,10 +50,11 @@ def _table(inspection: "Inspection") -> Table:
                 f"perplexity ratio {part.perplexity_ratio:.6g}, argmax agreement "
                 f"{part.argmax_agreement:.6g}, mean KL {part.mean_kl:.6g} ({part.tokens} tokens)",
             )
-    for name, size in inspection.sizes.items():
-        table.add_row(name, f"{size:,} bytes, hash verified")
-    for name, count in (inspection.operators or {}).items():
-        table.add_row("operator", f"{count} × {name}")
+    rows = [("warning", warning) for warning in manifest.warnings]
+    rows += [(name, f"{size:,} bytes, hash verified") for name, size in inspection.sizes.items()]
+    rows += [("operator", f"{n} × {name}") for name, n in (inspection.operators or {}).items()]
+    for row in rows:
+        table.add_row(*row)
     table.add_row("kernels of this machine", inspection.kernels)
     for tool, version in manifest.created_by.items():
         table.add_row(f"made with {tool}", version)

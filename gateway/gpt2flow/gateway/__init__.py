@@ -1,0 +1,1 @@
+"""Gateway with OpenAI's HTTP API, in front of a gRPC server."""

@@ -1,0 +1,1 @@
+"""Results of the server in OpenAI's forms."""

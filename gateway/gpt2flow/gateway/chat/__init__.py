@@ -1,0 +1,1 @@
+"""Conversations: messages as a prompt, and calls of tools."""

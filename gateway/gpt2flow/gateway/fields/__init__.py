@@ -1,0 +1,1 @@
+"""Fields of the requests, and the refusal of those that are invalid."""

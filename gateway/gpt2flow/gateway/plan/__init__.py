@@ -1,0 +1,1 @@
+"""Translation of a request's fields to a call of the server."""

@@ -1,0 +1,1 @@
+"""HTTP services of several programs: addresses, servers, bodies, metrics, log."""
