@@ -77,7 +77,7 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 .PHONY: test
 test: $(VENV)/.all-installed lint proto-check node openai-client gcc postgresql ## Run every check and every test.
 	@echo "Running the tests"
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 .PHONY: gcc
 gcc: ## Install gcc, whose sanitizers check the operators (Debian).

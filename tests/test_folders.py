@@ -43,7 +43,6 @@ SHORT = {
     "cli/gpt2flow/cli/commands/models/restore.py": "one subcommand a module",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",
-    "server/gpt2flow/server/limits.py": "shared by models, generation and servicer",
     "server/gpt2flow/server/models/memory.py": "calls to the C library",
     "training/gpt2flow/training/corpus/phrasing.py": "shared by two modules of the corpus",
     "training/gpt2flow/training/corpus/sources/lexicon.py": "schema of one data file",

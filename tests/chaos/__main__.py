@@ -77,7 +77,7 @@ def report_json(tally: Tally) -> str:
 
 
 def _save(tally: Tally, path: Path | None) -> None:
-    """Write the report so far: a campaign may be ended at any time."""
+    """Write the report so far; a campaign may end at any time."""
     if path is not None:
         path.write_text(f"{report_json(tally)}\n", encoding="utf-8")
 

@@ -72,7 +72,7 @@ def violations(
 
 
 def wrong_decisions(database: Database, decisions: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the decisions that people made, and that are not in the history once.
+    """Return the decisions of people that are not in the history once.
 
     Args:
         database: Database of the shop.
@@ -93,7 +93,7 @@ def wrong_decisions(database: Database, decisions: Iterable[tuple[str, str]]) ->
 
 
 def unexpected_errors(folder: Path) -> list[str]:
-    """Return the errors in the logs of a run that a command did not expect."""
+    """Return the unexpected errors in the logs of a run."""
     return [
         f"{log.name}: {line}"
         for log in sorted(folder.glob("*.log"))
@@ -214,7 +214,7 @@ def _decisions(db: Session) -> Iterator[str]:
 
 
 def _messages_of(db: Session, change: CaseEvent) -> list[str]:
-    """Return the texts of the messages that a change of a case led to."""
+    """Return the messages that a change of a case led to."""
     query = select(OutboxMessage.text).where(
         OutboxMessage.key.startswith(f"case/{change.case_id}/{change.id}/", autoescape=True),
         OutboxMessage.audience == Audience.CUSTOMER,

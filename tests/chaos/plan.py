@@ -249,7 +249,7 @@ class Planner:
 
 
 def _endpoint_points(result: RunResult) -> Iterator[tuple[str, str]]:
-    """Yield the points of an endpoint that takes the messages of a run.
+    """Yield the points of an endpoint that takes a run's messages.
 
     Each is with its conversation.
     """

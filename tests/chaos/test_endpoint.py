@@ -1,4 +1,4 @@
-"""Answers of an endpoint, as a caller of the chaos runs reads them."""
+"""Answers of an endpoint, as the caller of chaos runs reads them."""
 
 import json
 

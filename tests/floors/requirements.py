@@ -10,7 +10,7 @@ _FLOORS = (">=", "==")
 
 
 def floors(extra: str) -> dict[str, str]:
-    """Return the oldest allowed version of each package of an extra, by name.
+    """Return the oldest allowed version of each package of an extra.
 
     Packages that every part needs are among them.
     """

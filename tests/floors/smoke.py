@@ -1,4 +1,4 @@
-"""Smoke test of a server and its client, on the packages of this interpreter.
+"""Smoke test of server and client on the packages of this interpreter.
 
 Usage: python -m tests.floors.smoke {client ADDRESS | server}
 """
@@ -60,7 +60,7 @@ async def _use_async_client(address: str, options: api.Options) -> None:
 
 
 def use_server() -> None:
-    """Serve the shipped bundle, use it, reload it, send it a bomb, and end it."""
+    """Serve the shipped bundle, use it, and send it a bomb."""
     with (
         tempfile.TemporaryDirectory() as folder,
         server_process(SHIPPED_BUNDLE, Path(folder)) as server,

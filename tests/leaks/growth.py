@@ -136,7 +136,7 @@ class Subject:
 
 
 def _growth(values: Sequence[int], calls: int) -> float:
-    """Return the growth per call: the median over the slices, which single jumps do not move."""
+    """Return the growth per call: the median over the slices."""
     return statistics.median(
         (after - before) / calls for before, after in itertools.pairwise(values)
     )
@@ -144,7 +144,7 @@ def _growth(values: Sequence[int], calls: int) -> float:
 
 @contextmanager
 def subject(bundle: Path, folder: Path) -> Iterator[Subject]:
-    """Serve a bundle, with tokens, by a process that reports what it holds."""
+    """Serve a bundle by a process that reports what it holds."""
     _, out, _ = gpt2flow("token", "example", "--json")
     token = json.loads(out)
     tokens, report = folder / "tokens.toml", folder / "holding.json"

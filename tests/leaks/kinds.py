@@ -1,4 +1,4 @@
-"""Kinds of calls that are cancelled or fail, with the statuses they may end with."""
+"""Kinds of calls that are cancelled or fail, with their statuses."""
 
 import asyncio
 import random

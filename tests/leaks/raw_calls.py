@@ -1,4 +1,4 @@
-"""Calls on connections of raw HTTP/2, which end as no gRPC library would end them."""
+"""Calls on raw HTTP/2, which end as no gRPC library ends them."""
 
 import asyncio
 import random
@@ -107,7 +107,7 @@ async def reset_with_message(
 
 
 async def reset_unread(connection: RawConnection, path: str, message: bytes, calls: int) -> None:
-    """Cancel streams that have begun to write, and were not allowed a byte."""
+    """Cancel streams that have begun to write without a window."""
     for stream in streams(calls):
         await connection.send(connection.call(path, message, stream))
     await connection.wait_for(http2.HEADERS, calls)

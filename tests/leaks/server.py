@@ -66,7 +66,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def heap_is_measurable() -> bool:
-    """Return whether the C library counts the bytes in use, as glibc does since 2.33."""
+    """Return whether the C library counts the bytes in use."""
     return hasattr(ctypes.CDLL(None), "mallinfo2")
 
 

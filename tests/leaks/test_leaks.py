@@ -48,7 +48,7 @@ def test_a_call_that_ends_early_leaves_no_memory_behind(served: Subject) -> None
 
 
 def test_a_client_that_leaves_is_no_internal_error(served: Subject) -> None:
-    """A write that fails may be seen before the cancellation that made it fail."""
+    """A failed write may be seen before the cancellation behind it."""
     served.measure("reset unread", CALLS, slices=2)
     assert not served.server.events("internal_error")
     codes = {event["code"] for event in served.server.events("rpc")}

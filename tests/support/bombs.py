@@ -15,7 +15,7 @@ _SECONDS = 120.0
 
 
 def refusal_of_bomb(address: str) -> grpc.StatusCode:
-    """Send a compressed message of `BOMB_BYTES`, and return the status that refuses it."""
+    """Send a compressed message of `BOMB_BYTES`, and return its status."""
     request = pb.TokenizeRequest(text="a" * BOMB_BYTES)
     with grpc.insecure_channel(address) as channel:
         stub: Any = InferenceServiceStub(channel)

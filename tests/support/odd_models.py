@@ -1,4 +1,4 @@
-"""Tiny GPT-2s whose head and tokenizer differ in size, or whose end tokens are unusual."""
+"""Tiny GPT-2s with unusual heads, tokenizers or end tokens."""
 
 import json
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def byte_level_tokenizer(*, gap: bool = False) -> HfTokenizer:
 def make_checkpoint(
     directory: Path, tokenizer: HfTokenizer, rows: int, *, tied: bool = True, **config: Any
 ) -> list[int]:
-    """Save a random GPT-2, which prefers the rows of its head that have no token.
+    """Save a random GPT-2 that prefers rows without a token.
 
     Args:
         directory: Directory of the checkpoint.

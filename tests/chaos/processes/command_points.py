@@ -1,4 +1,4 @@
-"""Points at which commands of a chaos run are killed: the endpoint, and those of people."""
+"""Points at which the endpoint and people's commands are killed."""
 
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def _wrap_turns(points: KillPoints) -> None:
 
 
 def _wrap_answers(points: KillPoints) -> None:
-    """Put points around answers; the headers of an event stream are sent before."""
+    """Put points around answers, after the headers of an event stream."""
     respond, write_event = routes._response, routes._event
 
     def pass_point(answer: Answered, place: str) -> None:

@@ -160,7 +160,7 @@ def _place() -> tuple[str, str]:
 
 
 def message_kind(message_id: str) -> str:
-    """Return the id of a message without what makes it unique in its conversation."""
+    """Return the id of a message without its unique part."""
     return message_id.partition("#")[0]
 
 

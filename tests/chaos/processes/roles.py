@@ -161,7 +161,7 @@ def shorten_waits() -> None:
 
 
 def open_agent(config: AgentConfig, setup: RoleSetup) -> Agent:
-    """Return the agent of a run, with its model, its clock and its code."""
+    """Return the agent of a run, with its model, clock and code."""
     scripted = [each for each in CONVERSATIONS if each.scene is not Scene.SERVED]
     model = None if setup.server else ScriptedModel(script_of(scripted))
     return Agent(config, model=model, clock=setup.clock, codes=lambda: CODE)

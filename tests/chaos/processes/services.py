@@ -1,4 +1,4 @@
-"""Keepers of the servers of a chaos run: PostgreSQL and the model server."""
+"""Keepers of PostgreSQL and the model server of a chaos run."""
 
 import os
 import random

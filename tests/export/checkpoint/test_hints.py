@@ -1,4 +1,4 @@
-"""What is no checkpoint is refused with what to do instead."""
+"""Refusals of what is no checkpoint, with what to do instead."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A tokenizer may have more tokens than its model, as long as no ordinary text needs them."""
+"""Tokenizers with more tokens than their model."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def extended(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy of a tokenizer with a special token and an ordinary one more."""
+    """Return a tokenizer with a special and an ordinary token more."""
     longer = Tokenizer.from_str(tokenizer.to_str())
     longer.add_special_tokens([AddedToken(ADDED[0], special=True)])
     longer.add_tokens([ADDED[1]])

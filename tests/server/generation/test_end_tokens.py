@@ -1,4 +1,4 @@
-"""Texts end at each of several end tokens, and at none if the model has none."""
+"""Texts that end at one of several end tokens, or at none."""
 
 import json
 import re

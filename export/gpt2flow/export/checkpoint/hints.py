@@ -1,4 +1,4 @@
-"""Hints about directories and weights that are no checkpoint, and what to do with them.
+"""Hints about directories and weights that are no checkpoint.
 
 They cover what trainers, adapters and other frameworks write.
 """
@@ -36,7 +36,7 @@ _ADAPTER: Final = re.compile(r"\blora_|\.base_layer\.|\.modules_to_save\.|\.orig
 
 
 def directory_hint(directory: Path) -> str:
-    """Return what to do with a directory that is no checkpoint; empty if unknown.
+    """Return what to do with a directory that is no checkpoint.
 
     Raises:
         CheckpointError: A file of the directory cannot be read.
@@ -59,7 +59,7 @@ def _directory_hints(directory: Path) -> Iterator[str]:
 
 
 def file_hint(path: Path) -> str:
-    """Return what to give instead of a path that is no directory; empty if it does not exist."""
+    """Return what to give instead of a path that is no directory."""
     if not path.is_file():
         return ""
     for pattern, hint in _FORMATS.items():

@@ -54,7 +54,7 @@ def leave_out_tokens(tokenizer: Tokenizer, path: Path, size: int) -> tuple[bytes
 def _refuse_needed(
     tokenizer: Tokenizer, path: Path, fields: dict[str, Any], lacking: dict[str, int], size: int
 ) -> None:
-    """Refuse a tokenizer that writes ordinary text with tokens that the model lacks."""
+    """Refuse a tokenizer whose ordinary tokens the model lacks."""
     added = {each["content"] for each in fields["added_tokens"]}
     around: list[int] = tokenizer.encode("", add_special_tokens=True).ids
     unknown = _unknown_token(fields["model"])

@@ -82,7 +82,7 @@ def find_special_ids(
 
 
 def parse_generation_config(config: dict[str, Any]) -> tuple[tuple[int, ...], int | None]:
-    """Return the ids of the eos tokens, and that of the bos token.
+    """Return the ids of the eos tokens, and of the bos token.
 
     Raises:
         CheckpointError: An id is no integer; the message names the field and its value.

@@ -59,7 +59,7 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
 
 
 def _read_safetensors(file: Path, name: str) -> torch.Tensor:
-    """Return a copy of a tensor, so that the file does not stay mapped into memory."""
+    """Return a copy of a tensor, so that its file is unmapped."""
     tensors: Any = safe_open(file, framework="pt")
     copied: torch.Tensor = tensors.get_tensor(name).clone()
     return copied

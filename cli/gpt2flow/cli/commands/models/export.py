@@ -127,7 +127,7 @@ def export(
 
 @contextmanager
 def _reported_stages(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Report the stages of an export: bars on a terminal, elsewhere a line a stage.
+    """Report the stages of an export: bars on a terminal, else lines.
 
     Yields:
         Function of a stage, its steps done, and its steps in total.
