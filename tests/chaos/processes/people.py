@@ -1,4 +1,4 @@
-"""People of a chaos run; each act is a command of its own."""
+"""People of a chaos run; each act is a command."""
 
 import signal
 from collections.abc import Sequence
