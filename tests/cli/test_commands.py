@@ -20,7 +20,7 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
     [
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["serve"], 2, "--model"),
-        (["serve", "--model", "nowhere"], 2, "nowhere"),
+        (["serve", "--model", "nowhere", "--address", "127.0.0.1:0"], 2, "nowhere"),
         (["serve", "--config", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
         (["serve", "--config", "bad.toml"], 2, "bad.toml: engine.threads is 'x', must be a valid"),
         (["serve", "--config", "bad.toml", "--threads", "0"], 2, "error: --threads is 0, must"),
