@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
         (["--limit", "0"], "--limit is '0', must be a decimal string above 0"),
         (["--limit", "nan"], "--limit is 'nan', must be"),
         (["--delay", "-1"], "--delay is -1.0, must be finite and at least 0"),
-        (["--delay", "nan"], "--delay is nan, must be finite and at least 0"),
+        (["--delay", "nan"], "--delay is nan, must be a finite number"),
         (["--delay", "soon"], "--delay"),
         (["--data", "missing/payments.sqlite"], "missing/payments.sqlite: unable to open"),
         (["--data", "text"], "text: file is not a database"),

@@ -21,6 +21,7 @@ from gpt2flow.agent.payments.port import (
     PaymentRequest,
     PaymentResult,
 )
+from gpt2flow.agent.payments.sweep import PaymentSweep
 from gpt2flow.agent.shop import (
     Case,
     CaseKind,
@@ -201,6 +202,31 @@ def test_a_payment_that_another_process_is_making_is_left_alone(shop: Shop, paye
     assert payer.settle(1).status is PaymentStatus.REQUESTED
     shop.clock.forward(seconds=60)
     assert settle(shop, payer) == [(PaymentKind.CHARGE, PaymentStatus.PAID)]
+
+
+def test_the_sweep_leaves_a_new_charge_to_its_turn_for_a_while(
+    shop: Shop, payer: Payer, clock: Clock
+) -> None:
+    """A turn that finds its charge claimed leaves the order waiting."""
+    sweep = PaymentSweep(payer, lambda _: None)
+    order_kettle(shop)
+    sweep._sweep()
+    assert shop.rows(Payment)[0].attempts == 0
+    clock.forward(seconds=5)
+    sweep._sweep()
+    assert [row.status for row in shop.rows(Payment)] == [PaymentStatus.PAID]
+
+
+def test_the_sweep_makes_another_attempt_and_a_refund_as_soon_as_they_are_due(
+    shop: Shop, payer: Payer
+) -> None:
+    order_kettle(shop)
+    with shop.database.transaction() as db:
+        db.get_one(Payment, 1).attempts = 1
+    shop.act("s", "cancel_order", order="last")
+    PaymentSweep(payer, lambda _: None)._sweep()
+    assert {row.status for row in shop.rows(Payment)} == {PaymentStatus.PAID}
+    assert len(shop.rows(Payment)) == 2
 
 
 def delivered(shop: Shop, payer: Payer, sku: str = "umbrella", quantity: int = 1) -> str:

@@ -154,7 +154,7 @@ def shorten_waits() -> None:
     durable._MIN_RETRY_SECONDS, durable._CASE_RETRY_SECONDS = 0.1, 0.5
     payer._FIRST_RETRY_SECONDS = 0.2
     HttpPayments.longest_attempt = timedelta(seconds=3)  # type: ignore[assignment, method-assign]
-    sweep._INTERVAL_SECONDS = 0.3
+    sweep._INTERVAL_SECONDS, sweep._TURN_SECONDS = 0.3, 0.5
     queue.LEASE, queue.SEND_SECONDS = timedelta(seconds=3), 1.5
     dispatcher.SEND_SECONDS = 1.5  # type: ignore[attr-defined]
     backoff._FIRST_SECONDS = 0.2

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.life import open_case
@@ -92,10 +92,20 @@ class Payer:
         self._clock = clock
         self._tracer = tracer or Tracer()
 
-    def due(self) -> list[int]:
-        """Return the ids of the payments that are due, oldest first."""
+    def due(self, charge_after: timedelta = timedelta(0)) -> list[int]:
+        """Return the ids of the payments that are due, oldest first.
+
+        Args:
+            charge_after: Time for which a charge without an attempt is left to its turn.
+        """
+        now = self._clock()
+        is_free = or_(
+            Payment.kind != PaymentKind.CHARGE,
+            Payment.attempts > 0,
+            Payment.next_attempt_at <= now - charge_after,
+        )
         query = select(Payment.id).where(
-            Payment.status == PaymentStatus.REQUESTED, Payment.next_attempt_at <= self._clock()
+            Payment.status == PaymentStatus.REQUESTED, Payment.next_attempt_at <= now, is_free
         )
         with self._database.translate_errors(), self._database.transaction() as db:
             return list(db.scalars(query.order_by(Payment.id)))

@@ -1,6 +1,7 @@
 """Sweep that settles payments which no turn settles."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from threading import Event, Thread
 
 import structlog
@@ -9,6 +10,9 @@ from gpt2flow.agent.payments.payer import Payer
 from gpt2flow.agent.report import Timer
 
 _INTERVAL_SECONDS = 2.0
+# A turn makes the charge that it has requested, and then handles the order. It is taken to have
+# ended without that after so long.
+_TURN_SECONDS = 5.0
 _LOG = structlog.get_logger(__name__)
 
 
@@ -47,7 +51,7 @@ class PaymentSweep:
                 _LOG.warning("payments_failed", error=type(error).__name__)
 
     def _sweep(self) -> None:
-        for payment in self._payer.due():
+        for payment in self._payer.due(timedelta(seconds=_TURN_SECONDS)):
             if self._stop.is_set():
                 return
             for timer in self._payer.settle(payment).timers:
