@@ -202,7 +202,8 @@ class Campaign:
         self._progress(
             f"{plan.name} {plan.scene}{', postgresql' if plan.is_postgresql else ''},"
             f" agents {plan.agents}, endpoints {plan.endpoints}:"
-            f" {len(result.deaths)} kills, {result.seconds:.0f} s;"
+            f" {len(result.deaths)} kills, {result.seconds:.0f} s,"
+            f" longest wait {max(result.findings.waits, default=0.0):.0f} s;"
             f" {done} of {self._kills} kills, {len(self.tally.defects)} defects,"
             f" points left {len(self._planner.missing)}"
         )
