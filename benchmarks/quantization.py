@@ -28,7 +28,7 @@ from gpt2flow.export.recipe import (
     Storage,
 )
 from gpt2flow.export.verification.quality import measure
-from gpt2flow.export.verification.reference import ReferenceModel, export_reference
+from gpt2flow.export.verification.reference import ReferenceModel
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 CONTEXT_TOKENS = 128
@@ -92,7 +92,7 @@ def measure_variant(
     """Write the graph of a variant and measure its quality."""
     assert texts.evaluation
     assert texts.calibration
-    oracle = ReferenceModel(folder.parent / "reference", source.architecture)
+    oracle = ReferenceModel(source)
     folder.mkdir()
     started = time.monotonic()
     plan = make_plan(source, recipe, oracle, texts.calibration.windows, lambda *_: None)
@@ -170,7 +170,6 @@ def main() -> None:
         texts = find_texts(source, None, None, measured=True, calibrated=True)
         rows, folders = [], []
         with tempfile.TemporaryDirectory() as temporary:
-            export_reference(source, Path(temporary) / "reference")
             for number, (name, recipe) in enumerate(variants()):
                 if options.only in name:
                     folders.append(Path(temporary) / str(number))

@@ -1,8 +1,9 @@
 """Compilation of the operators, for any platform that zig knows.
 
 Environment variables:
-    GPT2FLOW_TARGET: Platform to compile for, a key of `TARGETS`, or `none` for a wheel of pure
-        Python; without it, the platform of this machine.
+    GPT2FLOW_TARGET: Platform to compile for, a key of `TARGETS`, or `none` to compile nothing: a
+        wheel is of pure Python then, and an editable install finds what was compiled before.
+        Without it, the platform of this machine.
     GPT2FLOW_CC: Command of a C compiler (GCC 11 or Clang 13, or newer) instead of zig's.
 """
 

@@ -37,11 +37,11 @@ class OperatorsHook(BuildHookInterface):  # type: ignore[misc]
         native = Path(self.root, "native")
         # An editable install finds the library in the tree, which other builds leave as it is.
         out = native if version == "editable" else Path(self.root, "build/native")
-        for old in out.glob(f"{LIBRARY}.*"):
-            old.unlink()
         name = target_name()
         if name == "none":
             return
+        for old in out.glob(f"{LIBRARY}.*"):
+            old.unlink()
         try:
             library = compile_library(name, native / "src", out)
         except (OSError, subprocess.CalledProcessError) as error:

@@ -17,13 +17,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from optimum.onnxruntime import ORTModelForCausalLM
 from tests.support.command_line import gpt2flow
 from transformers import GPT2LMHeadModel
 
 from gpt2flow.export import (
     CheckpointError,
-    EvaluationTextError,
     ExportError,
     InputError,
     OutputError,
@@ -31,11 +29,12 @@ from gpt2flow.export import (
     QualityGateError,
     export_bundle,
 )
+from gpt2flow.export.verification.evaluation_text import DEFAULT_TEXT
 from gpt2flow.server.bundle.manifest import Manifest, file_sha256, load_bundle
-from gpt2flow.server.bundle.model_runner import ModelRunner, RunnerError
 
 pytestmark = pytest.mark.process
 
+SERVED = (Profile.FP32, Profile.INT8, Profile.INT4)
 SERVING_FILES = {
     "config.json",
     "generation_config.json",
@@ -47,11 +46,11 @@ SERVING_FILES = {
 
 @pytest.fixture(scope="module")
 def bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Profile, Path]:
-    """Bundles of every profile; tests must not change them."""
+    """Bundles of every profile that is served; tests must not change them."""
     directory = tmp_path_factory.mktemp("bundles")
-    for profile in Profile:
+    for profile in SERVED:
         export_bundle(checkpoint, directory / profile, profile=profile)
-    return {profile: directory / profile for profile in Profile}
+    return {profile: directory / profile for profile in SERVED}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def coarse_checkpoint(
     return directory
 
 
-@pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT8, Profile.INT4])
+@pytest.mark.parametrize("profile", SERVED)
 def test_a_bundle_has_its_files_and_a_matching_manifest(
     bundles: dict[Profile, Path], checkpoint: Path, trained: GPT2LMHeadModel, profile: Profile
 ) -> None:
@@ -142,46 +141,6 @@ def test_quality_is_measured_on_the_text_of_the_checkpoint(
             assert quality.argmax_agreement == 1
 
 
-def test_the_reference_loads_in_optimum_and_generates_as_transformers(
-    make_model: Any, save_checkpoint: Any, tmp_path: Path
-) -> None:
-    """Inverse layer scaling is exported, though transformers' default attention lacks it."""
-    model = make_model(n_layer=3, scale_attn_by_inverse_layer_idx=True)
-    source = save_checkpoint(model, tmp_path / "checkpoint")
-    (source / "eval.txt").unlink()
-    manifest = export_bundle(source, tmp_path / "bundle", profile=Profile.REFERENCE)
-    assert manifest.quality is None
-    assert load_bundle(tmp_path / "bundle").manifest == manifest
-    loaded = ORTModelForCausalLM.from_pretrained(tmp_path / "bundle")
-    prompt = torch.tensor([[5, 9, 40, 7]])
-    options: dict[str, Any] = {
-        "attention_mask": torch.ones_like(prompt),
-        "max_new_tokens": 20,
-        "do_sample": False,
-        "pad_token_id": 0,
-    }
-    expected = model.generate(prompt, **options)
-    assert torch.equal(loaded.generate(prompt, **options), expected)
-    with torch.no_grad():
-        np.testing.assert_allclose(
-            loaded(prompt, attention_mask=torch.ones_like(prompt)).logits.numpy(),
-            model(prompt).logits.numpy(),
-            atol=1e-4,
-        )
-
-
-def test_the_reference_is_not_served(bundles: dict[Profile, Path], tmp_path: Path) -> None:
-    bundle = bundles[Profile.REFERENCE]
-    returned, _, err = gpt2flow("serve", "--model", str(bundle), cwd=tmp_path)
-    assert returned == 2
-    assert err == (
-        f"gpt2flow: error: {bundle} has the profile reference, which cannot be served; export the "
-        "checkpoint with --profile fp32, int8 or int4\n"
-    )
-    with pytest.raises(RunnerError, match=r"model\.onnx is not a serving graph; gpt2flow export "):
-        ModelRunner(bundle / "model.onnx", slots=1, capacity=8, threads=1)
-
-
 @pytest.mark.parametrize("profile", [Profile.FP32, Profile.INT4])
 def test_exports_are_reproducible_byte_for_byte(
     bundles: dict[Profile, Path], checkpoint: Path, tmp_path: Path, profile: Profile
@@ -221,13 +180,16 @@ def test_another_evaluation_text_can_be_given(checkpoint: Path, tmp_path: Path) 
     assert manifest.quality.text == f"mine.txt sha256:{file_sha256(text)}"
 
 
-def test_a_missing_evaluation_text_is_refused_with_the_option(
+def test_a_checkpoint_without_texts_is_measured_and_calibrated_on_the_default_text(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
-    (source / "eval.txt").unlink()
-    with pytest.raises(EvaluationTextError, match=r"no eval\.txt .* give a text with --eval"):
-        export_bundle(source, tmp_path / "bundle", profile=Profile.INT8)
+    for name in ("eval.txt", "calibration.txt"):
+        (source / name).unlink()
+    manifest = export_bundle(source, tmp_path / "bundle", profile=Profile.INT8, force=True)
+    name = f"default_text.txt sha256:{file_sha256(DEFAULT_TEXT)}"
+    assert manifest.quality is not None
+    assert (manifest.quality.text, manifest.recipe.calibration) == (name, name)
 
 
 @pytest.mark.parametrize("kind", ["directory", "empty directory", "file", "dangling link"])
@@ -317,8 +279,8 @@ def test_the_command_prints_stages_and_warnings(checkpoint: Path, tmp_path: Path
     assert lines == [
         "Reading the checkpoint",
         f"gpt2flow: warning: {warning}",
-        "Exporting the reference graph",
-        "Building the serving graph",
+        "Loading the reference model",
+        "Writing the graph",
         "Verifying against the reference",
         "Writing the manifest",
     ]

@@ -13,7 +13,6 @@ from tests.support.vocabulary_models import make_model
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2flow.export import (
-    InputError,
     Method,
     OutputError,
     Profile,
@@ -105,13 +104,6 @@ def test_padding_of_heads_and_an_untied_head_are_undone(
             assert found[name].shape == weight.shape, name
             bound = 0.0 if profile is Profile.FP32 else np.abs(weight).max() / 100
             assert np.abs(found[name] - weight).max() <= bound, name
-
-
-def test_a_reference_bundle_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    export_bundle(checkpoint, tmp_path / "bundle", profile=Profile.REFERENCE)
-    with pytest.raises(InputError, match="profile reference; a checkpoint is restored from"):
-        restore_checkpoint(tmp_path / "bundle", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_directory_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpt2flow.export.errors import (
+        AdapterError,
         CheckpointError,
         EvaluationTextError,
         ExportError,
+        HubError,
         InputError,
+        MissingPackageError,
         OutputError,
         QualityGateError,
     )
@@ -20,25 +23,33 @@ if TYPE_CHECKING:
     from gpt2flow.export.quantization.plan import ProgressCallback
     from gpt2flow.export.recipe import KvCache, Method, Profile
     from gpt2flow.export.restore import restore_checkpoint
+    from gpt2flow.export.sources.hub import Hub
+    from gpt2flow.export.sources.locate import read_token
 
 __all__ = [
+    "AdapterError",
     "CheckpointError",
     "EvaluationTextError",
     "ExportError",
+    "Hub",
+    "HubError",
     "InputError",
     "Inspection",
     "KvCache",
     "Method",
+    "MissingPackageError",
     "OutputError",
     "Profile",
     "ProgressCallback",
     "QualityGateError",
     "export_bundle",
     "inspect_bundle",
+    "read_token",
     "restore_checkpoint",
 ]
 
 _MODULES = {
+    "Hub": "sources.hub",
     "Inspection": "inspect",
     "KvCache": "recipe",
     "Method": "recipe",
@@ -46,6 +57,7 @@ _MODULES = {
     "ProgressCallback": "quantization.plan",
     "export_bundle": "pipeline",
     "inspect_bundle": "inspect",
+    "read_token": "sources.locate",
     "restore_checkpoint": "restore",
 }
 

@@ -20,12 +20,31 @@ class CheckpointError(InputError):
     """The checkpoint is missing, damaged or not an exportable GPT-2."""
 
 
+class HubError(InputError):
+    """The model cannot be had from its Hugging Face hub."""
+
+
+class NoModelError(HubError):
+    """The hub has no such model, or does not answer.
+
+    The name may be a mistyped path.
+    """
+
+
+class AdapterError(InputError):
+    """The adapter, or its base model, cannot be merged."""
+
+
 class EvaluationTextError(InputError):
     """The evaluation text is missing, or too short to measure anything."""
 
 
 class OutputError(InputError):
     """The output directory exists already or cannot be created."""
+
+
+class MissingPackageError(InputError):
+    """The profile needs a package that is not installed."""
 
 
 class QualityGateError(ExportError):

@@ -8,6 +8,7 @@ from typing import Final
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.graph.head_padding import padded_head_size
 from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe, Storage
+from gpt2flow.export.verification.optimum_graph import PACKAGE
 from gpt2flow.server.bundle.manifest import (
     Manifest,
     ModelShape,
@@ -22,7 +23,6 @@ _TOOLS: Final = (
     "gpt2flow",
     "onnx",
     "onnxruntime",
-    "optimum-onnx",
     "tokenizers",
     "torch",
     "transformers",
@@ -78,7 +78,7 @@ def describe_bundle(
     """
     architecture = source.architecture
     return Manifest(
-        created_by={tool: version(tool) for tool in _TOOLS},
+        created_by={tool: version(tool) for tool in _tools(recipe)},
         source=Source(checkpoint_sha256=source.sha256, parameters=source.parameters),
         recipe=recipe,
         shape=ModelShape(
@@ -96,3 +96,9 @@ def describe_bundle(
         warnings=list(source.warnings),
         files={path.name: file_sha256(path) for path in sorted(directory.iterdir())},
     )
+
+
+def _tools(recipe: Recipe) -> list[str]:
+    """Return the packages that a bundle is made with, in alphabetical order."""
+    optimum = [PACKAGE] if recipe.profile == Profile.REFERENCE else []
+    return sorted([*_TOOLS, *optimum])

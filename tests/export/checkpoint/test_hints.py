@@ -86,19 +86,19 @@ HINTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "adapter": (
         files("adapter_config.json", "adapter_model.safetensors", **BASE),
         (
-            "config.json is missing; adapter_config.json is of an adapter; merge it into its base "
-            "model 'org/gpt2-small' first"
+            "config.json is missing; adapter_config.json is of an adapter, which is not the base "
+            "model of another"
         ),
     ),
     "adapter without its configuration": (
         files("adapter_model.safetensors"),
-        "adapter_model.safetensors is an adapter; merge it into its base model first",
+        ("adapter_model.safetensors is an adapter, which is exported with its adapter_config.json"),
     ),
     "adapter beside the configuration of its base": (
         without_weights("adapter_model.bin", "adapter_config.json"),
         (
             "has no weights: no model.safetensors, no pytorch_model.bin, and no shards of either; "
-            "adapter_config.json is of an adapter; merge it into its base model first"
+            "adapter_config.json is of an adapter, which is not the base model of another"
         ),
     ),
     "output of a trainer": (
@@ -141,7 +141,10 @@ HINTS: dict[str, tuple[Callable[[Path], None], str]] = {
                 "c_attn.weight", "c_attn.base_layer.weight"
             )
         ),
-        "; they are those of an adapter; merge it into its base model first",
+        (
+            "; they are those of an adapter; save it with PEFT's save_pretrained, and export the "
+            "directory with its adapter_config.json"
+        ),
     ),
     "another prefix": (
         renamed(lambda name: f"net.gpt.{name}"),

@@ -7,9 +7,10 @@ import pytest
 from tests.support.documents import DOCUMENTS
 
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from gpt2flow.export.checkpoint.vocabulary import END_OF_TEXT
 from gpt2flow.export.errors import EvaluationTextError
 from gpt2flow.export.quantization.calibration import WINDOW, Texts, find_texts
-from gpt2flow.export.verification.evaluation_text import TOKEN_BUDGET
+from gpt2flow.export.verification.evaluation_text import DEFAULT_TEXT, TOKEN_BUDGET
 
 
 @pytest.fixture
@@ -91,13 +92,6 @@ def test_without_calibration_the_whole_text_is_for_evaluation(source: Checkpoint
     assert len(texts.evaluation.windows) == len(DOCUMENTS)
 
 
-def test_a_text_is_required_only_if_quality_is_measured(source: Checkpoint) -> None:
-    (source.directory / "eval.txt").unlink()
-    assert find(source, measured=False, calibrated=False) == Texts(None, None)
-    with pytest.raises(EvaluationTextError, match=r"has no eval\.txt .*give a text with --eval"):
-        find(source)
-
-
 def test_a_long_text_yields_short_windows_and_a_long_one(
     make_model: Any, save_checkpoint: Any, tmp_path: Path
 ) -> None:
@@ -118,3 +112,33 @@ def test_a_long_text_yields_short_windows_and_a_long_one(
     divided = find(source, tmp_path / "long.txt")
     assert divided.evaluation
     assert max(map(len, divided.evaluation.windows)) == WINDOW
+
+
+def test_without_a_text_there_is_one_in_two_languages(source: Checkpoint) -> None:
+    """Either half has both languages, and no document is in both."""
+    (source.directory / "eval.txt").unlink()
+    texts = find(source)
+    assert texts.evaluation
+    assert texts.calibration
+    assert texts.evaluation.name == texts.calibration.name
+    assert texts.evaluation.name.startswith("default_text.txt sha256:")
+    halves = DEFAULT_TEXT.read_text(encoding="utf-8").split(END_OF_TEXT)[:-1]
+    for half in (halves[::2], halves[1::2]):
+        chinese = sum("一" <= character <= "龥" for character in "".join(half))
+        assert 1000 < chinese < len("".join(half)) - 4000
+    measured, calibrated = words(texts, source)
+    assert not set(measured) & set(calibrated)
+    assert texts.evaluation.predictions > 2000
+
+
+def test_the_text_of_the_exporter_is_measured_on_whole_beside_a_calibration_text(
+    source: Checkpoint, tmp_path: Path
+) -> None:
+    (source.directory / "eval.txt").unlink()
+    (tmp_path / "own.txt").write_text(DOCUMENTS[0])
+    texts = find(source, calibration=tmp_path / "own.txt")
+    assert texts.calibration
+    assert texts.calibration.name.startswith("own.txt ")
+    assert texts.evaluation
+    assert texts.evaluation.predictions > 3000
+    assert find(source, measured=False) == Texts(None, None)

@@ -93,7 +93,7 @@ def test_accumulation_groups_the_same_batches_into_fewer_steps() -> None:
 def encoded(documents: list[str]) -> tuple[EncodedCorpus, list[str]]:
     vocabulary = train_vocabulary(documents, 600)
     corpus = encode([_TURN, "some ordinary text"], vocabulary)
-    return corpus, [vocabulary.id_to_token(i) for i in corpus.ids]
+    return corpus, [vocabulary.id_to_token(i) or "" for i in corpus.ids]
 
 
 def test_targets_are_the_actions_of_a_turn_and_all_ordinary_text(

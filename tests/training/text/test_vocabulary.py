@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS
 from gpt2flow.training.errors import ConfigError, CorpusError
+from gpt2flow.training.text.encoding import encode
 from gpt2flow.training.text.vocabulary import MIN_VOCABULARY_SIZE, save_vocabulary, train_vocabulary
 
 
@@ -67,8 +68,8 @@ def test_a_value_has_the_same_tokens_in_message_and_action(vocabulary: Tokenizer
 
 
 def test_digits_and_chinese_characters_are_tokens_of_their_own(vocabulary: Tokenizer) -> None:
-    for token in json.loads(vocabulary.to_str())["model"]["vocab"]:
-        text = vocabulary.decode([vocabulary.token_to_id(token)])
+    for token, token_id in json.loads(vocabulary.to_str())["model"]["vocab"].items():
+        text = vocabulary.decode([token_id])
         chinese = [c for c in text if "\u4e00" <= c <= "\u9fff"]
         assert len(text) == 1 or not (chinese or any(c.isdigit() for c in text)), token
 
@@ -76,6 +77,12 @@ def test_digits_and_chinese_characters_are_tokens_of_their_own(vocabulary: Token
 def test_the_same_corpus_gives_the_same_vocabulary(documents: list[str]) -> None:
     one, two = (train_vocabulary(documents[:500], 400).to_str() for _ in range(2))
     assert one == two
+
+
+def test_a_vocabulary_without_the_token_that_ends_documents_is_refused() -> None:
+    other = Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))  # noqa: S106
+    with pytest.raises(ConfigError, match=r"the vocabulary lacks <\|endoftext\|>"):
+        encode(["a"], other)
 
 
 def test_unattainable_vocabulary_sizes_are_rejected() -> None:

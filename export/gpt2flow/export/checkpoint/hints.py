@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from gpt2flow.export.errors import CheckpointError
-from gpt2flow.files.documents import read_object
 from gpt2flow.server.bundle.manifest import MANIFEST_NAME, MODEL_NAME
 
 ADAPTER_CONFIG_NAME: Final = "adapter_config.json"
@@ -17,7 +15,7 @@ ADAPTER_CONFIG_NAME: Final = "adapter_config.json"
 _SAVE: Final = "load it there, and save the model with save_pretrained"
 # Patterns of files that stand for another format, and what to do with each.
 _FORMATS: Final = {
-    "adapter_model.*": "{0} is an adapter; merge it into its base model first",
+    "adapter_model.*": "{0} is an adapter, which is exported with its " + ADAPTER_CONFIG_NAME,
     "hparams.json": "{0} is in OpenAI's own format; convert it first",
     "zero_to_fp32.py": "its weights are shards of DeepSpeed; run {0} first",
     "pytorch_model_fsdp_0": "its weights are shards of FSDP; run accelerate merge-weights first",
@@ -36,17 +34,13 @@ _ADAPTER: Final = re.compile(r"\blora_|\.base_layer\.|\.modules_to_save\.|\.orig
 
 
 def directory_hint(directory: Path) -> str:
-    """Return what to do with a directory that is no checkpoint.
-
-    Raises:
-        CheckpointError: A file of the directory cannot be read.
-    """
+    """Return what to do with a directory that is no checkpoint."""
     return next((f"; {hint}" for hint in _directory_hints(directory)), "")
 
 
 def _directory_hints(directory: Path) -> Iterator[str]:
     if (directory / ADAPTER_CONFIG_NAME).is_file():
-        yield f"{ADAPTER_CONFIG_NAME} is of an adapter; merge it into {_base_of(directory)} first"
+        yield f"{ADAPTER_CONFIG_NAME} is of an adapter, which is not the base model of another"
     if (directory / MANIFEST_NAME).is_file() and (directory / MODEL_NAME).is_file():
         yield "it is a bundle, of which gpt2flow restore writes a checkpoint"
     for parent, pattern in ((directory, "checkpoint-*"), (directory / "snapshots", "*")):
@@ -76,20 +70,15 @@ def names_hint(missing: str, names: Collection[str]) -> str:
         names: Names that the weights have.
     """
     if any(_ADAPTER.search(name) for name in names):
-        return "; they are those of an adapter; merge it into its base model first"
+        return (
+            "; they are those of an adapter; save it with PEFT's save_pretrained, and export the "
+            f"directory with its {ADAPTER_CONFIG_NAME}"
+        )
     for name in names:
         if name.endswith(f".{missing}"):
             prefix = name.removesuffix(missing)
             return f"; they hold {name}: remove {prefix!r} from the names"
     return ""
-
-
-def _base_of(directory: Path) -> str:
-    """Return the name of an adapter's base model."""
-    base = read_object(directory / ADAPTER_CONFIG_NAME, CheckpointError).get(
-        "base_model_name_or_path"
-    )
-    return f"its base model {base!r}" if isinstance(base, str) and base else "its base model"
 
 
 def _step(directory: Path) -> tuple[int, str]:

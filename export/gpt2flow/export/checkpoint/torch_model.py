@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging as transformers_logging
 
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME
 from gpt2flow.export.checkpoint.checkpoint import Checkpoint
@@ -34,7 +35,8 @@ def load_torch_model(source: Checkpoint) -> GPT2LMHeadModel:
         )
         for name in source.architecture.weight_shapes()
     }
-    # Only the eager attention of transformers implements GPT-2's scaling variants.
+    # Only the eager attention of transformers implements all of GPT-2's variants. Releases before
+    # 5.3 would load code that a configuration names instead (CVE-2026-4372).
     model = GPT2LMHeadModel.from_pretrained(
         None, config=config, state_dict=state, attn_implementation="eager", dtype=torch.float32
     )
@@ -57,19 +59,25 @@ def set_generation_config(model: GPT2LMHeadModel, source: Checkpoint) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence the warnings of torch, transformers and Optimum; log their errors only.
+    """Silence the warnings and progress bars of torch, transformers and Optimum.
 
     Tracing a model warns about every Python branch it takes. These warnings are of no use to a
-    user, since the exported graph is verified. Previous settings are restored on exit.
+    user, since the exported graph is verified. Errors are logged. Previous settings are restored
+    on exit.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
+    shows_bars = transformers_logging.is_progress_bar_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        if shows_bars:
+            transformers_logging.disable_progress_bar()
         try:
             yield
         finally:
+            if shows_bars:
+                transformers_logging.enable_progress_bar()
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

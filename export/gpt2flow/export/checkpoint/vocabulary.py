@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gpt2flow.export.checkpoint.architecture import CONFIG_NAME, Architecture
 from gpt2flow.export.checkpoint.pruning import leave_out_tokens
@@ -35,10 +35,18 @@ _ADDED_NAME: Final = "added_tokens.json"
 _BESIDE: Final = (SETTINGS_NAME, _SPECIAL_NAME, _ADDED_NAME)
 _CLASS: Final = "tokenizer_class"
 _WORD_PIECE_CLASS: Final = "BertTokenizer"
+# GPT-2's classes; a checkpoint that names none has the first.
+_GPT2_CLASSES: Final = ("GPT2Tokenizer", "GPT2TokenizerFast")
+# Classes that only read a `tokenizer.json`; transformers 5 has a new name for the first.
+_PLAIN_CLASSES: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _ROLES: Final = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 )
 _MORE_SPECIAL: Final = "additional_special_tokens"
+# Roles in which GPT-2's class has its only special token.
+_GPT2_ROLES: Final = ("bos_token", "eos_token", "unk_token")
+# Settings by which a class adds tokens around a text.
+_ENDS: Final = ("add_bos_token", "add_eos_token")
 
 # Texts that a `tokenizer.json` must encode as transformers does, whatever its languages are.
 _PROBES: Final = ("", " A parcel, 12 ", "我是学生。", "今日は雨です", "학생입니다", "naïve\n\n 🙂")
@@ -179,7 +187,7 @@ def _check_token(path: Path, role: str, value: Any) -> None:
 
 
 def _load(directory: Path, sources: tuple[Path, ...]) -> "PreTrainedTokenizerFast":
-    """Return the tokenizer that `AutoTokenizer` loads.
+    """Return the tokenizer that transformers loads.
 
     Raises:
         CheckpointError: It cannot, or the tokenizer exists in Python only.
@@ -196,12 +204,17 @@ def _load(directory: Path, sources: tuple[Path, ...]) -> "PreTrainedTokenizerFas
     # Alone, these files do not tell their class, and that of GPT-2 cannot read them.
     if sources[0].name == _WORD_PIECE_NAME and not settings.get(_CLASS):
         config = {_CLASS: _WORD_PIECE_CLASS} | {k: v for k, v in config.items() if v is not None}
+    name = settings.get(_CLASS) or config.get(_CLASS) or _GPT2_CLASSES[0]
+    _require_known_class(directory, name)
     with quiet_libraries():
         try:
-            # Given the configuration, it does without a `model_type`, which old ones lack.
-            loaded = AutoTokenizer.from_pretrained(
-                directory, config=GPT2Config.from_dict(config), trust_remote_code=False
-            )
+            if sources[0].name == TOKENIZER_NAME and name in (*_GPT2_CLASSES, *_PLAIN_CLASSES):
+                loaded = _load_as_it_is(directory, settings, like_gpt2=name in _GPT2_CLASSES)
+            else:
+                # Given the configuration, it does without a `model_type`, which old ones lack.
+                loaded = AutoTokenizer.from_pretrained(
+                    directory, config=GPT2Config.from_dict(config), trust_remote_code=False
+                )
         except Exception as error:  # Whatever a file makes it raise.
             raise CheckpointError(
                 f"{sources[0]}: transformers cannot load the tokenizer: {first_line(error)}"
@@ -213,6 +226,62 @@ def _load(directory: Path, sources: tuple[Path, ...]) -> "PreTrainedTokenizerFas
         )
     tokenizer: PreTrainedTokenizerFast = loaded
     return tokenizer
+
+
+def _require_known_class(directory: Path, name: Any) -> None:
+    """Check that transformers has a class of tokenizers.
+
+    Raises:
+        CheckpointError: It has none of this name, which may do anything in Python.
+    """
+    from transformers.models.auto.tokenization_auto import (  # noqa: PLC0415 - as above
+        tokenizer_class_from_name,
+    )
+
+    names = (name, f"{name}Fast", str(name).removesuffix("Fast"))
+    if name not in _PLAIN_CLASSES and not any(map(tokenizer_class_from_name, names)):
+        raise CheckpointError(
+            f"{directory / SETTINGS_NAME}: {_CLASS} is {shorten(name)}, which transformers lacks; "
+            f"name {_PLAIN_CLASSES[0]} if {TOKENIZER_NAME} holds all of the tokenizer"
+        )
+
+
+def _load_as_it_is(
+    directory: Path, settings: dict[str, Any], *, like_gpt2: bool
+) -> "PreTrainedTokenizerFast":
+    """Return the tokenizer of a `tokenizer.json`, whatever its kind is.
+
+    GPT-2's class in transformers 5 takes the vocabulary alone from the file.
+
+    Args:
+        directory: Directory of the checkpoint.
+        settings: Content of its `tokenizer_config.json`.
+        like_gpt2: Whether to do what GPT-2's class adds: its special token, and its prefix.
+    """
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - as above
+
+    stated = settings | read_object(directory / _SPECIAL_NAME, CheckpointError)
+    roles = {role: END_OF_TEXT for role in _GPT2_ROLES if like_gpt2 and role not in stated}
+    loaded = PreTrainedTokenizerFast.from_pretrained(directory, **roles)
+    backend = loaded.backend_tokenizer
+    if like_gpt2:
+        _set_prefix_space(backend, wanted=bool(settings.get("add_prefix_space")))
+    if not any(map(settings.get, _ENDS)) and _own_post_processor(directory) is None:
+        # transformers 5 writes one that adds nothing.
+        backend.post_processor = None
+    return loaded
+
+
+def _own_post_processor(directory: Path) -> Any:
+    return Tokenizer.from_file(str(directory / TOKENIZER_NAME)).post_processor
+
+
+def _set_prefix_space(tokenizer: Tokenizer, *, wanted: bool) -> None:
+    """Set whether a byte-level tokenizer puts a space before a text."""
+    state = json.loads(tokenizer.to_str())["pre_tokenizer"] or {}
+    if state.get("type") == "ByteLevel" and state["add_prefix_space"] != wanted:
+        options = {name: state[name] for name in ("trim_offsets", "use_regex") if name in state}
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=wanted, **options)
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

@@ -9,8 +9,8 @@ from gpt2flow.export.checkpoint.hints import directory_hint
 from gpt2flow.export.errors import CheckpointError
 from gpt2flow.files.documents import read_object
 
-# In order of precedence, which is that of transformers.
-_SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_NAMES: Final = ("model.safetensors", "pytorch_model.bin")
+"""Names of the weights in one file, in transformers' order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,30 @@ def find_weight_files(directory: Path) -> WeightFiles:
     Raises:
         CheckpointError: There are none, or an index names a shard that does not exist.
     """
-    for name in _SINGLE_FILES:
+    for name in WEIGHT_NAMES:
         if (directory / name).is_file():
             return WeightFiles([directory / name])
-        index = directory / f"{name}.index.json"
+        index = directory / index_name(name)
         if index.is_file():
-            return _read_index(index)
-    names = ", no ".join(_SINGLE_FILES)
+            return _find_shards(index)
+    names = ", no ".join(WEIGHT_NAMES)
     raise CheckpointError(
         f"{directory} has no weights: no {names}, and no shards of either"
         f"{directory_hint(directory)}"
     )
 
 
-def _read_index(index: Path) -> WeightFiles:
+def index_name(name: str) -> str:
+    """Return the name of a sharded weight file's index."""
+    return f"{name}.index.json"
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return the name of the shard for each tensor.
+
+    Raises:
+        CheckpointError: The index is damaged, or names a file in another directory.
+    """
     weight_map = read_object(index, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} is not an index of shards: it has no weight_map")
@@ -55,6 +65,11 @@ def _read_index(index: Path) -> WeightFiles:
             raise CheckpointError(
                 f"{index}: {tensor} is in {name!r}, which is not the name of a file beside it"
             )
+    return weight_map
+
+
+def _find_shards(index: Path) -> WeightFiles:
+    weight_map = read_weight_map(index)
     shards = [index.parent / name for name in sorted(set(weight_map.values()))]
     for shard in shards:
         if not shard.is_file():

@@ -13,6 +13,7 @@ from gpt2flow.export.checkpoint.checkpoint import Checkpoint
 from gpt2flow.export.errors import EvaluationTextError
 from gpt2flow.export.graph.cache import CacheScales
 from gpt2flow.export.verification.evaluation_text import (
+    DEFAULT_TEXT,
     TOKEN_BUDGET,
     EvaluationText,
     TokenizedText,
@@ -56,28 +57,25 @@ def find_texts(
 ) -> Texts:
     """Find the texts that an export needs.
 
-    Without a calibration text, every other window of the evaluation text is reserved for
-    calibration, and quality is measured on the rest.
+    Without an evaluation text, there is the exporter's own. Without a calibration text, every other
+    window of the evaluation text, or document of the exporter's own, is reserved for calibration,
+    and quality is measured on the rest.
 
     Args:
         source: Checkpoint to export; it provides the texts for which no path is given.
         evaluation: Path of the text to measure quality on.
         calibration: Path of the text to calibrate with.
-        measured: Whether quality must be measured. Otherwise, it is measured if there is a text.
+        measured: Whether quality must be measured. Otherwise, it is measured if there is a text
+            beside the exporter's own.
         calibrated: Whether the export calibrates anything.
 
     Raises:
-        EvaluationTextError: A text is missing, unreadable or too short, or both are the same.
+        EvaluationTextError: A text is unreadable or too short, or both are the same.
     """
     in_checkpoint = source.directory / _EVALUATION_NAME
-    path = evaluation or in_checkpoint
-    if not measured and not path.is_file():
+    path = evaluation or (in_checkpoint if in_checkpoint.is_file() else DEFAULT_TEXT)
+    if not measured and path == DEFAULT_TEXT:
         return Texts(None, None)
-    if not evaluation and not in_checkpoint.is_file():
-        raise EvaluationTextError(
-            f"{source.directory} has no {_EVALUATION_NAME} to measure quality on; "
-            "give a text with --eval"
-        )
     context = source.architecture.context_length
     text = read_text(path, source.tokenizer)
     measured_on = text.windows(min(WINDOW, context))
@@ -85,9 +83,11 @@ def find_texts(
         return Texts(measured_on, None)
     if calibration is None and (source.directory / _CALIBRATION_NAME).is_file():
         calibration = source.directory / _CALIBRATION_NAME
+    long = min(LONG_WINDOW, context)
+    if calibration is None and path == DEFAULT_TEXT:
+        return _split_documents(text, long)
     if calibration is None:
         return _split_for_calibration(measured_on)
-    long = min(LONG_WINDOW, context)
     calibrated_on = read_text(calibration, source.tokenizer).windows(long, CALIBRATION_TOKENS)
     if calibrated_on.name.split()[-1] == measured_on.name.split()[-1]:
         raise EvaluationTextError(
@@ -104,6 +104,15 @@ def _add_long_window(text: TokenizedText, short: EvaluationText, length: int) ->
         return short
     others = text.windows(WINDOW, TOKEN_BUDGET - len(longest))
     return replace(others, windows=(longest, *others.windows))
+
+
+def _split_documents(text: TokenizedText, long: int) -> Texts:
+    """Return alternating documents of a text as evaluation and calibration texts."""
+    measured, calibrated = (replace(text, documents=text.documents[first::2]) for first in range(2))
+    windows = measured.windows(min(WINDOW, long))
+    return Texts(
+        _add_long_window(measured, windows, long), calibrated.windows(long, CALIBRATION_TOKENS)
+    )
 
 
 def _split_for_calibration(text: EvaluationText) -> Texts:
@@ -135,7 +144,7 @@ def calibrate_cache(
     Each channel's key or value of largest magnitude is mapped to the end of the int8 range.
 
     Args:
-        reference: Reference graph, which computes keys and values.
+        reference: Reference model, which computes keys and values.
         architecture: Architecture of the model.
         windows: Token windows to calibrate with, int64 [tokens] each.
         on_window: Progress callback, called after each window with the windows done and in total.

@@ -51,7 +51,9 @@ class LayerwiseModel:
 
     def run_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """Return the output of a layer, float32 [1, tokens, channels]."""
-        output = self.layers[layer](hidden)
+        # Some releases of transformers leave all masking to the model around the layers.
+        ahead = hidden.new_full(2 * hidden.shape[1:2], torch.finfo(hidden.dtype).min).triu_(1)
+        output = self.layers[layer](hidden, attention_mask=ahead[None, None])
         # Releases of transformers differ in whether they return a tuple.
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return result

@@ -53,7 +53,7 @@ def make_plan(
     Args:
         source: Checkpoint to export.
         recipe: Recipe of the serving graph.
-        reference: Reference graph of the checkpoint.
+        reference: Reference model of the checkpoint.
         windows: Token windows to calibrate with, int64 [tokens] each; may be empty if the recipe
             needs no calibration.
         report_progress: Callback for the progress of each stage.

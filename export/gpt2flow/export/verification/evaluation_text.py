@@ -15,6 +15,12 @@ from gpt2flow.export.errors import EvaluationTextError, first_line
 # Enough to measure a ratio of perplexities to some tenths of a percent, within seconds.
 TOKEN_BUDGET: Final = 4000
 
+DEFAULT_TEXT: Final = Path(__file__).with_name("default_text.txt")
+"""Text in English and Chinese for models that bring none.
+
+Documents alternate, so that either half of them has both languages.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationText:
@@ -84,13 +90,14 @@ def read_text(path: Path, tokenizer: Tokenizer) -> TokenizedText:
 
 def _tokenize_documents(text: str, tokenizer: Tokenizer) -> list[TokenArray]:
     """Return the tokens of each document, with any `<|endoftext|>` that ends it."""
-    end = [tokenizer.token_to_id(END_OF_TEXT)]
+    end_id = tokenizer.token_to_id(END_OF_TEXT)
+    end = [] if end_id is None else [end_id]
     parts = [part.strip("\r\n") for part in text.split(END_OF_TEXT)]
     tokenizer.no_truncation()
     tokenizer.no_padding()
     encodings = tokenizer.encode_batch(parts, add_special_tokens=False)
     ended = [
-        encoding.ids + (end if end[0] is not None and number < len(parts) - 1 else [])
+        encoding.ids + (end if number < len(parts) - 1 else [])
         for number, encoding in enumerate(encodings)
     ]
     return [np.array(ids, np.int64) for ids in ended]

@@ -7,8 +7,14 @@ from pathlib import Path
 from gpt2flow.export.errors import QualityGateError
 from gpt2flow.export.recipe import RECIPES, Profile
 from gpt2flow.export.verification.evaluation_text import EvaluationText
-from gpt2flow.export.verification.reference import ReferenceModel
-from gpt2flow.export.verification.verify import SLOTS, Comparison, Phase, PhaseComparison, compare
+from gpt2flow.export.verification.verify import (
+    SLOTS,
+    Comparison,
+    Phase,
+    PhaseComparison,
+    SupportsLogits,
+    compare,
+)
 from gpt2flow.server.bundle.manifest import PartQuality, Quality
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
@@ -20,7 +26,7 @@ _MIN_GATED_TOKENS = 200
 
 def measure(
     text: EvaluationText,
-    reference: ReferenceModel,
+    reference: SupportsLogits,
     model: Path,
     *,
     on_tokens: Callable[[int, int], None],
@@ -41,23 +47,24 @@ def measure(
     return compare(text.windows, reference, served, lambda done: on_tokens(done, total))
 
 
-def measure_reference(
-    text: EvaluationText, reference: ReferenceModel, on_tokens: Callable[[int, int], None]
+def measure_graph(
+    text: EvaluationText,
+    reference: SupportsLogits,
+    graph: SupportsLogits,
+    on_tokens: Callable[[int, int], None],
 ) -> PhaseComparison:
-    """Measure the perplexity of the reference.
-
-    The comparison is one of the reference with itself, so agreement is perfect.
+    """Compare a graph of whole windows with the reference on a text.
 
     Args:
         text: Text to predict.
         reference: Reference model.
+        graph: Model to compare, which prefills every window.
         on_tokens: Progress callback, called with the predictions done and in total.
     """
     comparison = PhaseComparison()
     sums = comparison.by_phase[Phase.PREFILL]
     for window in text.windows:
-        logits = reference.logits(window[:-1])
-        sums.add(logits, logits, window[1:])
+        sums.add(reference.logits(window[:-1]), graph.logits(window[:-1]), window[1:])
         on_tokens(sums.tokens, text.predictions)
     return comparison
 

@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 from gpt2flow.files.atomic import TargetError, atomic_directory
 from gpt2flow.training.errors import OutputError
 from gpt2flow.training.model.evaluation import Evaluation
+from gpt2flow.training.model.model import no_progress_bars
 from gpt2flow.training.model.optimizer import Optimizer, load_optimizer
 from gpt2flow.training.text.vocabulary import save_vocabulary
 
@@ -59,7 +60,8 @@ class TrainerState:
 
 def save_model(directory: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer) -> None:
     """Write model and tokenizer in the Hugging Face format."""
-    model.save_pretrained(directory, safe_serialization=True)
+    with no_progress_bars():
+        model.save_pretrained(directory)
     save_vocabulary(tokenizer, directory, model.config.n_positions)
 
 
@@ -126,7 +128,7 @@ def load_best_weights(
         return None
     path = _checkpoint_path(directory, state.best_step)
     try:
-        weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
+        weights = _weights(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return {name: weight.to(model.device) for name, weight in weights.items()}
@@ -142,7 +144,7 @@ def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: Optimizer) ->
         OutputError: The checkpoint cannot be read.
     """
     try:
-        weights = GPT2LMHeadModel.from_pretrained(path).state_dict()
+        weights = _weights(path)
         model.load_state_dict(weights)
         states = torch.load(path / _TRAINER / "optimizer.pt", map_location=model.device)
         load_optimizer(optimizer, states)
@@ -151,6 +153,12 @@ def load_checkpoint(path: Path, model: GPT2LMHeadModel, optimizer: Optimizer) ->
     except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return TrainerState(**state)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    with no_progress_bars():
+        weights: dict[str, torch.Tensor] = GPT2LMHeadModel.from_pretrained(path).state_dict()
+    return weights
 
 
 def _checkpoint_path(directory: Path, step: int) -> Path:

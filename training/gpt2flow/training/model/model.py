@@ -1,5 +1,7 @@
 """GPT-2 model: device, construction, attention and forward pass."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -7,6 +9,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
+from transformers.utils import logging
 
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.errors import ConfigError
@@ -57,14 +60,28 @@ def new_model(config: TrainingConfig, end_id: int) -> GPT2LMHeadModel:
 def load_model(checkpoint: Path, config: TrainingConfig) -> GPT2LMHeadModel:
     """Return a checkpoint's model in float32, with the dropout of `config`."""
     register_attention()
-    return GPT2LMHeadModel.from_pretrained(
-        checkpoint,
-        dtype=torch.float32,
-        attn_implementation=_ATTENTION,
-        resid_pdrop=config.dropout,
-        embd_pdrop=config.dropout,
-        attn_pdrop=config.dropout,
-    )
+    with no_progress_bars():
+        return GPT2LMHeadModel.from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            attn_implementation=_ATTENTION,
+            resid_pdrop=config.dropout,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+        )
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence the progress bars of transformers within a `with` block."""
+    shown = logging.is_progress_bar_enabled()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def sizes_of(checkpoint: Path) -> dict[str, int]:

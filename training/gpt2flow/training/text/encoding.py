@@ -10,10 +10,13 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from gpt2flow.agent.flows.prompt import ACT, END, RESULT
+from gpt2flow.training.errors import ConfigError
 from gpt2flow.training.text.clean import is_flow_document
 
 _Item = TypeVar("_Item")
 _CHUNK = 1000
+# No token has this id.
+_ABSENT = -1
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,14 @@ class EncodedCorpus:
 
 
 def encode(documents: Iterable[str], tokenizer: Tokenizer) -> EncodedCorpus:
-    """Encode cleaned documents with a tokenizer of `train_vocabulary`."""
-    end, act, result = (tokenizer.token_to_id(t) for t in (END, ACT, RESULT))
+    """Encode cleaned documents with a tokenizer of `train_vocabulary`.
+
+    Raises:
+        ConfigError: The tokenizer is another one, without the token that ends a document.
+    """
+    end, act, result = (_token_id(tokenizer, token) for token in (END, ACT, RESULT))
+    if end == _ABSENT:
+        raise ConfigError(f"the vocabulary lacks {END}, which ends every document")
     ids: list[npt.NDArray[np.int32]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     for chunk in _chunks(documents):
@@ -53,6 +62,11 @@ def encode(documents: Iterable[str], tokenizer: Tokenizer) -> EncodedCorpus:
     return EncodedCorpus(
         np.concatenate([empty, *ids]), np.concatenate([empty < 0, *masks]), starts, end
     )
+
+
+def _token_id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    return _ABSENT if found is None else found
 
 
 def _mask_actions(

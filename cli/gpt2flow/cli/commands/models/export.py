@@ -13,12 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from gpt2flow.cli.outcome import needs_extra, reported
 
 _STAGES = {
+    "download": "Fetching the model",
+    "merge": "Merging the adapter",
     "read": "Reading the checkpoint",
-    "reference": "Exporting the reference graph",
+    "reference": "Loading the reference model",
     "calibrate": "Calibrating the KV cache",
     "quantize": "Quantizing the layers",
     "sensitivity": "Measuring sensitivity",
-    "graph": "Building the serving graph",
+    "graph": "Writing the graph",
     "verify": "Verifying against the reference",
     "write": "Writing the manifest",
 }
@@ -26,7 +28,11 @@ _STAGES = {
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Directory of a GPT-2 checkpoint in Hugging Face format.")
+        str,
+        typer.Argument(
+            help="Directory of a GPT-2 checkpoint or of a LoRA adapter in Hugging Face format, or "
+            "id of one on the Hugging Face hub."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Directory of the bundle to write. Must not exist.")],
     profile: Annotated[
@@ -68,7 +74,8 @@ def export(
         typer.Option(
             "--calibration",
             help="Text file for calibration.",
-            show_default="calibration.txt of the checkpoint, else a part of the --eval text",
+            show_default="calibration.txt of the checkpoint, else a part of the text that quality "
+            "is measured on",
         ),
     ] = None,
     eval_text: Annotated[
@@ -76,7 +83,26 @@ def export(
         typer.Option(
             "--eval",
             help="Text file to measure quality on.",
-            show_default="eval.txt of the checkpoint",
+            show_default="eval.txt of the checkpoint, else a text of the exporter's own",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch, tag or commit of the model on the hub.", show_default="main branch"
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model of an adapter: directory or id on the hub.",
+            show_default="the one that the adapter names",
+        ),
+    ] = None,
+    hub_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with an access token of the hub.", show_default="HF_TOKEN, else a login"
         ),
     ] = None,
     force: Annotated[
@@ -84,7 +110,10 @@ def export(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Export a GPT-2 checkpoint to a bundle and verify its quality.
+    """Export a GPT-2 to a bundle and verify its quality.
+
+    The GPT-2 is a checkpoint here or a model on the Hugging Face hub, such as
+    gpt2. A LoRA adapter is merged into its base model first.
 
     Fails if the perplexity misses the quality gate of the profile, and writes
     no bundle unless --force is given.
@@ -92,11 +121,13 @@ def export(
     with needs_extra("export"):
         from gpt2flow.export import (
             ExportError,
+            Hub,
             InputError,
             KvCache,
             Method,
             Profile,
             export_bundle,
+            read_token,
         )
     console = Console(stderr=True)
     with (
@@ -107,6 +138,9 @@ def export(
             checkpoint,
             out,
             profile=Profile.parse(profile),
+            revision=revision,
+            base=base,
+            hub=None if hub_token_file is None else Hub(token=read_token(hub_token_file)),
             kv_cache=None if kv_cache is None else KvCache.parse(kv_cache),
             method=None if method is None else Method.parse(method),
             block_size=block_size,

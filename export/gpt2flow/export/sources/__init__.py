@@ -1,0 +1,1 @@
+"""Sources of a checkpoint: directories, models on a hub, LoRA adapters."""
