@@ -6,13 +6,16 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.command_line import UNREACHABLE, gpt2flow
 
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.cli.commands.agent.messages import AgentOptions
+from gpt2flow.files.tokens import TokenEntry
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,12 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
         (["serve", "--model", "x", "--metrics-address", "a:70000"], 2, "--metrics-address is 'a:7"),
         (["serve", "--model", "x", "--max-sequences", "0"], 2, "--max-sequences is 0"),
         (["serve", "--model", "x", "--kv-cache-memory", "1TB"], 2, "--kv-cache-memory is '1TB'"),
+        (["serve", "--model", "x", "--choices", "a"], 2, "--choices is ['a'], must be of the form"),
+        (
+            ["serve", "--model", "x", "--choices", "a=b", "--choices", "a=c"],
+            2,
+            "--choices is ['a=b', 'a=c'], must not have two files of one name",
+        ),
         (["serve", "--model", "x", "--tls-key", "k"], 2, ": --tls-key needs --tls-certificate"),
         (["serve", "--model", "x", "--tls-certificate", "c"], 2, "needs --tls-key"),
         (["serve", "--model", "x", "--tls-client-ca", "c"], 2, "--tls-client-ca needs --tls-c"),
@@ -49,6 +58,10 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
             "--tls-certificate no.pem: No such file",
         ),
         (["token", "a b"], 2, "name is 'a b', must be 1 to 64 of the characters"),
+        (["token", "a", "--max-requests=0"], 2, "max-requests is 0, must be greater than or equal"),
+        (["token", "a", "--max-beams=x"], 2, "Invalid value for '--max-beams'"),
+        (["token", "a", "--model="], 2, "model is '', must have at least 1 character"),
+        (["token", "a", "--expires=2027-01-01"], 2, "'2027-01-01', must be a time with its zone"),
         (["generate", "hi", "--address", UNREACHABLE], 1, f"no server answers at {UNREACHABLE}"),
         (["generate", "hi", "--json-schema", "nowhere.json"], 2, "nowhere.json"),
         (["health", "--address", UNREACHABLE], 1, f"no server answers at {UNREACHABLE}"),
@@ -62,13 +75,24 @@ from gpt2flow.cli.commands.agent.messages import AgentOptions
         (["agent", "run", "-", "--tls-ca", "nowhere.pem"], 2, "ca: cannot read nowhere.pem"),
         (["inspect", "nowhere"], 2, "nowhere"),
         (["restore", "nowhere", "x"], 2, "nowhere is not a directory"),
-        (["export", "nowhere", "out"], 2, "nowhere"),
-        (["export", "nowhere", "out", "--profile", "int3"], 2, "int3"),
-        (["export", "nowhere", "out", "--kv-cache", "fp16"], 2, "fp16"),
-        (["export", "nowhere", "out", "--profile", "int4", "--method", "awq"], 2, "awq"),
-        (["export", "nowhere", "out", "--profile", "int8", "--method", "gptq"], 2, "int4"),
-        (["export", "nowhere", "out", "--profile", "int4", "--block-size", "20"], 2, "20"),
-        (["export", "nowhere", "out", "--profile", "int4", "--kept-share", "2"], 2, "from 0 to 1"),
+        (["export", "./nowhere", "out"], 2, "nowhere"),
+        (
+            ["export", "./nowhere", "out", "--revision", "v1"],
+            2,
+            "--revision is 'v1', of a model on",
+        ),
+        (["export", ".", "out", "--base", "x"], 2, "--base is 'x', but . is no adapter"),
+        (["export", "./nowhere", "out", "--hub-token-file", "no"], 2, "token-file no cannot be re"),
+        (["export", "./nowhere", "out", "--profile", "int3"], 2, "int3"),
+        (["export", "./nowhere", "out", "--kv-cache", "fp16"], 2, "fp16"),
+        (["export", "./nowhere", "out", "--profile", "int4", "--method", "awq"], 2, "awq"),
+        (["export", "./nowhere", "out", "--profile", "int8", "--method", "gptq"], 2, "int4"),
+        (["export", "./nowhere", "out", "--profile", "int4", "--block-size", "20"], 2, "20"),
+        (
+            ["export", "./nowhere", "out", "--profile", "int4", "--kept-share", "2"],
+            2,
+            "from 0 to 1",
+        ),
         (["train", "nowhere.txt", "--out", "out"], 2, "nowhere.txt"),
         (["train", "--out", "out", "--set", "width"], 2, "name=value"),
         (["train", "--out", "out", "--set", "width=wide"], 2, "width"),
@@ -179,6 +203,34 @@ def test_a_token_is_shown_once_beside_its_entry() -> None:
     assert parsed["name"] == "shop-agent"
     made = json.loads(gpt2flow("token", "shop-agent", "--json")[1])
     assert hashlib.sha256(made["token"].encode()).hexdigest() in made["entry"]
+
+
+# Options of `gpt2flow token`, and the field that each sets.
+TOKEN_OPTIONS: list[tuple[str, str, Any]] = [
+    ("--model=a --model=b", "models", ["a", "b"]),
+    ("--max-requests=3", "max_requests", 3),
+    ("--max-priority=-5", "max_priority", -5),
+    ("--max-new-tokens=256", "max_new_tokens", 256),
+    ("--max-candidates=4", "max_candidates", 4),
+    ("--max-beams=2", "max_beams", 2),
+    ("--manage-models", "manage_models", True),
+    ("--may=approve", "may", "approve"),
+    ("--may=approve --up-to=99.50", "up_to", "99.50"),
+    ("--expires=2027-01-01T00:00:00Z", "expires", datetime(2027, 1, 1, tzinfo=UTC)),
+]
+
+
+@pytest.mark.parametrize("options,field,value", TOKEN_OPTIONS)
+def test_each_field_of_a_token_has_an_option(options: str, field: str, value: Any) -> None:
+    code, entry, _ = gpt2flow("token", "shop-agent", *options.split())
+    assert code == 0
+    [parsed] = tomllib.loads(entry)["token"]
+    assert parsed[field] == value
+
+
+def test_no_field_of_a_token_lacks_an_option() -> None:
+    fields = {field for _, field, _ in TOKEN_OPTIONS}
+    assert fields | {"name", "sha256"} == TokenEntry.model_fields.keys()
 
 
 def test_printed_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """Tests of `gpt2flow generate` on the shipped model."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from tests.support.command_line import gpt2flow
+import pytest
+from tests.support.command_line import UNREACHABLE, gpt2flow
+from tests.support.project import SHIPPED_BUNDLE
+from tests.support.server_process import server_process
 
 PROMPT = "<|state|>guest<|user|>two umbrellas please<|act|>"
 
@@ -44,3 +48,60 @@ def test_a_long_prompt_is_truncated_if_requested(address: str) -> None:
 
 def test_special_tokens_are_printed_if_requested(address: str) -> None:
     assert generate(PROMPT, address, "--special-tokens").startswith('{"action":"add_to_cart"')
+
+
+def test_one_of_several_servers_answers(address: str) -> None:
+    assert generate(PROMPT, f"{UNREACHABLE},{address}") == generate(PROMPT, address)
+    code, _, err = gpt2flow("generate", PROMPT, "--address", f"{address},,{address}")
+    assert code == 2
+    assert "address is" in err
+    assert "must be host:port" in err
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server with a list of choices."""
+    folder = tmp_path_factory.mktemp("stocked")
+    path = folder / "list.txt"
+    path.write_text("umbrella\nboard game\nbackpack\n", encoding="utf-8")
+    choices = ("--choices", f"products={path}")
+    with server_process(SHIPPED_BUNDLE, folder, *choices, name="shop") as server:
+        yield server.address
+
+
+def test_the_best_entries_of_a_list_are_printed_with_their_scores(stocked: str) -> None:
+    options = ("--stored-choices", "products", "--address", stocked)
+    code, out, err = gpt2flow("generate", PROMPT, *options, "--beams", "4", "--best", "2")
+    assert (code, err) == (0, "")
+    scores, names = zip(*(line.split("\t") for line in out.splitlines()), strict=True)
+    assert len(names) == 2
+    assert set(names) < {"umbrella", "board game", "backpack"}
+    assert float(scores[0]) >= float(scores[1])
+    code, out, _ = gpt2flow("generate", PROMPT, *options)
+    assert code == 0
+    assert out.strip() in {"umbrella", "board game", "backpack"}
+
+
+def test_an_unknown_list_is_refused_with_the_known_ones(stocked: str) -> None:
+    code, out, err = gpt2flow("generate", "x", "--stored-choices", "towns", "--address", stocked)
+    assert (code, out) == (2, "")
+    assert "must be one of the stored lists: products" in err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--best", "2"), "--best needs --beams above 1"),
+        (("--length-penalty", "0"), "--length-penalty needs --beams above 1"),
+        (
+            ("--stored-choices", "a", "--json-schema", "a.json"),
+            "give one of --json-schema and --stored-choices",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    options: tuple[str, ...], message: str
+) -> None:
+    code, out, err = gpt2flow("generate", "x", "--address", UNREACHABLE, *options)
+    assert (code, out) == (2, "")
+    assert message in err

@@ -26,6 +26,12 @@ def test_an_unknown_model_fails(address: str) -> None:
     assert err == f"gpt2flow: error: the server at {address} has no model 'absent'"
 
 
+def test_the_health_of_one_server_is_asked_for(address: str) -> None:
+    code, _, err = run_health("--address", f"{address},{address}")
+    assert code == 2
+    assert "must be host:port or unix:PATH" in err
+
+
 async def test_a_draining_server_is_not_serving() -> None:
     draining = grpc.aio.server()
     servicer = health.aio.HealthServicer()

@@ -30,6 +30,7 @@ from gpt2flow.client import (
     Sampling,
     Security,
     SettingsError,
+    StoredChoices,
     Text,
     Tls,
 )
@@ -111,6 +112,7 @@ BAD_FIELDS: dict[Callable[..., Any], dict[str, list[Any]]] = {
     Regex: {"pattern": NO_TEXT},
     Choices: {"values": NO_TEXTS},
     Lark: {"grammar": NO_TEXT},
+    StoredChoices: {"name": NO_TEXT},
     Retry: {
         "attempts": ["1", True, 1.0, NAN, 0, -1, None],
         "first_delay": ["1", True, NAN, INF, 0, -1, None],
@@ -336,7 +338,7 @@ def send(kind: Callable[..., Any], name: str, value: Any) -> None:
         build_prompt("prompt", made)
     if isinstance(made, Sampling | BeamSearch):
         made = Options(made)
-    if isinstance(made, JsonSchema | Regex | Choices | Lark):
+    if isinstance(made, JsonSchema | Regex | Choices | Lark | StoredChoices):
         made = Options(constraint=made)
     if isinstance(made, Options):
         made.message()

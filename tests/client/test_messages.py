@@ -23,6 +23,7 @@ from gpt2flow.client import (
     Sampling,
     Scores,
     SettingsError,
+    StoredChoices,
     Text,
     Timing,
     Token,
@@ -127,7 +128,7 @@ def test_every_value_of_early_stopping_is_sent(early: Any) -> None:
 
 
 def test_every_kind_of_constraint_is_sent() -> None:
-    kinds = (JsonSchema("x"), Regex("x"), Choices(("x",)), Lark("x"))
+    kinds = (JsonSchema("x"), Regex("x"), Choices(("x",)), Lark("x"), StoredChoices("x"))
     sent = [Options(constraint=kind).message().constraint for kind in kinds]
     assert set.union(*map(given, sent)) == names(pb.Constraint.DESCRIPTOR)
 

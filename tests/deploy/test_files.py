@@ -8,24 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
-import typer
 import yaml
+from tests.deploy.conftest import Configured
 from tests.support import command_line
 from tests.support.dockerfile import DEPLOY, Stage, load, settings
 from tests.support.waiting import SECONDS
-
-import gpt2flow.server
-from gpt2flow.cli.main import app
 
 PROJECT = DEPLOY.parent
 BIN = Path(sys.executable).parent
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-DEPLOYMENT, SERVICE = yaml.safe_load_all((DEPLOY / "kubernetes" / "server.yaml").read_text())
-POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
-CONTAINER: dict[str, Any] = POD["containers"][0]
 
 
 def load_unit() -> configparser.SectionProxy:
@@ -44,19 +37,6 @@ def stages() -> dict[str, Stage]:
     return load()
 
 
-@pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that runs `serve` and returns the server's settings."""
-
-    def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
-        configs: list[gpt2flow.server.ServerConfig] = []
-        monkeypatch.setattr(gpt2flow.server, "serve", lambda config, *_: configs.append(config))
-        typer.main.get_command(app).main(arguments, standalone_mode=False)
-        return configs[0]
-
-    return run
-
-
 # Arguments that start a server, and the seconds that it has to stop (None: not limited).
 SERVERS = {
     "Dockerfile": (settings(load(), "server")["CMD"].words, None),
@@ -65,16 +45,11 @@ SERVERS = {
         seconds(COMPOSE["services"]["server"]["stop_grace_period"]),
     ),
     "systemd": (shlex.split(load_unit()["ExecStart"])[1:], seconds(load_unit()["TimeoutStopSec"])),
-    "kubernetes": (
-        CONTAINER["args"],
-        POD["terminationGracePeriodSeconds"]
-        - CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"],
-    ),
 }
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_serve_accepts_every_deployed_command(name: str, configured: Any) -> None:
+def test_serve_accepts_every_deployed_command(name: str, configured: Configured) -> None:
     arguments, stop_seconds = SERVERS[name]
     config = configured(arguments)
     assert list(config.models) == ["shop"]
@@ -90,21 +65,15 @@ def test_serve_accepts_every_deployed_command(name: str, configured: Any) -> Non
         assert stop_seconds >= config.drain_seconds + 10
 
 
-@pytest.mark.parametrize("name", ["compose", "kubernetes"])
-def test_threads_equal_the_processor_limit(name: str, configured: Any) -> None:
-    limits = {
-        "compose": COMPOSE["services"]["server"]["cpus"],
-        "kubernetes": CONTAINER["resources"]["limits"]["cpu"],
-    }
-    assert configured(SERVERS[name][0]).engine.threads == int(limits[name])
+def test_threads_follow_the_processor_limit() -> None:
+    service = COMPOSE["services"]["server"]
+    assert service["cpus"] == 2
+    assert not [each for each in service["command"] if "threads" in each]
 
 
 def test_images_run_as_an_unprivileged_numeric_user(stages: dict[str, Stage]) -> None:
     for target in ("server", "agent"):
         assert settings(stages, target)["USER"].rest == "10001:10001"
-    context = POD["securityContext"]
-    assert (context["runAsUser"], context["runAsGroup"]) == (10001, 10001)
-    assert context["runAsNonRoot"] is True
 
 
 def test_containers_are_read_only_and_unprivileged() -> None:
@@ -114,17 +83,11 @@ def test_containers_are_read_only_and_unprivileged() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["mem_limit"]
     assert COMPOSE["services"]["server"]["volumes"] == ["../models:/models:ro"]
-    assert CONTAINER["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert all(mount["readOnly"] for mount in CONTAINER["volumeMounts"])
     assert load_unit()["DynamicUser"] == "yes"
     assert load_unit()["ProtectSystem"] == "strict"
 
 
-def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
+def test_targets_and_ports_exist(stages: dict[str, Stage]) -> None:
     for service in COMPOSE["services"].values():
         build = service["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
@@ -134,12 +97,6 @@ def test_targets_ports_and_probes_exist(stages: dict[str, Stage]) -> None:
         "127.0.0.1:50051:50051",
         "127.0.0.1:9464:9464",
     ]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert CONTAINER[probe]["grpc"]["port"] == 50051
-    assert [port["containerPort"] for port in CONTAINER["ports"]] == [50051, 9464]
-    assert DEPLOYMENT["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == "9464"
-    assert SERVICE["spec"]["ports"][0]["targetPort"] == CONTAINER["ports"][0]["name"]
-    assert SERVICE["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"]
 
 
 def test_the_build_context_holds_exactly_the_copied_files(stages: dict[str, Stage]) -> None:
@@ -181,11 +138,6 @@ def test_the_compose_file_matches_the_published_schema(tmp_path: Path) -> None:
     invalid = tmp_path / "compose.yaml"
     invalid.write_text((DEPLOY / "compose.yaml").read_text().replace("read_only:", "readonly:"))
     assert run_linter(*schema, invalid).returncode == 1
-
-
-def test_kubernetes_objects_match_the_published_schema() -> None:
-    for item in (DEPLOYMENT, SERVICE):
-        kubernetes_validate.validate(item, "1.34", strict=True)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

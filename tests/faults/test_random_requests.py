@@ -1,7 +1,7 @@
 """Random requests: answers keep to the contract, and the server stays healthy.
 
-The environment variable GPT2FLOW_FAULT_REQUESTS sets the number of requests. The default number
-gives the same requests in every run, any other number gives new ones.
+The environment variable GPT2FLOW_FAULT_REQUESTS sets the number of requests. Any other number than
+the default one draws new requests in every run.
 """
 
 import os
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.support.fault_client import assert_nothing_left, canary
 from tests.support.random_messages import SERVICE, requests
@@ -23,6 +23,8 @@ from tests.support.server_process import ServerProcess
 DEFAULT, BATCH = 2000, 20
 REQUESTS = int(os.environ.get("GPT2FLOW_FAULT_REQUESTS", DEFAULT))
 _SECONDS = 120.0
+# Longest message that gRPC takes; it refuses longer ones by itself.
+MESSAGE_BYTES = 4 << 20
 # Status codes of the default requests; other runs may give fewer.
 ALL_CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"}
 
@@ -62,7 +64,7 @@ class Sender:
 
 def check_error(rpc: str, wire: bytes, error: Any) -> None:
     """Check the status code and the details of an error."""
-    code, context = error.code(), f"{rpc}({wire!r}): {error.code()}: {error.details()}"
+    code, context = error.code(), f"{rpc}({wire[:2000]!r}): {error.code()}: {error.details()}"
     status = rpc_status.from_call(error)
     message = decode_request(rpc, wire)
     if code == grpc.StatusCode.INVALID_ARGUMENT:
@@ -76,8 +78,9 @@ def check_error(rpc: str, wire: bytes, error: Any) -> None:
             if message is not None:
                 assert is_field(message, violation.field), context
     elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        assert status is not None, context
-        assert status.details[0].Unpack(RetryInfo()), context
+        if len(wire) <= MESSAGE_BYTES:
+            assert status is not None, context
+            assert status.details[0].Unpack(RetryInfo()), context
     elif code == grpc.StatusCode.DEADLINE_EXCEEDED:
         assert message is not None, context
         options: Any = message
@@ -115,6 +118,8 @@ def is_field(message: Message, path: str) -> bool:
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
+    # A batch of requests in parallel does not shrink to a smaller one, and trying takes gigabytes.
+    phases=[Phase.generate],
 )
 @given(st.lists(requests(), min_size=BATCH, max_size=BATCH))
 def send_all(sender: Sender, batch: list[tuple[str, bytes]]) -> None:
@@ -128,7 +133,7 @@ def test_random_requests_leave_nothing_behind(server: ServerProcess) -> None:
     send_all(sender)
     sender.close()
     assert sender.answers.total() >= REQUESTS
-    assert set(sender.answers) == ALL_CODES or REQUESTS < DEFAULT
+    assert set(sender.answers) >= ALL_CODES or REQUESTS < DEFAULT
     # Each class of requests is large enough to be meaningful.
     counts = (sender.undecodable, sender.answers["OK"], sender.answers["INVALID_ARGUMENT"])
     assert min(counts) >= REQUESTS // 20 or REQUESTS < DEFAULT, (counts, sender.answers)

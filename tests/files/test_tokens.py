@@ -1,8 +1,10 @@
 """Token files: making, reading and finding tokens, and their errors."""
 
 import tomllib
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ GOOD = f"[[token]]\nname = 'a'\nsha256 = '{DIGEST}'\n"
 SECOND = "[[token]]\nname = 'b'\n"
 FIELDS = (
     "name, sha256, models, max_requests, max_priority, max_new_tokens, max_candidates, "
-    "max_beams, may, up_to, expires"
+    "max_beams, manage_models, may, up_to, expires"
 )
 
 
@@ -146,6 +148,45 @@ def test_an_invalid_limit_is_refused(amount: str) -> None:
 def test_a_limit_needs_the_right_to_approve(may: Right | None) -> None:
     with pytest.raises(LookupError, match=r"^up-to limits approvals, so it needs may=approve$"):
         make_token("ben", LookupError, may=may, up_to=Decimal(5))
+
+
+LIMITS = {
+    "models": ["shop", 'a "b"\\\x7f é😀'],
+    "max_requests": 3,
+    "max_priority": -5,
+    "max_new_tokens": 256,
+    "max_candidates": 4,
+    "max_beams": 2,
+    "manage_models": True,
+    "expires": datetime(2027, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+}
+
+
+def test_a_made_entry_has_the_given_limits(path: Path) -> None:
+    token, text = make_token("a", LookupError, limits=LIMITS)
+    path.write_text(text, encoding="utf-8")
+    [entry] = read_token_file(path, LookupError)
+    assert find_entry([entry], token) is entry
+    assert entry.model_dump(include=set(LIMITS)) == LIMITS
+
+
+@pytest.mark.parametrize(
+    "field,value,message",
+    [
+        ("models", [""], "model is '', must have at least 1 character"),
+        ("models", ["\udc80"], "model is '\\udc80', must be a valid string"),
+        ("max_requests", 0, "max-requests is 0, must be greater than or equal to 1"),
+        ("max_priority", 101, "max-priority is 101, must be less than or equal to 100"),
+        ("max_new_tokens", -1, "max-new-tokens is -1, must be greater than or equal to 1"),
+        ("max_candidates", 0, "max-candidates is 0, must be greater than or equal to 1"),
+        ("max_beams", 0, "max-beams is 0, must be greater than or equal to 1"),
+        ("expires", datetime(2027, 1, 1), "expires is datetime.datetime(2027"),  # noqa: DTZ001
+    ],
+)
+def test_an_invalid_limit_of_a_new_token_is_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(LookupError) as caught:
+        make_token("a", LookupError, limits={field: value})
+    assert str(caught.value).startswith(message)
 
 
 def test_a_made_entry_is_valid_toml() -> None:

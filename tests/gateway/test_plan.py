@@ -15,6 +15,7 @@ from gpt2flow.client import (
     Options,
     Regex,
     Sampling,
+    StoredChoices,
     Text,
     Violation,
 )
@@ -185,9 +186,10 @@ def test_a_neutral_temperature_goes_with_beams(value: float) -> None:
         ({"regex": "a|b"}, Regex("a|b")),
         ({"choices": ["x", "y"]}, Choices(("x", "y"))),
         ({"lark": "start: /a/"}, Lark("start: /a/")),
+        ({"stored_choices": "articles"}, StoredChoices("articles")),
     ],
 )
-def test_a_constraint_is_one_of_four(fields: dict[str, Any], constraint: object) -> None:
+def test_a_constraint_is_one_of_five(fields: dict[str, Any], constraint: object) -> None:
     assert plan(**fields).options.constraint == constraint
 
 

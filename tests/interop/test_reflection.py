@@ -34,6 +34,7 @@ def test_every_service_is_described(reflected: Reflected) -> None:
         SERVICE,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
     }
     assert reflected.describe(SERVICE) == "gpt2flow/inference/v1/inference.proto"
 

@@ -1,5 +1,6 @@
 """Server process: ready line, drain on SIGTERM, clear errors at start."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -13,7 +14,7 @@ import grpc
 import pytest
 from tests.support.bundles import copy_damaged_bundle
 from tests.support.engine_bench import CONTEXT
-from tests.support.running_server import serving
+from tests.support.running_server import PROMPT, failure, greedy, serving
 from tests.support.server_process import SLOTS, ServerProcess, server_process
 from tests.support.waiting import eventually
 
@@ -30,6 +31,7 @@ from gpt2flow.server import (
     StartupError,
     serve,
 )
+from gpt2flow.server.config.cpu_limit import cpu_limit
 from gpt2flow.server.errors import DrainingError
 
 pytestmark = pytest.mark.process
@@ -57,6 +59,8 @@ def test_the_server_logs_ready_and_stops_cleanly(bundle: Path, tmp_path: Path) -
         assert (ready["event"], ready["port"], ready["models"]) == ("ready", server.port, ["m"])
         assert ready["kv_cache"] == {"m": {"slots": SLOTS, "bytes": SLOTS * SLOT_BYTES}}
         assert ready["kernels"] == {"m": str(load_operators())}
+        assert ready["threads"] == {"m": 1}
+        assert ready["processors"] == dataclasses.asdict(cpu_limit())
         with pytest.raises(grpc.RpcError):
             generate(server.address, 1)
 
@@ -110,6 +114,24 @@ async def test_memory_and_max_sequences_limit_the_slots(
         models = await running.stub.ListModels(pb.ListModelsRequest())
         assert models.models[0].limits.max_sequences == slots
         assert models.models[0].kernels == str(load_operators())
+
+
+@pytest.mark.parametrize("given, length", [(48, 48), (CONTEXT, CONTEXT), (5 * CONTEXT, CONTEXT)])
+async def test_a_shorter_context_takes_less_memory(bundle: Path, given: int, length: int) -> None:
+    engine = EngineConfig(threads=1, max_sequences=2, context_length=given)
+    async with serving(ServerConfig(models={"m": bundle}, port=0, engine=engine)) as running:
+        [cache] = running.server.kv_caches.values()
+        assert cache["bytes"] == 2 * SLOT_BYTES * length // CONTEXT
+        model = (await running.stub.ListModels(pb.ListModelsRequest())).models[0]
+        assert model.limits.context_length == length
+        request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(length))
+        status, message, _ = await failure(running.stub.Generate(request))
+        assert status is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"context of {length} tokens" in message
+        [result] = (
+            await running.stub.Generate(pb.GenerateRequest(prompts=[PROMPT], options=greedy(8)))
+        ).results
+        assert result.usage.completion_tokens == 8
 
 
 def test_memory_for_less_than_one_slot_fails_the_start(bundle: Path) -> None:

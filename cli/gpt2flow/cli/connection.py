@@ -22,6 +22,14 @@ Address = Annotated[
         help="Address of the server, as host:port or unix:PATH.", envvar="GPT2FLOW_ADDRESS"
     ),
 ]
+# The client of these commands chooses among servers.
+Servers = Annotated[
+    str,
+    typer.Option(
+        help="Address of the server, as host:port or unix:PATH; several with commas.",
+        envvar="GPT2FLOW_ADDRESS",
+    ),
+]
 ModelName = Annotated[
     str, typer.Option(help="Name of the model.", show_default="the server's first model")
 ]

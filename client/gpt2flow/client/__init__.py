@@ -5,7 +5,7 @@ It needs only the packages of the `client` extra: grpcio, grpcio-status and prot
 """
 
 from gpt2flow.client.aio import AsyncClient
-from gpt2flow.client.constraints import Choices, JsonSchema, Lark, Regex
+from gpt2flow.client.constraints import Choices, JsonSchema, Lark, Regex, StoredChoices
 from gpt2flow.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -68,6 +68,7 @@ __all__ = [
     "Security",
     "ServerError",
     "SettingsError",
+    "StoredChoices",
     "Text",
     "Timing",
     "Tls",

@@ -1,13 +1,14 @@
 """Client for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
 from gpt2flow.client import requests, responses, results
+from gpt2flow.client.addresses import AddressBook, parse_addresses
 from gpt2flow.client.call import Call, CallFactory, MetadataSource, token_source
 from gpt2flow.client.channel import open_async_channel
 from gpt2flow.client.keepalive import Keepalive
@@ -17,6 +18,9 @@ from gpt2flow.client.retry import Retry
 from gpt2flow.client.security import Security
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
+
+if TYPE_CHECKING:
+    _Stub = inference_pb2_grpc.InferenceServiceAsyncStub
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -32,7 +36,8 @@ class AsyncClient:
             print((await client.generate("Where is my order?")).text)
 
     Args:
-        address: Address of the server, as `host:port` or `unix:PATH`.
+        address: Address of the server, as `host:port` or `unix:PATH`. Several addresses of servers
+            with the same models: a sequence, or text with commas.
         timeout: Default deadline of a call in seconds, all attempts included.
         security: TLS and bearer token; by default plain text without a token.
         retry: Retry policy; None disables retries.
@@ -46,7 +51,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout: float = 60.0,
         security: Security = Security(),
@@ -54,9 +59,14 @@ class AsyncClient:
         keepalive: Keepalive = Keepalive(),
         metadata: MetadataSource | None = None,
     ) -> None:
-        self._calls = CallFactory(address, timeout, retry, token_source(security), metadata)
-        self._channel = open_async_channel(address, security, keepalive)
-        self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        addresses = parse_addresses(address)
+        token = token_source(security)
+        self._calls = CallFactory(AddressBook(addresses), timeout, retry, token, metadata)
+        self._channels = {each: open_async_channel(each, security, keepalive) for each in addresses}
+        self._stubs = {
+            each: inference_pb2_grpc.InferenceServiceStub(channel)
+            for each, channel in self._channels.items()
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,8 +80,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection and cancel the calls in flight."""
-        await self._channel.close()
+        """Close the connections and cancel the calls in flight."""
+        for channel in self._channels.values():
+            await channel.close()
 
     async def generate(
         self,
@@ -79,6 +90,7 @@ class AsyncClient:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - becomes the deadline that the server sees
         request_id: str | None = None,
     ) -> results.Generation:
@@ -88,6 +100,8 @@ class AsyncClient:
             prompt: Text or token ids to continue.
             options: Generation options.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -96,9 +110,9 @@ class AsyncClient:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_single(prompt, options, model)
-        response = await self._call_unary(self._stub.Generate, request, call)
+        response = await self._call_unary(lambda stub: stub.Generate, request, call)
         [generation] = responses.parse_generations(response, call.id)
         return generation
 
@@ -108,6 +122,7 @@ class AsyncClient:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> list[results.Generation]:
@@ -117,6 +132,8 @@ class AsyncClient:
             prompts: Texts or token ids to continue, at least one.
             options: Generation options, the same for all prompts.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -128,9 +145,9 @@ class AsyncClient:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_generate(prompts, options, model)
-        response = await self._call_unary(self._stub.Generate, request, call)
+        response = await self._call_unary(lambda stub: stub.Generate, request, call)
         return responses.parse_generations(response, call.id)
 
     async def stream(
@@ -139,6 +156,7 @@ class AsyncClient:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> AsyncGenerator[results.Delta | results.Generation, None]:
@@ -151,6 +169,8 @@ class AsyncClient:
             prompt: Text or token ids to continue.
             options: Generation options.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -163,11 +183,12 @@ class AsyncClient:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_stream(prompt, options, model)
         parser = responses.StreamParser(call.id)
         while True:
-            messages = self._stub.GenerateStream(request, **call.arguments())
+            stub = self._stubs[call.choose_address()]
+            messages = stub.GenerateStream(request, **call.arguments())
             try:
                 async for message in messages:
                     yield parser.parse(message)
@@ -185,6 +206,7 @@ class AsyncClient:
         continuations: Iterable[Prompt],
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         request_id: str | None = None,
     ) -> results.Scores:
@@ -194,6 +216,8 @@ class AsyncClient:
             prompt: Text or token ids that the continuations follow.
             continuations: Texts or token ids to score, at least one.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -205,10 +229,10 @@ class AsyncClient:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_score(prompt, continuations, model)
         return responses.parse_scores(
-            await self._call_unary(self._stub.Score, request, call), call.id
+            await self._call_unary(lambda stub: stub.Score, request, call), call.id
         )
 
     async def tokenize(
@@ -245,7 +269,7 @@ class AsyncClient:
         request = requests.build_tokenize(
             text, literal=literal, add_special_tokens=add_special_tokens, model=model
         )
-        response = await self._call_unary(self._stub.Tokenize, request, call)
+        response = await self._call_unary(lambda stub: stub.Tokenize, request, call)
         return [responses.parse_token(t) for t in response.tokens]
 
     async def detokenize(
@@ -278,7 +302,7 @@ class AsyncClient:
         request = requests.build_detokenize(
             tokens, skip_special_tokens=skip_special_tokens, model=model
         )
-        return (await self._call_unary(self._stub.Detokenize, request, call)).text
+        return (await self._call_unary(lambda stub: stub.Detokenize, request, call)).text
 
     async def models(
         self,
@@ -301,7 +325,9 @@ class AsyncClient:
             SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        response = await self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
+        response = await self._call_unary(
+            lambda stub: stub.ListModels, pb.ListModelsRequest(), call
+        )
         return [responses.parse_model(m) for m in response.models]
 
     async def model(
@@ -326,17 +352,18 @@ class AsyncClient:
         call = self._calls.start(timeout, request_id)
         request = requests.build_get_model(name)
         return responses.parse_model(
-            (await self._call_unary(self._stub.GetModel, request, call)).model
+            (await self._call_unary(lambda stub: stub.GetModel, request, call)).model
         )
 
     async def _call_unary(
         self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
+        rpc: "Callable[[_Stub], grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
         call: Call,
     ) -> _Response:
         while True:
             try:
+                method = rpc(self._stubs[call.choose_address()])
                 return await method(request, **call.arguments())
             except grpc.RpcError as error:
                 delay = call.retry_delay(error)

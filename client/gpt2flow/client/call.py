@@ -9,7 +9,8 @@ from uuid import uuid4
 import grpc
 
 from gpt2flow.client import validation
-from gpt2flow.client.errors import SettingsError, to_client_error
+from gpt2flow.client.addresses import AddressBook
+from gpt2flow.client.errors import SettingsError, UnavailableError, to_client_error
 from gpt2flow.client.retry import Attempts, Retry
 from gpt2flow.client.security import Security
 from gpt2flow.client.token import TokenSource
@@ -37,14 +38,14 @@ class CallFactory:
     """Factory of the calls of one client.
 
     Attributes:
-        address: Address of the server, for error messages.
+        addresses: Addresses of the servers.
         timeout: Default deadline of a call, in seconds.
         retry: Retry policy; None disables retries.
         token: Source of the bearer token; None sends no token.
         metadata: Source of further metadata; None sends none.
     """
 
-    address: str
+    addresses: AddressBook
     timeout: float
     retry: Retry | None
     token: TokenSource | None
@@ -58,18 +59,24 @@ class CallFactory:
         if self.metadata is not None and not callable(self.metadata):
             raise validation.invalid("metadata", self.metadata, "a function or None")
 
-    def start(self, timeout: float | None, request_id: str | None) -> "Call":
+    def start(
+        self, timeout: float | None, request_id: str | None, session: str | None = None
+    ) -> "Call":
         """Create a call and start its deadline.
 
         Args:
             timeout: Deadline in seconds; None uses the default.
             request_id: Id of the call; None generates one.
+            session: Session whose calls go to the same address; None for none.
 
         Raises:
-            SettingsError: The timeout is out of range, or the id is not valid in gRPC metadata.
+            SettingsError: The timeout is out of range, the id is not valid in gRPC metadata, or
+                the session is no text.
         """
         seconds = _valid_timeout(self.timeout if timeout is None else timeout)
-        return Call(self, Attempts(self.retry, seconds), _valid_request_id(request_id))
+        if session is not None and not validation.text("session", session):
+            raise validation.invalid("session", session, "text that is not empty, or None")
+        return Call(self, Attempts(self.retry, seconds), _valid_request_id(request_id), session)
 
 
 def _valid_timeout(given: float) -> float:
@@ -102,12 +109,26 @@ def bearer_metadata(security: Security) -> Metadata:
 
 
 class Call:
-    """One call, all its attempts included; they share the request id `id`."""
+    """One call, all its attempts included; they share the request id `id`.
 
-    def __init__(self, factory: CallFactory, attempts: Attempts, request_id: str) -> None:
+    Attributes:
+        id: Id of the call.
+        address: Address of the last attempt.
+    """
+
+    def __init__(
+        self, factory: CallFactory, attempts: Attempts, request_id: str, session: str | None
+    ) -> None:
         self.id = request_id
+        self.address = ""
         self._factory = factory
         self._attempts = attempts
+        self._session = session
+
+    def choose_address(self) -> str:
+        """Return the address of the next attempt."""
+        self.address = self._factory.addresses.choose(self._session)
+        return self.address
 
     def arguments(self) -> CallArguments:
         """Return the arguments of the next attempt."""
@@ -121,6 +142,8 @@ class Call:
     def retry_delay(self, error: grpc.RpcError, *, response_started: bool = False) -> float:
         """Return the seconds to wait before the next attempt.
 
+        An address that cannot be reached is set aside.
+
         Args:
             error: Error that ended the last attempt.
             response_started: True if a part of the response has arrived. The call is then
@@ -129,7 +152,9 @@ class Call:
         Raises:
             ClientError: The call is not retried.
         """
-        failure = to_client_error(error, self._factory.address, self.id)
+        failure = to_client_error(error, self.address, self.id)
+        if isinstance(failure, UnavailableError):
+            self._factory.addresses.set_aside(self.address)
         delay = None if response_started else self._attempts.retry_delay(failure)
         if delay is None:
             raise failure from error

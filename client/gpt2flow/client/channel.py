@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 
 from gpt2flow.client import validation
+from gpt2flow.client.addresses import is_one_target
 from gpt2flow.client.errors import SettingsError
 from gpt2flow.client.keepalive import Keepalive
 from gpt2flow.client.security import Security, Tls
@@ -88,7 +89,8 @@ def _channel_settings(
 
 
 def _check_settings(address: object, security: object, keepalive: object) -> None:
-    if not validation.text("address", address).isprintable() or not address:
+    text = validation.text("address", address)
+    if not (text and text.isprintable() and is_one_target(text)):
         raise validation.invalid("address", address, "host:port or unix:PATH")
     validation.check_type("security", security, (Security,), "Security")
     validation.check_type("keepalive", keepalive, (Keepalive,), "Keepalive")

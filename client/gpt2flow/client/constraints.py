@@ -91,7 +91,25 @@ class Lark:
         validation.text("grammar", self.grammar)
 
 
-Constraint = JsonSchema | Regex | Choices | Lark
+@dataclass(frozen=True)
+class StoredChoices:
+    """Constraint of the output to an entry of a stored list.
+
+    Attributes:
+        name: Name of the list; `Model.stored_choices` has those of a model.
+
+    Raises:
+        SettingsError: The name is not text.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError if the name is not text."""
+        validation.text("name", self.name)
+
+
+Constraint = JsonSchema | Regex | Choices | Lark | StoredChoices
 
 
 def build_constraint(constraint: Constraint | None) -> pb.Constraint | None:
@@ -107,6 +125,8 @@ def build_constraint(constraint: Constraint | None) -> pb.Constraint | None:
             return pb.Constraint(choices=validation.fill(pb.Choices, constraint))
         case Lark():
             return pb.Constraint(lark=constraint.grammar)
+        case StoredChoices():
+            return pb.Constraint(stored_choices=constraint.name)
 
 
 def _schema_text(schema: object) -> str:

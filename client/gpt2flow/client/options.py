@@ -14,6 +14,7 @@ from gpt2flow.client.constraints import (
     JsonSchema,
     Lark,
     Regex,
+    StoredChoices,
     build_constraint,
 )
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -198,10 +199,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raise SettingsError if a value does not fit the protocol."""
-        decodings, constraints = (Sampling, BeamSearch), (JsonSchema, Regex, Choices, Lark)
+        decodings = (Sampling, BeamSearch)
+        constraints = (JsonSchema, Regex, Choices, Lark, StoredChoices)
         validation.check_type("decoding", self.decoding, decodings, "Sampling or BeamSearch")
         if self.constraint is not None:
-            rule = "JsonSchema, Regex, Choices, Lark or None"
+            rule = "JsonSchema, Regex, Choices, Lark, StoredChoices or None"
             validation.check_type("constraint", self.constraint, constraints, rule)
         validation.check_fields(self, pb.StoppingCriteria, pb.OutputOptions, pb.GenerationOptions)
 

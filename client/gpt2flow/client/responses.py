@@ -106,6 +106,7 @@ def parse_model(message: pb.Model) -> Model:
         tokenizer=message.tokenizer,
         eos_token_ids=tuple(message.eos_token_ids),
         constraint_error=message.constraint_error,
+        stored_choices=tuple(message.stored_choices),
     )
 
 

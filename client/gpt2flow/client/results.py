@@ -265,6 +265,7 @@ class Model:
         tokenizer: Kind of its tokenizer, such as byte-level BPE or WordPiece.
         eos_token_ids: Tokens that end a text; empty if the model has none.
         constraint_error: Reason why it takes no constraints; empty if it takes them.
+        stored_choices: Names of the lists of choices that the server has read for it.
     """
 
     name: str
@@ -279,3 +280,4 @@ class Model:
     tokenizer: str = ""
     eos_token_ids: tuple[int, ...] = ()
     constraint_error: str = ""
+    stored_choices: tuple[str, ...] = ()

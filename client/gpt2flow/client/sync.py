@@ -1,13 +1,14 @@
 """Synchronous client."""
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
 
 from gpt2flow.client import requests, responses, results
+from gpt2flow.client.addresses import AddressBook, parse_addresses
 from gpt2flow.client.call import Call, CallFactory, MetadataSource, token_source
 from gpt2flow.client.channel import open_channel
 from gpt2flow.client.keepalive import Keepalive
@@ -18,6 +19,7 @@ from gpt2flow.client.security import Security
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.inference.v1 import inference_pb2_grpc
 
+_Stub = inference_pb2_grpc.InferenceServiceStub
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -30,7 +32,8 @@ class Client:
             print(client.generate("Where is my order?").text)
 
     Args:
-        address: Address of the server, as `host:port` or `unix:PATH`.
+        address: Address of the server, as `host:port` or `unix:PATH`. Several addresses of servers
+            with the same models: a sequence, or text with commas.
         timeout: Default deadline of a call in seconds, all attempts included.
         security: TLS and bearer token; by default plain text without a token.
         retry: Retry policy; None disables retries.
@@ -44,7 +47,7 @@ class Client:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout: float = 60.0,
         security: Security = Security(),
@@ -52,9 +55,11 @@ class Client:
         keepalive: Keepalive = Keepalive(),
         metadata: MetadataSource | None = None,
     ) -> None:
-        self._calls = CallFactory(address, timeout, retry, token_source(security), metadata)
-        self._channel = open_channel(address, security, keepalive)
-        self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        addresses = parse_addresses(address)
+        token = token_source(security)
+        self._calls = CallFactory(AddressBook(addresses), timeout, retry, token, metadata)
+        self._channels = {each: open_channel(each, security, keepalive) for each in addresses}
+        self._stubs = {each: _Stub(channel) for each, channel in self._channels.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +73,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and cancel the calls in flight."""
-        self._channel.close()
+        """Close the connections and cancel the calls in flight."""
+        for channel in self._channels.values():
+            channel.close()
 
     def generate(
         self,
@@ -77,6 +83,7 @@ class Client:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Generation:
@@ -86,6 +93,8 @@ class Client:
             prompt: Text or token ids to continue.
             options: Generation options.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -94,9 +103,9 @@ class Client:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_single(prompt, options, model)
-        response = self._call_unary(self._stub.Generate, request, call)
+        response = self._call_unary(lambda stub: stub.Generate, request, call)
         [generation] = responses.parse_generations(response, call.id)
         return generation
 
@@ -106,6 +115,7 @@ class Client:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> list[results.Generation]:
@@ -115,6 +125,8 @@ class Client:
             prompts: Texts or token ids to continue, at least one.
             options: Generation options, the same for all prompts.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -126,9 +138,9 @@ class Client:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_generate(prompts, options, model)
-        response = self._call_unary(self._stub.Generate, request, call)
+        response = self._call_unary(lambda stub: stub.Generate, request, call)
         return responses.parse_generations(response, call.id)
 
     def stream(
@@ -137,6 +149,7 @@ class Client:
         options: Options = Options(),
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Generator[results.Delta | results.Generation, None, None]:
@@ -149,6 +162,8 @@ class Client:
             prompt: Text or token ids to continue.
             options: Generation options.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -161,11 +176,12 @@ class Client:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_stream(prompt, options, model)
         parser = responses.StreamParser(call.id)
         while True:
-            messages = self._stub.GenerateStream(request, **call.arguments())
+            stub = self._stubs[call.choose_address()]
+            messages = stub.GenerateStream(request, **call.arguments())
             try:
                 for message in messages:
                     yield parser.parse(message)
@@ -183,6 +199,7 @@ class Client:
         continuations: Iterable[Prompt],
         *,
         model: str = "",
+        session: str | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> results.Scores:
@@ -192,6 +209,8 @@ class Client:
             prompt: Text or token ids that the continuations follow.
             continuations: Texts or token ids to score, at least one.
             model: Name of the model; empty selects the server's first.
+            session: Session whose calls go to the same of several addresses, while it can be
+                reached; None spreads calls.
             timeout: Deadline in seconds, all attempts included; None uses the client's.
             request_id: Id of the call in the server's log: 1 to 128 printable ASCII
                 characters. None generates one.
@@ -203,9 +222,11 @@ class Client:
             ClientError: The call failed; the subclass gives the reason.
             SettingsError: An argument is invalid; no call was made.
         """
-        call = self._calls.start(timeout, request_id)
+        call = self._calls.start(timeout, request_id, session)
         request = requests.build_score(prompt, continuations, model)
-        return responses.parse_scores(self._call_unary(self._stub.Score, request, call), call.id)
+        return responses.parse_scores(
+            self._call_unary(lambda stub: stub.Score, request, call), call.id
+        )
 
     def tokenize(
         self,
@@ -241,7 +262,7 @@ class Client:
         request = requests.build_tokenize(
             text, literal=literal, add_special_tokens=add_special_tokens, model=model
         )
-        response = self._call_unary(self._stub.Tokenize, request, call)
+        response = self._call_unary(lambda stub: stub.Tokenize, request, call)
         return [responses.parse_token(t) for t in response.tokens]
 
     def detokenize(
@@ -274,7 +295,7 @@ class Client:
         request = requests.build_detokenize(
             tokens, skip_special_tokens=skip_special_tokens, model=model
         )
-        return self._call_unary(self._stub.Detokenize, request, call).text
+        return self._call_unary(lambda stub: stub.Detokenize, request, call).text
 
     def models(
         self, *, timeout: float | None = None, request_id: str | None = None
@@ -294,7 +315,7 @@ class Client:
             SettingsError: An argument is invalid; no call was made.
         """
         call = self._calls.start(timeout, request_id)
-        response = self._call_unary(self._stub.ListModels, pb.ListModelsRequest(), call)
+        response = self._call_unary(lambda stub: stub.ListModels, pb.ListModelsRequest(), call)
         return [responses.parse_model(m) for m in response.models]
 
     def model(
@@ -314,16 +335,19 @@ class Client:
         """
         call = self._calls.start(timeout, request_id)
         request = requests.build_get_model(name)
-        return responses.parse_model(self._call_unary(self._stub.GetModel, request, call).model)
+        return responses.parse_model(
+            self._call_unary(lambda stub: stub.GetModel, request, call).model
+        )
 
     def _call_unary(
         self,
-        method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]",
+        rpc: "Callable[[_Stub], grpc.UnaryUnaryMultiCallable[_Request, _Response]]",
         request: _Request,
         call: Call,
     ) -> _Response:
         while True:
             try:
+                method = rpc(self._stubs[call.choose_address()])
                 return method(request, **call.arguments())
             except grpc.RpcError as error:
                 delay = call.retry_delay(error)

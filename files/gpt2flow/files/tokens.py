@@ -6,13 +6,16 @@ force; a slow hash, as for passwords, would add nothing.
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -74,6 +77,7 @@ class TokenEntry(BaseModel):
         max_new_tokens: Most new tokens of a request.
         max_candidates: Most candidates of a request.
         max_beams: Most beams of a request.
+        manage_models: Whether the holder may load and unload models.
         may: What a person may do with cases; None is nothing.
         up_to: Largest amount that the person may approve; None is any.
         expires: Time from which the tokens are invalid.
@@ -89,6 +93,7 @@ class TokenEntry(BaseModel):
     max_new_tokens: int | None = Field(default=None, ge=1)
     max_candidates: int | None = Field(default=None, ge=1)
     max_beams: int | None = Field(default=None, ge=1)
+    manage_models: bool = False
     may: Right | None = None
     up_to: _Amount | None = None
     expires: AwareDatetime | None = None
@@ -140,7 +145,12 @@ def find_entry(entries: Sequence[TokenEntry], token: str) -> TokenEntry | None:
 
 
 def make_token(
-    name: str, error: type[Exception], *, may: Right | None = None, up_to: Decimal | None = None
+    name: str,
+    error: type[Exception],
+    *,
+    may: Right | None = None,
+    up_to: Decimal | None = None,
+    limits: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """Generate a token.
 
@@ -149,12 +159,13 @@ def make_token(
         error: Class of the error to raise.
         may: What the holder may do with cases.
         up_to: Largest amount that the holder may approve.
+        limits: Further fields of its entry; None leaves one out.
 
     Returns:
         The token, and its entry for the file of tokens.
 
     Raises:
-        error: The name or the amount is invalid.
+        error: The name, the amount or a limit is invalid.
     """
     if not re.fullmatch(_NAME, name):
         raise error(f"name is {name!r}, must be {_NAME_RULE}")
@@ -168,10 +179,41 @@ def make_token(
                 f"up-to is {up_to}, must be an amount of 0 to {_MAX_AMOUNT:,} with two decimals"
             )
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    given = {field: value for field, value in limits.items() if value is not None}
+    _check_limits(name, given, error)
     lines = ["[[token]]", f'name = "{name}"', f'sha256 = "{token_digest(token)}"']
+    lines += [f"{field} = {_toml(value)}" for field, value in given.items()]
     lines += [f'may = "{may}"'] if may else []
     lines += [f'up_to = "{up_to}"'] if up_to is not None else []
     return token, "\n".join(lines) + "\n"
+
+
+def _check_limits(name: str, limits: Mapping[str, Any], error: type[Exception]) -> None:
+    """Check limits as those of a file are."""
+    try:
+        TokenEntry.model_validate({"name": name, "sha256": token_digest(""), **limits})
+    except ValidationError as cause:
+        first = first_error(cause)
+        field = str(first["loc"][0])
+        rule = re.sub(r"^(Input|List|String) should", "must", _rule(field, first))
+        option = field.removesuffix("s") if field == "models" else field.replace("_", "-")
+        raise error(f"{option} is {first['input']!r}, {rule}") from cause
+
+
+def _toml(value: Any) -> str:
+    """Return a value of a limit as TOML has it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case datetime():
+            return value.isoformat()
+        case str():
+            # Strings of JSON are those of TOML, except for one control character.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case _:
+            return str(value)
 
 
 def token_digest(token: str) -> str:

@@ -2,19 +2,26 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
+from gpt2flow.server.access.certificates import watched_tls
+from gpt2flow.server.access.permissions import UnfinishedRequests
+from gpt2flow.server.config.cpu_limit import cpu_limit
 from gpt2flow.server.config.file import ConfigSource
 from gpt2flow.server.config.settings import ServerConfig
 from gpt2flow.server.errors import StartupError
+from gpt2flow.server.kserve import KSERVE_NAME, KSERVE_RPCS, PROBES, add_open_inference
 from gpt2flow.server.models.registry import Registry
 from gpt2flow.server.models.reload import Reloader
 from gpt2flow.server.servicer import (
+    RPCS,
     SERVICE_NAME,
     DecodingInterceptor,
     Listener,
@@ -53,19 +60,24 @@ class Server:
         self._config = config
         self.registry = Registry(config.models, config.drain_seconds)
         self.metrics = Metrics(lambda: self.registry.models)
+        self._metrics_tls = _metrics_tls(config)
         self._tracing = _tracing(config.telemetry.otlp_endpoint)
         self._listener: Listener | None = None
         self._endpoint: MetricsEndpoint | None = None
-        security = make_security(config.security)
+        security = make_security(config.security, PROBES)
+        services = {SERVICE_NAME: RPCS, KSERVE_NAME: KSERVE_RPCS}
         interceptors = (
-            Observer(self.metrics, self._tracing),
+            Observer(services, PROBES, self.metrics, self._tracing),
             *security.interceptors,
-            DecodingInterceptor(SERVICE_NAME),
+            *map(DecodingInterceptor, services),
         )
         self._credentials = security.credentials
         release_batches()
         self._server = grpc.aio.server(options=_channel_options(config), interceptors=interceptors)
-        self._health = add_services(self.registry, self._server)
+        unfinished = UnfinishedRequests()
+        self._health = add_services(self.registry, self._server, unfinished, [KSERVE_NAME])
+        control = config.security.model_control
+        add_open_inference(self.registry, self._server, unfinished, control=control)
 
     @property
     def metrics_port(self) -> int | None:
@@ -76,6 +88,11 @@ class Server:
     def kernels(self) -> dict[str, str]:
         """Kernels that the operators run on, by model."""
         return {model.name: model.kernels for model in self.registry.models}
+
+    @property
+    def threads(self) -> dict[str, int]:
+        """Threads per run, by model."""
+        return {name: each.engine.threads for name, each in self._config.model_configs.items()}
 
     @property
     def kv_caches(self) -> dict[str, dict[str, int]]:
@@ -111,7 +128,8 @@ class Server:
         self.metrics.observe_tasks(asyncio.get_running_loop())
         if (address := self._config.telemetry.metrics_address) is not None:
             registry = self.metrics.registry
-            self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address)
+            tls = self._metrics_tls
+            self._endpoint = await asyncio.to_thread(MetricsEndpoint, registry, address, tls)
         await self._server.start()
         await self.registry.apply(self._config.model_configs)
         return listener.port
@@ -164,6 +182,22 @@ def _tracing(endpoint: str | None) -> "Tracing | None":
             f"traces need the package {error.name!r}: pip install 'gpt2flow[telemetry]'"
         ) from error
     return Tracing(endpoint)
+
+
+def _metrics_tls(config: ServerConfig) -> Callable[[], ssl.SSLContext] | None:
+    """Return the TLS settings of the metrics endpoint; None is plain text.
+
+    Raises:
+        ConfigError: A file is unusable.
+    """
+    own, shared = config.telemetry, config.security
+    if own.metrics_tls and shared.tls_certificate and shared.tls_key:
+        options = ("--tls-certificate", "--tls-key")
+        return watched_tls(options, shared.tls_certificate, shared.tls_key)
+    if own.metrics_tls_certificate and own.metrics_tls_key:
+        options = ("--metrics-tls-certificate", "--metrics-tls-key")
+        return watched_tls(options, own.metrics_tls_certificate, own.metrics_tls_key)
+    return None
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -248,6 +282,8 @@ async def _serve(
             models=list(config.models),
             kv_cache=server.kv_caches,
             kernels=server.kernels,
+            threads=server.threads,
+            processors=dataclasses.asdict(cpu_limit()),
             **({} if server.metrics_port is None else {"metrics_port": server.metrics_port}),
         )
         if on_ready is not None:

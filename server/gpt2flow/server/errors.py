@@ -17,6 +17,8 @@ class ErrorCode(Enum):
     OVERLOADED = "overloaded"
     TIME_LIMIT = "time_limit"
     LOADING = "loading"
+    UNLOADED = "unloaded"
+    LOAD_FAILED = "load_failed"
     DRAINING = "draining"
     BROKEN = "broken"
     UNAUTHENTICATED = "unauthenticated"
@@ -122,10 +124,39 @@ class ModelNotFoundError(ServerError):
         super().__init__(f"no model named {name!r}; loaded: {', '.join(loaded) or 'none'}")
 
 
+class VersionNotFoundError(ServerError):
+    """Error of a request for an unknown version of a model."""
+
+    code = ErrorCode.MODEL_NOT_FOUND
+
+    def __init__(self, name: str, version: str, versions: Sequence[str]) -> None:
+        super().__init__(
+            f"model {name!r} has no version {version[:64]!r}; versions: {', '.join(versions)}"
+        )
+
+
 class LoadingError(ServerError):
     """Refusal while the model is loading; a retry may succeed."""
 
     code = ErrorCode.LOADING
+
+
+class UnloadedError(ServerError):
+    """Refusal while a model is out of service on request."""
+
+    code = ErrorCode.UNLOADED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model {name!r} is unloaded; RepositoryModelLoad brings it back")
+
+
+class LoadFailedError(ServerError):
+    """Failure of a load that a client requested; the present model stays."""
+
+    code = ErrorCode.LOAD_FAILED
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"model {name!r} was not loaded: {reason}")
 
 
 class OverloadedError(ServerError):

@@ -35,6 +35,14 @@ class Limits:
         return min(self.max_sequences, self.requests.beams)
 
     @property
+    def beams_rule(self) -> str:
+        """Rule for beams, as errors state it."""
+        rule = f"must be in [1, {self.max_beams}]"
+        if self.max_sequences >= self.requests.beams:
+            return rule
+        return f"{rule}: each beam takes a slot of the KV cache (--max-sequences)"
+
+    @property
     def max_candidates(self) -> int:
         """Most candidates per request; all of them run at the same time."""
         return min(self.max_sequences, self.requests.candidates)

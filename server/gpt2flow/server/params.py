@@ -90,6 +90,7 @@ class ConstraintKind(Enum):
     REGEX = "regex"
     CHOICES = "choices"
     LARK = "lark"
+    STORED_CHOICES = "stored_choices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,16 @@ class ConstraintParams:
 
     Attributes:
         kind: Language of the source.
-        source: One text; for `CHOICES`, all choices.
+        source: One text; for `CHOICES`, all choices; for `STORED_CHOICES`, the name of the list.
     """
 
     kind: ConstraintKind
     source: tuple[str, ...]
+
+    @property
+    def is_compiled(self) -> bool:
+        """True if its source is a grammar, which a compiler reads."""
+        return self.kind is not ConstraintKind.STORED_CHOICES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +255,7 @@ def _biases_and_words(
 
 def _beam_search(p: BeamSearchParams, limits: Limits) -> Iterator[FieldViolation]:
     checks = {
-        "num_beams": (1 <= p.num_beams <= limits.max_beams, f"must be in [1, {limits.max_beams}]"),
+        "num_beams": (1 <= p.num_beams <= limits.max_beams, limits.beams_rule),
         "length_penalty": (-100 <= p.length_penalty <= 100, "must be in [-100, 100]"),
         "early_stopping": (
             isinstance(p.early_stopping, EarlyStopping),

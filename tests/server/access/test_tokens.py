@@ -18,7 +18,9 @@ def test_a_caller_has_the_limits_of_their_entry(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     path.write_text(GOOD + entry + "max_requests = 3\nmax_candidates = 2\nmax_beams = 4\n")
     caller = read_tokens(path).caller_of(token)
-    assert caller == Caller("shop-agent", max_requests=3, max_candidates=2, max_beams=4)
+    assert caller == Caller(
+        "shop-agent", max_requests=3, max_candidates=2, max_beams=4, manage_models=False
+    )
     with pytest.raises(UnauthenticatedError):
         read_tokens(path).caller_of(token[:-1])
 

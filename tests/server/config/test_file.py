@@ -115,16 +115,25 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         (f"drain_seconds = nan\n{MODEL}", "drain_seconds is nan, must be in [0, 86400]"),
         (f"engine = 3\n{MODEL}", "engine is 3, must be a table"),
         (f"[engine]\nthreads = 0\n{MODEL}", "engine.threads is 0, must be in [1, 1024]"),
-        (f"[engine]\nthread = 1\n{MODEL}", "engine.thread is unknown, must be one of default_"),
+        (
+            f"[engine]\nthread = 1\n{MODEL}",
+            "engine.thread is unknown, must be one of choices, default_",
+        ),
         (f'[engine]\nkv_cache_memory = "1XB"\n{MODEL}', "engine.kv_cache_memory is '1XB', must"),
         (f"[connections]\nkeepalive_seconds = 0\n{MODEL}", "connections.keepalive_seconds is 0,"),
+        (
+            f"[engine]\nchoices = 3\n{MODEL}",
+            "engine.choices is 3, must be a table of files by name",
+        ),
+        (f"[engine.choices]\na = 3\n{MODEL}", "engine.choices is {'a': 3}, must have a name and a"),
+        (f'[engine.choices]\n"" = "a.txt"\n{MODEL}', "engine.choices is {'': "),
         ("models = 3", "models must be tables, each under [[models]]"),
         ("models = [3]", "models must be tables, each under [[models]]"),
         ('[[models]]\npath = "p"', "models[0].name is None, must be a name"),
         ('[[models]]\nname = "m"', "models[0].path is missing"),
         (f"{MODEL}{MODEL}", "models[1].name: two models are named 'm'"),
         (f"{MODEL}threads = 0", "models[0].threads is 0, must be in [1, 1024]"),
-        (f"{MODEL}engine = 1", "models[0].engine is unknown, must be one of default_"),
+        (f"{MODEL}engine = 1", "models[0].engine is unknown, must be one of choices, default_"),
         (
             f"{MODEL}[models.requests]\nmessage_bytes = 9",
             "models[0].requests.message_bytes cannot differ between models",
@@ -146,6 +155,17 @@ def test_a_model_inherits_limits_missing_from_its_own_table(tmp_path: Path) -> N
     config = read(tmp_path, f"{limits}{MODEL}[models.requests]\nprompts = 9\n")
     requests = config.model_configs["m"].engine.requests
     assert (requests.prompts, requests.choices) == (9, 5)
+
+
+def test_lists_of_choices_are_relative_to_the_file(tmp_path: Path) -> None:
+    common = '[engine.choices]\narticles = "a.txt"\ntowns = "/t.txt"\n'
+    own = MODEL.replace('"m"', '"n"') + '[models.choices]\narticles = "b.txt"\n'
+    text = f"{common}{MODEL}{own}"
+    engines = {name: each.engine for name, each in read(tmp_path, text).model_configs.items()}
+    assert engines["m"].choices == {"articles": tmp_path / "a.txt", "towns": Path("/t.txt")}
+    assert engines["n"].choices == {"articles": tmp_path / "b.txt"}
+    config = read(tmp_path, text, **{"engine.choices": ["x=y=z.txt"]})
+    assert config.model_configs["n"].engine.choices == {"x": Path("y=z.txt")}
 
 
 def test_an_error_of_the_command_line_does_not_name_the_file(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_no_two_settings_share_an_option() -> None:
 def test_every_setting_has_a_description_and_type() -> None:
     for each in settings():
         assert each.meaning.endswith("."), each.key
-        assert each.kind in {bool, int, float, str, Path}, each.key
+        assert each.kind in (bool, int, float, str, Path, list[str]), each.key
 
 
 @pytest.fixture

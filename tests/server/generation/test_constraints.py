@@ -8,7 +8,7 @@ from tests.support.generation_params import PROMPT, eos_params, greedy, greedy_t
 
 from gpt2flow.server.engine.sequence import FinishReason
 from gpt2flow.server.errors import InvalidRequestError
-from gpt2flow.server.grammar.constraint import Constraint
+from gpt2flow.server.grammar.constraint import GrammarConstraint
 from gpt2flow.server.params import (
     BeamSearchParams,
     ConstraintKind,
@@ -102,10 +102,10 @@ def test_a_grammar_that_grows_too_complex_fails_its_request_only(
     )
     other = bench.add(bench.task(PROMPT, greedy(12)))
 
-    def too_complex(_self: Constraint) -> None:
+    def too_complex(_self: GrammarConstraint) -> None:
         raise GrammarError("too complex")
 
-    monkeypatch.setattr(Constraint, "allowed", too_complex)
+    monkeypatch.setattr(GrammarConstraint, "allowed", too_complex)
     bench.finish()
     outcome = bench.outcome(constrained)
     assert isinstance(outcome, InvalidRequestError)

@@ -15,7 +15,12 @@ from tests.support.grammars import constraint_of
 from tokenizers import Tokenizer as HfTokenizer
 
 from gpt2flow.server.errors import GrammarError
-from gpt2flow.server.grammar.constraint import Constraint, GrammarCompiler, write_grammar
+from gpt2flow.server.grammar.constraint import (
+    Constraint,
+    GrammarCompiler,
+    GrammarConstraint,
+    write_grammar,
+)
 from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 SCHEMA = json.dumps(
@@ -201,7 +206,7 @@ def test_the_vocabulary_equals_that_of_llguidance(bundle: Path, kind: str, sourc
         rng = np.random.default_rng(seed)
         constraint = ours.compile(constraint_of(kind, source))
         matcher = LLMatcher(theirs, write_grammar(constraint_of(kind, source)), log_level=0)
-        oracle = Constraint(matcher, allocate_token_bitmask(1, size), size, has_eos=True)
+        oracle = GrammarConstraint(matcher, allocate_token_bitmask(1, size), size, has_eos=True)
         for _ in range(40):
             forced = constraint.forced()
             assert forced == oracle.forced()

@@ -207,3 +207,32 @@ async def test_a_requested_reload_loads_a_changed_bundle(
     assert unwatched.log == []  # Without a settings file nothing is watched.
     unwatched.reloader.trigger()
     assert (await unwatched.reload_event())["replaced"] == ["first"]
+
+
+async def test_a_changed_list_of_choices_is_read_again(watched: Reloading, tmp_path: Path) -> None:
+    articles = tmp_path / "articles.txt"
+    articles.write_text("cup\nhat\n")
+    table = f'[models.choices]\narticles = "{articles.name}"\n'
+    watched.write(entry("first", watched.bundle), table)
+    assert (await watched.reload_event())["replaced"] == ["first"]
+    assert watched.running.model.choices["articles"].entries == 2
+    articles.write_text("cup\nhat\ncap\n")
+    assert (await watched.reload_event())["replaced"] == ["first"]
+    assert watched.running.model.choices["articles"].entries == 3
+
+
+async def test_a_bad_list_of_choices_keeps_the_old_one(watched: Reloading, tmp_path: Path) -> None:
+    articles = tmp_path / "articles.txt"
+    articles.write_text("cup\nhat\n")
+    watched.write(
+        entry("first", watched.bundle), f'[models.choices]\narticles = "{articles.name}"\n'
+    )
+    assert (await watched.reload_event())["replaced"] == ["first"]
+    articles.write_text("cup\nhat\ncup\n")
+    line = await watched.reload_event()
+    assert line["event"] == "reload_failed"
+    assert line["reason"] == f"choices 'articles': {articles}, line 3 repeats line 1: 'cup'"
+    assert watched.running.model.choices["articles"].entries == 2
+    articles.unlink()
+    line = await watched.reload_event()
+    assert line["reason"].startswith(f"choices 'articles': {articles} cannot be read: ")

@@ -130,7 +130,7 @@ async def test_calls_with_a_valid_token_are_answered(secured: RunningServer, hea
     reflection = ServerReflectionStub(secured.channel).ServerReflectionInfo
     queries = iter([ServerReflectionRequest(list_services="")])
     services = await reflection(queries, metadata=metadata).read()
-    assert len(services.list_services_response.service) == 3
+    assert len(services.list_services_response.service) == 4
 
 
 async def test_health_checks_need_no_token(secured: RunningServer) -> None:

@@ -1,14 +1,19 @@
 """Errors of the RPCs: status codes, messages and details."""
 
+import asyncio
+import json
 from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 from tests.support.engine_bench import CONTEXT, SLOTS
 from tests.support.run_gate import closed_gate
 from tests.support.running_server import PROMPT, RunningServer, bad_fields, failure, greedy
+from tests.support.waiting import SECONDS, until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
+from gpt2flow.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from gpt2flow.server.bundle.model_runner import ModelRunner
 
 pytestmark = pytest.mark.process
@@ -153,6 +158,47 @@ async def test_a_full_queue_reports_a_retry_delay(running: RunningServer) -> Non
         assert detail.retry_delay.ToTimedelta().total_seconds() > 0
     for call in calls:
         assert len((await call).results) == 1
+
+
+async def test_the_retries_of_grpc_wait_for_the_retry_delay(running: RunningServer) -> None:
+    policy = {
+        "maxAttempts": 5,
+        # Without the server's delay, the first retry would come after the call's deadline.
+        "initialBackoff": "6000s",
+        "maxBackoff": "6000s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+    }
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+    request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(30))
+    options = [("grpc.service_config", config)]
+    async with grpc.aio.insecure_channel(f"localhost:{running.port}", options=options) as channel:
+        with capture_logs() as log, closed_gate(running.engine) as gate:
+            calls = [running.stub.Generate(request) for _ in range(SLOTS + 2)]
+            await gate.until_unfinished(SLOTS + 2)
+            refused = InferenceServiceStub(channel).Generate(request, timeout=SECONDS)
+            calls.append(refused)
+            asking = asyncio.ensure_future(refused)
+            await until(lambda: any(line.get("code") == "RESOURCE_EXHAUSTED" for line in log))
+        assert len((await asking).results) == 1
+        for call in calls:
+            assert len((await call).results) == 1
+
+
+async def test_the_delay_for_the_retries_of_grpc_is_that_of_the_details(
+    running: RunningServer,
+) -> None:
+    request = pb.GenerateRequest(prompts=[PROMPT], options=greedy(30))
+    with closed_gate(running.engine) as gate:
+        calls = [running.stub.Generate(request) for _ in range(SLOTS + 2)]
+        await gate.until_unfinished(SLOTS + 2)
+        refused = running.stub.Generate(request)
+        _, _, detail = await failure(refused)
+        pushback = dict(await refused.trailing_metadata())["grpc-retry-pushback-ms"]
+        assert int(pushback) == detail.retry_delay.ToMilliseconds() > 0
+        for call in calls:
+            call.cancel()
+        await gate.until_unfinished(0)
 
 
 async def test_an_internal_error_has_an_id_and_is_explained_in_the_log_only(

@@ -21,7 +21,7 @@ from tests.support.running_server import (
     server_config,
     serving,
 )
-from tests.support.scraping import LOOPBACK, fetch, scrape, sums, until_counted
+from tests.support.scraping import LOOPBACK, Scrape, fetch, scrape, sums, until_counted
 from tests.support.waiting import until
 
 from gpt2flow.inference.v1 import inference_pb2 as pb
@@ -125,6 +125,15 @@ async def test_runs_of_the_model_are_counted_by_kind(metered: RunningServer) -> 
     assert 0 < found.get("run_duration_seconds_sum", kind="prefill") < 60
 
 
+def vllm_gauges(found: Scrape, model: str) -> tuple[float, ...]:
+    """Return the three gauges that have vLLM's names, of one model."""
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    series = [found.samples[f"vllm:{name}"] for name in names]
+    return tuple(
+        value for each in series for labels, value in each if labels == {"model_name": model}
+    )
+
+
 async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     request = pb.GenerateStreamRequest(prompt=PROMPT, options=greedy(80))
     with closed_gate(metered.engine) as gate:
@@ -139,6 +148,10 @@ async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
         assert busy.get("kv_cache_positions_running", model="first") >= SLOTS * 10
         assert busy.get("slots_used", model="first") == SLOTS
         assert busy.get("slots_free", model="first") == 0
+        assert busy.get("kv_cache_usage_ratio", model="first") == 1
+        assert busy.get("kv_cache_usage_ratio", model="second") == 0
+        assert vllm_gauges(busy, "first") == (SLOTS, 2, 1)
+        assert vllm_gauges(busy, "second") == (0, 0, 0)
         for call in calls:
             call.cancel()
         await gate.until_unfinished(0)
@@ -146,6 +159,7 @@ async def test_gauges_show_the_current_state(metered: RunningServer) -> None:
     free = await until_counted(metered, SLOTS + 2, code="CANCELLED")
     assert free.get("requests_running") == free.get("requests_waiting") == 0
     assert free.get("slots_free", model="first") == SLOTS
+    assert vllm_gauges(free, "first") == (0, 0, 0)
     assert free.get("kv_cache_positions_running") == 0
     assert free.get("kv_cache_positions_cached", model="first") > 0
     assert free.get("kv_cache_positions", model="first") == SLOTS * CONTEXT

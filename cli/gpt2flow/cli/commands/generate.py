@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,9 @@ import typer
 from gpt2flow.cli.arguments import MAX_TIMEOUT, MAX_UINT32, MAX_UINT64
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
-    Address,
     ModelName,
     SecurityOptions,
+    Servers,
     with_security_options,
 )
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
@@ -21,7 +22,7 @@ from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 @with_security_options
 def generate(
     text: Annotated[str, typer.Argument(help="Prompt to continue.")],
-    address: Address = DEFAULT_ADDRESS,
+    address: Servers = DEFAULT_ADDRESS,
     model: ModelName = "",
     max_new_tokens: Annotated[
         int | None,
@@ -79,6 +80,29 @@ def generate(
     json_schema: Annotated[
         Path | None, typer.Option(help="File of a JSON schema that the output must match.")
     ] = None,
+    stored_choices: Annotated[
+        str | None,
+        typer.Option(
+            help="List of the server's --choices; the output is one of its entries.",
+            metavar="NAME",
+        ),
+    ] = None,
+    best: Annotated[
+        int | None,
+        typer.Option(
+            help="Print this many outputs of a beam search, best first, with their scores.",
+            min=1,
+            max=MAX_UINT32,
+            show_default="the best one, without its score",
+        ),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Exponent of the length that ranks beams; 0 ranks by their probabilities.",
+            show_default="1, set by the server",
+        ),
+    ] = None,
     literal: Annotated[
         bool,
         typer.Option(
@@ -117,19 +141,25 @@ def generate(
             Options,
             Sampling,
             SettingsError,
+            StoredChoices,
             Text,
         )
 
     errors = (InvalidRequestError, NotFoundError, SettingsError)
+    _check_together(beams, {"--best": best, "--length-penalty": length_penalty})
+    if json_schema is not None and stored_choices is not None:
+        raise CommandError("give one of --json-schema and --stored-choices", Exit.BAD_INPUT)
     with reported(bad_input=errors, failure=ClientError):
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        search = BeamSearch(beams, length_penalty=length_penalty, num_return_sequences=best)
+        choices = None if stored_choices is None else StoredChoices(stored_choices)
         options = Options(
-            decoding=BeamSearch(beams) if beams > 1 else sampling,
+            decoding=search if beams > 1 else sampling,
             max_new_tokens=max_new_tokens,
             stop_strings=tuple(stop or ()),
             include_stop_string=include_stop,
             include_special_tokens=special_tokens,
-            constraint=JsonSchema(_read(json_schema)) if json_schema else None,
+            constraint=JsonSchema(_read(json_schema)) if json_schema else choices,
             truncate_prompt=truncate,
         )
         prompt = Text(text, literal=literal)
@@ -139,11 +169,22 @@ def generate(
             generation = client.generate(prompt, options, model=model)
             typer.echo(json.dumps(dataclasses.asdict(generation), ensure_ascii=False))
             return
+        if best is not None:
+            for each in client.generate(prompt, options, model=model).candidates:
+                typer.echo(f"{each.beam_score:.4f}\t{each.text}")
+            return
         for item in client.stream(prompt, options, model=model):
             # Beam search has no text before its last item.
             if isinstance(item, Delta) or beams > 1:
                 typer.echo(item.text, nl=False)
         typer.echo()
+
+
+def _check_together(beams: int, given: Mapping[str, object]) -> None:
+    """Refuse options of beam search without beams."""
+    for option, value in given.items():
+        if beams == 1 and value is not None:
+            raise CommandError(f"{option} needs --beams above 1", Exit.BAD_INPUT)
 
 
 def _read(path: Path) -> str:

@@ -19,7 +19,8 @@ EXTRA: Final = frozenset(
         *("include_special_tokens", "include_stop_string", "json_schema", "lark", "length_penalty"),
         *("literal", "min_p", "min_tokens", "no_repeat_ngram_size", "num_beams", "priority"),
         *("prompt_logprobs", "regex", "repetition_penalty", "return_partial_on_time_limit"),
-        *("stop_token_ids", "time_limit_ms", "token_ids", "top_k", "truncate_prompt", "typical_p"),
+        *("stop_token_ids", "stored_choices", "time_limit_ms", "token_ids", "top_k"),
+        *("truncate_prompt", "typical_p"),
     }
 )
 # Fields that annotate a request; they change nothing.
@@ -133,6 +134,7 @@ class GenerationFields(RequestPart):
     regex: str | None = None
     lark: str | None = None
     choices: list[str] | None = None
+    stored_choices: str | None = None
 
     prompt_logprobs: bool | None = None
     token_ids: bool | None = None

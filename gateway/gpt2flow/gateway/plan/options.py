@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpt2flow.client import BeamSearch, Choices, JsonSchema, Lark, Options, Regex, Sampling
+from gpt2flow.client import (
+    BeamSearch,
+    Choices,
+    JsonSchema,
+    Lark,
+    Options,
+    Regex,
+    Sampling,
+    StoredChoices,
+)
 from gpt2flow.gateway.errors import invalid_field
 from gpt2flow.gateway.fields.generation import GenerationFields
 
-AnyConstraint = JsonSchema | Regex | Choices | Lark
+AnyConstraint = JsonSchema | Regex | Choices | Lark | StoredChoices
 
 
 def plan_constraint(
@@ -31,6 +40,8 @@ def plan_constraint(
         given["choices"] = Choices(tuple(fields.choices))
     if fields.lark is not None:
         given["lark"] = Lark(fields.lark)
+    if fields.stored_choices is not None:
+        given["stored_choices"] = StoredChoices(fields.stored_choices)
     given |= {name: each for name, each in others.items() if each is not None}
     if len(given) > 1:
         first, second, *_ = given

@@ -139,16 +139,18 @@ class Choices(_message.Message):
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Constraint(_message.Message):
-    __slots__ = ("json_schema", "regex", "choices", "lark")
+    __slots__ = ("json_schema", "regex", "choices", "lark", "stored_choices")
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     REGEX_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     LARK_FIELD_NUMBER: _ClassVar[int]
+    STORED_CHOICES_FIELD_NUMBER: _ClassVar[int]
     json_schema: str
     regex: str
     choices: Choices
     lark: str
-    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choices: _Optional[_Union[Choices, _Mapping]] = ..., lark: _Optional[str] = ...) -> None: ...
+    stored_choices: str
+    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choices: _Optional[_Union[Choices, _Mapping]] = ..., lark: _Optional[str] = ..., stored_choices: _Optional[str] = ...) -> None: ...
 
 class OutputOptions(_message.Message):
     __slots__ = ("logprobs", "top_logprobs", "prompt_logprobs", "echo", "token_ids", "include_special_tokens")
@@ -475,7 +477,7 @@ class ModelLimits(_message.Message):
     def __init__(self, context_length: _Optional[int] = ..., max_sequences: _Optional[int] = ..., max_queued: _Optional[int] = ..., max_beams: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_top_logprobs: _Optional[int] = ..., default_max_new_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_prompts: _Optional[int] = ..., max_continuations: _Optional[int] = ..., max_stop_strings: _Optional[int] = ..., max_stop_string_bytes: _Optional[int] = ..., max_stop_token_ids: _Optional[int] = ..., max_bad_words: _Optional[int] = ..., max_bad_word_bytes: _Optional[int] = ..., max_logit_biases: _Optional[int] = ..., max_choices: _Optional[int] = ..., max_constraint_bytes: _Optional[int] = ..., max_grammar_ms: _Optional[int] = ..., max_tokenize_bytes: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe", "kernels", "tokenizer", "eos_token_ids", "constraint_error")
+    __slots__ = ("name", "fingerprint", "profile", "parameters", "vocabulary_size", "limits", "quality", "recipe", "kernels", "tokenizer", "eos_token_ids", "constraint_error", "stored_choices")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -488,6 +490,7 @@ class Model(_message.Message):
     TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     EOS_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STORED_CHOICES_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     profile: str
@@ -500,4 +503,5 @@ class Model(_message.Message):
     tokenizer: str
     eos_token_ids: _containers.RepeatedScalarFieldContainer[int]
     constraint_error: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., kernels: _Optional[str] = ..., tokenizer: _Optional[str] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., constraint_error: _Optional[str] = ...) -> None: ...
+    stored_choices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., profile: _Optional[str] = ..., parameters: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., quality: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., recipe: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., kernels: _Optional[str] = ..., tokenizer: _Optional[str] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., constraint_error: _Optional[str] = ..., stored_choices: _Optional[_Iterable[str]] = ...) -> None: ...

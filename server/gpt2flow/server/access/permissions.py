@@ -25,6 +25,7 @@ class Caller:
         max_new_tokens: Most new tokens per candidate.
         max_candidates: Most candidates per request.
         max_beams: Most beams per request.
+        manage_models: Whether it may load and unload models; None is as the settings say.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Caller:
     max_new_tokens: int | None = None
     max_candidates: int | None = None
     max_beams: int | None = None
+    manage_models: bool | None = None
 
     def may_use(self, model: str) -> bool:
         """Return whether it may use a model of this name."""
@@ -51,6 +53,26 @@ def check_model(caller: Caller, name: str) -> None:
     if not caller.may_use(name):
         allowed = ", ".join(sorted(caller.models or ()))
         raise PermissionDeniedError(f"{caller.name!r} may not use this model; allowed: {allowed}")
+
+
+def check_control(caller: Caller, name: str, *, default: bool) -> None:
+    """Check that a caller may load and unload a model.
+
+    Args:
+        caller: The caller.
+        name: Name of the model.
+        default: Whether callers without a token may.
+
+    Raises:
+        PermissionDeniedError: It may not.
+    """
+    check_model(caller, name)
+    allowed = default if caller.manage_models is None else caller.manage_models
+    if not allowed:
+        remedy = "--model-control" if caller.manage_models is None else "manage_models = true"
+        raise PermissionDeniedError(
+            f"{caller.name!r} may not load or unload models; that takes {remedy}"
+        )
 
 
 def permitted(caller: Caller, params: GenerationParams) -> GenerationParams:

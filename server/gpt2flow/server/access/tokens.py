@@ -39,6 +39,7 @@ class Tokens:
             max_new_tokens=entry.max_new_tokens,
             max_candidates=entry.max_candidates,
             max_beams=entry.max_beams,
+            manage_models=entry.manage_models,
         )
 
 

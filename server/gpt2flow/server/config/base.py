@@ -1,6 +1,7 @@
 """Base class of settings, types of their values, and errors."""
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import NoneType
@@ -150,6 +151,25 @@ def _read_bytes(value: object) -> object:
         raise PydanticCustomError(_FORMAT, _BYTES_RULE) from error
 
 
+def _read_files(value: object) -> object:
+    """Return files by name, from a table or texts NAME=FILE."""
+    if isinstance(value, Mapping):
+        if not all(name and isinstance(path, str | Path) for name, path in value.items()):
+            raise PydanticCustomError(_FORMAT, "must have a name and a path for each file")
+        return value
+    if not isinstance(value, list | tuple):
+        raise PydanticCustomError(_FORMAT, "must be a table of files by name")
+    files: dict[str, Path] = {}
+    for entry in value:
+        name, equals, path = str(entry).partition("=")
+        if not (name and equals and path):
+            raise PydanticCustomError(_FORMAT, "must be of the form NAME=FILE")
+        if name in files:
+            raise PydanticCustomError(_FORMAT, "must not have two files of one name")
+        files[name] = Path(path)
+    return files
+
+
 def _read_address(value: object) -> object:
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
@@ -173,6 +193,9 @@ Address = Annotated[tuple[str, int], BeforeValidator(_read_address), AfterValida
 
 FilePath = Annotated[Path, Field(strict=False)]
 """Path of a file or directory."""
+
+ChoiceFiles = Annotated[Mapping[str, FilePath], BeforeValidator(_read_files)]
+"""Files by name; a list of texts such as `articles=articles.txt` is accepted."""
 
 
 def _config_error(kind: type[Settings], error: ValidationError) -> ConfigError:

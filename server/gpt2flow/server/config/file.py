@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from gpt2flow.server.config.base import Settings, value_type
 from gpt2flow.server.config.settings import EngineConfig, ModelConfig, ServerConfig
@@ -136,11 +136,17 @@ class _Reader:
         return ConfigError(f"{self.origin}{key}{rule}")
 
     def _resolved(self, kind: type[Settings], name: str, value: object) -> object:
-        """Return a value of a table, its path relative to the file."""
+        """Return a value of a table, its paths relative to the file."""
         info = kind.model_fields.get(name)
-        if info is None or not isinstance(value, str):
+        if info is None:
             return value
-        return self.base / value if value_type(info)[0] is Path else value
+        annotation = value_type(info)[0]
+        if get_origin(annotation) is Mapping and isinstance(value, dict):
+            return {key: self._located(each) for key, each in value.items()}
+        return self._located(value) if annotation is Path else value
+
+    def _located(self, value: object) -> object:
+        return self.base / value if isinstance(value, str) else value
 
 
 def _inherited(common: Settings, own: _Table) -> dict[str, Any]:

@@ -4,9 +4,9 @@
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_origin
 
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
@@ -26,7 +26,7 @@ class Setting:
     Attributes:
         key: Key of the TOML file, dotted: `engine.threads`.
         option: Command-line option: `--threads`.
-        kind: Type of the option: bool, int, float, str or Path.
+        kind: Type of the option: bool, int, float, str, Path or list[str].
         default: Default as the documentation shows it; empty is none.
         meaning: Description in one sentence.
     """
@@ -79,13 +79,15 @@ def _option(prefix: str, name: str) -> str:
 def _option_type(info: FieldInfo) -> type:
     """Return the type of an option; sizes and durations are text."""
     annotation, metadata = value_type(info)
+    if get_origin(annotation) is Mapping:
+        return list[str]
     has_text_form = any(isinstance(each, BeforeValidator) for each in metadata)
     return annotation if isinstance(annotation, type) and not has_text_form else str
 
 
 def _shown(value: object) -> str:
     """Return a value as TOML has it."""
-    if value is None:
+    if value is None or value == {}:
         return ""
     if isinstance(value, bool):
         return str(value).lower()

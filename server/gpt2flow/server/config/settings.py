@@ -1,7 +1,6 @@
 """Settings of the server, one frozen object that is passed down."""
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +13,18 @@ from gpt2flow.server.config.base import (
     UNIX,
     Address,
     ByteCount,
+    ChoiceFiles,
     FilePath,
     Settings,
     conflict,
     setting,
 )
+from gpt2flow.server.config.cpu_limit import cpu_limit
 
 MAX_SEQUENCES: Final = 1024
 
 _MOST: Final = 2**31 - 1
+_MAX_THREADS: Final = 1024
 _FINGERPRINT: Final = re.compile("[0-9a-f]{64}")
 _ENDPOINT: Final = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
 
@@ -94,11 +96,11 @@ class EngineConfig(Settings):
     """Settings of one model's engine."""
 
     threads: int = setting(
-        lambda: os.cpu_count() or 1,
+        lambda: min(cpu_limit().threads, _MAX_THREADS),
         "Threads per run of the model.",
         low=1,
-        high=1024,
-        shown="all cores",
+        high=_MAX_THREADS,
+        shown="the processors of the affinity and the cgroup's quota",
     )
     kernels: str | None = setting(
         None,
@@ -107,6 +109,13 @@ class EngineConfig(Settings):
     )
     max_sequences: int = setting(
         16, "Slots of the KV cache: sequences that run at once.", low=1, high=MAX_SEQUENCES
+    )
+    context_length: int | None = setting(
+        None,
+        "Most tokens of prompt and output together; fewer than the model's context save memory.",
+        low=4,
+        high=_MOST,
+        shown="the model's context",
     )
     kv_cache_memory: ByteCount | None = setting(
         None,
@@ -136,6 +145,10 @@ class EngineConfig(Settings):
     )
     max_top_logprobs: int = setting(
         20, "Most alternatives (top_logprobs) per position.", low=0, high=1000
+    )
+    choices: ChoiceFiles = setting(
+        dict,
+        "NAME=FILE of a list of choices, one a line, for constraints by its name; may repeat.",
     )
     requests: RequestLimits = setting(RequestLimits, "Limits of one request.")
 
@@ -182,12 +195,39 @@ class TelemetryConfig(Settings):
     )
     metrics_address: Address | None = setting(
         None,
-        "host:port of the Prometheus endpoint: plain HTTP without access control; "
-        "port 0 picks a free one.",
+        "host:port of the Prometheus endpoint, without access control; port 0 picks a free one.",
+    )
+    metrics_tls: bool = setting(
+        False,  # noqa: FBT003 - the value of a setting
+        "Serve the metrics by HTTPS, with the certificate of the server.",
+    )
+    metrics_tls_certificate: FilePath | None = setting(
+        None, "PEM file: certificate of the Prometheus endpoint, if it has one of its own."
+    )
+    metrics_tls_key: FilePath | None = setting(
+        None, "PEM file: private key of that certificate, without a passphrase."
     )
     otlp_endpoint: Annotated[str | None, AfterValidator(_check_endpoint)] = setting(
         None, "OpenTelemetry collector of traces: an http:// or https:// URL."
     )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        certificate, key = self.metrics_tls_certificate, self.metrics_tls_key
+        if certificate and not key:
+            raise conflict("--metrics-tls-certificate needs --metrics-tls-key")
+        if key and not certificate:
+            raise conflict("--metrics-tls-key needs --metrics-tls-certificate")
+        if self.metrics_tls and certificate:
+            raise conflict(
+                "--metrics-tls uses --tls-certificate, --metrics-tls-certificate is another one: "
+                "give one of them"
+            )
+        if certificate and self.metrics_address is None:
+            raise conflict("--metrics-tls-certificate needs --metrics-address")
+        if self.metrics_tls and self.metrics_address is None:
+            raise conflict("--metrics-tls needs --metrics-address")
+        return self
 
 
 class SecurityConfig(Settings):
@@ -204,6 +244,10 @@ class SecurityConfig(Settings):
     )
     tokens: FilePath | None = setting(
         None, "TOML file: bearer tokens that are accepted; clients must send one."
+    )
+    model_control: bool = setting(
+        False,  # noqa: FBT003 - the value of a setting
+        "Let clients without a token load and unload models; tokens need manage_models.",
     )
     insecure: bool = setting(
         False,  # noqa: FBT003 - the value of a setting
@@ -255,6 +299,8 @@ class ServerConfig(Settings):
             raise conflict("a model needs a name")
         if self.host == UNIX:
             raise conflict(f"the address {UNIX!r} has no path, must be {UNIX}PATH")
+        if self.telemetry.metrics_tls and self.security.tls_certificate is None:
+            raise conflict("--metrics-tls needs --tls-certificate and --tls-key")
         plain = self.security.tls_certificate is None and not self.security.insecure
         if plain and self.socket_path is None and not is_loopback(self.host):
             raise conflict(

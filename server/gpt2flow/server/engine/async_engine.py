@@ -30,6 +30,10 @@ from gpt2flow.server.fair_queue import largest_holder
 # Retry delay of a refusal: before the first measurement, and its bounds after that.
 _DEFAULT_RETRY_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = (0.1, 30.0)
+# Runs that fail in a row before the model is reported as failing.
+FAILING_RUNS: Final = 3
+# Time between two probing runs of an idle engine whose last run failed.
+_PROBE_SECONDS: Final = 1.0
 # Largest random addition to the delay, as a share of it: clients refused at the same time must
 # not return at the same time.
 _JITTER = 0.5
@@ -78,6 +82,8 @@ class AsyncEngine:
     Attributes:
         idle: Event that is set while no request is unfinished.
         broken: Whether an internal error ended the thread; new requests raise `BrokenModelError`.
+        failing: Whether the last `FAILING_RUNS` runs failed. Requests are tried all the same, and
+            an idle engine makes probing runs, until a run succeeds.
     """
 
     def __init__(self, name: str, engine: Engine, *, slots: int, max_queued: int) -> None:
@@ -99,20 +105,21 @@ class AsyncEngine:
         self._log = structlog.get_logger().bind(model=name)
         self._thread = threading.Thread(target=self._run_loop, name=f"engine-{name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_broken: Callable[[], None] = lambda: None
+        self._on_health: Callable[[], None] = lambda: None
         self._stopping: str | None = None
         self.broken = False
+        self.failing = False
         self.idle = asyncio.Event()
         self.idle.set()
 
-    def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
+    def start(self, on_health: Callable[[], None] = lambda: None) -> None:
         """Start the engine's thread.
 
         Args:
-            on_broken: Called in the event loop after an internal error has ended the thread.
+            on_health: Called in the event loop after `healthy` has changed.
         """
         self._loop = asyncio.get_running_loop()
-        self._on_broken = on_broken
+        self._on_health = on_health
         self._thread.start()
 
     async def stop(self, why: str = "the server is shutting down") -> None:
@@ -121,6 +128,11 @@ class AsyncEngine:
         self._inbox.put(_Stop())
         if self._loop is not None:
             await asyncio.to_thread(self._thread.join)
+
+    @property
+    def healthy(self) -> bool:
+        """True unless the engine is broken or failing."""
+        return not (self.broken or self.failing)
 
     @property
     def engine(self) -> Engine:
@@ -252,7 +264,7 @@ class AsyncEngine:
         self._inbox.put(_Stop())
         for request_id in list(self._live):
             self._end([request_id], BrokenModelError(self._name))
-        self._on_broken()
+        self._on_health()
 
     def _discard(self, request_id: int) -> None:
         del self._live[request_id]
@@ -275,29 +287,47 @@ class AsyncEngine:
 
         The thread survives any failure: all requests end, and the engine is cleared.
         """
+        events: list[Event] = []
         try:
             if not self._read_inbox():
                 return False
-            events = self._engine.step()
+            if self._engine.busy:
+                events = self._engine.step()
+            else:
+                self._engine.probe()
         except BaseException as error:  # noqa: BLE001 - a panic in a library is no Exception
             self._log.error("engine_failed", exc_info=error)
             # The step's events are lost, so requests that the engine has ended fail as well.
             received = [number for number, live in list(self._live.items()) if live.received]
             self._engine.clear()
+            self._engine.runs.fail()
             self._call_loop(self._end, received, _failure(error))
         else:
             if events:
                 self._call_loop(self._deliver, events)
+        failing = self._engine.runs.failures_in_row >= FAILING_RUNS
+        if failing != self.failing:
+            self._report(failing=failing)
         return True
+
+    def _report(self, *, failing: bool) -> None:
+        """Report that the model is failing, or that it runs again."""
+        self.failing = failing
+        if failing:
+            self._log.error("model_failing", failed_runs=self._engine.runs.failures_in_row)
+        else:
+            self._log.info("model_recovered", failed_runs=self._engine.runs.failures)
+        self._call_loop(self._on_health)
 
     def _read_inbox(self) -> bool:
         """Handle all messages; return False if stopped.
 
-        While the engine is idle, this waits for a message.
+        While the engine is idle, this waits for a message, or until a probing run is due.
         """
         while True:
+            busy = self._engine.busy
             try:
-                message = self._inbox.get(block=not self._engine.busy)
+                message = self._inbox.get(not busy, None if busy else self._probe_seconds())
             except Empty:
                 return True
             match message:
@@ -307,6 +337,12 @@ class AsyncEngine:
                     self._abort(request_id)
                 case _Stop():
                     return False
+
+    def _probe_seconds(self) -> float | None:
+        """Return the time until a probing run; None is never."""
+        failures = self._engine.runs.failures_in_row
+        # At once after one failure: its request may have been the cause.
+        return None if failures == 0 else 0.0 if failures == 1 else _PROBE_SECONDS
 
     def _add(self, tasks: Sequence[Task]) -> None:
         """Queue requests; one that cannot be queued ends alone."""

@@ -150,6 +150,19 @@ class Engine:
         if scheduled != self._tasks.keys() or held + self._cache.free_slots != self._cache.slots:
             raise RuntimeError("a request or a slot has leaked")
 
+    def probe(self) -> None:
+        """Run one token after a failed run, and record the outcome.
+
+        No request may be unfinished. Cached prefixes are evicted.
+        """
+        self._cache.evict_all()
+        try:
+            self._runner.run([0], [0], [0], [0], None)
+        except Exception:  # noqa: BLE001 - any failure counts
+            self.runs.fail()
+        else:
+            self.runs.failures_in_row = 0
+
     def step(self) -> list[Event]:
         """Run the model once, and return the resulting events.
 
@@ -289,6 +302,7 @@ class Engine:
 
     def _fail_batch(self, batch: Batch, cause: Exception) -> list[Event]:
         """End all requests of a run that failed."""
+        self.runs.fail()
         requests = dict.fromkeys(span.request for span in batch)
         events = [self._fail(request, cause) for request in requests]
         self._cache.evict_all()  # The run may have overwritten any position.

@@ -55,14 +55,24 @@ class RunStats:
     Attributes:
         seconds: Durations of runs, by kind.
         tokens: Tokens per run, by kind.
+        failures: Number of runs that failed, probing runs included.
+        failures_in_row: Those since the last run that succeeded.
     """
 
     def __init__(self) -> None:
         self.seconds = {kind: Histogram(TOKEN_SECONDS) for kind in RUN_KINDS}
         self.tokens = {kind: Histogram(_TOKENS) for kind in RUN_KINDS}
+        self.failures = 0
+        self.failures_in_row = 0
+
+    def fail(self) -> None:
+        """Record a run that failed."""
+        self.failures += 1
+        self.failures_in_row += 1
 
     def observe(self, batch: Batch, seconds: float) -> None:
-        """Record a run and its duration."""
+        """Record a run that succeeded, and its duration."""
+        self.failures_in_row = 0
         counts = dict.fromkeys(RUN_KINDS, 0)
         for span in batch:
             counts[_kind(span)] += span.stop - span.start
@@ -101,3 +111,8 @@ class EngineLoad:
     positions_running: int
     positions_cached: int
     preemptions: int
+
+    @property
+    def usage(self) -> float:
+        """Share of the slots that requests hold, from 0 to 1."""
+        return (self.slots - self.free_slots) / self.slots

@@ -86,7 +86,8 @@ class BeamSearch:
         """Choose among the continuations of all running hypotheses.
 
         Args:
-            continuations: The best `width` of them, best first.
+            continuations: The best `width` of them, best first; those behind the last one that
+                can run on may be left out.
 
         Returns:
             Continuations that run on, best first; none when the search is over.

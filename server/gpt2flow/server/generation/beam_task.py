@@ -98,18 +98,25 @@ class BeamTask(Task):
         )
 
     def _continuations(self, row_of: dict[Sequence, int], logits: LogitsRows) -> list[Continuation]:
-        """Return the best continuations of all running hypotheses, best first."""
-        width = self._search.width
+        """Return the best continuations of all running hypotheses, best first.
+
+        They end with the last one that `expand` can choose: making one copies its parent.
+        """
+        width, open_beams = self._search.width, self._params.num_beams
         best = [
             (score + each.score, each, token_id)
             for each in self._search.running
             for score, token_id in self._best(each, logits, row_of[each.sequence], width)
         ]
         best.sort(key=lambda entry: -entry[0])
-        return [
-            _continuation(parent, token_id, score, logits, row_of[parent.sequence])
-            for score, parent, token_id in best[:width]
-        ]
+        continuations: list[Continuation] = []
+        for score, parent, token_id in best[:width]:
+            each = _continuation(parent, token_id, score, logits, row_of[parent.sequence])
+            continuations.append(each)
+            open_beams -= each.output.finish_reason is None
+            if not open_beams:
+                break
+        return continuations
 
     def _best(
         self, hypothesis: Hypothesis, logits: LogitsRows, row: int, count: int

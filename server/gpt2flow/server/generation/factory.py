@@ -15,6 +15,7 @@ from gpt2flow.server.generation.sampling_task import SamplingTask
 from gpt2flow.server.generation.score_task import PromptTask, ScoreTask
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.grammar.constraint import Constraint
+from gpt2flow.server.grammar.trie import TokenTrie, TrieConstraint
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import (
     BeamSearchParams,
@@ -99,6 +100,7 @@ class TaskFactory:
         tokenizer: Tokenizer,
         grammars: ConstraintCompiler,
         next_id: Callable[[], int],
+        choices: Mapping[str, TokenTrie] | None = None,
         bos_token_id: int | None = None,
         draft_tokens: int = 0,
     ) -> None:
@@ -110,6 +112,7 @@ class TaskFactory:
             tokenizer: Tokenizer of the model.
             grammars: Compiler of its constraints.
             next_id: Source of request ids.
+            choices: Stored lists of choices, by name.
             bos_token_id: Token that an empty prompt becomes; None refuses it.
             draft_tokens: Usual number of tokens of a draft; 0 disables speculative decoding.
         """
@@ -119,6 +122,7 @@ class TaskFactory:
         self._prompts = PromptEncoder(tokenizer, limits, bos_token_id)
         self._grammars = grammars
         self._next_id = next_id
+        self._choices = choices or {}
         self._draft_tokens = draft_tokens
 
     def resolve(
@@ -167,7 +171,7 @@ class TaskFactory:
         Raises:
             InvalidRequestError: The constraint does not compile.
         """
-        constraint = self._compile(params.constraint)
+        constraint = self._compile(params)
         endings = self._endings(params)
         processors = self._processors(params, endings)
         seed = getattr(params.decoding, "seed", None)
@@ -300,6 +304,8 @@ class TaskFactory:
         if truncated:
             ids = self._prompts.truncate(prompt, ids, room)
         limit = resolve_max_new_tokens(len(ids), stopping, limits)
+        if violations := list(self._fits(params, limit)):
+            raise InvalidRequestError(violations)
         return ResolvedPrompt(prompt, ids, limit, truncated)
 
     def _echo(self, resolved: ResolvedPrompt, params: GenerationParams) -> str:
@@ -313,13 +319,45 @@ class TaskFactory:
         # `validate` reports violations of the size limits.
         if params is not None and not any(check_constraint(params, self._limits.requests)):
             with _field_errors(params):
-                self._grammars.check(params)
+                if params.is_compiled:
+                    self._grammars.check(params)
+                else:
+                    self._stored(params)
 
-    def _compile(self, params: ConstraintParams | None) -> Constraint | None:
-        if params is None:
+    def _compile(self, params: GenerationParams) -> Constraint | None:
+        constraint = params.constraint
+        if constraint is None:
             return None
-        with _field_errors(params):
-            return self._grammars.compile(params)
+        with _field_errors(constraint):
+            if constraint.is_compiled:
+                return self._grammars.compile(constraint)
+            ignored = self._eos_token_ids[:1] if params.stopping.ignore_eos else ()
+            return TrieConstraint(self._stored(constraint), end=next(iter(ignored), None))
+
+    def _stored(self, params: ConstraintParams) -> TokenTrie:
+        """Return the stored list that a constraint names.
+
+        Raises:
+            GrammarError: There is none of this name.
+        """
+        [name] = params.source
+        if name not in self._choices:
+            known = ", ".join(self._choices) or "none"
+            raise GrammarError(f"is {name!r}, must be one of the stored lists: {known}")
+        return self._choices[name]
+
+    def _fits(self, params: GenerationParams, max_new_tokens: int) -> Iterator[FieldViolation]:
+        """Yield a violation if an output may be cut within an entry."""
+        constraint = params.constraint
+        if constraint is None or constraint.is_compiled or params.scores_prompt_only:
+            return
+        trie = self._choices.get(constraint.source[0])
+        if trie is not None and trie.longest > max_new_tokens:
+            yield FieldViolation(
+                "options.stopping.max_new_tokens",
+                f"allows {max_new_tokens} new tokens, must allow {trie.longest}: the longest entry "
+                f"of {constraint.source[0]!r} with its end",
+            )
 
     def _endings(self, params: GenerationParams) -> dict[int, FinishReason]:
         endings = dict.fromkeys(params.stopping.stop_token_ids, FinishReason.STOP)

@@ -6,6 +6,7 @@ from gpt2flow.server.generation.logprobs import OutputLogprobs
 from gpt2flow.server.generation.spec import Generation
 from gpt2flow.server.sampling.filters import Ids
 from gpt2flow.server.sampling.logits import LogitsRows
+from gpt2flow.server.tokenizer.text_stream import TextStream
 
 
 class Output:
@@ -20,12 +21,15 @@ class Output:
         forced: Number of tokens that the constraint forced.
     """
 
-    def __init__(self, generation: Generation, *, scored: bool) -> None:
+    def __init__(
+        self, generation: Generation, *, scored: bool, stream: TextStream | None = None
+    ) -> None:
         """Start with the prompt alone.
 
         Args:
             generation: Request that this is an output of.
             scored: Whether each token gets a log-probability.
+            stream: Its text so far; None starts one.
         """
         self.tokens = list(generation.prompt)
         self.finish_reason: FinishReason | None = None
@@ -33,7 +37,7 @@ class Output:
         self._generation = generation
         self._scored = scored
         self._constraint = generation.constraint
-        self._stream = generation.text_stream()
+        self._stream = generation.text_stream() if stream is None else stream
         self._pieces = [generation.echo] if generation.echo else []
         self._logprobs = OutputLogprobs(generation)
         self._sent_pieces = 0
@@ -61,12 +65,11 @@ class Output:
 
     def fork(self) -> "Output":
         """Return an output with the same past, of which nothing was sent."""
-        twin = Output(self._generation, scored=self._scored)
+        twin = Output(self._generation, scored=self._scored, stream=self._stream.fork())
         twin.tokens = list(self.tokens)
         twin.finish_reason = self.finish_reason
         twin.forced = self.forced
         twin._constraint = None if self._constraint is None else self._constraint.fork()
-        twin._stream = self._stream.fork()
         twin._pieces = list(self._pieces)
         twin._logprobs = self._logprobs.fork()
         return twin

@@ -7,7 +7,7 @@ The more tokens a grammar forces, the fewer the model has to choose.
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,40 @@ _CACHED_LARGE = 8
 _LIMITS: Final[Mapping[str, Any]] = {"max_lexer_states": 50_000, "verbose_errors": False}
 
 
-class Constraint:
+class Constraint(Protocol):
+    """State of one sequence in the language that its output belongs to."""
+
+    @property
+    def complete(self) -> bool:
+        """True if the output is whole, and admits no further token."""
+
+    def allowed(self) -> npt.NDArray[np.intp]:
+        """Return the ids of the admitted tokens, ascending.
+
+        End-of-text tokens are among them if the output may end here.
+
+        Raises:
+            GrammarError: The constraint exceeds its limits.
+        """
+
+    def advance(self, token_id: int) -> None:
+        """Advance the state by a token.
+
+        Raises:
+            GrammarError: The constraint does not admit it.
+        """
+
+    def forced(self) -> list[int]:
+        """Return the tokens that the constraint leaves no choice about; often none."""
+
+    def valid_start(self, tokens: list[int]) -> list[int]:
+        """Return the leading tokens that are admitted one after the other."""
+
+    def fork(self) -> Self:
+        """Return an independent constraint in the same state."""
+
+
+class GrammarConstraint:
     """State of one sequence in its grammar."""
 
     __slots__ = ("_has_eos", "_mask", "_matcher", "_vocabulary_size")
@@ -96,9 +129,9 @@ class Constraint:
         """Return the leading tokens that are admitted one after the other."""
         return tokens[: self._matcher.validate_tokens(tokens)] if tokens else tokens
 
-    def fork(self) -> "Constraint":
+    def fork(self) -> "GrammarConstraint":
         """Return an independent constraint in the same state."""
-        return Constraint(
+        return GrammarConstraint(
             self._matcher.deep_copy(), self._mask, self._vocabulary_size, has_eos=self._has_eos
         )
 
@@ -155,7 +188,7 @@ class GrammarCompiler:
                     f"{choice!r} has {character!r}, for which the model has no token"
                 )
 
-    def compile(self, params: ConstraintParams) -> Constraint:
+    def compile(self, params: ConstraintParams) -> GrammarConstraint:
         """Return a constraint at its start; for any thread.
 
         Raises:
@@ -164,7 +197,7 @@ class GrammarCompiler:
         small = sum(map(len, params.source)) <= _SMALL
         matcher = (self._small if small else self._large)(params).deep_copy()
         mask = allocate_token_bitmask(1, len(self._vocabulary.tokens))
-        return Constraint(matcher, mask, self._vocabulary_size, has_eos=self._has_eos)
+        return GrammarConstraint(matcher, mask, self._vocabulary_size, has_eos=self._has_eos)
 
 
 def _compile(tokenizer: LLTokenizer, params: ConstraintParams) -> LLMatcher:

@@ -34,8 +34,15 @@ class GrammarVocabulary:
 
     def __call__(self, text: str) -> list[int]:
         """Return tokens that write a text, or as much as tokens can."""
+        return self._written(text, self._tokenizer.encode_short(text))
+
+    def encode_all(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yield what `__call__` returns for each of several texts."""
+        return map(self._written, texts, self._tokenizer.encode_all(texts))
+
+    def _written(self, text: str, ids: list[int]) -> list[int]:
+        """Return the tokens of a text, or others that write it."""
         encoded = text.encode()
-        ids = self._tokenizer.encode_short(text)
         written = b"".join(self.tokens[token_id] for token_id in ids)
         if written == encoded and self._special.isdisjoint(ids):
             return ids

@@ -1,10 +1,13 @@
 """Loading of a model from its bundle."""
 
 import contextlib
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import structlog
 
 from gpt2flow.server.bundle.manifest import (
     MODEL_NAME,
@@ -19,10 +22,13 @@ from gpt2flow.server.engine.async_engine import AsyncEngine
 from gpt2flow.server.engine.engine import Engine
 from gpt2flow.server.engine.kv_cache import SlotCache
 from gpt2flow.server.engine.scheduler import Scheduler
-from gpt2flow.server.errors import BundleError, GrammarError
+from gpt2flow.server.errors import BundleError, ConfigError, GrammarError
 from gpt2flow.server.generation.factory import TaskFactory
 from gpt2flow.server.grammar.compilation import RefusingCompiler, SandboxedCompiler
 from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.grammar.stored_choices import build_trie
+from gpt2flow.server.grammar.trie import TokenTrie
+from gpt2flow.server.grammar.vocabulary import GrammarVocabulary
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.memory import release, trim
 from gpt2flow.server.models.model import Model
@@ -38,11 +44,12 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
 
     Raises:
         BundleError: This server cannot run it.
-        ConfigError: The memory for the KV cache does not hold one sequence.
+        ConfigError: The memory for the KV cache does not hold one sequence, or a list of choices
+            is unusable.
     """
     directory = bundle.directory
     shape = bundle.manifest.shape
-    capacity = shape.context_length
+    capacity = min(shape.context_length, config.context_length or shape.context_length)
     if bundle.manifest.recipe.profile == REFERENCE_PROFILE:
         raise BundleError(
             f"{directory} has the profile {REFERENCE_PROFILE}, which cannot be served; export the "
@@ -53,6 +60,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         compiler = None
         if not tokenizer.constraint_error:
             compiler = GrammarCompiler(tokenizer, shape.eos_token_ids)
+        choices = _read_choices(name, config, tokenizer, shape.eos_token_ids, capacity)
         runner = ModelRunner(
             directory / MODEL_NAME,
             slots=config.max_sequences,
@@ -99,6 +107,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         tokenizer=tokenizer,
         grammars=grammars,
         next_id=engine.next_id,
+        choices=choices,
         bos_token_id=shape.bos_token_id,
         draft_tokens=_DRAFT_TOKENS if config.speculation else 0,
     )
@@ -113,6 +122,7 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
         engine,
         kv_cache_bytes=runner.slots * runner.slot_bytes,
         kernels=str(runner.operators),
+        choices=choices,
     )
 
 
@@ -133,6 +143,47 @@ def _read_tokenizer(directory: Path, size: int) -> Tokenizer:
             "entries; write the bundle anew"
         )
     return tokenizer
+
+
+def _read_choices(
+    model: str,
+    config: EngineConfig,
+    tokenizer: Tokenizer,
+    eos_token_ids: Sequence[int],
+    context_length: int,
+) -> dict[str, TokenTrie]:
+    """Return the stored lists of choices, by name.
+
+    Raises:
+        ConfigError: The model takes no constraints, or a list is unusable.
+    """
+    if config.choices and tokenizer.constraint_error:
+        raise ConfigError(
+            f"choices are given, and model {model!r} takes no constraints: "
+            f"{tokenizer.constraint_error}"
+        )
+    vocabulary = GrammarVocabulary(tokenizer, eos_token_ids)
+    choices, log = {}, structlog.get_logger()
+    for name, path in config.choices.items():
+        started = time.perf_counter()
+        choices[name] = trie = build_trie(
+            name,
+            path,
+            vocabulary,
+            has_end=bool(eos_token_ids),
+            most_tokens=context_length - 1,
+        )
+        log.info(
+            "choices_loaded",
+            model=model,
+            choices=name,
+            entries=trie.entries,
+            nodes=trie.nodes,
+            longest=trie.longest,
+            bytes=trie.memory,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+    return choices
 
 
 def _warm_up(runner: ModelRunner, compiler: GrammarCompiler | None, chunk: int) -> None:

@@ -1,7 +1,7 @@
 """Model: a loaded bundle, and the requests to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,6 +21,7 @@ from gpt2flow.server.errors import (
 from gpt2flow.server.generation.factory import Arrival, TaskFactory
 from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.grammar.compilation import RefusingCompiler, SandboxedCompiler
+from gpt2flow.server.grammar.trie import TokenTrie
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.long_texts import LONG, LongTexts, Progress
 from gpt2flow.server.params import GenerationParams, at_most
@@ -44,6 +45,7 @@ class Model:
         engine: Runs tasks.
         kv_cache_bytes: Memory of its KV cache.
         kernels: Kernels of the operators that it runs on.
+        choices: Stored lists of choices, by name.
         texts: Runs the work on long texts.
     """
 
@@ -56,15 +58,16 @@ class Model:
     engine: AsyncEngine
     kv_cache_bytes: int
     kernels: str
+    choices: Mapping[str, TokenTrie] = field(default_factory=dict)
     texts: LongTexts = field(default_factory=LongTexts)
 
-    def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
+    def start(self, on_health: Callable[[], None] = lambda: None) -> None:
         """Start the threads that run requests.
 
         Args:
-            on_broken: Called if the engine fails for good.
+            on_health: Called when the engine begins to fail, and when it recovers.
         """
-        self.engine.start(on_broken)
+        self.engine.start(on_health)
         self.grammars.start()
 
     async def stop(self, why: str) -> None:
@@ -220,12 +223,14 @@ class Model:
             arrival.caller,
             deadline,
         )
-        if params.constraint is not None and not await self._precompile(params, arrival):
-            params = replace(params, constraint=None)  # Time is up: nothing will be generated.
+        compiled = params.constraint is not None and params.constraint.is_compiled
+        if compiled and not await self._precompile(params, arrival):
+            # Time is up: nothing will be generated.
+            params, compiled = replace(params, constraint=None), False
         return await self.texts.run(
             lambda _: self.tasks.generations(resolved, params, arrival, stream=stream),
             # A short constraint may take long to compile.
-            size if params.constraint is None else max(size, LONG + 1),
+            max(size, LONG + 1) if compiled else size,
             arrival.caller,
             deadline,
         )

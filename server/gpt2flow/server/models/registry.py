@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,7 +14,9 @@ from gpt2flow.server.errors import (
     DrainingError,
     LoadingError,
     ModelNotFoundError,
+    UnloadedError,
 )
+from gpt2flow.server.grammar.stored_choices import files_digest
 from gpt2flow.server.models.loading import load_model
 from gpt2flow.server.models.memory import trim
 from gpt2flow.server.models.model import Model
@@ -39,10 +41,19 @@ class Lease:
 
 @dataclass(eq=False, slots=True)
 class _Loaded:
-    """Loaded model and the number of requests that use it."""
+    """Loaded model and the number of requests that use it.
+
+    Attributes:
+        model: The model.
+        config: Its settings.
+        choices_digest: Digest of the files of its lists of choices.
+        users: Number of requests.
+        unused: Event that is set while there is none.
+    """
 
     model: Model
     config: ModelConfig
+    choices_digest: str
     users: int = 0
     unused: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -82,6 +93,10 @@ class Registry:
         self._drain_seconds = drain_seconds
         self._loading = list(names)
         self._loaded: dict[str, _Loaded] = {}
+        # Settings in use, of models that were taken out of service too.
+        self._configs: dict[str, ModelConfig] = {}
+        self._unloaded: set[str] = set()
+        self._changing = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], list[_Loaded]] = {}
         self._changed = asyncio.Event()
         self.draining = False
@@ -93,20 +108,25 @@ class Registry:
         return [loaded.model for loaded in self._loaded.values()]
 
     @property
+    def names(self) -> list[str]:
+        """Names of the configured models, the default first, loaded or not."""
+        return list(self._configs or self._loading)
+
+    @property
     def default(self) -> str:
         """Name of the default model; empty if there is none."""
-        return next(iter(self._loaded or self._loading), "")
+        return next(iter(self.names), "")
 
     @property
     def ready(self) -> bool:
-        """True if all models accept requests."""
+        """True if all models serve requests."""
         return bool(self._loaded) and all(map(self.model_ready, self._loaded))
 
     def model_ready(self, name: str) -> bool | None:
-        """Return whether a model accepts requests; None if it does not exist."""
+        """Return whether a model serves requests; None if it does not exist."""
         if name in self._loaded:
-            return not (self.draining or self._loaded[name].model.engine.broken)
-        return False if name in self._loading else None
+            return self._loaded[name].model.engine.healthy and not self.draining
+        return False if name in self._loading or name in self._unloaded else None
 
     async def changed(self) -> None:
         """Wait for the next change of readiness."""
@@ -121,6 +141,7 @@ class Registry:
         Raises:
             DrainingError: The server is shutting down.
             LoadingError: The model is still loading.
+            UnloadedError: The model was taken out of service.
             BrokenModelError: The model has failed, and was not reloaded since.
             ModelNotFoundError: No model has this name.
         """
@@ -133,29 +154,90 @@ class Registry:
             return self._loaded[name].model, Lease(self._loaded[name])
         if name in self._loading:
             raise LoadingError(f"model {name!r} is loading")
+        if name in self._unloaded:
+            raise UnloadedError(name)
         raise ModelNotFoundError(name, list(self._loaded))
 
     async def apply(self, configs: Mapping[str, ModelConfig]) -> Changes:
         """Replace the models by others; on an error, keep the present ones.
 
-        A model is kept if its path, its fingerprint and its engine's settings are the same,
-        unless it is broken. Requests on a model that is replaced or unloaded end on it; then its
-        memory is released. Calls must not overlap.
+        A model is kept if its path, its fingerprint, its engine's settings and its lists of
+        choices are the same, unless it is broken or failing. Requests on a model that is replaced
+        or unloaded end on it; then its memory is released. A model that `unload` took out of
+        service stays out.
 
         Args:
             configs: Settings by name; the first model is the default.
 
         Raises:
             BundleError: A bundle cannot be served.
-            ConfigError: The memory for a KV cache does not hold one sequence.
+            ConfigError: The memory for a KV cache does not hold one sequence, or a list of choices
+                is unusable.
         """
-        self._loading = list(configs)
+        async with self._changing:
+            wanted = {name: each for name, each in configs.items() if name not in self._unloaded}
+            with self._marked_as_loading(wanted):
+                loaded = {name: await self._load(name, each) for name, each in wanted.items()}
+            self._configs = dict(configs)
+            self._unloaded &= set(configs)
+            return self._replace(loaded)
+
+    async def load(self, name: str) -> None:
+        """Load a configured model, or replace it if its bundle has changed.
+
+        The load goes on if its caller is cancelled. On an error, the present model stays.
+
+        Raises:
+            BundleError: The bundle cannot be served.
+            ConfigError: The memory for the KV cache does not hold one sequence.
+            DrainingError: The server is shutting down.
+            ModelNotFoundError: No model has this name in the settings.
+        """
+        task = asyncio.create_task(self._load_one(name))
+        # Without a caller, nothing else reads the error.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(task)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service, until `load` brings it back.
+
+        Requests on it end as on a replaced one.
+
+        Raises:
+            ModelNotFoundError: No model has this name in the settings.
+        """
+        async with self._changing:
+            self._check_configured(name)
+            self._unloaded.add(name)
+            self._replace({key: each for key, each in self._loaded.items() if key != name})
+
+    async def _load_one(self, name: str) -> None:
+        async with self._changing:
+            self._check_configured(name)
+            with self._marked_as_loading([name]):
+                new = await self._load(name, self._configs[name])
+            if self.draining:
+                raise DrainingError("the server is shutting down")
+            self._unloaded.discard(name)
+            loaded = self._loaded | {name: new}
+            self._replace({key: loaded[key] for key in self._configs if key in loaded})
+
+    def _check_configured(self, name: str) -> None:
+        if name not in self._configs:
+            raise ModelNotFoundError(name, list(self._loaded))
+
+    @contextlib.contextmanager
+    def _marked_as_loading(self, names: Iterable[str]) -> Iterator[None]:
+        self._loading = list(names)
         self._notify()
         try:
-            loaded = {name: await self._load(name, config) for name, config in configs.items()}
+            yield
         finally:
             self._loading = []
             self._notify()
+
+    def _replace(self, loaded: dict[str, _Loaded]) -> Changes:
+        """Serve these models from now on, and retire the others."""
         before, self._loaded = self._loaded, loaded
         for name, each in loaded.items():
             if before.get(name) is not each:
@@ -171,12 +253,15 @@ class Registry:
     async def _load(self, name: str, config: ModelConfig) -> _Loaded:
         """Verify a bundle, and load it unless it is loaded already."""
         bundle = await asyncio.to_thread(load_bundle, config.path, config.fingerprint)
+        # Before the lists are read: one that is replaced meanwhile is read again next time.
+        choices_digest = await asyncio.to_thread(files_digest, config.engine.choices)
         old = self._loaded.get(name)
         if (
             old is not None
-            and not old.model.engine.broken
+            and old.model.engine.healthy
             and (old.config.path, old.config.engine) == (config.path, config.engine)
             and old.model.bundle.fingerprint == bundle.fingerprint
+            and old.choices_digest == choices_digest
         ):
             return old
         model = await asyncio.to_thread(load_model, name, bundle, config.engine)
@@ -184,7 +269,7 @@ class Registry:
             structlog.get_logger().warning("no_constraints", model=name, reason=reason)
         for warning in bundle.manifest.warnings:
             structlog.get_logger().warning("bundle_warning", model=name, warning=warning)
-        return _Loaded(model, config)
+        return _Loaded(model, config, choices_digest)
 
     def drain(self) -> None:
         """Refuse new requests."""

@@ -37,7 +37,7 @@ class Reloader:
             registry: Registry of the models that are served.
             config: Settings that the server runs with.
             read: Function that reads the settings again.
-            file: File to watch together with the bundles; None watches nothing.
+            file: File to watch together with bundles and lists; None watches nothing.
             poll_seconds: Time between two checks of the files.
         """
         self._registry = registry
@@ -45,7 +45,7 @@ class Reloader:
         self._read = read
         self._file = file
         self._poll_seconds = None if file is None else poll_seconds
-        self._bundles = _paths(config)
+        self._watched = _paths(config)
         self._triggered = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -64,35 +64,46 @@ class Reloader:
             # Files that differ between two checks may still be written.
             if self._triggered.is_set() or (now != applied and now == before):
                 self._triggered.clear()
-                await self._reload()
-                # Files that are watched from now on were read in their present state.
-                fresh = await self._stamp()
-                applied = {path: now.get(path, facts) for path, facts in fresh.items()}
+                applied = await self._reload(now)
             before = now
 
-    async def _reload(self) -> None:
+    async def _reload(self, now: _Stamp | None = None) -> _Stamp:
+        """Reload; return the state of the files before they were read.
+
+        Args:
+            now: State of the files that were watched so far; None is unknown.
+        """
+        stamp = known = now or {}
         try:
             config = await asyncio.to_thread(self._read)
-            self._bundles = _paths(config)
+            self._watched = _paths(config)
+            fresh = await self._stamp()
+            stamp = {path: known.get(path, facts) for path, facts in fresh.items()}
             changes = await self._registry.apply(config.model_configs)
         except ServerError as error:
             self._log.error("reload_failed", reason=str(error))
-            return
+            return stamp
         except Exception:  # noqa: BLE001 - the server survives any failure
             self._log.exception("reload_failed")
-            return
+            return stamp
         self._log.info("reloaded", **dataclasses.asdict(changes))
         if others := _other_changes(self._config, config):
             self._log.warning("needs_restart", settings=others)
+        return stamp
 
     async def _stamp(self) -> _Stamp:
         if self._file is None:
             return {}
-        return await asyncio.to_thread(_stamp, self._file, self._bundles)
+        return await asyncio.to_thread(_stamp, self._file, self._watched)
 
 
 def _paths(config: ServerConfig) -> list[Path]:
-    return [model.path for model in config.model_configs.values()]
+    """Return the directories of bundles, and the files of lists."""
+    models = config.model_configs.values()
+    return [
+        *(model.path for model in models),
+        *(path for model in models for path in model.engine.choices.values()),
+    ]
 
 
 def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
@@ -105,15 +116,20 @@ def _other_changes(old: ServerConfig, new: ServerConfig) -> list[str]:
     return changed
 
 
-def _stamp(file: Path, bundles: Iterable[Path]) -> _Stamp:
+def _stamp(file: Path, watched: Iterable[Path]) -> _Stamp:
     """Return a stamp that changes if a file is changed or replaced."""
-    paths = [file, *(path for bundle in bundles for path in _files(bundle))]
+    paths = [file, *(path for each in watched for path in _files(each))]
     return {path: _facts(path) for path in paths}
 
 
-def _files(bundle: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        yield from bundle.iterdir()
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the files of a directory."""
+    try:
+        yield from path.iterdir()
+    except NotADirectoryError:
+        yield path
+    except OSError:
+        return
 
 
 def _facts(path: Path) -> tuple[int, int, int]:

@@ -72,7 +72,10 @@ def bad_word_ends(tokens: Ids, bad_words: Sequence[Ids]) -> Ids:
         word[-1]
         for word in bad_words
         if len(word) == 1
-        or (len(word) <= len(tokens) and (tokens[len(tokens) + 1 - len(word) :] == word[:-1]).all())
+        or (
+            len(word) <= len(tokens) + 1
+            and (tokens[len(tokens) + 1 - len(word) :] == word[:-1]).all()
+        )
     ]
     return np.array(ends, np.intp)
 

@@ -61,14 +61,22 @@ def _lenient(decode: Callable[[bytes], _Request]) -> Callable[[bytes], _Request 
 class TokenAuthentication(grpc.aio.ServerInterceptor):
     """Interceptor that requires a valid token, and sets the caller."""
 
-    def __init__(self, tokens: WatchedFiles[Tokens]) -> None:
+    def __init__(self, tokens: WatchedFiles[Tokens], probes: frozenset[str]) -> None:
+        """Take the tokens.
+
+        Args:
+            tokens: The tokens.
+            probes: Paths of further RPCs that need none.
+        """
         self._tokens = tokens
+        self._probes = probes
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "_Handler | None":
         """Continue with the RPC, or answer it with UNAUTHENTICATED."""
-        if not handler_call_details.method.startswith(_OPEN):
+        method = handler_call_details.method
+        if not method.startswith(_OPEN) and method not in self._probes:
             try:
                 CALLER.set(self._caller(handler_call_details))
             except UnauthenticatedError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
+from gpt2flow.inference.orca.v3.load_report_pb2 import OrcaLoadReport
 from gpt2flow.inference.v1 import inference_pb2 as pb
 from gpt2flow.server.engine.results import (
     CandidateResult,
@@ -24,6 +25,7 @@ from gpt2flow.server.errors import ServerError
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.models.model import Model
 from gpt2flow.server.params import BeamSearchParams, GenerationParams
+from gpt2flow.server.telemetry.load_report import LoadReport
 from gpt2flow.server.tokenizer.tokenizer import Token, Tokenizer
 
 _FINISH_REASON = {
@@ -105,6 +107,7 @@ def write_model(model: Model) -> pb.Model:
         eos_token_ids=manifest.shape.eos_token_ids,
         tokenizer=model.tokenizer.kind,
         constraint_error=model.tokenizer.constraint_error,
+        stored_choices=model.choices,
     )
 
 
@@ -221,3 +224,11 @@ def write_tokens(tokens: Iterable[Token]) -> pb.TokenizeResponse:
     for token in tokens:
         response.tokens.add(id=token.id, piece=token.piece, start=token.start, end=token.end)
     return response
+
+
+def build_load_report(report: LoadReport) -> bytes:
+    """Return a load report as ORCA's message, serialized."""
+    return OrcaLoadReport(
+        application_utilization=report.application_utilization,
+        named_metrics=report.named_metrics,
+    ).SerializeToString()

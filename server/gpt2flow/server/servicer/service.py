@@ -15,7 +15,7 @@ from gpt2flow.server.access.permissions import (
 from gpt2flow.server.errors import ModelNotFoundError
 from gpt2flow.server.generation.factory import Arrival
 from gpt2flow.server.models.model import Model
-from gpt2flow.server.models.registry import Registry
+from gpt2flow.server.models.registry import Lease, Registry
 from gpt2flow.server.params import GenerationParams
 from gpt2flow.server.servicer.identity import caller_of, counts_requests
 from gpt2flow.server.servicer.requests import read_options, read_prompt, read_prompts
@@ -40,9 +40,9 @@ class InferenceServicer(InferenceServiceServicer):
         unfinished: Quota of unfinished requests by caller.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, unfinished: UnfinishedRequests) -> None:
         self._registry = registry
-        self.unfinished = UnfinishedRequests()
+        self.unfinished = unfinished
 
     @reports_errors
     @counts_requests
@@ -51,7 +51,7 @@ class InferenceServicer(InferenceServiceServicer):
         model = self._find(request.model, context)
         params = permitted(caller_of(context), read_options(request.options))
         prompts = read_prompts("prompts", request.prompts)
-        arrival = _arrival(context, params)
+        arrival = arrival_of(context, params)
         results = await model.generate(prompts, params, arrival, current_call().add_result)
         return write_results(results, model, params)
 
@@ -66,7 +66,7 @@ class InferenceServicer(InferenceServiceServicer):
         model, call = self._find(request.model, context), current_call()
         params = permitted(caller_of(context), read_options(request.options))
         prompt = read_prompt("prompt", request.prompt)
-        async with model.stream(prompt, params, _arrival(context, params)) as events:
+        async with model.stream(prompt, params, arrival_of(context, params)) as events:
             async for event in events:
                 call.add_event(event)
                 await context.write(write_event(event, model, params))
@@ -79,7 +79,7 @@ class InferenceServicer(InferenceServiceServicer):
         result = await model.score(
             read_prompt("prompt", request.prompt),
             read_prompts("continuations", request.continuations),
-            _arrival(context),
+            arrival_of(context),
             priority=lowered(caller_of(context)),
             on_result=current_call().add_result,
         )
@@ -91,7 +91,7 @@ class InferenceServicer(InferenceServiceServicer):
         model = self._find(request.model, context)
         return await model.tokenize(
             request.text,
-            _arrival(context),
+            arrival_of(context),
             write_tokens,
             literal=request.literal,
             add_special_tokens=(
@@ -107,7 +107,7 @@ class InferenceServicer(InferenceServiceServicer):
         model = self._find(request.model, context)
         text = await model.detokenize(
             request.tokens.ids,
-            _arrival(context),
+            arrival_of(context),
             skip_special_tokens=request.skip_special_tokens,
         )
         return pb.DetokenizeResponse(text=text)
@@ -117,7 +117,7 @@ class InferenceServicer(InferenceServiceServicer):
         self, _request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """List the loaded models that the caller may use."""
-        models = self._open_to(caller_of(context))
+        models = _open_to(caller_of(context), self._registry)
         return pb.ListModelsResponse(models=[write_model(each) for each in models])
 
     @reports_errors
@@ -127,23 +127,34 @@ class InferenceServicer(InferenceServiceServicer):
 
     def _find(self, name: str, context: Context) -> Model:
         """Return a model, leased until the RPC ends."""
-        caller = caller_of(context)
-        check_model(caller, name or self._registry.default)
-        try:
-            model, lease = self._registry.lease(name)
-        except ModelNotFoundError as error:
-            names = [each.name for each in self._open_to(caller)]
-            raise ModelNotFoundError(name, names) from error
+        model, lease = lease_model(self._registry, name, caller_of(context))
         # The type stub requires its own protocol.
         context.add_done_callback(lambda _: lease.release())  # type: ignore[arg-type]
-        current_call().model = model.name
         return model
 
-    def _open_to(self, caller: Caller) -> list[Model]:
-        return [model for model in self._registry.models if caller.may_use(model.name)]
+
+def lease_model(registry: Registry, name: str, caller: Caller) -> tuple[Model, Lease]:
+    """Lease a model for the current call; the lease must be released.
+
+    Raises:
+        ServerError: The caller may not use it, or it is not in service.
+    """
+    check_model(caller, name or registry.default)
+    try:
+        model, lease = registry.lease(name)
+    except ModelNotFoundError as error:
+        names = [each.name for each in _open_to(caller, registry)]
+        raise ModelNotFoundError(name, names) from error
+    current_call().model = model.name
+    return model, lease
 
 
-def _arrival(context: Context, params: GenerationParams | None = None) -> Arrival:
+def _open_to(caller: Caller, registry: Registry) -> list[Model]:
+    return [model for model in registry.models if caller.may_use(model.name)]
+
+
+def arrival_of(context: Context, params: GenerationParams | None = None) -> Arrival:
+    """Return time, caller and deadline of the current RPC."""
     now, caller = time.monotonic(), caller_of(context).name
     remaining = context.time_remaining()
     if remaining is None:

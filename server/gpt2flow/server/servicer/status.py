@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _STATUS = {
     ErrorCode.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.TIME_LIMIT: grpc.StatusCode.DEADLINE_EXCEEDED,
     ErrorCode.LOADING: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.UNLOADED: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.LOAD_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     ErrorCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.BROKEN: grpc.StatusCode.UNAVAILABLE,
     ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
@@ -44,6 +47,8 @@ _STATUS = {
 }
 # Metadata key of error details: https://grpc.io/docs/guides/error/.
 _DETAILS_KEY = "grpc-status-details-bin"
+# Metadata key of the delay of gRPC's own retries: https://grpc.io/docs/guides/retry/.
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 # Clients accept 8 KiB of metadata. The message is sent twice, once percent-encoded, with three
 # bytes for each byte that is not ASCII. Details are sent in base64, with four bytes for three.
 _TEXT_BYTES = 512
@@ -86,19 +91,29 @@ def _decoded(request: _Request | Undecodable) -> _Request:
     return request
 
 
-async def _abort(context: Context, error: Exception) -> NoReturn:
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return the status of an error, and log an internal one."""
     kind = error.code if isinstance(error, ServerError) else ErrorCode.INTERNAL
     current_call().error = kind.value
-    if not isinstance(error, ServerError) or error.code not in _STATUS:
+    if kind not in _STATUS:
         incident = uuid.uuid4().hex
         structlog.get_logger().error("internal_error", incident=incident, exc_info=error)
-        await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}")
-    code, message = _STATUS[error.code], _truncate(str(error), _TEXT_BYTES)
+        return grpc.StatusCode.INTERNAL, f"internal error {incident}"
+    return _STATUS[kind], _truncate(str(error), _TEXT_BYTES)
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    code, message = status_of(error)
     metadata = list(context.trailing_metadata())
-    if detail := _detail(error):
+    # Those without a token do not learn the load.
+    if code is not grpc.StatusCode.UNAUTHENTICATED and (load := current_call().load):
+        metadata.append(load())
+    if isinstance(error, ServerError) and (detail := _detail(error)):
         status = Status(code=code.value[0], message=message)
         status.details.append(detail)
         metadata.append((_DETAILS_KEY, status.SerializeToString()))
+    if isinstance(error, OverloadedError):
+        metadata.append((_PUSHBACK_KEY, str(_retry_ms(error))))
     await context.abort(code, message, tuple(metadata))
 
 
@@ -109,10 +124,15 @@ def _detail(error: ServerError) -> AnyMessage | None:
         return detail
     if isinstance(error, OverloadedError):
         delay = Duration()
-        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+        delay.FromMilliseconds(_retry_ms(error))
         detail.Pack(RetryInfo(retry_delay=delay))
         return detail
     return None
+
+
+def _retry_ms(error: OverloadedError) -> int:
+    """Return the delay in milliseconds, rounded up."""
+    return math.ceil(error.retry_after_seconds * 1000)
 
 
 def _bad_request(violations: Sequence[FieldViolation]) -> BadRequest:

@@ -118,8 +118,12 @@ class Security:
     interceptors: list[grpc.aio.ServerInterceptor] = field(default_factory=list)
 
 
-def make_security(config: SecurityConfig) -> Security:
+def make_security(config: SecurityConfig, probes: frozenset[str] = frozenset()) -> Security:
     """Read the files of the settings, which are reloaded when they change.
+
+    Args:
+        config: The settings.
+        probes: Paths of RPCs, beside health checks, that need no token.
 
     Raises:
         ConfigError: A file is unusable.
@@ -127,7 +131,7 @@ def make_security(config: SecurityConfig) -> Security:
     interceptors: list[grpc.aio.ServerInterceptor] = []
     if config.tokens is not None:
         tokens = WatchedFiles([config.tokens], partial(read_tokens, config.tokens))
-        interceptors.append(TokenAuthentication(tokens))
+        interceptors.append(TokenAuthentication(tokens, probes))
     return Security(_credentials(config), interceptors)
 
 

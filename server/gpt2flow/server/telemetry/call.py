@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ class Call:
         error: Code of the error that ended it, if the server raised one.
         started: Time of arrival.
         ended: Time of its end.
+        load: Function that returns the load report as trailing metadata, if it was asked for.
     """
 
     rpc: str
@@ -37,6 +38,7 @@ class Call:
     error: str = ""
     started: float = field(default_factory=time.monotonic)
     ended: float = 0.0
+    load: Callable[[], tuple[str, str | bytes]] | None = None
     _last: dict[int, float] = field(default_factory=dict)
 
     def end(self) -> None:

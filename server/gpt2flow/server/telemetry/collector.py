@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 from gpt2flow.server.engine.stats import EngineLoad, Histogram
 from gpt2flow.server.models.model import Model
 
-_GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
+GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], float]]]] = {
     "requests_running": ("Prompts that hold slots", lambda load: load.running),
     "requests_waiting": ("Prompts in the queue", lambda load: load.waiting),
     "slots_used": (
@@ -24,6 +24,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
         lambda load: load.slots - load.free_slots,
     ),
     "slots_free": ("Free slots of the KV cache", lambda load: load.free_slots),
+    "kv_cache_usage_ratio": (
+        "Slots of the KV cache that requests hold, from 0 to 1: all",
+        lambda load: load.usage,
+    ),
     "kv_cache_positions": ("Positions of the KV cache in all slots", lambda load: load.positions),
     "kv_cache_positions_running": (
         "Positions of the KV cache that running sequences fill",
@@ -33,6 +37,12 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[EngineLoad], int]]]] = {
         "Positions of the KV cache that hold cached prefixes in free slots",
         lambda load: load.positions_cached,
     ),
+}
+# Gauges that autoscalers know by vLLM's names, and ours.
+VLLM_GAUGES: Final = {
+    "vllm:num_requests_running": "requests_running",
+    "vllm:num_requests_waiting": "requests_waiting",
+    "vllm:kv_cache_usage_perc": "kv_cache_usage_ratio",
 }
 
 
@@ -75,8 +85,14 @@ class ModelsCollector(Collector):
 
 def _gauges(models: Iterable[Model]) -> Iterator[Metric]:
     loads = {model.name: model.engine.load for model in models}
-    for name, (text, value) in _GAUGES.items():
+    for name, (text, value) in GAUGES.items():
         gauge = GaugeMetricFamily(f"gpt2flow_{name}", text, labels=("model",))
+        for model, load in loads.items():
+            gauge.add_metric((model,), value(load))
+        yield gauge
+    for name, own in VLLM_GAUGES.items():
+        text, value = GAUGES[own]
+        gauge = GaugeMetricFamily(name, f"{text}: gpt2flow_{own}", labels=("model_name",))
         for model, load in loads.items():
             gauge.add_metric((model,), value(load))
         yield gauge
@@ -110,13 +126,27 @@ def _runs(models: Iterable[Model]) -> Iterator[Metric]:
         "run_duration_seconds", "Duration of one run of the model, without sampling", "kind"
     )
     tokens = _histograms("run_tokens", "Tokens per run of the model", "kind")
+    failures = CounterMetricFamily(
+        "gpt2flow_run_failures",
+        "Runs of the model that failed, probing runs included",
+        labels=("model",),
+    )
+    failing = GaugeMetricFamily(
+        "gpt2flow_model_failing",
+        "1 if the model's last runs failed or its engine is broken, so that it is NOT_SERVING",
+        labels=("model",),
+    )
     for model in models:
         runs = model.engine.runs
+        failures.add_metric((model.name,), runs.failures)
+        failing.add_metric((model.name,), not model.engine.healthy)
         for kind in runs.seconds:
             _add(seconds, (model.name, kind), runs.seconds[kind])
             _add(tokens, (model.name, kind), runs.tokens[kind])
     yield seconds
     yield tokens
+    yield failures
+    yield failing
 
 
 def _histograms(name: str, text: str, *labels: str) -> HistogramMetricFamily:

@@ -1,7 +1,9 @@
 """HTTP endpoint for scrapes by Prometheus."""
 
 import socket
+import ssl
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -17,14 +19,24 @@ _SILENCE_SECONDS: Final = 10.0
 class MetricsEndpoint:
     """HTTP endpoint that serves a registry's metrics, in its own threads.
 
-    It has neither access control nor encryption.
+    It has no access control.
 
     Attributes:
         port: Port that was bound.
     """
 
-    def __init__(self, registry: CollectorRegistry, address: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        address: tuple[str, int],
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         """Open the port.
+
+        Args:
+            registry: Registry of the metrics.
+            address: Host and port to listen on.
+            tls: Function that returns the TLS settings of a new connection; None is plain text.
 
         Raises:
             StartupError: The port cannot be bound.
@@ -35,6 +47,7 @@ class MetricsEndpoint:
             self._server = make_server(
                 host, port, make_wsgi_app(registry), server, handler_class=_Handler
             )
+            self._server.tls = tls
         except OSError as error:
             raise StartupError(
                 f"cannot listen on {host}:{port} for metrics: {error.strerror}"
@@ -53,6 +66,23 @@ class MetricsEndpoint:
 
 
 class _Server(ThreadingWSGIServer):
+    """Server whose connections each have a thread.
+
+    Attributes:
+        tls: Function that returns the TLS settings of a new connection; None is plain text.
+    """
+
+    tls: Callable[[], ssl.SSLContext] | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection in its own thread, handshake included."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_SILENCE_SECONDS)
+        with self.tls().wrap_socket(request, server_side=True) as encrypted:
+            super().finish_request(encrypted, client_address)
+
     def handle_error(self, *_args: Any) -> None:
         """Log nothing: the client has left, or was idle for too long."""
 

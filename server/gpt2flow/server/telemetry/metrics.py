@@ -19,6 +19,7 @@ from gpt2flow.server.engine.stats import TOKEN_SECONDS, Histogram
 from gpt2flow.server.models.model import Model
 from gpt2flow.server.telemetry.call import Call
 from gpt2flow.server.telemetry.collector import ModelsCollector
+from gpt2flow.server.telemetry.load_report import LoadReport
 
 # From a millisecond to five minutes.
 _SECONDS: Final = (
@@ -58,6 +59,7 @@ class Metrics:
         Args:
             models: Function that returns the loaded models.
         """
+        self._models = models
         self.registry = CollectorRegistry()
         self.inter_token_latency: defaultdict[str, Histogram] = defaultdict(
             lambda: Histogram(TOKEN_SECONDS)
@@ -106,6 +108,10 @@ class Metrics:
             registry=self.registry,
         )
         gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
+
+    def load(self, model: str) -> LoadReport:
+        """Return the load of one model; an unknown name is all together."""
+        return LoadReport.of(self._models(), model)
 
     def ended(self, call: Call, code: str) -> None:
         """Record an RPC that ended with a status code of this name."""

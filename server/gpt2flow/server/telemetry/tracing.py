@@ -22,7 +22,9 @@ _MAX_PROMPTS: Final = 16
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-_OPERATIONS: Final = {"Generate": "text_completion", "GenerateStream": "text_completion"}
+_OPERATIONS: Final = dict.fromkeys(
+    ("Generate", "GenerateStream", "ModelInfer", "ModelStreamInfer/request"), "text_completion"
+)
 
 
 class Tracing:

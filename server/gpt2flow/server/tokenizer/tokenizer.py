@@ -151,6 +151,14 @@ class Tokenizer:
         ids: list[int] = variant.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode literal texts that continue others, on all cores.
+
+        Special tokens may be among the ids, where their names are written out.
+        """
+        variant = self._variant(literal=True, continuing=True)
+        return [each.ids for each in variant.encode_batch_fast(texts, add_special_tokens=False)]
+
     def least_tokens(self, text: str, *, add_special_tokens: bool = False) -> int:
         """Return a lower bound of a text's tokens, from its size.
 
