@@ -49,21 +49,59 @@ $(NODE_CLIENT)/node_modules/.package-lock.json: $(NODE_CLIENT)/package-lock.json
 .PHONY: node
 node: $(NODE_CLIENT)/node_modules/.package-lock.json ## Install the JavaScript client of the tests.
 
+# Scripts of others that the pages of the console load, from their npm packages.
+CONSOLE_ASSETS := console/gpt2flow/console/assets
+
+$(CONSOLE_ASSETS)/.installed: console/package-lock.json $(VENV)/.all-installed
+	@echo "Installing the scripts of the console"
+	@cd console && $(abspath $(NODE_WHEEL))/bin/node $(abspath $(NODE_WHEEL))/lib/node_modules/npm/bin/npm-cli.js \
+	  ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@mkdir -p $(CONSOLE_ASSETS) && cp console/node_modules/htmx.org/dist/htmx.min.js \
+	  console/node_modules/uplot/dist/uPlot.iife.min.js console/node_modules/uplot/dist/uPlot.min.css $(CONSOLE_ASSETS)
+	@touch $@
+
+.PHONY: console-assets
+console-assets: $(CONSOLE_ASSETS)/.installed ## Install the scripts of the console.
+
+# Optimum's graph and the older transformers that it takes. The operators are those of $(VENV).
+REFERENCE := build/reference
+
+$(REFERENCE)/.installed: pyproject.toml constraints-reference.txt | $(VENV)/.all-installed
+	@echo "Installing Optimum into $(REFERENCE)"
+	@test -x $(REFERENCE)/bin/python || $(BIN)/python -m venv $(REFERENCE)
+	@GPT2FLOW_TARGET=none $(REFERENCE)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint constraints-reference.txt --editable '.[reference]' \
+	  hypothesis pytest pytest-asyncio pytest-timeout
+	@touch $@
+
+.PHONY: reference
+reference: $(REFERENCE)/.installed ## Install Optimum, for the profile reference, beside the rest.
+
 # Programs of others on OpenAI's API, each in an environment of its own.
 INTEROP := build/interop
 
+define install-interop
+@echo "Installing $(basename $(<F)) into $(@D)"
+@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
+@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+@touch $@
+endef
+
 $(INTEROP)/%/.installed: tests/interop/openai/%.txt | $(BIN)/python
-	@echo "Installing $* into $(@D)"
-	@rm -rf $(@D) && $(BIN)/python -m venv $(@D)
-	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
-	@touch $@
+	$(install-interop)
+
+$(INTEROP)/triton/.installed: tests/interop/kserve/triton.txt | $(BIN)/python
+	$(install-interop)
 
 .PHONY: openai-client
 openai-client: $(INTEROP)/openai/.installed ## Install the package openai for the tests.
 
+.PHONY: triton-client
+triton-client: $(INTEROP)/triton/.installed ## Install the package tritonclient for the tests.
+
 .PHONY: interop
-interop: $(VENV)/.all-installed $(patsubst tests/interop/openai/%.txt,$(INTEROP)/%/.installed,$(wildcard tests/interop/openai/*.txt)) ## Run programs of others on the gateway (installs 3 GB).
-	@$(BIN)/python -m pytest -q tests/interop/test_openai.py tests/interop/openai_check.py
+interop: $(VENV)/.all-installed $(patsubst tests/interop/openai/%.txt,$(INTEROP)/%/.installed,$(wildcard tests/interop/openai/*.txt)) $(INTEROP)/triton/.installed ## Run programs of others on the gateway and the server (installs 3 GB).
+	@$(BIN)/python -m pytest -q tests/interop/test_openai.py tests/interop/test_triton.py tests/interop/openai_check.py
 
 .PHONY: demo
 demo: $(VENV)/.run-installed ## Carry out the four workflows on the shipped model.
@@ -74,10 +112,24 @@ serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
 	@echo "Serving $(MODEL) on $(ADDRESS); Ctrl-C ends it"
 	@$(BIN)/gpt2flow serve --model $(MODEL) --address $(ADDRESS)
 
+# The shop that the demo leaves, and somebody who may decide its cases.
+DEMO := build/demo
+
+$(DEMO)/token: | $(VENV)/.all-installed
+	@rm -rf $(DEMO)
+	@$(BIN)/gpt2flow demo --model $(MODEL) --keep $(DEMO)
+	@$(BIN)/gpt2flow token you --may approve > $(DEMO)/tokens.toml 2> $@
+
+.PHONY: console
+console: $(DEMO)/token $(CONSOLE_ASSETS)/.installed ## Serve the console of the demo's cases on 127.0.0.1:8090.
+	@echo "Open http://127.0.0.1:8090 and sign in with $$(cat $(DEMO)/token); Ctrl-C ends it"
+	@$(BIN)/gpt2flow console --tokens $(DEMO)/tokens.toml --database $(DEMO)/after-sales/after-sales.sqlite
+
 .PHONY: test
-test: $(VENV)/.all-installed lint proto-check node openai-client gcc postgresql ## Run every check and every test.
+test: $(VENV)/.all-installed lint proto-check node openai-client triton-client reference gcc postgresql console-assets chromium ## Run every check and every test.
+	@$(BIN)/python -m tests.audit $(if $(CI),,--only-report)
 	@echo "Running the tests"
-	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 .PHONY: gcc
 gcc: ## Install gcc, whose sanitizers check the operators (Debian).
@@ -97,6 +149,18 @@ postgresql: ## Install PostgreSQL, on which the agent's tests run too (Debian).
 	  echo "PostgreSQL is missing, so the tests on it are skipped; as root: apt-get install postgresql" >&2; \
 	fi
 
+# Fonts too, because without one for Chinese the pictures show boxes.
+.PHONY: chromium
+chromium: ## Install Chromium, in which the screens are tested (Debian).
+	@if command -v chromium > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "Installing Chromium"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium fonts-wqy-microhei; } \
+	    || echo "Chromium was not installed: the tests in a browser are skipped" >&2; \
+	else \
+	  echo "Chromium is missing, so the tests in a browser are skipped; as root: apt-get install chromium" >&2; \
+	fi
+
 .PHONY: wheels
 wheels: $(BIN)/python ## Build a wheel for each platform, and one of pure Python.
 	@for target in x86_64-linux aarch64-linux x86_64-macos aarch64-macos none; do \
@@ -108,6 +172,11 @@ wheels: $(BIN)/python ## Build a wheel for each platform, and one of pure Python
 test-fast: $(VENV)/.all-installed ## Run the tests that start no process (about a minute).
 	@$(BIN)/python -m pytest -q --fast
 
+.PHONY: audit
+audit: $(VENV)/.all-installed ## Look for advisories about the pinned packages.
+	@echo "Looking for advisories"
+	@$(BIN)/python -m tests.audit
+
 .PHONY: lint
 lint: $(VENV)/.all-installed ## Ruff, mypy and hadolint.
 	@echo "Checking style and types"
@@ -116,14 +185,15 @@ lint: $(VENV)/.all-installed ## Ruff, mypy and hadolint.
 	@$(BIN)/hadolint deploy/Dockerfile
 	@$(BIN)/mypy
 
-PROTO := gpt2flow/inference/v1/inference.proto
+PROTOS := gpt2flow/inference/v1/inference.proto gpt2flow/inference/kserve/v2/open_inference.proto \
+	gpt2flow/inference/orca/v3/load_report.proto
 # $(call generate,DIR) writes the stubs below DIR.
 generate = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
-	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO)
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
 .PHONY: protos
 protos: $(VENV)/.all-installed ## Lint the protos and write the stubs anew.
-	@echo "Writing the stubs beside protos/$(PROTO)"
+	@echo "Writing the stubs beside $(addprefix protos/,$(PROTOS))"
 	@$(BIN)/buf lint
 	@$(call generate,protos)
 
@@ -133,8 +203,7 @@ proto-check: $(VENV)/.all-installed ## Fail if the committed stubs are not those
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@rm -rf build/protos && mkdir -p build/protos && $(call generate,build/protos)
-	@for stub in build/protos/gpt2flow/inference/v1/*; do \
-	  cmp "$$stub" "protos/gpt2flow/inference/v1/$${stub##*/}" || exit 1; done
+	@find build/protos -type f | while read -r stub; do cmp "$$stub" "$${stub#build/}" || exit 1; done
 
 .PHONY: docs
 docs: $(VENV)/.run-installed ## Write the generated pages of docs/ anew.
@@ -158,6 +227,24 @@ model: $(VENV)/.all-installed ## Train and export the shipped model anew (three 
 understanding: $(VENV)/.run-installed ## Measure the shipped model on the held-out messages.
 	@$(BIN)/python benchmarks/understanding.py --model $(MODEL) --messages tests/heldout/unseen.jsonl
 	@$(BIN)/python benchmarks/understanding.py --model $(MODEL)
+
+# Ray, whose environment also has the server. The operators are those of $(VENV).
+RAY := build/ray
+
+$(RAY)/.installed: deploy/ray/requirements.txt pyproject.toml | $(VENV)/.all-installed
+	@echo "Installing Ray into $(RAY)"
+	@test -x $(RAY)/bin/python || $(BIN)/python -m venv $(RAY)
+	@$(RAY)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@GPT2FLOW_TARGET=none $(RAY)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --no-deps --editable .
+	@touch $@
+
+.PHONY: ray-env
+ray-env: $(RAY)/.installed ## Install Ray, for deploy/ray.
+
+.PHONY: ray
+ray: $(RAY)/.installed ## Serve with Ray, and lose no call while replicas are killed.
+	@PYTHONPATH=benchmarks $(BIN)/python -m pytest -q tests/deploy/ray_check.py
 
 .PHONY: image-check
 image-check: $(VENV)/.all-installed ## Build the images' stages and run them read-only (root on Linux).

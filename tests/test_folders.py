@@ -10,16 +10,17 @@ import pytest
 from tests.support.project import PROJECT
 
 PROGRAMS = [
-    *("agent", "cli", "client", "export", "files", "gateway", "native", "server", "training"),
-    "web",
+    *("agent", "cli", "client", "console", "export", "files", "gateway", "native", "server"),
+    *("reports", "training", "web"),
 ]
 # Programs that share a process.
 PROCESSES = [
     ["server", "files", "native"],
     ["export", "server", "files", "native"],
-    ["training", "agent", "files", "web"],
-    ["agent", "client", "files", "web"],
+    ["training", "agent", "files", "reports", "web"],
+    ["agent", "client", "files", "reports", "web"],
     ["gateway", "client", "files", "web"],
+    ["console", "agent", "client", "files", "web"],
 ]
 MAX_MODULES = 10
 MIN_LINES = 50
@@ -33,6 +34,9 @@ SHORT = {
     "agent/gpt2flow/agent/shop/migrations/versions/v0003_traces_and_attended_messages.py": (
         "one revision of the schema a module"
     ),
+    "agent/gpt2flow/agent/shop/migrations/versions/v0004_confidence_of_model_calls.py": (
+        "one revision of the schema a module"
+    ),
     "agent/gpt2flow/agent/shop/tables/customers.py": "one subject of the schema a module",
     "agent/gpt2flow/agent/shop/tables/products.py": "one subject of the schema a module",
     "agent/gpt2flow/agent/shop/tables/shipments.py": "one subject of the schema a module",
@@ -41,9 +45,11 @@ SHORT = {
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
     "cli/gpt2flow/cli/commands/models/average.py": "one subcommand a module",
     "cli/gpt2flow/cli/commands/models/restore.py": "one subcommand a module",
+    "console/gpt2flow/console/errors.py": "errors of a program",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",
     "server/gpt2flow/server/models/memory.py": "calls to the C library",
+    "web/gpt2flow/web/certificates.py": "checks of two programs",
     "training/gpt2flow/training/corpus/phrasing.py": "shared by two modules of the corpus",
     "training/gpt2flow/training/corpus/sources/lexicon.py": "schema of one data file",
     "training/gpt2flow/training/errors.py": "errors of a program",

@@ -10,8 +10,8 @@ import pytest
 from tests.support.project import PROJECT
 
 ROOTS = [
-    *("agent", "cli", "client", "export", "files", "gateway", "native", "protos", "server"),
-    *("training", "web"),
+    *("agent", "cli", "client", "console", "export", "files", "gateway", "native", "protos"),
+    *("reports", "server", "training", "web"),
 ]
 
 # Allowed imports of each component, as `gpt2flow.<name>` prefixes.
@@ -22,16 +22,20 @@ ALLOWED = {
     "native": {"native"},
     "export": {"export", "server.bundle", "files", "native"},
     "web": {"web"},
-    "agent": {"agent", "client", "files", "web"},
+    "reports": {"reports"},
+    "agent": {"agent", "client", "files", "reports", "web"},
     "gateway": {"gateway", "client", "files", "web"},
+    "console": {"console", "agent", "client", "files", "web"},
     "training": {
         "training",
         "files",
+        "reports",
         # The corpus is generated from the agent's flows, so that the two cannot drift apart.
         "agent.flows",
     },
     "cli": {
-        *("cli", "files", "client", "server", "export", "agent", "gateway", "training"),
+        *("cli", "files", "client", "server", "export", "agent", "console", "gateway", "training"),
+        "reports",
         "inference",
     },
 }
@@ -41,6 +45,7 @@ FORBIDDEN = {
     "server": {"torch", "transformers", "optimum", "onnx", "sqlalchemy", "dbos"},
     "agent": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "llguidance"},
     "gateway": {"numpy", "onnxruntime", "torch", "transformers", "tokenizers", "sqlalchemy"},
+    "console": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "dbos"},
     "training": {"onnxruntime", "sqlalchemy", "dbos"},
 }
 
@@ -96,6 +101,7 @@ def test_a_component_imports_only_what_it_may(component: str) -> None:
         ("gpt2flow.cli.main", ["grpc", "numpy", "onnxruntime", "torch", "sqlalchemy", "dbos"]),
         ("gpt2flow.agent.flows", ["grpc", "sqlalchemy", "dbos", "numpy"]),
         ("gpt2flow.gateway.process", ["numpy", "onnxruntime", "sqlalchemy", "tokenizers", "torch"]),
+        ("gpt2flow.console.process", ["dbos", "numpy", "onnxruntime", "tokenizers", "torch"]),
         ("gpt2flow.server.bundle.manifest", ["grpc", "onnxruntime", "llguidance"]),
         ("gpt2flow.export", ["torch", "transformers", "optimum"]),
         ("gpt2flow.training", ["torch", "transformers"]),

@@ -17,10 +17,10 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FOREIGN = {
     "curl": {"--silent"},
     "docker": {
-        *("--cap-drop", "--detach", "--env", "--file", "--publish", "--read-only", "--rm"),
-        *("--security-opt", "--stop-timeout", "--tag", "--target", "--volume", "--wait"),
+        *("--cap-drop", "--cpus", "--detach", "--env", "--file", "--publish", "--read-only"),
+        *("--rm", "--security-opt", "--stop-timeout", "--tag", "--target", "--volume", "--wait"),
     },
-    "kubectl": {"--filename"},
+    "helm": {"--namespace", "--values"},
     "lm_eval": {"--tasks"},
     "pytest": {"--hypothesis-profile"},
     "systemctl": {"--now"},

@@ -19,8 +19,8 @@ from gpt2flow.cli.main import app
 from gpt2flow.server.config.reference import settings
 
 SOURCES = [
-    *("agent", "benchmarks", "cli", "client", "export", "files", "gateway", "native", "server"),
-    *("tests", "training", "web"),
+    *("agent", "benchmarks", "cli", "client", "console", "export", "files", "gateway", "native"),
+    *("reports", "server", "tests", "training", "web"),
 ]
 # A description names its noun first.
 BAD_STARTS = {"of", "for", "by", "as", "to", "whose", "who", "what", "which"}

@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from soak.kinds import ALWAYS_VALID, KINDS, fill_grammars
-from soak.plot import render_svg
+from soak.plot import write_plots
 from soak.samples import LIMITS, Sample, growth, percentile, read_metric, take_sample
 from soak.traffic import BURST, BURST_SECONDS
 
@@ -144,7 +144,7 @@ def main(
         float, typer.Option(min=0.05, max=1.5, help="Share of the measured capacity.")
     ] = 0.7,
     every: Annotated[float, typer.Option(min=1, help="Seconds between samples.")] = 10.0,
-    out: Annotated[Path, typer.Option(help="Directory for soak.json and soak.svg.")] = Path(
+    out: Annotated[Path, typer.Option(help="Directory for soak.json and soak.html.")] = Path(
         "build/soak"
     ),
 ) -> None:
@@ -175,7 +175,7 @@ def main(
     console.print(_tabulate_by_kind(records))
     for fault in faults:
         console.print(f"[red]{fault}[/red]", highlight=False)
-    console.print(f"{out}/soak.json, {out}/soak.svg")
+    console.print(f"{out}/soak.json, {out}/soak.html")
     raise typer.Exit(1 if faults else 0)
 
 
@@ -277,8 +277,7 @@ def _write_report(
         "samples": [asdict(sample) for sample in samples],
     }
     (out / "soak.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    caption = f"{len(records)} requests in {settings['minutes']:g} minutes"
-    (out / "soak.svg").write_text(render_svg(samples, caption), encoding="utf-8")
+    write_plots(out / "soak.html", samples, {**settings, "requests": len(records)})
 
 
 if __name__ == "__main__":

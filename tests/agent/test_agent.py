@@ -151,6 +151,12 @@ def test_message_to_an_unreachable_server_is_kept(path: Path) -> None:
     assert conversation_rows(path) == {"received_messages": 1, "sessions": 1}
 
 
+def test_the_model_learns_the_session_of_each_call(agent: Agent, model: ScriptedModel) -> None:
+    agent.handle("first", "hello")
+    agent.handle("second", "Hi there")
+    assert model.sessions == ["first", "first", "second", "second"]
+
+
 @pytest.mark.parametrize(
     "raised, expected",
     [
@@ -165,21 +171,21 @@ def test_message_to_an_unreachable_server_is_kept(path: Path) -> None:
 def test_client_errors_are_translated(
     monkeypatch: pytest.MonkeyPatch, raised: ClientError, expected: type[AgentError]
 ) -> None:
-    asked: list[tuple[str, Options, str]] = []
+    asked: list[tuple[str, Options, str, str]] = []
 
-    def generate(self: Client, prompt: str, options: Options, *, model: str) -> Any:
+    def generate(self: Client, prompt: str, options: Options, *, model: str, session: str) -> Any:
         del self
-        asked.append((prompt, options, model))
+        asked.append((prompt, options, model, session))
         raise raised
 
     monkeypatch.setattr(Client, "generate", generate)
     served = ServedModel("127.0.0.1:1", "shop", 1.0)
     with pytest.raises(expected) as caught:
-        served.choose("prompt", "start: /a/")
+        served.choose("prompt", "start: /a/", "s")
     served.close()
     assert type(caught.value) is expected
-    ((prompt, options, model),) = asked
-    assert (prompt, model) == ("prompt", "shop")
+    ((prompt, options, model, session),) = asked
+    assert (prompt, model, session) == ("prompt", "shop", "s")
     assert options.constraint == Lark("start: /a/")
     assert options.decoding == Sampling(temperature=0.0)
     assert options.logprobs

@@ -210,7 +210,11 @@ def test_the_report_names_a_missing_peer_and_the_reason(tmp_path: Path) -> None:
     engines = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))["engines"]
     assert engines["absent"]["missing"] == "no wheel\nfor this one"
     assert engines["gpt2flow-int8"]["figures"]["x1"]["median"] == 184.0
-    assert (tmp_path / "peers.svg").read_text(encoding="utf-8").startswith("<svg")
+    page = (tmp_path / "peers.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") == 2
+    assert "184.0" in page
+    assert "ABSENT" not in page
 
 
 @pytest.mark.process

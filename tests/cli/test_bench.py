@@ -40,6 +40,25 @@ def levels(result: tuple[int, str, str]) -> list[dict[str, Any]]:
     return found
 
 
+def test_the_report_opens_in_a_browser(bench: Bench, address: str, tmp_path: Path) -> None:
+    page = tmp_path / "bench.html"
+    code, _, _ = bench(
+        *("--address", address, "--concurrency", "1,2", "--requests", "4", *SMALL),
+        *("--html", str(page)),
+    )
+    assert code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 4
+    assert "concurrency 2, p95" in text
+    assert "Errors" not in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_first(bench: Bench, tmp_path: Path) -> None:
+    code, _, err = bench("--address", UNREACHABLE, "--html", str(tmp_path))
+    assert code == 2
+    assert "--html" in err
+
+
 def test_closed_loop_sweep(bench: Bench, address: str, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     code, out, _ = bench(

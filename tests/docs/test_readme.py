@@ -56,7 +56,7 @@ def script() -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 def test_every_command_runs_as_written(tmp_path: Path) -> None:
     if not (PROJECT / ".venv").is_dir():
         pytest.skip("the project's environment is not .venv")
@@ -73,7 +73,7 @@ def test_every_command_runs_as_written(tmp_path: Path) -> None:
             start_new_session=True,
         )
     try:
-        code = process.wait(timeout=1100)
+        code = process.wait(timeout=840)
     finally:
         # The README leaves its servers running, unless it failed before the first.
         with contextlib.suppress(ProcessLookupError):

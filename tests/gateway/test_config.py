@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tests.support.certificates import Authority, AuthorityFiles
 
-from gpt2flow.gateway.config import GatewayConfig, check_certificate
+from gpt2flow.gateway.config import GatewayConfig
 from gpt2flow.gateway.errors import GatewayConfigError
+from gpt2flow.web.certificates import check_certificate
 
 SOME, OTHER = Path("some.pem"), Path("other.pem")
 
@@ -52,11 +53,11 @@ def test_a_host_is_a_name_or_an_address(host: str) -> None:
 def test_a_certificate_belongs_to_its_key(tmp_path: Path) -> None:
     files = AuthorityFiles(tmp_path, "ca")
     first, second = files.pair("first"), files.pair("second")
-    check_certificate(first.certificate, first.key)
+    check_certificate(first.certificate, first.key, GatewayConfigError)
     with pytest.raises(GatewayConfigError, match="belong together"):
-        check_certificate(first.certificate, second.key)
+        check_certificate(first.certificate, second.key, GatewayConfigError)
     with pytest.raises(GatewayConfigError, match="belong together"):
-        check_certificate(first.key, first.certificate)
+        check_certificate(first.key, first.certificate, GatewayConfigError)
 
 
 def test_a_key_has_no_passphrase(tmp_path: Path) -> None:
@@ -65,4 +66,4 @@ def test_a_key_has_no_passphrase(tmp_path: Path) -> None:
     (tmp_path / "c.pem").write_bytes(pair.chain)
     (tmp_path / "k.pem").write_bytes(pair.key(b"secret"))
     with pytest.raises(GatewayConfigError, match="has a passphrase"):
-        check_certificate(tmp_path / "c.pem", tmp_path / "k.pem")
+        check_certificate(tmp_path / "c.pem", tmp_path / "k.pem", GatewayConfigError)

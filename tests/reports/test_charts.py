@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt2flow.training.reports.charts import HEIGHT, WIDTH, draw_chart
+from gpt2flow.reports.charts import HEIGHT, WIDTH, draw_bars, draw_chart
 
 
 def _points(line: str) -> list[tuple[float, float]]:
@@ -49,3 +49,22 @@ def test_a_long_curve_is_averaged_to_a_few_hundred_points() -> None:
 
 def test_without_points_there_is_no_chart() -> None:
     assert draw_chart("loss", {"loss": [], "other": []}) is None
+
+
+def test_bars_start_at_zero_and_the_longest_has_the_largest_value() -> None:
+    chart = draw_bars("rate", {"a": 1.0, "b": 4.0, "c": None, "d": 0.0}, highlighted=["b"])
+    assert chart is not None
+    first, second, missing, zero = chart.bars
+    assert first.length is not None
+    assert second.length is not None
+    assert second.length == pytest.approx(4 * first.length, abs=1)
+    assert (missing.length, missing.label) == (None, "–")
+    assert zero.length == 1
+    assert [bar.group for bar in chart.bars] == [0, 1, 0, 0]
+    assert first.top < second.top < missing.top < zero.top < chart.height
+    assert chart.left + second.length < chart.width
+
+
+def test_no_values_make_no_bars() -> None:
+    assert draw_bars("rate", {}) is None
+    assert draw_bars("rate", {"a": None}) is None

@@ -1,7 +1,7 @@
 """Manually stepped engine on the tiny model, and the constants of both."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpt2flow.server.bundle.model_runner import ModelRunner
@@ -14,6 +14,7 @@ from gpt2flow.server.errors import ServerError
 from gpt2flow.server.generation.factory import Arrival, TaskFactory
 from gpt2flow.server.generation.prompts import Prompt
 from gpt2flow.server.grammar.constraint import GrammarCompiler
+from gpt2flow.server.grammar.trie import TokenTrie
 from gpt2flow.server.limits import Limits
 from gpt2flow.server.params import GenerationParams
 from gpt2flow.server.tokenizer.tokenizer import Tokenizer
@@ -43,6 +44,7 @@ class EngineBench:
         slots: Number of cache slots.
         draft_tokens: Most draft tokens per step; 0 turns speculative decoding off.
         context: Positions of a slot.
+        choices: Stored lists of choices, by name.
         events: Events per request id, in the order of the steps that returned them.
     """
 
@@ -54,6 +56,7 @@ class EngineBench:
     slots: int = SLOTS
     draft_tokens: int = 4
     context: int = CONTEXT
+    choices: Mapping[str, TokenTrie] = field(default_factory=dict)
     events: dict[int, list[Event]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +70,7 @@ class EngineBench:
             tokenizer=self.tokenizer,
             grammars=self.grammars,
             next_id=itertools.count().__next__,
+            choices=self.choices,
             draft_tokens=self.draft_tokens,
         )
 

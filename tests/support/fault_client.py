@@ -14,8 +14,8 @@ from gpt2flow.server.grammar.compilation import WORKERS
 PROMPT = pb.Prompt(text="Where is my order?")
 # Pools keep as many threads as were busy at once, but never one per request.
 POOLED = 8
-# Most asyncio tasks of an idle server: its own and those of gRPC.
-_OWN_TASKS = 20
+# Most asyncio tasks of an idle server: its own, and one of gRPC for each method.
+_OWN_TASKS = 30
 # Descriptors of the pipes to the grammar workers that start on demand, all but the first.
 _PIPES = 2 * (WORKERS - 1)
 

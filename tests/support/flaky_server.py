@@ -142,7 +142,9 @@ def listening(
         server.stop(None).wait()
 
 
-def ask(kind: type[Any], address: str, call: Callable[[Any], Any], **settings: Any) -> Any:
+def ask(
+    kind: type[Any], address: str | list[str], call: Callable[[Any], Any], **settings: Any
+) -> Any:
     """Return the result of a call by a client of class `kind`.
 
     A stream returns the list of its items.

@@ -8,6 +8,7 @@ DATA, HEADERS, _RESET, _SETTINGS, PING = 0, 1, 3, 4, 6
 ACKNOWLEDGED = 1
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW_SIZE = 4
+_ALLOW_TRUE_BINARY = 0xFE03
 _CANCEL = 8
 # Most bytes of a frame, unless a peer allows more.
 _FRAME_BYTES = 16384
@@ -20,6 +21,8 @@ def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -
 
 
 SETTINGS = frame(_SETTINGS)
+# gRPC sends binary metadata as it is, not in base64 with Huffman codes.
+TRUE_BINARY = frame(_SETTINGS, _ALLOW_TRUE_BINARY.to_bytes(2) + (1).to_bytes(4))
 # The peer may send no byte of a message.
 NO_WINDOW = frame(_SETTINGS, _INITIAL_WINDOW_SIZE.to_bytes(2) + (0).to_bytes(4))
 
@@ -70,6 +73,25 @@ def unreadable_call(path: str, message: bytes) -> bytes:
         message: Serialized request.
     """
     return PREFACE + NO_WINDOW + headers(path, 1) + only_message(message, 1)
+
+
+def binary_metadata(received: bytes, name: str) -> bytes | None:
+    """Return the value of binary metadata, if it has arrived.
+
+    The metadata is a literal field without Huffman codes, after `TRUE_BINARY`.
+    """
+    _, found, rest = received.partition(name.encode("ascii"))
+    if not found or not rest:
+        return None
+    size, at = rest[0] & 0x7F, 1
+    if size == 0x7F:
+        for shift in range(0, 28, 7):
+            size += (rest[at] & 0x7F) << shift
+            at += 1
+            if rest[at - 1] < 0x80:
+                break
+    # A zero byte stands in front of the value.
+    return rest[at + 1 : at + size] if len(rest) >= at + size else None
 
 
 def _string(text: str) -> bytes:

@@ -71,7 +71,8 @@ class HeldModel:
     def prompts(self) -> list[str]:
         return self._model.prompts
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del session
         self.waiting += 1
         eventually(lambda: not self._is_held(prompt))
         self.waiting -= 1

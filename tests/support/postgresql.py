@@ -80,7 +80,7 @@ class PostgresqlServer:
         auth = ("--auth", "trust", "--username", _ROLE)
         with self._log.open("ab") as log:
             done = subprocess.run(
-                [*command, *auth, "--encoding", "UTF8", "--locale", "C"],
+                self.as_user([*command, *auth, "--encoding", "UTF8", "--locale", "C"]),
                 stdout=log,
                 stderr=log,
                 check=False,
@@ -97,7 +97,7 @@ class PostgresqlServer:
         Raises:
             UnavailableError: The server does not start.
         """
-        command = [str(self.programs / "postgres"), "-D", str(self._data)]
+        command = self.as_user([str(self.programs / "postgres"), "-D", str(self._data)])
         with self._log.open("ab") as log:
             self._process = process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, **self.options()
@@ -137,10 +137,18 @@ class PostgresqlServer:
         # A developer's PGHOST or PGDATA is another server's.
         names = [name for name in os.environ if not name.startswith("PG")]
         environment = {name: os.environ[name] for name in names} | {"LC_ALL": "C"}
-        options: dict[str, Any] = {"cwd": self.folder, "env": environment}
-        if self.user is not None:
-            options |= {"user": self.user, "group": _group(self.user), "extra_groups": ()}
-        return options
+        return {"cwd": self.folder, "env": environment}
+
+    def as_user(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs another one as the server's user.
+
+        With its own argument for a user, `subprocess` would fork as processes with threads of gRPC
+        must not: the child may die before it starts the program.
+        """
+        if self.user is None:
+            return list(command)
+        group = _group(self.user)
+        return ["setpriv", f"--reuid={self.user}", f"--regid={group}", "--clear-groups", *command]
 
     @property
     def _data(self) -> Path:
@@ -263,7 +271,7 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 def _watcher(server: PostgresqlServer) -> "subprocess.Popen[bytes]":
     """Start a process that ends the server of a killed run."""
     return subprocess.Popen(
-        ["sh", "-c", _WATCH, str(server.folder)],
+        server.as_user(["sh", "-c", _WATCH, str(server.folder)]),
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         # Ctrl-C on a terminal is for this process alone.

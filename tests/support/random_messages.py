@@ -12,6 +12,8 @@ from gpt2flow.inference.v1 import inference_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
 _F = FieldDescriptor
+# Most characters of the strings of one field together.
+_MAX_REPEATED = 50_000
 
 # --- Arbitrary messages: each field absent, ordinary, or at the edge of its type ----------
 
@@ -62,6 +64,9 @@ def _field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 def _repeat(given: tuple[Any, int]) -> list[Any]:
     value, times = given
+    if isinstance(value, str):
+        # Longer messages than gRPC takes would say nothing about the server.
+        times = min(times, _MAX_REPEATED // max(len(value), 1))
     return [value] * times
 
 

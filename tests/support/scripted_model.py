@@ -17,9 +17,11 @@ class ScriptedModel:
         self.script = script
         self.seconds = seconds
         self.prompts: list[str] = []
+        self.sessions: list[str] = []
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
         self.prompts.append(prompt)
+        self.sessions.append(session)
         time.sleep(self.seconds)
         kind, _, rest = prompt.partition("<|user|>" if "<|user|>" in prompt else "<|event|>")
         message, _, done = rest.partition("<|act|>")
@@ -51,7 +53,8 @@ class FailingModel:
         self.answers = answers
         self._error = error or ModelError("no server answers at nowhere:1")
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del session
         if not self.answers:
             raise self._error
         self.answers -= 1

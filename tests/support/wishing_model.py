@@ -21,8 +21,8 @@ class WishingModel:
         self._book = book
         self._turns = list(scenario.turns)
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-        del grammar
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del grammar, session
         head, _, done = prompt.partition("<|act|>")
         position = done.count("<|result|>")
         choices = list(self._event(head) if "<|event|>" in head else self._message(head))

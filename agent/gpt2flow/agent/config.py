@@ -39,7 +39,7 @@ class AgentConfig:
     """Settings of one agent.
 
     Attributes:
-        address: Address of the model server, as `host:port` or `unix:PATH`.
+        address: Address of the model server, as `host:port` or `unix:PATH`, or several with commas.
         model: Name of the model; empty selects the server's first.
         database: URL of the shop database, or path of an SQLite file.
         flows: Folder of the flows; None selects the built-in ones.

@@ -28,7 +28,8 @@ from gpt2flow.agent.shop import (
     ReceivedMessage,
     Verification,
 )
-from gpt2flow.agent.turns.records import compact, delete_turns, turn_prefix
+from gpt2flow.agent.shop.tables.records import turn_prefix
+from gpt2flow.agent.turns.records import compact, delete_turns
 
 _ERASED = "(erased)"
 # Orders that a customer still has to be reached about.

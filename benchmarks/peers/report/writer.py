@@ -8,7 +8,7 @@ from typing import Any
 
 from peers.measurements import Measurement
 from peers.report.figures import GOALS, evaluate_goal, overhead, summarize
-from peers.report.plot import render_svg
+from peers.report.plot import write_plots
 from peers.report.table import markdown
 from peers.session import Result
 
@@ -20,7 +20,7 @@ def write_report(
     machine: dict[str, Any],
     settings: dict[str, Any],
 ) -> str:
-    """Write `peers.json`, `peers.md` and `peers.svg`, and return the Markdown."""
+    """Write `peers.json`, `peers.md` and `peers.html`, and return the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     report = {
         "machine": machine,
@@ -31,8 +31,7 @@ def write_report(
     (folder / "peers.json").write_text(text, encoding="utf-8")
     table = markdown(results, measurements, machine, settings)
     (folder / "peers.md").write_text(table, encoding="utf-8")
-    caption = f"{machine['processor']}, {settings['threads']} threads, {machine['date']}"
-    (folder / "peers.svg").write_text(render_svg(results, measurements, caption), encoding="utf-8")
+    write_plots(folder / "peers.html", results, measurements, {**machine, **settings})
     return table
 
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gpt2flow.cli.arguments import check_arguments
-from gpt2flow.cli.commands import agent, bench, demo, gateway, generate, health, serve, token
+from gpt2flow.cli.commands import (
+    agent,
+    bench,
+    console,
+    demo,
+    gateway,
+    generate,
+    health,
+    serve,
+    token,
+)
 from gpt2flow.cli.commands.models import average, export, inspect, restore, train
 from gpt2flow.cli.outcome import CommandError, Exit
 
@@ -32,6 +42,7 @@ for register in (
     generate,
     bench,
     gateway,
+    console,
     agent,
     demo,
 ):

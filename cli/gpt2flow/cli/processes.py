@@ -74,6 +74,26 @@ def gateway(server_address: str, directory: Path) -> Iterator[str]:
 
 
 @contextmanager
+def console(database: Path, tokens: Path, directory: Path) -> Iterator[str]:
+    """Run the web console of a shop until the block ends.
+
+    Args:
+        database: SQLite file of the shop.
+        tokens: File of tokens.
+        directory: Directory to write its log and ready file to.
+
+    Yields:
+        Its address, as `127.0.0.1:port`.
+
+    Raises:
+        CommandError: The console ended or was not ready within 60 seconds.
+    """
+    arguments = ["console", "--tokens", str(tokens), "--database", str(database)]
+    with _serving(arguments, directory, "console") as address:
+        yield address
+
+
+@contextmanager
 def payment_service(directory: Path) -> Iterator[str]:
     """Run a payment service on a free port until the block ends.
 

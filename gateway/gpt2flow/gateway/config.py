@@ -2,14 +2,13 @@
 
 import math
 import re
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from gpt2flow.client import Security
 from gpt2flow.gateway.errors import GatewayConfigError
 from gpt2flow.web.addresses import parse_address
+from gpt2flow.web.certificates import check_certificate
 from gpt2flow.web.log import LogFormat
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
@@ -90,29 +89,4 @@ class GatewayConfig:
             return
         if self.plain_http:
             raise GatewayConfigError("plain_http excludes https_certificate: give one of them")
-        check_certificate(certificate, key)
-
-
-def check_certificate(certificate: Path, key: Path) -> None:
-    """Check that a server can use a certificate and its key.
-
-    Raises:
-        GatewayConfigError: A file is unreadable or holds something else, or the two differ.
-    """
-
-    def refuse_passphrase() -> NoReturn:
-        raise GatewayConfigError(f"https_key {key}: has a passphrase; give a key without one")
-
-    for name, path in (("https_certificate", certificate), ("https_key", key)):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise GatewayConfigError(f"{name} {path}: {error.strerror}") from error
-    try:
-        # Without a callback, OpenSSL would ask the terminal for the passphrase.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, refuse_passphrase)
-    except ssl.SSLError as error:
-        raise GatewayConfigError(
-            f"https_certificate {certificate} and https_key {key}: are no certificate and private"
-            " key in PEM format that belong together"
-        ) from error
+        check_certificate(certificate, key, GatewayConfigError)

@@ -1,7 +1,7 @@
-"""Line charts as coordinates of an inline SVG."""
+"""Line and bar charts as coordinates of an inline SVG."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 720, 260
@@ -9,6 +9,8 @@ WIDTH, HEIGHT = 720, 260
 _LEFT, _BOTTOM, _RIGHT, _TOP = 64, 28, 12, 12
 # More points than pixels are averaged.
 _MAX_POINTS = 400
+# Height of a bar with the gap below it, and room for names and values beside it.
+_BAR, _NAMES, _VALUES = 22, 240, 80
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,6 +30,50 @@ class Chart:
     lines: dict[str, str]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Bar of a chart.
+
+    Attributes:
+        name: What the bar stands for.
+        top: Distance from the upper edge.
+        length: Length in pixels; None without a value.
+        label: Value, as text.
+        group: Number of its colour.
+        thickness: Height in pixels.
+    """
+
+    name: str
+    top: int
+    length: float | None
+    label: str
+    group: int = 0
+    thickness: int = _BAR - 6
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Chart of horizontal bars.
+
+    Attributes:
+        title: Heading.
+        note: Unit, or which direction is better.
+        bars: Bars from the top.
+        height: Height in pixels.
+        width: Width in pixels.
+        left: Room for the names.
+    """
+
+    title: str
+    note: str
+    bars: list[Bar]
+    height: int
+    width: int = WIDTH
+    left: int = _NAMES
 
 
 def draw_chart(title: str, series: Mapping[str, Points], *, is_log: bool = False) -> Chart | None:
@@ -70,6 +116,44 @@ def draw_chart(title: str, series: Mapping[str, Points], *, is_log: bool = False
         [(place_x(x), f"{x:,.0f}") for x in _ticks(0, end)],
         [(place_y(y), label) for y, label in ticks],
     )
+
+
+def draw_bars(
+    title: str,
+    values: Mapping[str, float | None],
+    *,
+    note: str = "",
+    digits: int = 1,
+    highlighted: Collection[str] = (),
+) -> BarChart | None:
+    """Return a chart of horizontal bars that start at zero.
+
+    Args:
+        title: Heading.
+        values: Value of each bar, by name; None has no bar.
+        note: Unit, or which direction is better.
+        digits: Number of decimals of the values.
+        highlighted: Names of the bars in another colour.
+
+    Returns:
+        The chart, None without values.
+    """
+    known = [value for value in values.values() if value is not None]
+    if not known:
+        return None
+    largest = max(*known, 0.0) or 1.0
+    room = WIDTH - _NAMES - _VALUES
+    bars = [
+        Bar(
+            name,
+            top=index * _BAR + 2,
+            length=None if value is None else round(max(room * value / largest, 1.0), 1),
+            label="–" if value is None else f"{value:,.{digits}f}",
+            group=int(name in highlighted),
+        )
+        for index, (name, value) in enumerate(values.items())
+    ]
+    return BarChart(title, note, bars, height=len(bars) * _BAR + 4)
 
 
 def _thin_out(points: Points) -> Points:

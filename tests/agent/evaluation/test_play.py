@@ -53,7 +53,8 @@ class UnsureModel:
     def __init__(self, model: ChoiceModel) -> None:
         self._model = model
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del session
         return replace(self._model.choose(prompt, grammar), confidence=0.3)
 
 
@@ -65,7 +66,8 @@ class ModelWithGap:
         self._message = message
         self._error = error
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del session
         if self._message in prompt:
             raise self._error
         return self._model.choose(prompt, grammar)

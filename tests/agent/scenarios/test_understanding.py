@@ -56,8 +56,8 @@ def values_match(book: FlowBook, slot: str, expected: str | int, chosen: str | i
     action = ACTION_OF.get(slot, "change_address")
 
     class FixedModel:
-        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-            del grammar
+        def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+            del grammar, session
             choice = Choice("done" if "<|result|>" in prompt else action, {slot: chosen})
             return ModelAnswer(choice.text, 1.0, 1, 1, "x")
 
@@ -157,8 +157,8 @@ def test_wish_that_is_not_legal_counts_as_its_fallback(
 
 def test_truncated_answer_is_a_miss(book: FlowBook) -> None:
     class TruncatedModel:
-        def choose(self, prompt: str, grammar: str) -> ModelAnswer:
-            del prompt, grammar
+        def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+            del prompt, grammar, session
             return ModelAnswer('{"action":"gre', 1.0, 1, 1, "x")
 
     (found,) = judge(book, TruncatedModel(), [example("x", {"action": "greet"})])

@@ -62,7 +62,8 @@ class InterruptedModel(ScriptedModel):
         self._act = act
         self._error = error
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        del session
         if len(self.prompts) == self._position:
             self._act()
             if self._error is not None:

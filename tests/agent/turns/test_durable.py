@@ -27,8 +27,8 @@ from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.shop import Case, CaseStatus, Database, ExecutedAction, Product, database_url
 from gpt2flow.agent.shop.database import SCHEMA_REVISION, SchemaRevision
+from gpt2flow.agent.shop.tables.records import turn_id
 from gpt2flow.agent.turns.durable import retry_seconds
-from gpt2flow.agent.turns.records import turn_id
 
 pytestmark = pytest.mark.process
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import hide_codes, sent_codes
@@ -143,7 +143,9 @@ def list_cases(
     *,
     statuses: Sequence[CaseStatus] = INBOX,
     assignee: str | None = None,
+    kinds: Sequence[CaseKind] = tuple(CaseKind),
     limit: int | None = None,
+    offset: int = 0,
 ) -> list[InboxLine]:
     """Return cases, ordered by urgency, age and amount.
 
@@ -151,21 +153,43 @@ def list_cases(
         db: Session on the shop.
         statuses: Statuses to include.
         assignee: Only the cases of this person.
+        kinds: Kinds to include.
         limit: Largest number of cases; None is all.
+        offset: Number of cases to skip.
     """
     since = func.coalesce(Case.inbox_since, Case.created_at)
     query = (
         select(Case, Customer, Order)
         .outerjoin(Customer, Customer.id == Case.customer_id)
         .outerjoin(Order, Order.id == Case.order_id)
-        .where(Case.status.in_(statuses))
+        .where(*_conditions(statuses, assignee, kinds))
         .order_by(Case.urgency.desc(), since, func.coalesce(Case.amount, 0).desc(), Case.id)
         .limit(limit)
+        .offset(offset)
     )
-    if assignee is not None:
-        query = query.where(Case.assignee == assignee)
     rows = db.execute(query)
     return [InboxLine(**_line(case, customer, order)) for case, customer, order in rows]
+
+
+def count_cases(
+    db: Session,
+    *,
+    statuses: Sequence[CaseStatus] = INBOX,
+    assignee: str | None = None,
+    kinds: Sequence[CaseKind] = tuple(CaseKind),
+) -> int:
+    """Return the number of cases; arguments as `list_cases`."""
+    query = select(func.count()).select_from(Case).where(*_conditions(statuses, assignee, kinds))
+    return db.scalar(query) or 0
+
+
+def _conditions(
+    statuses: Sequence[CaseStatus], assignee: str | None, kinds: Sequence[CaseKind]
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [Case.status.in_(statuses), Case.kind.in_(kinds)]
+    if assignee is not None:
+        conditions.append(Case.assignee == assignee)
+    return conditions
 
 
 def view_case(db: Session, case: Case, book: FlowBook, last: int | None = SHOWN) -> CaseView:

@@ -63,6 +63,20 @@ def identify(tokens: Path, token: str, now: datetime) -> Person:
     entry = find_entry(read_token_file(tokens, InputError), token)
     if entry is None:
         raise NotAllowedError(f"the token is unknown in {tokens}")
+    return person_of(entry, tokens, now)
+
+
+def person_of(entry: TokenEntry, tokens: Path, now: datetime) -> Person:
+    """Return the person of an entry.
+
+    Args:
+        entry: Entry of the file of tokens.
+        tokens: File of tokens, for the error.
+        now: Current time.
+
+    Raises:
+        NotAllowedError: The entry has expired, or is no person's.
+    """
     if _is_expired(entry, now):
         raise NotAllowedError(f"the token of {entry.name!r} has expired")
     if entry.may is None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from jinja2 import Environment, PackageLoader
-
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.evaluation.play import Playthrough
 from gpt2flow.agent.evaluation.summary import transcript
+from gpt2flow.reports.charts import BarChart, draw_bars
+from gpt2flow.reports.pages import environment
 
 
 def write_junit(path: Path, results: Sequence[Playthrough]) -> None:
@@ -43,16 +43,32 @@ def write_html(path: Path, figures: dict[str, Any], results: Sequence[Playthroug
     Raises:
         InputError: The file cannot be written.
     """
-    environment = Environment(loader=PackageLoader("gpt2flow.agent.evaluation"), autoescape=True)
-    page = environment.get_template("page.html.j2").render(
-        figures=figures,
-        groups=[name for name in figures if name.startswith("by_")],
-        conversations=[
-            {"result": result, "lines": transcript(result)}
-            for result in sorted(results, key=lambda each: (each.passed, not each.harm))
-        ],
+    groups = [name for name in figures if name.startswith("by_")]
+    page = (
+        environment("gpt2flow.agent.evaluation")
+        .get_template("evaluation.html.j2")
+        .render(
+            figures=figures,
+            groups=groups,
+            chart=_chart(figures, groups),
+            conversations=[
+                {"result": result, "lines": transcript(result)}
+                for result in sorted(results, key=lambda each: (each.passed, not each.harm))
+            ],
+        )
     )
     _write(path, page)
+
+
+def _chart(figures: dict[str, Any], groups: Sequence[str]) -> BarChart | None:
+    """Return a chart of the share of conversations that pass, by group."""
+    found = {"all": figures} | {
+        f"{group.removeprefix('by_')}: {name}": value
+        for group in groups
+        for name, value in figures[group].items()
+    }
+    shares = {name: 100 * value["pass^1"]["rate"] for name, value in found.items()}
+    return draw_bars("Conversations that pass", shares, note="percent", highlighted=["all"])
 
 
 def _printable(text: str) -> str:

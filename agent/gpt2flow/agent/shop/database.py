@@ -35,7 +35,7 @@ from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue, seed
 from gpt2flow.agent.shop.tables.base import Base
 
 # Newest revision in `migrations`.
-SCHEMA_REVISION = "v0003"
+SCHEMA_REVISION = "v0004"
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
 _WAL_RETRY_SECONDS = 0.01

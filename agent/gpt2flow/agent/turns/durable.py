@@ -25,10 +25,11 @@ from gpt2flow.agent.errors import AgentError, DatabaseError
 from gpt2flow.agent.report import EventReport, Timer, TurnReport
 from gpt2flow.agent.shop import Database
 from gpt2flow.agent.shop.locks import SessionLocks
+from gpt2flow.agent.shop.tables.records import turn_id, turn_prefix
 from gpt2flow.agent.telemetry.spans import Span, Tracer, trace_id, turn_attributes
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
-from gpt2flow.agent.turns.records import prepare_system_database, turn_id, turn_prefix
+from gpt2flow.agent.turns.records import prepare_system_database
 from gpt2flow.agent.turns.recovery import (
     TAKEOVER_SECONDS,
     Recovery,

@@ -118,7 +118,7 @@ class TurnHandler:
         )
         attended_by = None
         try:
-            self._run(workflow, turn, self._chooser(workflow, key, calls, self._patience))
+            self._run(workflow, turn, self._chooser(workflow, session, key, calls, self._patience))
         except AttendedError as error:
             attended_by = error.person
         except DatabaseError:
@@ -257,7 +257,7 @@ class TurnHandler:
             done.append(self._execute(workflow, task))
             return done[-1]
 
-        choose = self._chooser(workflow, f"{key}/{attempt}", calls)
+        choose = self._chooser(workflow, session, f"{key}/{attempt}", calls)
         failure = None
         try:
             run_turn(self._book, PromptState(facts), event.subject, choose, execute, event=name)
@@ -305,6 +305,7 @@ class TurnHandler:
     def _chooser(
         self,
         workflow: WorkflowContext,
+        session: str,
         key: str,
         calls: list[CallReport],
         patience: float = 0.0,
@@ -320,7 +321,12 @@ class TurnHandler:
             for attempt in count():
                 try:
                     return workflow.run_step(
-                        self._model.choose, f"{key}/{position}", prompt, grammar, attempt + 1
+                        self._model.choose,
+                        f"{key}/{position}",
+                        prompt,
+                        grammar,
+                        session,
+                        attempt + 1,
                     )
                 except ModelUnavailableError:
                     if not patience:

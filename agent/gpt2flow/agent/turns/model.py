@@ -65,12 +65,13 @@ class ModelAnswer:
 class ChoiceModel(Protocol):
     """Model that continues a prompt greedily under a grammar."""
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
         """Return the greedy completion that the grammar allows.
 
         Args:
             prompt: Prompt to continue.
             grammar: Lark grammar of the answer.
+            session: Session whose calls go to the same of several servers; empty is none.
 
         Raises:
             ModelError: The call failed; `ModelUnavailableError` if a later one may succeed.
@@ -83,7 +84,7 @@ class ServedModel:
     """Model behind a gpt2flow server.
 
     Args:
-        address: Address of the server, as `host:port` or `unix:PATH`.
+        address: Address of the server, as `host:port` or `unix:PATH`, or several with commas.
         name: Name of the model; empty selects the server's first.
         timeout: Deadline of one call, in seconds.
         security: TLS and token of the connection.
@@ -113,7 +114,7 @@ class ServedModel:
             raise InputError(str(error)) from error
         self._name = name
 
-    def choose(self, prompt: str, grammar: str) -> ModelAnswer:
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
         """Call the server; see `ChoiceModel.choose`."""
         start = perf_counter()
         try:
@@ -121,7 +122,9 @@ class ServedModel:
                 decoding=Sampling(temperature=0.0), constraint=Lark(grammar), logprobs=True
             )
             given = self._literal(prompt)
-            answer = self._client.generate(given, options, model=self._name)
+            answer = self._client.generate(
+                given, options, model=self._name, session=session or None
+            )
         except NotFoundError as error:
             raise UnknownModelError(str(error)) from error
         except InvalidRequestError as error:
@@ -198,13 +201,16 @@ class RecordingModel:
         self._clock = clock
         self._tracer = tracer or Tracer()
 
-    def choose(self, key: str, prompt: str, grammar: str, attempt: int = 1) -> ModelAnswer:
+    def choose(
+        self, key: str, prompt: str, grammar: str, session: str = "", attempt: int = 1
+    ) -> ModelAnswer:
         """Call the model and record the call.
 
         Args:
             key: Key of the record; a repeated key overwrites it.
             prompt: Prompt to continue.
             grammar: Lark grammar of the answer.
+            session: Session that the call belongs to; empty is none.
             attempt: Number of this attempt, from 1.
 
         Raises:
@@ -220,7 +226,7 @@ class RecordingModel:
             "gen_ai.provider.name": "gpt2flow",
         }
         with self._tracer.span("model_call", attributes, is_call=True) as span:
-            answer = self._model.choose(prompt, grammar)
+            answer = self._model.choose(prompt, grammar, session)
             span.set(
                 {
                     "gen_ai.usage.input_tokens": answer.prompt_tokens,
@@ -239,6 +245,7 @@ class RecordingModel:
                     prompt_tokens=answer.prompt_tokens,
                     completion_tokens=answer.completion_tokens,
                     fingerprint=answer.fingerprint,
+                    confidence=answer.confidence,
                     created_at=self._clock(),
                 )
             )

@@ -3,22 +3,12 @@
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from dbos import DBOSClient
 from sqlalchemy import URL, create_engine
 
 from gpt2flow.agent.shop.database import translate_errors
-
-
-def turn_id(session: str, message_id: str) -> str:
-    """Return a unique id of a session's message, for any characters."""
-    return f"{turn_prefix(session)}{quote(message_id, safe='')}"
-
-
-def turn_prefix(session: str) -> str:
-    """Return the prefix of the ids of a session's turns alone."""
-    return f"{quote(session, safe='')}/"
+from gpt2flow.agent.shop.tables.records import turn_prefix
 
 
 def system_database_url(url: URL) -> URL:

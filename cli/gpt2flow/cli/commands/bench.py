@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpt2flow.cli.arguments import MAX_TIMEOUT, MAX_UINT64
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
-    Address,
     ModelName,
     SecurityOptions,
+    Servers,
     with_security_options,
 )
 from gpt2flow.cli.load import LoadError
@@ -32,6 +32,7 @@ from gpt2flow.cli.load.settings import (
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 if TYPE_CHECKING:
+    from gpt2flow.cli.load.report import Report
     from gpt2flow.cli.load.runner import RunResult
 
 _T = TypeVar("_T")
@@ -53,7 +54,7 @@ _MAX_REQUESTS = 10**9
 @with_security_options
 def bench(
     context: typer.Context,
-    address: Address = DEFAULT_ADDRESS,
+    address: Servers = DEFAULT_ADDRESS,
     model: ModelName = "",
     concurrency: Annotated[
         str,
@@ -152,6 +153,9 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Also write the JSON report to this file.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report with plots to this HTML file.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON instead of a table.")
     ] = False,
@@ -184,14 +188,16 @@ def bench(
         model=model,
         limits=None if goodput is None else _parse("goodput", goodput, parse_limits),
     )
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise CommandError(
-            f"--out '{out}': must be a file in an existing directory", Exit.BAD_INPUT
-        )
+    _check_files(out, html)
+    from gpt2flow.cli.load import report as reporting
+
     result = _run(address, settings, security_options)
     if result.model is None or not result.levels:
         raise _no_figures_error(result)
-    _finish(result, address, requested, out, as_json)
+    served = {key: getattr(result.model, key) for key in ("name", "fingerprint", "profile")}
+    report = reporting.Report(address, served, requested, result.interrupted, result.levels)
+    _write_files(report, out, html)
+    _finish(report, as_json=as_json)
 
 
 def _run(address: str, settings: Settings, security_options: SecurityOptions) -> "RunResult":
@@ -205,28 +211,55 @@ def _run(address: str, settings: Settings, security_options: SecurityOptions) ->
         return run(address, security_options.security(), settings, progress)
 
 
-def _finish(
-    result: "RunResult", address: str, requested: dict[str, Any], out: Path | None, as_json: bool
-) -> None:
-    """Print and write the report.
+def _check_files(out: Path | None, html: Path | None) -> None:
+    """Check the files to write, before the measurement.
 
     Raises:
-        CommandError: The file cannot be written, or the run was interrupted or had no success.
+        CommandError: One cannot be written, or its library is missing.
     """
-    from gpt2flow.cli.load.report import Report, print_report
+    for option, path in (("--out", out), ("--html", html)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise CommandError(
+                f"{option} '{path}': must be a file in an existing directory", Exit.BAD_INPUT
+            )
+    if html is not None:
+        with needs_extra("reports"):
+            import gpt2flow.reports.pages  # noqa: F401 - loaded when the report is written
 
-    model = {key: getattr(result.model, key) for key in ("name", "fingerprint", "profile")}
-    report = Report(address, model, requested, result.interrupted, result.levels)
-    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
-    if as_json:
-        typer.echo(text)
-    else:
-        print_report(report)
-    if out is not None:
-        try:
+
+def _write_files(report: "Report", out: Path | None, html: Path | None) -> None:
+    """Write the report to the files that were asked for.
+
+    Raises:
+        CommandError: A file cannot be written.
+    """
+    path = out
+    try:
+        if out is not None:
+            text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
             out.write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            raise CommandError(f"--out {out}: {error}", Exit.FAILURE) from error
+        path = html
+        if html is not None:
+            from gpt2flow.cli.load.report import write_html
+
+            write_html(report, html)
+    except OSError as error:
+        option = "--out" if path is out else "--html"
+        raise CommandError(f"{option} {path}: {error}", Exit.FAILURE) from error
+
+
+def _finish(report: "Report", *, as_json: bool) -> None:
+    """Print the report.
+
+    Raises:
+        CommandError: The run was interrupted or had no success.
+    """
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    else:
+        from gpt2flow.cli.load.report import print_report
+
+        print_report(report)
     if report.interrupted:
         raise CommandError(
             "interrupted; the figures cover the requests that had ended", Exit.INTERRUPTED

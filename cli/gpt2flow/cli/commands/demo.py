@@ -1,6 +1,8 @@
 """Command `gpt2flow demo`, which runs the agent's workflows end to end."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,13 @@ def demo(
             show_default="the built-in scenarios",
         ),
     ] = _SCENARIOS,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="New directory that keeps the shops and logs of the demo.",
+            show_default="a temporary one",
+        ),
+    ] = None,
 ) -> None:
     """Serve a bundle and run the agent through the four shop workflows.
 
@@ -35,9 +44,8 @@ def demo(
     console = show.make_console()
     with (
         reported(bad_input=InputError, failure=AgentError),
-        tempfile.TemporaryDirectory(prefix="gpt2flow-demo-") as name,
+        _directory(keep) as directory,
     ):
-        directory = Path(name)
         console.print(f"Starting the server on {model}")
         with server(model, directory) as address:
             console.print(f"It listens on {address}; an agent process answers the customers")
@@ -55,6 +63,22 @@ def demo(
         show.print_summary(console, results)
     if failed := [result.scenario.id for result in results if result.differences]:
         raise CommandError(f"not as expected: {', '.join(failed)}", Exit.FAILURE)
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    """Yield the directory of the shops; remove one that is temporary."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="gpt2flow-demo-") as name:
+            yield Path(name)
+        return
+    try:
+        keep.mkdir(parents=True)
+    except FileExistsError as error:
+        raise CommandError(f"--keep {keep}: is there already", Exit.BAD_INPUT) from error
+    except OSError as error:
+        raise CommandError(f"--keep {keep}: {error.strerror}", Exit.BAD_INPUT) from error
+    yield keep
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +42,49 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return asdict(self)
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write charts and tables of a report, for a browser.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from gpt2flow.reports.charts import draw_bars
+    from gpt2flow.reports.pages import Table, write_page
+
+    latencies = {
+        "Time to first token": [level.ttft_ms for level in report.levels],
+        "Inter-token latency": [level.itl_ms for level in report.levels],
+        "End-to-end latency": [level.e2e_ms for level in report.levels],
+    }
+    names = [level.level for level in report.levels]
+    charts = [
+        draw_bars(
+            title,
+            {
+                f"{name}, {percentile}": None if each is None else getattr(each, percentile)
+                for name, each in zip(names, found, strict=True)
+                for percentile in ("p50", "p95", "p99")
+            },
+            note="ms",
+            highlighted=[f"{name}, p50" for name in names],
+        )
+        for title, found in latencies.items()
+    ]
+    throughput = {level.level: level.output_tokens_per_second for level in report.levels}
+    errors = [
+        [level.level, status, str(count)]
+        for level in report.levels
+        for status, count in level.errors.items()
+    ]
+    parts = [draw_bars("Output tokens a second", throughput, digits=0), *charts]
+    given = {"address": report.address, **report.model, **report.settings}
+    facts = {name: value for name, value in given.items() if value not in {None, "", False}}
+    if report.interrupted:
+        facts["interrupted"] = "yes"
+    failed = [Table("Errors", ["level", "status", "requests"], errors)] if errors else []
+    write_page(path, "Benchmark", facts, [*parts, *failed])
 
 
 def print_report(report: Report) -> None:

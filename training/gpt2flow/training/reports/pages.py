@@ -5,12 +5,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from gpt2flow.agent.flows.prompt import language
+from gpt2flow.reports.charts import Chart, draw_chart
+from gpt2flow.reports.pages import environment
 from gpt2flow.training.config import TrainingConfig
 from gpt2flow.training.curve import CURVE, read_curve
-from gpt2flow.training.reports.charts import HEIGHT, WIDTH, Chart, draw_chart
 from gpt2flow.training.reports.confusion import TurnReview
 from gpt2flow.training.text.clean import is_flow_document
 
@@ -44,8 +43,6 @@ def write_report(directory: Path, facts: dict[str, Any], review: TurnReview | No
         figures=_figures(facts),
         settings=_settings(facts),
         charts=_charts(directory),
-        width=WIDTH,
-        height=HEIGHT,
         review=review,
     )
     (directory / REPORT).write_text(page, encoding="utf-8")
@@ -65,15 +62,7 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
 
 
 def _render(template: str, **values: object) -> str:
-    environment = Environment(
-        loader=PackageLoader("gpt2flow.training.reports"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values)
+    return environment("gpt2flow.training.reports").get_template(template).render(values)
 
 
 def _figures(facts: dict[str, Any]) -> dict[str, int | float | str]:

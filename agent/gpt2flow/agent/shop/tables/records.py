@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,7 +28,12 @@ class ExecutedAction(Base):
 
 
 class ModelCall(Base):
-    """Model call: prompt, grammar of the answer, and answer."""
+    """Model call: prompt, grammar of the answer, and answer.
+
+    Attributes:
+        confidence: Probability that the model gave the answer, from 0 to 1; None for calls from
+            before it was recorded.
+    """
 
     __tablename__ = "model_calls"
 
@@ -39,6 +45,7 @@ class ModelCall(Base):
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     fingerprint: Mapped[str]
+    confidence: Mapped[float | None]
     created_at: Mapped[datetime]
 
 
@@ -56,3 +63,13 @@ class AgentProcess(Base):
     executor_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str]
     seen_at: Mapped[datetime]
+
+
+def turn_id(session: str, message_id: str) -> str:
+    """Return a unique id of a session's message, for any characters."""
+    return f"{turn_prefix(session)}{quote(message_id, safe='')}"
+
+
+def turn_prefix(session: str) -> str:
+    """Return the prefix of the ids of a session's turns alone."""
+    return f"{quote(session, safe='')}/"

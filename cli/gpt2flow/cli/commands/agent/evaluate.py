@@ -38,7 +38,7 @@ def evaluate(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Address of the server, as host:port or unix:PATH.",
+            help="Address of the server, as host:port or unix:PATH; several with commas.",
             show_default="a server of its own",
         ),
     ] = None,

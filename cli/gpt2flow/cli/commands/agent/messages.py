@@ -13,9 +13,9 @@ import typer
 
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
-    Address,
     ModelName,
     SecurityOptions,
+    Servers,
     with_options,
     with_security_options,
 )
@@ -105,7 +105,7 @@ LogFormatOption = Annotated[
 class AgentOptions:
     """Options of every command that runs an agent."""
 
-    address: Address = DEFAULT_ADDRESS
+    address: Servers = DEFAULT_ADDRESS
     model: ModelName = ""
     database: Database = "gpt2flow.sqlite"
     flows: Flows = None

@@ -74,7 +74,7 @@ def _server_options() -> type[Any]:
     server = Annotated[
         str,
         typer.Option(
-            help="Address of the model server, as host:port or unix:PATH.",
+            help="Address of the model server, as host:port or unix:PATH; several with commas.",
             envvar="GPT2FLOW_ADDRESS",
         ),
     ]

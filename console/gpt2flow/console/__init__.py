@@ -1,0 +1,1 @@
+"""Web console for the people who handle the agent's cases."""

@@ -1,0 +1,1 @@
+"""Access to the console: people, sessions, checks of requests."""

@@ -1,0 +1,99 @@
+"""Application of the console: routes, files, and error pages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gpt2flow.agent.errors import DatabaseError
+from gpt2flow.console.access.guard import Guard
+from gpt2flow.console.errors import PageNotFound, RefusedRequest, SignInRequired
+from gpt2flow.console.pages import case, conversations, figures, inbox, playground, sign_in
+from gpt2flow.console.pages.site import Site, go_to, local_address, path_part
+
+_FOLDER: Final = Path(__file__).parent
+# Files that pages load, and those that `make console-assets` brings.
+STATIC: Final = _FOLDER / "static"
+ASSETS: Final = _FOLDER / "assets"
+_TYPES: Final[Mapping[str, str]] = {".css": "text/css", ".js": "text/javascript"}
+# A browser asks again after this time, which a new release may wait for.
+_FILE_SECONDS: Final = 600
+
+
+def build_app(site: Site) -> Starlette:
+    """Return the application of a console."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedRequest)
+        if isinstance(error, SignInRequired):
+            return _ask_to_sign_in(request)
+        visit = site.visit(request)
+        values = {"reason": error.reason, "detail": error.detail}
+        return site.page(visit, "refused.html", values, status=error.status)
+
+    async def refuse_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        known = PageNotFound() if error.status_code == 404 else None
+        visit = site.visit(request)
+        values = {"reason": known.reason if known else "bad_request", "detail": ""}
+        response = site.page(visit, "refused.html", values, status=error.status_code)
+        response.headers.update(error.headers or {})
+        return response
+
+    async def report_database(request: Request, error: Exception) -> Response:
+        values = {"reason": "database_away", "detail": str(error)}
+        return site.page(site.visit(request), "refused.html", values, status=503)
+
+    async def fail(_request: Request, _error: Exception) -> Response:
+        return PlainTextResponse("internal error; the log has its traceback\n", 500)
+
+    routes = [Route("/files/{name}", _file), Route("/health", _health)]
+    for page in (sign_in, inbox, case, conversations, figures, playground):
+        routes += page.routes(site)
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, config=site.config)],
+        exception_handlers={
+            RefusedRequest: refuse,
+            HTTPException: refuse_route,
+            DatabaseError: report_database,
+            Exception: fail,
+        },
+    )
+    # A redirect would name the host that the request named.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _ask_to_sign_in(request: Request) -> Response:
+    """Return the way to the sign-in, and back to the page."""
+    if "hx-request" in request.headers:
+        # htmx follows a redirect by itself, and would put the sign-in into the page.
+        return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
+    if request.method != "GET":
+        return go_to("/sign-in")
+    return go_to(f"/sign-in?next={path_part(local_address(request))}")
+
+
+async def _file(request: Request) -> Response:
+    """Return a file that pages load."""
+    name = Path(request.path_params["name"]).name
+    for folder in (STATIC, ASSETS):
+        path = folder / name
+        if path.suffix in _TYPES and path.is_file():
+            return FileResponse(
+                path,
+                media_type=_TYPES[path.suffix],
+                headers={"Cache-Control": f"max-age={_FILE_SECONDS}"},
+            )
+    raise PageNotFound
+
+
+async def _health(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")

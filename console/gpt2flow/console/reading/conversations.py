@@ -1,0 +1,128 @@
+"""Conversations by text, customer or order."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.shop import Case, Customer, CustomerSession, ReceivedMessage, order_id
+
+_ESCAPE = "\\"
+_SHOWN_TEXT = 160
+_CASE_NUMBER = re.compile(r"C-([0-9]{1,9})", re.IGNORECASE)
+_ORDER_NUMBER = re.compile(r"SO-[0-9]{1,9}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ConversationLine:
+    """Conversation in a list.
+
+    Attributes:
+        id: Id of the session.
+        customer: Name of the customer; None if nobody is logged in.
+        contact: Contact of the customer.
+        attended_by: Person who answers in place of the agent.
+        latest: Latest message of the customer; empty if it was erased.
+        latest_at: Time of that message.
+        cases: Numbers of its cases.
+    """
+
+    id: str
+    customer: str | None
+    contact: str | None
+    attended_by: str | None
+    latest: str
+    latest_at: datetime
+    cases: list[str]
+
+
+def search_conversations(
+    db: Session, book: FlowBook, text: str, *, skipped: int, limit: int
+) -> tuple[list[ConversationLine], bool]:
+    """Return conversations, latest first, and whether there are more.
+
+    Args:
+        db: Session on the shop.
+        book: Loaded flows.
+        text: Words of a message, name or contact of a customer, or number of an order or case;
+            empty finds all.
+        skipped: Number of conversations to skip.
+        limit: Largest number of conversations.
+    """
+    latest = (
+        select(
+            ReceivedMessage.session_id.label("session_id"),
+            func.max(ReceivedMessage.created_at).label("latest_at"),
+        )
+        .group_by(ReceivedMessage.session_id)
+        .subquery()
+    )
+    query = (
+        select(CustomerSession, Customer, latest.c.latest_at)
+        .join(latest, latest.c.session_id == CustomerSession.id)
+        .outerjoin(Customer, Customer.id == CustomerSession.customer_id)
+        .order_by(latest.c.latest_at.desc(), CustomerSession.id)
+    )
+    if text:
+        query = query.where(_matches(text))
+    rows = db.execute(query.limit(limit + 1).offset(skipped)).all()
+    return [_conversation(db, book, *row) for row in rows[:limit]], len(rows) > limit
+
+
+def find_conversation(db: Session, session_id: str) -> CustomerSession | None:
+    """Return a conversation; None if there is none."""
+    return db.get(CustomerSession, session_id)
+
+
+def _conversation(
+    db: Session,
+    book: FlowBook,
+    session: CustomerSession,
+    customer: Customer | None,
+    latest_at: datetime,
+) -> ConversationLine:
+    query = select(ReceivedMessage.text).where(ReceivedMessage.session_id == session.id)
+    text = db.scalar(query.order_by(ReceivedMessage.created_at.desc()).limit(1)) or ""
+    codes = sent_codes(db, session.id, book)
+    numbers = db.scalars(select(Case.id).where(Case.session_id == session.id).order_by(Case.id))
+    return ConversationLine(
+        id=session.id,
+        customer=customer.name if customer else None,
+        contact=customer.contact if customer else None,
+        attended_by=session.attended_by,
+        latest=hide_codes(text, codes)[:_SHOWN_TEXT],
+        latest_at=latest_at,
+        cases=[f"C-{number}" for number in numbers],
+    )
+
+
+def _matches(text: str) -> ColumnElement[bool]:
+    """Return the condition that a conversation is about a text."""
+    pattern = f"%{_escaped(text)}%"
+    told = select(ReceivedMessage.session_id).where(
+        ReceivedMessage.text.ilike(pattern, escape=_ESCAPE)
+    )
+    conditions = [
+        CustomerSession.id == text,
+        CustomerSession.id.in_(told),
+        Customer.name.ilike(pattern, escape=_ESCAPE),
+        Customer.contact.ilike(pattern, escape=_ESCAPE),
+    ]
+    about = select(Case.session_id)
+    if match := _CASE_NUMBER.fullmatch(text):
+        conditions.append(CustomerSession.id.in_(about.where(Case.id == int(match[1]))))
+    if match := _ORDER_NUMBER.fullmatch(text):
+        ordered = about.where(Case.order_id == order_id(match[0].upper()))
+        conditions.append(CustomerSession.id.in_(ordered))
+    return or_(*conditions)
+
+
+def _escaped(text: str) -> str:
+    """Return a text for `LIKE`, whose signs stand for themselves."""
+    for sign in (_ESCAPE, "%", "_"):
+        text = text.replace(sign, f"{_ESCAPE}{sign}")
+    return text

@@ -1,0 +1,1 @@
+"""Reports that open in a browser: one page, one way to plot."""

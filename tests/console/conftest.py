@@ -1,0 +1,115 @@
+"""Fixtures: a shop, its console, and people."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.console import RunningConsole, Tokens, Visitor, new_tokens, running_console
+from tests.support.project import SHIPPED_BUNDLE
+from tests.support.server_process import ServerProcess, server_process
+from tests.support.shop import CODE, Clock, Shop
+
+from gpt2flow.agent.flows import FlowBook, load_flows
+from gpt2flow.agent.shop import Database, database_url
+from gpt2flow.agent.turns.execution import Executor
+
+
+@pytest.fixture(scope="session")
+def book() -> FlowBook:
+    return load_flows()
+
+
+@pytest.fixture(scope="session")
+def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Database file of a newly opened shop; tests work on copies."""
+    path = tmp_path_factory.mktemp("shop") / "new.sqlite"
+    Database.open(database_url(str(path))).close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, new_shop: Path) -> Path:
+    """Database file of the shop."""
+    path = tmp_path / "shop.sqlite"
+    path.write_bytes(new_shop.read_bytes())
+    return path
+
+
+@pytest.fixture
+def shop(book: FlowBook, database: Path) -> Iterator[Shop]:
+    clock, opened = Clock(), Database.open(database_url(str(database)))
+    yield Shop(book, opened, clock, Executor(book, opened, clock, lambda: CODE, 0.5))
+    opened.close()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    return new_tokens(tmp_path / "tokens.toml")
+
+
+@pytest.fixture
+def console(shop: Shop, database: Path, tokens: Tokens) -> Iterator[RunningConsole]:
+    with running_console(database, tokens, shop.clock) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Server of the shipped model."""
+    folder = tmp_path_factory.mktemp("server")
+    with server_process(SHIPPED_BUNDLE, folder, name="shop", limits=("--threads", "1")) as process:
+        yield process
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    """Folder of two evaluation reports, and a file that is none."""
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    for name, rate in (("before", 0.625), ("after", 0.858)):
+        report = {
+            "scenarios": 240,
+            "pass^1": {"rate": rate, "low": rate - 0.05, "high": rate + 0.05},
+            "by_kind": {"messy": {"pass^1": {"rate": rate - 0.1, "low": 0, "high": 1}}},
+            "harm": {"conversations": 3, "rate": 0.0125},
+        }
+        (folder / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "other.json").write_text("[1, 2]", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def full_console(
+    shop: Shop, database: Path, tokens: Tokens, server: ServerProcess, reports: Path
+) -> Iterator[RunningConsole]:
+    """Console in front of a server, with evaluation reports."""
+    [ready] = server.events("ready")
+    settings = {
+        "server": server.address,
+        "metrics": f"http://127.0.0.1:{ready['metrics_port']}/metrics",
+        "reports": reports,
+    }
+    with running_console(database, tokens, shop.clock, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def ben(console: RunningConsole) -> Iterator[Visitor]:
+    """Somebody who may approve any amount."""
+    with console.person("ben") as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def eva(console: RunningConsole) -> Iterator[Visitor]:
+    """Somebody who may approve up to 100.00."""
+    with console.person("eva") as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def hal(console: RunningConsole) -> Iterator[Visitor]:
+    """Somebody who may handle cases, and decide none."""
+    with console.person("hal") as visitor:
+        yield visitor
