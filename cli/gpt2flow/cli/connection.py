@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -100,7 +100,7 @@ def with_options(
     """Add the options of a dataclass to a command.
 
     Args:
-        options: Dataclass with one annotated field an option, each with a default.
+        options: Dataclass with one annotated field an option; one without a default is required.
         keyword: Keyword argument by which the command receives an instance.
     """
     hints = get_type_hints(options, include_extras=True)
@@ -108,7 +108,7 @@ def with_options(
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )
         for field in fields(options)

@@ -117,7 +117,7 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         (f"[engine]\nthreads = 0\n{MODEL}", "engine.threads is 0, must be in [1, 1024]"),
         (
             f"[engine]\nthread = 1\n{MODEL}",
-            "engine.thread is unknown, must be one of choices, default_",
+            "engine.thread is unknown, must be one of choices, context_length, ",
         ),
         (f'[engine]\nkv_cache_memory = "1XB"\n{MODEL}', "engine.kv_cache_memory is '1XB', must"),
         (f"[connections]\nkeepalive_seconds = 0\n{MODEL}", "connections.keepalive_seconds is 0,"),
@@ -133,7 +133,10 @@ MODEL = '[[models]]\nname = "m"\npath = "p"\n'
         ('[[models]]\nname = "m"', "models[0].path is missing"),
         (f"{MODEL}{MODEL}", "models[1].name: two models are named 'm'"),
         (f"{MODEL}threads = 0", "models[0].threads is 0, must be in [1, 1024]"),
-        (f"{MODEL}engine = 1", "models[0].engine is unknown, must be one of choices, default_"),
+        (
+            f"{MODEL}engine = 1",
+            "models[0].engine is unknown, must be one of choices, context_length, ",
+        ),
         (
             f"{MODEL}[models.requests]\nmessage_bytes = 9",
             "models[0].requests.message_bytes cannot differ between models",

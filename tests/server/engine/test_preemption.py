@@ -227,15 +227,25 @@ def test_a_cache_of_one_slot_serves_all_requests(make_bench: Callable[..., Engin
 
 
 @pytest.mark.parametrize(
-    "decoding,field",
-    [(SAMPLING, "options.sampling.n"), (BEAMS, "options.beam_search.num_beams")],
+    "decoding, field, reason",
+    [
+        (SAMPLING, "options.sampling.n", ""),
+        (
+            BEAMS,
+            "options.beam_search.num_beams",
+            ": each beam takes a slot of the KV cache (--max-sequences)",
+        ),
+    ],
 )
 def test_a_request_for_too_many_slots_is_refused_with_the_limit(
-    make_bench: Callable[..., EngineBench], decoding: SamplingParams | BeamSearchParams, field: str
+    make_bench: Callable[..., EngineBench],
+    decoding: SamplingParams | BeamSearchParams,
+    field: str,
+    reason: str,
 ) -> None:
     bench = make_bench(slots=1)
     with pytest.raises(InvalidRequestError) as caught:
         bench.task(PROMPT, GenerationParams(decoding=decoding))
     assert [(each.field, each.description) for each in caught.value.violations] == [
-        (field, "must be in [1, 1]")
+        (field, f"must be in [1, 1]{reason}")
     ]
