@@ -64,8 +64,8 @@ def test_invalid_line_is_named_and_later_lines_are_handled(
 def test_failed_message_has_another_exit_code_than_an_invalid_line(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(prompt: str, grammar: str) -> ModelAnswer:
-        raise ModelError(f"no answer to {len(prompt + grammar) > 0}")
+    def fail(prompt: str, grammar: str, session: str) -> ModelAnswer:
+        raise ModelError(f"no answer to {len(prompt + grammar + session) > 0}")
 
     monkeypatch.setattr(agent._workflows._handler._model._model, "choose", fail)
     (result,) = handle_lines(agent, ['{"session": "s", "text": "hello"}'])

@@ -213,7 +213,7 @@ def test_the_report_names_a_missing_peer_and_the_reason(tmp_path: Path) -> None:
     page = (tmp_path / "peers.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert page.count("<svg") == 2
-    assert "184.0" in page
+    assert ">184</text>" in page
     assert "ABSENT" not in page
 
 
