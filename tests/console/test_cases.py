@@ -174,6 +174,9 @@ def test_what_customers_write_is_text(shop: Shop, ben: Visitor) -> None:
 
 def test_codes_are_shown_to_nobody(shop: Shop, ben: Visitor) -> None:
     number = large_refund(shop)
+    shop.act("s", "greet", message=f"hello, is {CODE} my code?")
+    shop.act("other", "greet", message="hello")
+    assert "hello, is [code] my code?" in ben.read("/conversations")
     for path in (f"/cases/{number}?all", "/conversations/s?all", "/conversations"):
         page = ben.read(path)
         assert "123456" not in page

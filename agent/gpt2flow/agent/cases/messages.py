@@ -1,7 +1,7 @@
 """Messages about cases, written into the outbox."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -74,15 +74,25 @@ def sent_codes(db: Session, session_id: str, book: FlowBook) -> list[str]:
 
     They are between the shop's computer and the owner of the contact: no person has to see them.
     """
+    return codes_by_session(db, [session_id], book)[session_id]
+
+
+def codes_by_session(
+    db: Session, session_ids: Collection[str], book: FlowBook
+) -> dict[str, list[str]]:
+    """Return the verification codes that were sent from each of some sessions."""
     takers = book.taking(book.actions, SlotKind.CODE)
-    texts = db.scalars(
-        select(OutboxMessage.text).where(
-            OutboxMessage.session_id == session_id,
+    rows = db.execute(
+        select(OutboxMessage.session_id, OutboxMessage.text).where(
+            OutboxMessage.session_id.in_(session_ids),
             OutboxMessage.contact.is_not(None),
             OutboxMessage.flow.in_({book.flow_of[name].flow for name in takers}),
         )
     )
-    return sorted({code for text in texts for code in candidates(SlotKind.CODE, text)})
+    found: dict[str, set[str]] = {session_id: set() for session_id in session_ids}
+    for session_id, text in rows:
+        found[str(session_id)].update(candidates(SlotKind.CODE, text))
+    return {session_id: sorted(codes) for session_id, codes in found.items()}
 
 
 def hide_codes(text: str, codes: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 """Conversations by text, customer or order."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.messages import hide_codes, sent_codes
+from gpt2flow.agent.cases.messages import codes_by_session, hide_codes
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import Case, Customer, CustomerSession, ReceivedMessage, order_id
 
@@ -70,7 +71,22 @@ def search_conversations(
     if text:
         query = query.where(_matches(text))
     rows = db.execute(query.limit(limit + 1).offset(skipped)).all()
-    return [_conversation(db, book, *row) for row in rows[:limit]], len(rows) > limit
+    shown = rows[:limit]
+    ids = [session.id for session, _, _ in shown]
+    texts, cases, codes = _latest_texts(db, ids), _cases(db, ids), codes_by_session(db, ids, book)
+    found = [
+        ConversationLine(
+            id=session.id,
+            customer=customer.name if customer else None,
+            contact=customer.contact if customer else None,
+            attended_by=session.attended_by,
+            latest=hide_codes(texts.get(session.id, ""), codes[session.id])[:_SHOWN_TEXT],
+            latest_at=latest_at,
+            cases=cases.get(session.id, []),
+        )
+        for session, customer, latest_at in shown
+    ]
+    return found, len(rows) > limit
 
 
 def find_conversation(db: Session, session_id: str) -> CustomerSession | None:
@@ -78,26 +94,23 @@ def find_conversation(db: Session, session_id: str) -> CustomerSession | None:
     return db.get(CustomerSession, session_id)
 
 
-def _conversation(
-    db: Session,
-    book: FlowBook,
-    session: CustomerSession,
-    customer: Customer | None,
-    latest_at: datetime,
-) -> ConversationLine:
-    query = select(ReceivedMessage.text).where(ReceivedMessage.session_id == session.id)
-    text = db.scalar(query.order_by(ReceivedMessage.created_at.desc()).limit(1)) or ""
-    codes = sent_codes(db, session.id, book)
-    numbers = db.scalars(select(Case.id).where(Case.session_id == session.id).order_by(Case.id))
-    return ConversationLine(
-        id=session.id,
-        customer=customer.name if customer else None,
-        contact=customer.contact if customer else None,
-        attended_by=session.attended_by,
-        latest=hide_codes(text, codes)[:_SHOWN_TEXT],
-        latest_at=latest_at,
-        cases=[f"C-{number}" for number in numbers],
+def _latest_texts(db: Session, ids: Collection[str]) -> dict[str, str]:
+    """Return the latest message of each conversation."""
+    query = (
+        select(ReceivedMessage.session_id, ReceivedMessage.text)
+        .where(ReceivedMessage.session_id.in_(ids))
+        .order_by(ReceivedMessage.created_at)
     )
+    return {session_id: text for session_id, text in db.execute(query)}  # noqa: C416 - a row is no pair
+
+
+def _cases(db: Session, ids: Collection[str]) -> dict[str, list[str]]:
+    """Return the numbers of the cases of each conversation."""
+    query = select(Case.session_id, Case.id).where(Case.session_id.in_(ids)).order_by(Case.id)
+    found: dict[str, list[str]] = {}
+    for session_id, number in db.execute(query):
+        found.setdefault(str(session_id), []).append(f"C-{number}")
+    return found
 
 
 def _matches(text: str) -> ColumnElement[bool]:
