@@ -162,7 +162,7 @@ chromium: ## Install Chromium, in which the screens are tested (Debian).
 	fi
 
 .PHONY: wheels
-wheels: $(BIN)/python ## Build a wheel for each platform, and one of pure Python.
+wheels: $(CONSOLE_ASSETS)/.installed ## Build a wheel for each platform, and one of pure Python.
 	@for target in x86_64-linux aarch64-linux x86_64-macos aarch64-macos none; do \
 	  echo "Building the wheel for $$target"; \
 	  GPT2FLOW_TARGET=$$target $(BIN)/python -m pip --disable-pip-version-check wheel --quiet \
