@@ -1,7 +1,7 @@
 """Decisions that people make on the page of a case."""
 
 import pytest
-from tests.support.console import Visitor, plain_text
+from tests.support.console import RunningConsole, Visitor, plain_text
 from tests.support.desk import change, changes, hand_over, large_refund, texts
 from tests.support.shop import CODE, Shop
 
@@ -161,6 +161,17 @@ def test_an_open_page_learns_of_a_change(shop: Shop, ben: Visitor, eva: Visitor)
     response = eva.client.get(poll)
     assert response.status_code == 200
     assert "approved · ben" in plain_text(response.text)
+
+
+def test_an_open_page_stays_when_its_session_ends(
+    shop: Shop, console: RunningConsole, ben: Visitor
+) -> None:
+    number = large_refund(shop)
+    console.tokens.remove("ben")
+    poll = ben.client.get(f"/cases/{number}/changed", headers={"HX-Request": "true"})
+    assert poll.status_code == 200
+    assert "You are signed out" in poll.text
+    assert "267" not in poll.text
 
 
 def test_what_customers_write_is_text(shop: Shop, ben: Visitor) -> None:

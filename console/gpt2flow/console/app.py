@@ -31,9 +31,12 @@ def build_app(site: Site) -> Starlette:
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, RefusedRequest)
-        if isinstance(error, SignInRequired):
-            return _ask_to_sign_in(request)
         visit = site.visit(request)
+        if isinstance(error, SignInRequired):
+            if "hx-request" in request.headers:
+                # The rest of the page stays, with what was typed into it.
+                return site.page(visit, "signed_out.html", {})
+            return _ask_to_sign_in(request)
         values = {"reason": error.reason, "detail": error.detail}
         return site.page(visit, "refused.html", values, status=error.status)
 
@@ -73,9 +76,6 @@ def build_app(site: Site) -> Starlette:
 
 def _ask_to_sign_in(request: Request) -> Response:
     """Return the way to the sign-in, and back to the page."""
-    if "hx-request" in request.headers:
-        # htmx follows a redirect by itself, and would put the sign-in into the page.
-        return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
     if request.method != "GET":
         return go_to("/sign-in")
     return go_to(f"/sign-in?next={path_part(local_address(request))}")
