@@ -6,26 +6,16 @@ from pathlib import Path
 
 import pytest
 from tests.support.console import RunningConsole, Tokens, Visitor, new_tokens, running_console
+from tests.support.new_shop import book, new_shop
 from tests.support.project import SHIPPED_BUNDLE
 from tests.support.server_process import ServerProcess, server_process
 from tests.support.shop import CODE, Clock, Shop
 
-from gpt2flow.agent.flows import FlowBook, load_flows
+from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.turns.execution import Executor
 
-
-@pytest.fixture(scope="session")
-def book() -> FlowBook:
-    return load_flows()
-
-
-@pytest.fixture(scope="session")
-def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Database file of a newly opened shop; tests work on copies."""
-    path = tmp_path_factory.mktemp("shop") / "new.sqlite"
-    Database.open(database_url(str(path))).close()
-    return path
+__all__ = ["book", "new_shop"]
 
 
 @pytest.fixture

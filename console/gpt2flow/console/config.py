@@ -1,18 +1,16 @@
 """Settings of the console."""
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2flow.client import Security
 from gpt2flow.console.errors import ConsoleConfigError
 from gpt2flow.console.reading.server_metrics import check_metrics_url
-from gpt2flow.web.addresses import parse_address
+from gpt2flow.web.addresses import check_hosts, parse_address
 from gpt2flow.web.certificates import check_certificate
 from gpt2flow.web.log import LogFormat
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _MAX_SESSION_HOURS = 24 * 7
 
 
@@ -76,11 +74,7 @@ class ConsoleConfig:
         for name in ("max_body_bytes", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConsoleConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
-        for host in self.allowed_hosts:
-            if not _HOST.fullmatch(host):
-                raise ConsoleConfigError(
-                    f"allowed_host is {host!r}, must be a name or address without port"
-                )
+        check_hosts(self.allowed_hosts, "allowed_host", ConsoleConfigError)
         if self.reports is not None and not self.reports.is_dir():
             raise ConsoleConfigError(f"reports {self.reports}: there is no such folder")
         parse_address(self.address, "address", ConsoleConfigError)

@@ -1,17 +1,14 @@
 """Settings of the gateway."""
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2flow.client import Security
 from gpt2flow.gateway.errors import GatewayConfigError
-from gpt2flow.web.addresses import parse_address
+from gpt2flow.web.addresses import check_hosts, parse_address
 from gpt2flow.web.certificates import check_certificate
 from gpt2flow.web.log import LogFormat
-
-_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,7 @@ class GatewayConfig:
         for name in ("max_body_bytes", "max_connections"):
             if getattr(self, name) < 1:
                 raise GatewayConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
-        for host in self.allowed_hosts:
-            if not _HOST.fullmatch(host):
-                raise GatewayConfigError(
-                    f"allowed_host is {host!r}, must be a name or address without port"
-                )
+        check_hosts(self.allowed_hosts, "allowed_host", GatewayConfigError)
         parse_address(self.address, "address", GatewayConfigError)
         if self.metrics_address is not None:
             parse_address(self.metrics_address, "metrics_address", GatewayConfigError)

@@ -1,10 +1,13 @@
 """Addresses to listen on."""
 
 import ipaddress
+import re
 import socket
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 MAX_PORT = 65_535
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def parse_address(
@@ -32,6 +35,22 @@ def parse_address(
             f"{field} is {text!r}, must be host:port with a port from {lowest_port} to {MAX_PORT}"
         )
     return host, port
+
+
+def check_hosts(hosts: Iterable[str], field: str, error: type[Exception]) -> None:
+    """Check names by which requests may address a service.
+
+    Args:
+        hosts: Names of a user.
+        field: Name of the setting, for the error.
+        error: Class of the error to raise.
+
+    Raises:
+        error: One is no name or address, or has a port.
+    """
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise error(f"{field} is {host!r}, must be a name or address without port")
 
 
 def is_loopback(host: str) -> bool:

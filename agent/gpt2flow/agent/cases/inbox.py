@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.messages import hide_codes, sent_codes
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes, without_codes
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
@@ -212,8 +212,8 @@ def view_case(db: Session, case: Case, book: FlowBook, last: int | None = SHOWN)
         **_line(case, customer, order),
         contact=customer.contact if customer else None,
         bought=bought,
-        note=_without_codes(case.note, codes),
-        proposal=_without_codes(case.proposal, codes),
+        note=without_codes(case.note, codes),
+        proposal=without_codes(case.proposal, codes),
         due_at=case.due_at,
         policies=policies,
         earlier_changes=earlier_changes,
@@ -259,17 +259,6 @@ def _claim_policies(case: Case, book: FlowBook) -> dict[str, int | str]:
     return {}
 
 
-def _without_codes(value: Any, codes: Sequence[str]) -> Any:
-    """Return a JSON value without verification codes."""
-    match value:
-        case str():
-            return hide_codes(value, codes)
-        case dict():
-            return {name: _without_codes(each, codes) for name, each in value.items()}
-        case _:
-            return value
-
-
 def _history(
     db: Session, case: Case, codes: Sequence[str], last: int | None
 ) -> tuple[list[CaseChange], int]:
@@ -282,8 +271,8 @@ def _history(
             actor=event.actor,
             change=event.change,
             status=event.status,
-            text=_without_codes(event.text, codes),
-            details=_without_codes(event.details, codes),
+            text=without_codes(event.text, codes),
+            details=without_codes(event.details, codes),
         )
         for event in events
     ]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -101,6 +101,19 @@ def hide_codes(text: str, codes: Sequence[str]) -> str:
         digits = "[ -]?".join(code)
         text = re.sub(rf"(?<!\d){digits}(?!\d)", _HIDDEN, text)
     return text
+
+
+def without_codes(value: Any, codes: Sequence[str]) -> Any:
+    """Return a JSON value without codes."""
+    match value:
+        case str():
+            return hide_codes(value, codes)
+        case dict():
+            return {name: without_codes(each, codes) for name, each in value.items()}
+        case list():
+            return [without_codes(each, codes) for each in value]
+        case _:
+            return value
 
 
 class _Recipient(NamedTuple):

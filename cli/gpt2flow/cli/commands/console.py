@@ -1,13 +1,12 @@
 """Command `gpt2flow console`: the web console of the agent's cases."""
 
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gpt2flow.cli.commands.agent.messages import Database, Flows
+from gpt2flow.cli.commands.agent.messages import Database, Flows, LogFormat, LogFormatOption
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
     SecurityOptions,
@@ -16,11 +15,6 @@ from gpt2flow.cli.connection import (
 )
 from gpt2flow.cli.outcome import needs_extra, reported
 from gpt2flow.cli.processes import announce
-
-
-class _LogFormat(StrEnum):
-    JSON = "json"
-    CONSOLE = "console"
 
 
 @dataclass(frozen=True)
@@ -80,9 +74,7 @@ class ConsoleOptions:
     session_hours: Annotated[
         float, typer.Option(help="Time after which people sign in again, in hours.")
     ] = 8.0
-    log_format: Annotated[
-        _LogFormat, typer.Option(help="json (one object a line) or console (for people).")
-    ] = _LogFormat.JSON
+    log_format: LogFormatOption = LogFormat.JSON
 
 
 @with_options(ConsoleOptions, "console_options")

@@ -65,13 +65,11 @@ def routes(site: Site) -> list[Route]:
     """Return the routes of the page."""
 
     async def show(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         return await _page(site, visit, {}, None)
 
     async def changed(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         view = await site.read(lambda db: _view(site, db, _number(request)))
         if request.query_params.get("state") == state_of(view):
             # htmx leaves the page alone.

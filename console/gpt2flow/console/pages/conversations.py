@@ -21,8 +21,7 @@ def routes(site: Site) -> list[Route]:
     """Return the routes of the pages."""
 
     async def search(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         text = request.query_params.get("q", "").strip()[:_MAX_QUERY]
         page = page_number(request.query_params)
 
@@ -36,8 +35,7 @@ def routes(site: Site) -> list[Route]:
         return site.page(visit, "conversations.html", found | {"text": text, "number": page})
 
     async def show(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         session_id: str = request.path_params["session"]
         last = None if "all" in request.query_params else SHOWN
 

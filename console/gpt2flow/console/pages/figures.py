@@ -16,14 +16,12 @@ def routes(site: Site) -> list[Route]:
     """Return the routes of the pages."""
 
     async def flows(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         found = await site.read(lambda db: coverage(db, site.book, visit.words.language))
         return site.page(visit, "flows.html", {"flows": found})
 
     async def evaluations(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         folder = site.config.reports
         found = Comparison([], [], {})
         if folder is not None:
@@ -32,12 +30,11 @@ def routes(site: Site) -> list[Route]:
         return site.page(visit, "evaluations.html", values)
 
     async def live(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         return site.page(visit, "live.html", {"has_metrics": bool(site.config.metrics)})
 
     async def live_figures(request: Request) -> Response:
-        site.visit(request).signed_in  # noqa: B018 - raises unless somebody is
+        site.person_visit(request)
         if not site.config.metrics:
             raise PageNotFound
         try:

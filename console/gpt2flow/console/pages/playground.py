@@ -94,8 +94,7 @@ def routes(site: Site) -> list[Route]:
     """Return the routes of the page."""
 
     async def show(request: Request) -> Response:
-        visit = site.visit(request)
-        visit.signed_in  # noqa: B018 - raises unless somebody is
+        visit = site.person_visit(request)
         return site.page(visit, "playground.html", _values(_DEFAULTS, None, None))
 
     async def generate(request: Request) -> Response:

@@ -106,6 +106,17 @@ class Site:
             person = self.people.resume(session.name, session.digest)
         return Visit(request, words(language), session if person else None, person)
 
+    def person_visit(self, request: Request) -> Visit:
+        """Return the request of a page that only people may see.
+
+        Raises:
+            SignInRequired: Nobody is signed in.
+        """
+        visit = self.visit(request)
+        if visit.person is None:
+            raise SignInRequired
+        return visit
+
     async def read(self, query: Callable[[DatabaseSession], _Found]) -> _Found:
         """Run a query in a thread, without a write lock."""
 

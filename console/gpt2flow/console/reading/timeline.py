@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.messages import hide_codes, sent_codes
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes, without_codes
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
     Audience,
@@ -123,7 +123,7 @@ def _actions(db: Session, session: str, codes: Sequence[str], last: int | None) 
     rows = db.scalars(query.order_by(ExecutedAction.created_at.desc()).limit(last))
     entries = []
     for row in rows:
-        arguments = {name: _hidden(value, codes) for name, value in row.arguments.items()}
+        arguments = without_codes(row.arguments, codes)
         report = row.step.get("report", {})
         entries.append(
             Entry(
@@ -131,7 +131,7 @@ def _actions(db: Session, session: str, codes: Sequence[str], last: int | None) 
                 kind="action",
                 text=row.action,
                 details={"arguments": arguments, "outcome": row.outcome, "result": row.result},
-                changes=_hidden(report.get("changes", []), codes),
+                changes=without_codes(report.get("changes", []), codes),
             )
         )
     return entries
@@ -144,16 +144,3 @@ def _is_turn_of(db: Session, session: str) -> ColumnElement[bool]:
         # `LIKE` would take either case there, and not use the index of the key.
         return (ModelCall.key >= prefix) & (ModelCall.key < f"{prefix[:-1]}0")
     return ModelCall.key.startswith(prefix, autoescape=True)
-
-
-def _hidden(value: Any, codes: Sequence[str]) -> Any:
-    """Return a JSON value without verification codes."""
-    match value:
-        case str():
-            return hide_codes(value, codes)
-        case dict():
-            return {name: _hidden(each, codes) for name, each in value.items()}
-        case list():
-            return [_hidden(each, codes) for each in value]
-        case _:
-            return value
