@@ -1,13 +1,15 @@
 """Agent process that answers messages on its standard input.
 
-Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS COLLECTOR`. It reads lines
-of session, id and text, separated by tabs, and writes a JSON report for each. Its model follows a
-script, and takes that many seconds an answer.
+Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS COLLECTOR HOLD`. It reads
+lines of session, id and text, separated by tabs, and writes a JSON report for each. Its model
+follows a script, and takes that many seconds an answer.
 """
 
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,8 +58,11 @@ class AgentUnderTest:
         self, database: str, seconds: float = 0.0, payments: str = "", collector: str = ""
     ) -> None:
         module = "tests.support.agent_process"
+        self._folder = tempfile.TemporaryDirectory()
+        self._hold = Path(self._folder.name, "hold")
+        arguments = [database, str(seconds), payments, collector, str(self._hold)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, database, str(seconds), payments, collector],
+            [sys.executable, "-m", module, *arguments],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,9 +81,11 @@ class AgentUnderTest:
     ) -> None:
         if self._process.poll() is None:
             assert self._process.stdin is not None
+            self.release()
             self._process.stdin.close()
             self._process.wait()
         self._stdout.close()
+        self._folder.cleanup()
 
     @property
     def _stdout(self) -> Any:
@@ -101,6 +108,14 @@ class AgentUnderTest:
         self.send(session, message_id, text)
         return [action["outcome"] for action in self.report()["actions"]]
 
+    def hold(self) -> None:
+        """Stop each turn after its first action, until `release`."""
+        self._hold.touch()
+
+    def release(self) -> None:
+        """Let the held turns go on."""
+        self._hold.unlink(missing_ok=True)
+
     def kill(self) -> None:
         """Kill the process at once."""
         self._process.kill()
@@ -109,12 +124,12 @@ class AgentUnderTest:
 
 def main() -> None:
     """Answer messages until the input ends."""
-    database, seconds, payments, collector = sys.argv[1], float(sys.argv[2]), *sys.argv[3:]
+    database, seconds, payments, collector, hold = sys.argv[1:]
     # A test should not wait for long. A busy machine that stalls loses a turn to another process,
     # which is harmless.
     recovery._HEARTBEAT_SECONDS, recovery._DEAD_SECONDS = 0.5, 3.0
     config = AgentConfig(database=database, payments=payments, otlp_endpoint=collector or None)
-    model = ScriptedModel(SCRIPT, seconds)
+    model = ScriptedModel(SCRIPT, float(seconds), Path(hold))
     with logging_to_stderr("json"), Agent(config, model=model, codes=lambda: CODE) as agent:
         _write("ready")
         for line in sys.stdin:

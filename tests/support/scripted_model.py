@@ -2,20 +2,29 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from gpt2flow.agent.errors import AgentError, ModelError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.turns.model import ModelAnswer
 
 Script = dict[str, Sequence[Choice | str]]
+_POLL_SECONDS = 0.02
 
 
 class ScriptedModel:
-    """Model that answers messages and events from a script."""
+    """Model that answers messages and events from a script.
 
-    def __init__(self, script: Script, seconds: float = 0.0) -> None:
+    Args:
+        script: Actions of each message, and of each event.
+        seconds: Latency of one answer.
+        hold: File that stops a turn after its first action for as long as it exists.
+    """
+
+    def __init__(self, script: Script, seconds: float = 0.0, hold: Path | None = None) -> None:
         self.script = script
         self.seconds = seconds
+        self._hold = hold
         self.prompts: list[str] = []
         self.sessions: list[str] = []
 
@@ -28,6 +37,8 @@ class ScriptedModel:
         if "<|event|>" in prompt:
             message = message.split()[0]
         position = done.count("<|result|>")
+        while position and self._hold and self._hold.exists():
+            time.sleep(_POLL_SECONDS)
         actions = self.script[message]
         choice = actions[position] if position < len(actions) else "done"
         choice = Choice(choice) if isinstance(choice, str) else choice

@@ -252,7 +252,8 @@ def test_a_turn_that_another_process_takes_over_stays_in_its_trace(
     path: Path, collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    with AgentUnderTest(str(path), seconds=1.0, collector=collector.endpoint) as agent:
+    with AgentUnderTest(str(path), collector=collector.endpoint) as agent:
+        agent.hold()
         agent.send("s", "m0", "a kettle and a lamp")
         eventually(lambda: collector.named("action") != [])
         agent.kill()

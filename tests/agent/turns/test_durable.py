@@ -122,10 +122,12 @@ def test_two_processes_that_open_a_new_database_at_once_create_it_once(empty_url
 def test_a_turn_can_be_repeated_after_postgresql_was_killed(postgresql: PostgresqlServer) -> None:
     del postgresql  # Skips this test where there is no server.
     with postgresql_server() as server, server.database(server.shop) as url:
-        with AgentUnderTest(url, 1.0) as agent:
+        with AgentUnderTest(url) as agent:
+            agent.hold()
             agent.send("s", "1", "a kettle and a lamp")
             eventually(lambda: executed(url) == ["add_to_cart"])
             server.stop(signal.SIGKILL)
+            agent.release()
             assert "Connection refused" in agent.report()["error"]
             server.start()
             outcomes = list[str]()

@@ -1,5 +1,6 @@
 """Several agent processes on one database, some of which are killed."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from gpt2flow.agent.shop import locks as locks_module
 from gpt2flow.agent.turns.recovery import Recovery
 
 pytestmark = pytest.mark.process
+
+# Seconds in which the later of two messages could come first.
+_TIME_TO_OVERTAKE = 0.3
 
 on_postgresql = pytest.mark.parametrize("shop_url", ["postgresql"], indirect=True)
 
@@ -82,7 +86,8 @@ def test_a_process_whose_start_fails_signs_off(shop_url: str) -> None:
 
 @on_postgresql
 def test_the_turn_of_a_killed_process_ends_elsewhere_before_the_next_message(shop_url: str) -> None:
-    with AgentUnderTest(shop_url, 2.0) as slow, AgentUnderTest(shop_url) as other:
+    with AgentUnderTest(shop_url) as slow, AgentUnderTest(shop_url) as other:
+        slow.hold()
         slow.send("s", "1", "a kettle and a lamp")
         eventually(lambda: count(shop_url, CartLine) == 1)
         slow.kill()
@@ -96,12 +101,15 @@ def test_the_turn_of_a_killed_process_ends_elsewhere_before_the_next_message(sho
 
 @on_postgresql
 def test_a_session_is_handled_in_order_whoever_takes_its_messages(shop_url: str) -> None:
-    with AgentUnderTest(shop_url, 0.3) as one, AgentUnderTest(shop_url, 0.3) as other:
+    with AgentUnderTest(shop_url) as one, AgentUnderTest(shop_url) as other:
         for number in range(4):
             first, second = (one, other) if number % 2 else (other, one)
+            first.hold()
             first.send(f"s{number}", "1", "a kettle and a lamp")
             eventually(lambda: count(shop_url, CartLine) == 2 * number + 1)  # noqa: B023
             second.send(f"s{number}", "2", "my cart")
+            time.sleep(_TIME_TO_OVERTAKE)
+            first.release()
             assert [action["outcome"] for action in first.report()["actions"]] == ["added"] * 2
             shown = second.report()["actions"][0]["messages"][0]["text"]
             assert "kettle" in shown
@@ -111,11 +119,12 @@ def test_a_session_is_handled_in_order_whoever_takes_its_messages(shop_url: str)
 
 @on_postgresql
 def test_an_order_is_submitted_and_sent_once_by_whoever_goes_on(shop_url: str) -> None:
-    with AgentUnderTest(shop_url, 0.5) as slow, AgentUnderTest(shop_url) as other:
+    with AgentUnderTest(shop_url) as slow, AgentUnderTest(shop_url) as other:
         for number, message in enumerate(
             ["i'm Ann, ann@example.com", "123456", "a kettle to 5 Oak Rd"]
         ):
             other.handle("s", str(number), message)
+        slow.hold()
         slow.send("s", "yes", "yes")
         eventually(lambda: count(shop_url, Order) == 1)
         slow.kill()
@@ -129,7 +138,8 @@ def test_an_order_is_submitted_and_sent_once_by_whoever_goes_on(shop_url: str) -
 @on_postgresql
 def test_a_process_of_another_version_starts_unfinished_work_anew(shop_url: str) -> None:
     """Rolling restart: the old version's process ended before its turn."""
-    with AgentUnderTest(shop_url, 2.0) as slow:
+    with AgentUnderTest(shop_url) as slow:
+        slow.hold()
         slow.send("s", "1", "a kettle and a lamp")
         eventually(lambda: count(shop_url, CartLine) == 1)
         slow.kill()
@@ -166,7 +176,8 @@ def test_the_next_agent_waits_for_the_one_before(path: Path) -> None:
 
 
 def test_an_older_version_s_unfinished_turn_is_started_anew_on_sqlite(path: Path) -> None:
-    with AgentUnderTest(str(path), 2.0) as slow:
+    with AgentUnderTest(str(path)) as slow:
+        slow.hold()
         slow.send("s", "1", "a kettle and a lamp")
         eventually(lambda: count(str(path), CartLine) == 1)
         slow.kill()
