@@ -11,7 +11,7 @@ from tests.support.project import PROJECT
 
 PROGRAMS = [
     *("agent", "cli", "client", "console", "export", "files", "gateway", "native", "server"),
-    *("reports", "training", "web"),
+    *("reports", "storefront", "training", "web"),
 ]
 # Programs that share a process.
 PROCESSES = [
@@ -21,11 +21,13 @@ PROCESSES = [
     ["agent", "client", "files", "reports", "web"],
     ["gateway", "client", "files", "web"],
     ["console", "agent", "client", "files", "web"],
+    ["storefront", "agent", "client", "files", "web"],
 ]
 MAX_MODULES = 10
 MIN_LINES = 50
 # Folders with more modules, and why.
 LARGE = {
+    "agent/gpt2flow/agent/shop/tables": "one subject of the schema a module",
     "client/gpt2flow/client": "one library, whose modules are its documentation",
 }
 # Shorter modules, and why each is one.
@@ -37,15 +39,18 @@ SHORT = {
     "agent/gpt2flow/agent/shop/migrations/versions/v0004_confidence_of_model_calls.py": (
         "one revision of the schema a module"
     ),
-    "agent/gpt2flow/agent/shop/tables/customers.py": "one subject of the schema a module",
-    "agent/gpt2flow/agent/shop/tables/products.py": "one subject of the schema a module",
-    "agent/gpt2flow/agent/shop/tables/shipments.py": "one subject of the schema a module",
+    "agent/gpt2flow/agent/shop/migrations/versions/v0005_work_on_screens.py": (
+        "one revision of the schema a module"
+    ),
+    "agent/gpt2flow/agent/hands/errors.py": "errors of a room",
     "agent/gpt2flow/agent/metrics/registry.py": "names and errors of the agent around `web`",
     "agent/gpt2flow/agent/telemetry/log.py": "loggers of the agent's libraries around `web`",
     "cli/gpt2flow/cli/__main__.py": "entry point of `python -m`",
     "cli/gpt2flow/cli/commands/models/average.py": "one subcommand a module",
     "cli/gpt2flow/cli/commands/models/restore.py": "one subcommand a module",
+    "console/gpt2flow/console/config.py": "settings beside those of every website",
     "console/gpt2flow/console/errors.py": "errors of a program",
+    "console/gpt2flow/console/pages/rendering.py": "filters that need the agent's words",
     "export/gpt2flow/export/arrays.py": "types that every room of the export needs",
     "native/gpt2flow/native/rows.py": "needs NumPy, which the package does not import",
     "server/gpt2flow/server/models/memory.py": "calls to the C library",

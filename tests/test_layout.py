@@ -11,7 +11,7 @@ from tests.support.project import PROJECT
 
 ROOTS = [
     *("agent", "cli", "client", "console", "export", "files", "gateway", "native", "protos"),
-    *("reports", "server", "training", "web"),
+    *("reports", "server", "storefront", "training", "web"),
 ]
 
 # Allowed imports of each component, as `gpt2flow.<name>` prefixes.
@@ -21,11 +21,12 @@ ALLOWED = {
     "files": {"files"},
     "native": {"native"},
     "export": {"export", "server.bundle", "files", "native"},
-    "web": {"web"},
+    "web": {"web", "files"},
     "reports": {"reports"},
     "agent": {"agent", "client", "files", "reports", "web"},
     "gateway": {"gateway", "client", "files", "web"},
     "console": {"console", "agent", "client", "files", "web"},
+    "storefront": {"storefront", "agent", "client", "files", "web"},
     "training": {
         "training",
         "files",
@@ -35,7 +36,7 @@ ALLOWED = {
     },
     "cli": {
         *("cli", "files", "client", "server", "export", "agent", "console", "gateway", "training"),
-        "reports",
+        *("reports", "storefront"),
         "inference",
     },
 }
@@ -46,6 +47,7 @@ FORBIDDEN = {
     "agent": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "llguidance"},
     "gateway": {"numpy", "onnxruntime", "torch", "transformers", "tokenizers", "sqlalchemy"},
     "console": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "dbos"},
+    "storefront": {"onnxruntime", "torch", "transformers", "numpy", "tokenizers", "dbos"},
     "training": {"onnxruntime", "sqlalchemy", "dbos"},
 }
 
@@ -102,6 +104,10 @@ def test_a_component_imports_only_what_it_may(component: str) -> None:
         ("gpt2flow.agent.flows", ["grpc", "sqlalchemy", "dbos", "numpy"]),
         ("gpt2flow.gateway.process", ["numpy", "onnxruntime", "sqlalchemy", "tokenizers", "torch"]),
         ("gpt2flow.console.process", ["dbos", "numpy", "onnxruntime", "tokenizers", "torch"]),
+        (
+            "gpt2flow.storefront.process",
+            ["dbos", "numpy", "onnxruntime", "tokenizers", "torch"],
+        ),
         ("gpt2flow.server.bundle.manifest", ["grpc", "onnxruntime", "llguidance"]),
         ("gpt2flow.export", ["torch", "transformers", "optimum"]),
         ("gpt2flow.training", ["torch", "transformers"]),

@@ -20,7 +20,7 @@ from gpt2flow.server.config.reference import settings
 
 SOURCES = [
     *("agent", "benchmarks", "cli", "client", "console", "export", "files", "gateway", "native"),
-    *("reports", "server", "tests", "training", "web"),
+    *("reports", "server", "storefront", "tests", "training", "web"),
 ]
 # A description names its noun first.
 BAD_STARTS = {"of", "for", "by", "as", "to", "whose", "who", "what", "which"}

@@ -14,10 +14,13 @@ from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.erasure import Erasure, forget_before, forget_contact
 from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.hands.errors import ScreenStopped
 from gpt2flow.agent.shop import (
     Base,
     Case,
+    CasePicture,
     Customer,
     Database,
     ModelCall,
@@ -26,14 +29,19 @@ from gpt2flow.agent.shop import (
     OutboxMessage,
     Payment,
     ReceivedMessage,
+    ScreenWork,
     Shipment,
     database_url,
 )
+from gpt2flow.agent.telemetry.spans import Tracer
+from gpt2flow.agent.turns.execution import Event, Task
+from gpt2flow.agent.turns.execution.case_steps import CaseSteps
 
 pytestmark = pytest.mark.process
 
 CONTACT = "ann@example.com"
 MESSAGES = ["i'm Ann, ann@example.com", CODE, "a kettle to 5 Oak Rd", "yes"]
+PICTURE = b"a picture of Ann's order"
 ANGRY = "this is Ann of Oak Rd, get me a person"
 
 
@@ -157,3 +165,43 @@ def test_old_conversations_are_forgotten_and_their_customers_kept(
     assert count(database, ReceivedMessage) == count(database, ModelCall) - 2 == 0
     with database.transaction() as db:
         assert db.scalars(select(Customer.contact)).all() == [CONTACT]
+
+
+def stop_at_screens(database: Database, clock: Clock) -> None:
+    """Stop in both conversations and at Ann's order, with pictures."""
+    steps = CaseSteps(load_flows(), database, clock, Tracer())
+    check_out = Choice("check_out", {"address": "5 Oak Rd"})
+    event = Event("order_submitted", "SO-1001")
+    for task in (
+        Task("ann/1/m9/0", "ann/1", "to 5 Oak Rd please", check_out),
+        Task("order_submitted/SO-1001/x", "ann/1", "SO-1001", Choice("x"), event=event),
+        Task("ann/m9/0", "ann", "a picture of mine", Choice("view_cart")),
+    ):
+        error = ScreenStopped(f"{task.session}: expected Ann, found Bob", PICTURE)
+        steps.report_stopped_screen(task, error)
+        with database.transaction() as db:
+            work = {"key": f"{task.key}/next", "session_id": task.session, "task": {"to": "Ann"}}
+            db.add(ScreenWork(**work, created_at=clock.now))
+    finish(database)
+
+
+def test_pictures_and_work_on_screens_are_erased(database: Database, clock: Clock) -> None:
+    stop_at_screens(database, clock)
+    assert [count(database, table) for table in (CasePicture, ScreenWork, Case)] == [3, 3, 3]
+    forget_contact(database, CONTACT)
+    left = everything(database)
+    assert "Oak Rd" not in left
+    assert left.count("expected Ann") == 1
+    assert [count(database, table) for table in (CasePicture, ScreenWork, Case)] == [1, 1, 3]
+    with database.transaction() as db:
+        assert db.scalars(select(ScreenWork.session_id)).all() == ["ann"]
+        (picture,) = db.scalars(select(CasePicture)).all()
+        assert db.get_one(Case, picture.case_id).session_id == "ann"
+
+
+def test_pictures_of_old_conversations_are_erased(database: Database, clock: Clock) -> None:
+    stop_at_screens(database, clock)
+    forget_before(database, clock.now + timedelta(seconds=1))
+    assert [count(database, table) for table in (CasePicture, ScreenWork, Case)] == [0, 0, 3]
+    assert "expected Ann" not in everything(database)
+    assert str(PICTURE) not in everything(database)

@@ -22,6 +22,7 @@ HIGH = {"delivery", "evaluation", "http"}
 # Libraries that an extra or one task brings, and the only places that import them.
 ALONE = {
     "opentelemetry": {"telemetry/otlp.py"},
+    "playwright": {"hands"},
     "prometheus_client": {"delivery/observation.py", "http", "metrics"},
     "starlette": {"http", "payments/requests.py", "payments/service.py"},
     "uvicorn": {"payments/service.py"},

@@ -6,7 +6,8 @@ from pathlib import Path
 
 LOGGING = """
 import sys, structlog
-from gpt2flow.cli.commands.agent.messages import AgentOptions, _open_agent
+from gpt2flow.cli.commands.agent.messages import _open_agent
+from gpt2flow.cli.agent_options import AgentOptions
 from gpt2flow.cli.connection import SecurityOptions
 with _open_agent(AgentOptions(database=sys.argv[1]), SecurityOptions()):
     structlog.get_logger().warning("payments_failed", error="OperationalError")

@@ -1,5 +1,6 @@
 """Tests of the commands with which people handle cases."""
 
+import itertools
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ import pytest
 from tests.support.command_line import gpt2flow
 from tests.support.desk import BEN, change, changes, hand_over, hear, large_refund, new_desk, texts
 from tests.support.shop import CODE, Clock, Shop
+from tests.support.stopped_screens import png, stopped
 
 from gpt2flow.agent.flows import load_flows
 from gpt2flow.agent.shop import Database, database_url
@@ -233,6 +235,46 @@ def test_a_conversation_is_shown_with_the_proposal(run: Run) -> None:
     assert "escalate {}, confidence 1.0" in out
     assert "customer: a human please" in out
     assert "policies" not in out
+
+
+def test_pictures_of_stopped_screens_are_saved(run: Run, shop: Shop, folder: Path) -> None:
+    assert run("show", "C-2", "--pictures", "pictures")[1].endswith("\nC-2 has no pictures\n")
+    assert not (folder / "pictures").exists()
+    # The first ones are those of the template.
+    shop.keys = itertools.count(100)
+    for shade in (1, 2):
+        stopped(shop, picture=png(shade))
+    _, out, _ = run("show", "C-2")
+    assert "pictures  2 of stopped screens; --pictures DIR saves them" in out
+    assert "stopped by agent" in out
+    for _ in range(2):
+        code, out, err = run("show", "C-2", "--pictures", "pictures")
+        assert (code, err) == (0, "")
+        assert out.endswith("\npictures/C-2-1.png\npictures/C-2-2.png\n")
+    saved = {path.name: path.read_bytes() for path in (folder / "pictures").iterdir()}
+    assert saved == {"C-2-1.png": png(1), "C-2-2.png": png(2)}
+    code, out, _ = run("show", "C-2", "--pictures", ".", "--json")
+    assert [picture["id"] for picture in json.loads(out)["pictures"]] == [2, 1]
+    assert (folder / "C-2-1.png").read_bytes() == png(1)
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        ("nowhere/deep", "--pictures nowhere/deep: No such file or directory"),
+        ("hal", "--pictures hal: Not a directory"),
+        ("/proc/pictures", "--pictures /proc/pictures: No such file or directory"),
+    ],
+)
+def test_a_directory_for_pictures_that_cannot_be_is_named(
+    run: Run, shop: Shop, where: str, message: str
+) -> None:
+    shop.keys = itertools.count(100)
+    stopped(shop, picture=png())
+    code, out, err = run("show", "C-2", "--pictures", where)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_a_claim_is_taken_approved_and_closed(run: Run, shop: Shop) -> None:

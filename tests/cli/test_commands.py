@@ -14,8 +14,10 @@ import pytest
 from tests.support.command_line import UNREACHABLE, gpt2flow
 
 from gpt2flow.agent.config import AgentConfig
-from gpt2flow.cli.commands.agent.messages import AgentOptions
+from gpt2flow.cli.agent_options import AgentOptions, agent_settings
 from gpt2flow.files.tokens import TokenEntry
+
+TOKEN = ["--shop-token-file", "nowhere"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,27 @@ from gpt2flow.files.tokens import TokenEntry
             ["serve", "--model", "x", "--tls-certificate", "no.pem", "--tls-key", "no.key"],
             2,
             "--tls-certificate no.pem: No such file",
+        ),
+        (
+            ["agent", "ask", "hi", "--hands", "feet"],
+            2,
+            "'feet' is not one of 'database', 'browser'",
+        ),
+        (["agent", "ask", "hi", "--hands", "browser"], 2, "--hands browser needs --shop"),
+        (
+            ["agent", "ask", "hi", "--hands", "browser", "--shop", "http://a:1"],
+            2,
+            "--hands browser needs --shop-token-file",
+        ),
+        (
+            [*("agent", "ask", "hi", "--hands", "browser"), "--shop", "a:1", *TOKEN],
+            2,
+            "shop is 'a:1', must be http://host:port or https://host",
+        ),
+        (
+            [*("agent", "ask", "hi", "--hands", "browser", "--shop", "http://a:1"), *TOKEN],
+            2,
+            "--shop-token-file nowhere: No such file",
         ),
         (["token", "a b"], 2, "name is 'a b', must be 1 to 64 of the characters"),
         (["token", "a", "--max-requests=0"], 2, "max-requests is 0, must be greater than or equal"),
@@ -247,4 +270,5 @@ def test_printed_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
 
 def test_commands_have_the_defaults_of_the_agent() -> None:
     options, config = AgentOptions(), AgentConfig()
-    assert {name: getattr(config, name) for name in asdict(options)} == asdict(options)
+    settings = agent_settings(asdict(options))
+    assert {name: getattr(config, name) for name in settings} == settings

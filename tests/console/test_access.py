@@ -16,6 +16,7 @@ from gpt2flow.agent.shop import Case, CaseStatus
 pytestmark = pytest.mark.process
 
 PAGES = ["/", "/cases/C-1", "/cases/C-1/changed", "/conversations", "/conversations/s"]
+PAGES += ["/cases/C-1/pictures/1"]
 DECISIONS = ["approve", "reject", "assign", "reply", "close"]
 
 

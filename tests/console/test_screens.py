@@ -10,6 +10,7 @@ from tests.support.browser import NARROW, WIDE, Screen, chromium, screen
 from tests.support.console import RunningConsole
 from tests.support.desk import changes, hand_over, large_refund, texts
 from tests.support.shop import Shop
+from tests.support.stopped_screens import REASON, png, stopped
 
 from gpt2flow.agent.shop import Case, CaseStatus
 
@@ -150,6 +151,40 @@ def test_the_live_page_draws_the_servers_figures(full_windows: Windows) -> None:
     expect(ben.page.locator("[data-latest=requests]")).to_contain_text("running: 0")
     ben.check()
     ben.picture("live-figures")
+
+
+@pytest.mark.parametrize(
+    "locale, alternative",
+    [
+        ("en-GB", "Picture {}: the screen at which the agent stopped"),
+        ("zh-CN", "截图 {}: 智能体停下时的页面"),
+    ],
+)
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pictures_of_stopped_screens_are_seen_small_and_whole(
+    shop: Shop, windows: Windows, viewport: dict[str, int], locale: str, alternative: str
+) -> None:
+    for shade in (40, 220):
+        stopped(shop, picture=png(shade, 1280, 2000))
+    ben = windows.open("ben", viewport=viewport, locale=locale)
+    ben.page.goto("/cases/C-1")
+    newest, oldest = ben.page.locator(".pictures img").all()
+    for image, number in ((newest, 2), (oldest, 1)):
+        image.scroll_into_view_if_needed()
+        expect(image).to_have_attribute("alt", alternative.format(number))
+        expect(image).to_have_js_property("complete", value=True)
+        assert image.evaluate("image => image.naturalHeight") == 2000
+        box = image.bounding_box()
+        assert box is not None
+        assert box["height"] < 200
+    expect(ben.page.locator(".pictures").get_by_text(REASON)).to_have_count(2)
+    expect(ben.page.locator(".timeline").get_by_text(REASON)).to_have_count(2)
+    ben.check()
+    ben.picture(f"stopped-{'wide' if viewport is WIDE else 'narrow'}-{locale[:2]}")
+    ben.page.get_by_role("link", name=alternative.format(2)).click()
+    ben.page.wait_for_url("**/cases/C-1/pictures/2")
+    assert ben.page.evaluate("document.contentType") == "image/png"
+    assert ben.page.evaluate("document.images[0].naturalHeight") == 2000
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])

@@ -8,7 +8,8 @@ from tests.support.project import PROJECT
 
 from gpt2flow.agent.shop import CaseStatus, OrderStatus
 from gpt2flow.agent.wording import Language
-from gpt2flow.console.pages.words import accepted_language, words
+from gpt2flow.console.pages.site import WORDS
+from gpt2flow.web.website.words import accepted_language, read_words
 
 CONSOLE = PROJECT / "console" / "gpt2flow" / "console"
 # Keys that templates put together.
@@ -16,7 +17,7 @@ COMPOSED = re.compile(r"(name|reason|view|urgency|by|chart|series|constraint)_\w
 
 
 def texts(language: Language) -> dict[str, str]:
-    return words(language)._texts
+    return read_words(WORDS, language)._texts
 
 
 def fields(text: str) -> set[str]:
@@ -57,7 +58,7 @@ def test_every_status_has_a_name(language: Language) -> None:
 
 
 def test_a_word_that_nobody_knows_is_shown_as_it_is() -> None:
-    assert words("en").name("not_known_yet") == "not known yet"
+    assert read_words(WORDS, "en").name("not_known_yet") == "not known yet"
 
 
 @pytest.mark.parametrize(

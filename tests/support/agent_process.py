@@ -1,8 +1,8 @@
 """Agent process that answers messages on its standard input.
 
-Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS COLLECTOR HOLD`. It reads
-lines of session, id and text, separated by tabs, and writes a JSON report for each. Its model
-follows a script, and takes that many seconds an answer.
+Runs as `python -m tests.support.agent_process DATABASE SECONDS PAYMENTS COLLECTOR HOLD SHOP TOKEN`.
+It reads lines of session, id and text, separated by tabs, and writes a JSON report for each. Its
+model follows a script, and takes that many seconds an answer.
 """
 
 import json
@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.conversations import CHINESE, ENGLISH
 from tests.support.project import PROJECT
 from tests.support.scripted_model import Script, ScriptedModel
 from tests.support.shop import CODE
 
 from gpt2flow.agent.agent import Agent
-from gpt2flow.agent.config import AgentConfig
+from gpt2flow.agent.config import AgentConfig, BrowserConfig
 from gpt2flow.agent.errors import AgentError
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.telemetry.log import logging_to_stderr
@@ -52,15 +53,24 @@ class AgentUnderTest:
         seconds: Latency of one answer of the model.
         payments: URL of the payment service; empty is payment on account.
         collector: URL of the collector of traces; empty exports none.
+        shop: URL of the shop on whose screens it works; empty works in the database.
+        token: Path of its token there.
     """
 
     def __init__(
-        self, database: str, seconds: float = 0.0, payments: str = "", collector: str = ""
+        self,
+        database: str,
+        seconds: float = 0.0,
+        payments: str = "",
+        collector: str = "",
+        *,
+        shop: str = "",
+        token: str = "",
     ) -> None:
         module = "tests.support.agent_process"
         self._folder = tempfile.TemporaryDirectory()
         self._hold = Path(self._folder.name, "hold")
-        arguments = [database, str(seconds), payments, collector, str(self._hold)]
+        arguments = [database, str(seconds), payments, collector, str(self._hold), shop, token]
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=PROJECT,
@@ -79,6 +89,10 @@ class AgentUnderTest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if it has not been killed."""
         if self._process.poll() is None:
             assert self._process.stdin is not None
             self.release()
@@ -124,12 +138,18 @@ class AgentUnderTest:
 
 def main() -> None:
     """Answer messages until the input ends."""
-    database, seconds, payments, collector, hold = sys.argv[1:]
+    database, seconds, payments, collector, hold, shop, token = sys.argv[1:]
     # A test should not wait for long. A busy machine that stalls loses a turn to another process,
     # which is harmless.
     recovery._HEARTBEAT_SECONDS, recovery._DEAD_SECONDS = 0.5, 3.0
-    config = AgentConfig(database=database, payments=payments, otlp_endpoint=collector or None)
-    model = ScriptedModel(SCRIPT, float(seconds), Path(hold))
+    config = AgentConfig(
+        database=database,
+        payments=payments,
+        otlp_endpoint=collector or None,
+        browser=BrowserConfig(shop, Path(token), settle_seconds=3.0) if shop else None,
+    )
+    script = {**ENGLISH.script, **CHINESE.script, **SCRIPT}
+    model = ScriptedModel(script, float(seconds), Path(hold))
     with logging_to_stderr("json"), Agent(config, model=model, codes=lambda: CODE) as agent:
         _write("ready")
         for line in sys.stdin:

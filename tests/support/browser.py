@@ -27,19 +27,25 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Chromium until the block ends.
-
-    Without one, the test is skipped, or fails with CI=true.
-    """
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        _skip("no chromium on this machine; as root: make chromium")
+    """Run Chromium until the block ends."""
+    path = chromium_path()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         try:
             yield browser
         finally:
             browser.close()
+
+
+def chromium_path() -> str:
+    """Return the path of Chromium.
+
+    Without one, the test is skipped, or fails with CI=true.
+    """
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        _skip("no chromium on this machine; as root: make chromium")
+    return path
 
 
 def _skip(reason: str) -> NoReturn:

@@ -10,12 +10,12 @@ from typing import Self
 
 from gpt2flow.agent.config import AgentConfig, Clock, utc_now
 from gpt2flow.agent.errors import InputError, MessageIdError
-from gpt2flow.agent.flows import load_flows
+from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.agent.flows.prompt import normalize
-from gpt2flow.agent.net.secrets import read_secret
+from gpt2flow.agent.hands.port import Hands
 from gpt2flow.agent.operations import new_code
 from gpt2flow.agent.payments.payer import Payer
-from gpt2flow.agent.payments.port import InvoicePayments, PaymentPort
+from gpt2flow.agent.payments.port import open_payments
 from gpt2flow.agent.payments.sweep import PaymentSweep
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import Database, database_url
@@ -79,11 +79,16 @@ class Agent:
                     config.address, config.model, config.timeout, config.security, tracer=tracer
                 )
                 resources.callback(served.close)
-            port = _open_payments(config)
+            port = open_payments(config.payments, config.payments_token_file)
             resources.callback(port.close)
             payer = Payer(port, self._database, book.cases, clock, tracer=tracer)
+            hands = _open_hands(config, book, self._database, clock)
+            if hands is not None:
+                resources.callback(hands.close)
             executor = Executor(
-                book, self._database, clock, codes, config.confirm_below, tracer=tracer
+                *(book, self._database, clock, codes, config.confirm_below),
+                hands=hands,
+                tracer=tracer,
             )
             handler = TurnHandler(
                 book,
@@ -99,7 +104,7 @@ class Agent:
                 )
                 resources.callback(self._workflows.close)
                 self._workflows.launch()
-            sweep = PaymentSweep(payer, self._workflows.set_timer)
+            sweep = PaymentSweep(payer, self._workflows.set_timer, executor.cases.due_timers)
             resources.callback(sweep.stop)
             sweep.start()
             self._resources = resources.pop_all()
@@ -157,19 +162,19 @@ class Agent:
         return report.model_copy(update={"milliseconds": elapsed})
 
 
-def _open_payments(config: AgentConfig) -> PaymentPort:
-    """Return the payment provider of the settings.
+def _open_hands(
+    config: AgentConfig, book: FlowBook, database: Database, clock: Clock
+) -> Hands | None:
+    """Return the hands of the settings; None works in the database.
 
     Raises:
-        InputError: The URL is invalid, or the file of the token cannot be read.
+        InputError: A setting or a recording is invalid.
     """
-    if not config.payments:
-        return InvoicePayments()
-    from gpt2flow.agent.payments.http import HttpPayments  # noqa: PLC0415 - needs httpx
+    if config.browser is None:
+        return None
+    from gpt2flow.agent.hands.browser import BrowserHands  # noqa: PLC0415 - needs playwright
 
-    path = config.payments_token_file
-    token = None if path is None else read_secret("--payments-token-file", path).strip()
-    return HttpPayments(config.payments, token)
+    return BrowserHands(config.browser, book, config.flows, database=database, clock=clock)
 
 
 def validate_message(session: str, text: str) -> str:

@@ -13,6 +13,7 @@ from gpt2flow.client import Security
 Clock = Callable[[], datetime]
 
 _ENDPOINT = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
+_SHOP_URL = re.compile(r"https?://[^\s/]+(:[0-9]{1,5})?/?")
 # Chosen on generated conversations; see docs/model.md.
 CONFIRM_BELOW = 0.8
 
@@ -32,6 +33,38 @@ def check_otlp_endpoint(endpoint: str | None) -> None:
         raise InputError(
             f"otlp_endpoint is {endpoint!r}, must be http://host:port or https://host:port"
         )
+
+
+@dataclass(frozen=True)
+class BrowserConfig:
+    """Settings of hands that work on the shop's screens.
+
+    Attributes:
+        url: Address of the shop, as `http://host:port` or `https://host`.
+        token_file: File of the token with which the agent signs in as an operator.
+        executable: Path of Chromium; None looks in `CHROMIUM` and `PATH`.
+        pictures: Folder for a picture of every step; None takes none.
+        page_seconds: Longest wait for a page.
+        element_seconds: Longest wait for an element of a page that is there.
+        settle_seconds: Time after a press in which the shop may still carry it out.
+    """
+
+    url: str
+    token_file: Path
+    executable: str | None = None
+    pictures: Path | None = None
+    page_seconds: float = 10.0
+    element_seconds: float = 3.0
+    settle_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Validate the settings.
+
+        Raises:
+            InputError: A setting is invalid.
+        """
+        if not _SHOP_URL.fullmatch(self.url):
+            raise InputError(f"shop is {self.url!r}, must be http://host:port or https://host")
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,7 @@ class AgentConfig:
         otlp_endpoint: OpenTelemetry collector of traces, as `http://host:port` or
             `https://host:port`; None exports none.
         trace_messages: Whether traces hold the texts of customers and replies.
+        browser: Shop on whose screens actions are carried out; None works in the database.
     """
 
     address: str = "127.0.0.1:50051"
@@ -71,6 +105,7 @@ class AgentConfig:
     payments_token_file: Path | None = None
     otlp_endpoint: str | None = None
     trace_messages: bool = False
+    browser: BrowserConfig | None = None
 
     def __post_init__(self) -> None:
         """Validate the settings.

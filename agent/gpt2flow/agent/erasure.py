@@ -15,6 +15,7 @@ from gpt2flow.agent.shop import (
     CartLine,
     Case,
     CaseEvent,
+    CasePicture,
     CaseStatus,
     Checkout,
     Customer,
@@ -26,6 +27,7 @@ from gpt2flow.agent.shop import (
     OrderStatus,
     OutboxMessage,
     ReceivedMessage,
+    ScreenWork,
     Verification,
 )
 from gpt2flow.agent.shop.tables.records import turn_prefix
@@ -35,6 +37,8 @@ _ERASED = "(erased)"
 # Orders that a customer still has to be reached about.
 _UNDER_WAY = (OrderStatus.SUBMITTED, OrderStatus.ASSIGNED, OrderStatus.ON_ITS_WAY)
 _WAITING = (*INBOX, CaseStatus.SCHEDULED)
+# Changes of a case whose details have arguments, which are words of the customer.
+_QUOTING = ("asked_again", "stopped", "closed")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Erasure:
 def forget_contact(database: Database, contact: str, *, force: bool = False) -> Erasure:
     """Erase what is personal of the customer with a contact.
 
-    Messages, model calls and the durable records of turns are deleted; name and contact are
-    blanked. Orders, payments, shipments and cases stay, without what was written about them.
+    Messages, model calls, pictures of screens and the durable records of turns are deleted; name
+    and contact are blanked. Orders, payments, shipments and cases stay, without what was written
+    about them.
 
     Args:
         database: Shop database.
@@ -155,7 +160,7 @@ def _erase_sessions(db: Session, sessions: Collection[str]) -> Erasure:
         sent = OutboxMessage.session_id == session
         messages += _delete(db, ReceivedMessage, received) + _delete(db, OutboxMessage, sent)
         calls += _delete(db, ModelCall, ModelCall.key.startswith(prefix, autoescape=True))
-        for table in (CartLine, Checkout, Verification):
+        for table in (CartLine, Checkout, Verification, ScreenWork):
             _delete(db, table, table.session_id == session)
         db.execute(
             update(ExecutedAction)
@@ -181,9 +186,13 @@ _BLANK: dict[str, Any] = {
 
 
 def _blank_cases(db: Session, cases: Select[Any]) -> None:
-    """Take what was written out of some cases and their history."""
+    """Take what was written, and pictures, out of some cases."""
     db.execute(update(Case).where(Case.id.in_(cases)).values(note=None, proposal=None))
-    db.execute(update(CaseEvent).where(CaseEvent.case_id.in_(cases)).values(text=None))
+    is_theirs = CaseEvent.case_id.in_(cases)
+    db.execute(update(CaseEvent).where(is_theirs).values(text=None))
+    quotes = CaseEvent.change.in_(_QUOTING)
+    db.execute(update(CaseEvent).where(is_theirs, quotes).values(details=None))
+    db.execute(delete(CasePicture).where(CasePicture.case_id.in_(cases)))
 
 
 def _erase_messages_to(db: Session, contact: str, customer: Customer | None) -> int:

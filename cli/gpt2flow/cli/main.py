@@ -17,6 +17,7 @@ from gpt2flow.cli.commands import (
     generate,
     health,
     serve,
+    storefront,
     token,
 )
 from gpt2flow.cli.commands.models import average, export, inspect, restore, train
@@ -43,6 +44,7 @@ for register in (
     bench,
     gateway,
     console,
+    storefront,
     agent,
     demo,
 ):

@@ -1,10 +1,10 @@
-"""Server, agent and payment service as child processes, and their ready files."""
+"""Programs of the project as child processes, and their ready files."""
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -94,6 +94,29 @@ def console(database: Path, tokens: Path, directory: Path) -> Iterator[str]:
 
 
 @contextmanager
+def storefront(
+    database: Path, tokens: Path, directory: Path, options: Sequence[str] = ()
+) -> Iterator[str]:
+    """Run the storefront of a shop until the block ends.
+
+    Args:
+        database: SQLite file of the shop.
+        tokens: File of tokens.
+        directory: Directory to write its log and ready file to.
+        options: Further options of `gpt2flow storefront`.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        CommandError: The storefront ended or was not ready within 60 seconds.
+    """
+    arguments = ["storefront", "--tokens", str(tokens), "--database", str(database), *options]
+    with _serving(arguments, directory, "storefront") as address:
+        yield f"http://{address}"
+
+
+@contextmanager
 def payment_service(directory: Path) -> Iterator[str]:
     """Run a payment service on a free port until the block ends.
 
@@ -156,7 +179,7 @@ class AgentProcess:
 
 @contextmanager
 def agent(
-    address: str, database: Path, directory: Path, payments: str = ""
+    address: str, database: Path, directory: Path, options: Sequence[str] = ()
 ) -> Iterator[AgentProcess]:
     """Run an agent process until the block ends.
 
@@ -164,11 +187,10 @@ def agent(
         address: `host:port` of the model's server.
         database: SQLite file of the shop.
         directory: Directory to write the agent's log to.
-        payments: URL of the payment service; empty is payment on account.
+        options: Further options of `gpt2flow agent run`.
     """
     log = directory / f"{database.stem}.log"
-    arguments = ["agent", "run", "-", "--address", address, "--database", str(database)]
-    arguments += ["--payments", payments] if payments else []
+    arguments = ["agent", "run", "-", "--address", address, "--database", str(database), *options]
     with (
         log.open("w") as output,
         _running(

@@ -1,6 +1,5 @@
 """Application of the console: routes, files, and error pages."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -8,22 +7,27 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from gpt2flow.agent.errors import DatabaseError
-from gpt2flow.console.access.guard import Guard
-from gpt2flow.console.errors import PageNotFound, RefusedRequest, SignInRequired
 from gpt2flow.console.pages import case, conversations, figures, inbox, playground, sign_in
-from gpt2flow.console.pages.site import Site, go_to, local_address, path_part
+from gpt2flow.console.pages.site import Site
+from gpt2flow.web.website.guard import Guard
+from gpt2flow.web.website.requests import (
+    PageNotFound,
+    RefusedRequest,
+    SignInRequired,
+    go_to,
+    local_address,
+    path_part,
+)
+from gpt2flow.web.website.serving import report_defect, report_health, serving_files
 
 _FOLDER: Final = Path(__file__).parent
 # Files that pages load, and those that `make console-assets` brings.
 STATIC: Final = _FOLDER / "static"
 ASSETS: Final = _FOLDER / "assets"
-_TYPES: Final[Mapping[str, str]] = {".css": "text/css", ".js": "text/javascript"}
-# A browser asks again after this time, which a new release may wait for.
-_FILE_SECONDS: Final = 600
 
 
 def build_app(site: Site) -> Starlette:
@@ -53,10 +57,10 @@ def build_app(site: Site) -> Starlette:
         values = {"reason": "database_away", "detail": str(error)}
         return site.page(site.visit(request), "refused.html", values, status=503)
 
-    async def fail(_request: Request, _error: Exception) -> Response:
-        return PlainTextResponse("internal error; the log has its traceback\n", 500)
-
-    routes = [Route("/files/{name}", _file), Route("/health", _health)]
+    routes = [
+        Route("/files/{name}", serving_files([STATIC, ASSETS])),
+        Route("/health", report_health),
+    ]
     for page in (sign_in, inbox, case, conversations, figures, playground):
         routes += page.routes(site)
     app = Starlette(
@@ -66,7 +70,7 @@ def build_app(site: Site) -> Starlette:
             RefusedRequest: refuse,
             HTTPException: refuse_route,
             DatabaseError: report_database,
-            Exception: fail,
+            Exception: report_defect,
         },
     )
     # A redirect would name the host that the request named.
@@ -79,21 +83,3 @@ def _ask_to_sign_in(request: Request) -> Response:
     if request.method != "GET":
         return go_to("/sign-in")
     return go_to(f"/sign-in?next={path_part(local_address(request))}")
-
-
-async def _file(request: Request) -> Response:
-    """Return a file that pages load."""
-    name = Path(request.path_params["name"]).name
-    for folder in (STATIC, ASSETS):
-        path = folder / name
-        if path.suffix in _TYPES and path.is_file():
-            return FileResponse(
-                path,
-                media_type=_TYPES[path.suffix],
-                headers={"Cache-Control": f"max-age={_FILE_SECONDS}"},
-            )
-    raise PageNotFound
-
-
-async def _health(_request: Request) -> Response:
-    return PlainTextResponse("ok\n")

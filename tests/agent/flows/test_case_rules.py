@@ -117,12 +117,21 @@ def test_every_status_in_the_inbox_needs_deadlines(flows: Path, status: str) -> 
     assert f"deadlines: Value error, lacks {status}" in error_of(flows)
 
 
-@pytest.mark.parametrize("name", get_args(CaseMessage))
+@pytest.mark.parametrize("name", sorted({*get_args(CaseMessage)} - {"stopped"}))
 def test_every_message_needs_a_template(flows: Path, name: str) -> None:
     rules = built_in()
     del rules["messages"][name]
     write(flows, rules)
     assert f"messages: Value error, lacks {name}" in error_of(flows)
+
+
+def test_a_file_from_before_a_message_sends_another_one(flows: Path, book: FlowBook) -> None:
+    rules = built_in()
+    del rules["messages"]["stopped"]
+    write(flows, rules)
+    messages = load_flows(flows).cases.messages
+    assert messages["stopped"] == messages["unavailable"] == book.cases.messages["unavailable"]
+    assert book.cases.messages["stopped"] != messages["stopped"]
 
 
 @pytest.mark.parametrize("field", ["deadlines", "messages"])

@@ -1,8 +1,10 @@
 """Addresses to listen on and to connect to, and URLs of services."""
 
+import asyncio
 import socket
 
 import pytest
+from tests.support.waiting import SECONDS
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.net.addresses import ListenError, bind, parse_address, parse_url
@@ -102,3 +104,22 @@ def test_an_address_in_use_is_named() -> None:
             bind(address, "address")
     with pytest.raises(ListenError, match=r"cannot listen on no\.such\.host\.invalid:80: "):
         bind("no.such.host.invalid:80", "address")
+
+
+async def test_a_connection_sends_small_answers_at_once() -> None:
+    """A page in two writes waited 40 ms for the receiver's acknowledgement."""
+    delays: list[int] = []
+    done = asyncio.Event()
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        done.set()
+
+    with bind("127.0.0.1:0", "address") as bound:
+        async with await asyncio.start_server(answer, sock=bound):
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            await asyncio.wait_for(done.wait(), SECONDS)
+            writer.close()
+    assert delays == [1]

@@ -14,12 +14,15 @@ from tests.support.waiting import eventually
 
 from gpt2flow.agent.agent import Agent
 from gpt2flow.agent.cases.decisions import Desk
+from gpt2flow.agent.cases.life import open_case
 from gpt2flow.agent.config import AgentConfig
 from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.agent.shop import (
     Audience,
     Case,
     CaseEvent,
+    CaseKind,
+    CaseStatus,
     Database,
     OutboxMessage,
     database_url,
@@ -67,6 +70,20 @@ def staff_messages(database: Database) -> int:
 def timers() -> int:
     """Return the number of timers that run; needs an open agent."""
     return len(DBOS.list_workflows(name="advance_case", status=["ENQUEUED", "DELAYED", "PENDING"]))
+
+
+def test_a_case_that_another_program_opened_is_reminded_of(
+    path: Path, clock: Clock, database: Database
+) -> None:
+    """Such as a storefront, which sets no timers."""
+    rules = load_flows().cases
+    with open_agent(path, clock):
+        with database.transaction() as db:
+            case = Case(kind=CaseKind.HAND_OVER, status=CaseStatus.OPEN, created_at=clock.now)
+            open_case(db, case, rules)
+        clock.forward(minutes=REMIND)
+        eventually(lambda: happened(database) == ["opened", "reminded"])
+        assert staff_messages(database) == 1
 
 
 def test_a_case_is_reminded_of_after_a_restart(

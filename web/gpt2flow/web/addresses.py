@@ -89,13 +89,14 @@ def bind(
     host, port = parse_address(address, field, bad_input)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, _, _, resolved = found[0]
+        family, kind, protocol, _, resolved = found[0]
         if remedy is not None and not is_loopback(str(resolved[0])):
             raise bad_input(
                 f"{field} is {address!r}, which other machines can reach: {remedy}, or listen on"
                 " 127.0.0.1"
             )
-        bound = socket.socket(family, kind)
+        # asyncio sends small answers at once only on a socket that names its protocol.
+        bound = socket.socket(family, kind, protocol)
         # A restarted process may bind while connections of the earlier one are closing.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

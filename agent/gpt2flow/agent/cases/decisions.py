@@ -19,6 +19,7 @@ from gpt2flow.agent.cases.inbox import (
 from gpt2flow.agent.cases.life import AGENT, leave_inbox, lock_case, record, release_session
 from gpt2flow.agent.cases.messages import tell_customer
 from gpt2flow.agent.cases.people import NotAllowedError, Person
+from gpt2flow.agent.cases.pictures import read_pictures
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
@@ -94,6 +95,15 @@ class Desk:
         """
         with self._transaction() as db:
             return view_case(db, _find(db, number, is_locked=False), self._book, last)
+
+    def pictures(self, number: str) -> list[bytes]:
+        """Return the pictures of a case as PNG, oldest first.
+
+        Raises:
+            InputError: There is no such case.
+        """
+        with self._transaction() as db:
+            return read_pictures(db, _find(db, number, is_locked=False))
 
     def assign(self, person: Person, number: str, to: str | None = None) -> CaseView:
         """Assign a case to a person, or a conversation to the agent.

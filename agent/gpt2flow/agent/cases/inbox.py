@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import hide_codes, sent_codes, without_codes
+from gpt2flow.agent.cases.pictures import StoppedScreen, list_pictures
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
@@ -110,6 +111,7 @@ class CaseView(InboxLine):
         history: Latest changes, oldest first.
         earlier_messages: Number of messages before those of `conversation`.
         conversation: Latest messages of the conversation, oldest first.
+        pictures: Pictures of the screens at which the agent stopped, newest first.
         digest: Digest of what a decision rests on.
     """
 
@@ -123,6 +125,7 @@ class CaseView(InboxLine):
     history: list[CaseChange]
     earlier_messages: int
     conversation: list[Said]
+    pictures: list[StoppedScreen]
     digest: str
 
 
@@ -207,7 +210,7 @@ def view_case(db: Session, case: Case, book: FlowBook, last: int | None = SHOWN)
     bought = _order_view(order) if order is not None else None
     codes = sent_codes(db, case.session_id, book) if case.session_id is not None else []
     history, earlier_changes = _history(db, case, codes, last)
-    conversation, earlier_messages = _conversation(db, case, codes, last)
+    conversation, earlier_messages = read_conversation(db, case.session_id, codes, last)
     return CaseView(
         **_line(case, customer, order),
         contact=customer.contact if customer else None,
@@ -220,6 +223,7 @@ def view_case(db: Session, case: Case, book: FlowBook, last: int | None = SHOWN)
         history=history,
         earlier_messages=earlier_messages,
         conversation=conversation,
+        pictures=list_pictures(db, case, codes),
         digest=_digest(case, customer, bought, policies),
     )
 
@@ -279,16 +283,23 @@ def _history(
     return changes, earlier
 
 
-def _conversation(
-    db: Session, case: Case, codes: Sequence[str], last: int | None
+def read_conversation(
+    db: Session, session_id: str | None, codes: Sequence[str], last: int | None
 ) -> tuple[list[Said], int]:
-    """Return the latest messages, and the number of the earlier ones."""
-    if case.session_id is None:
+    """Return the latest messages, and the number of the earlier ones.
+
+    Args:
+        db: Session on the shop.
+        session_id: Id of the conversation; None has no messages.
+        codes: Verification codes to hide.
+        last: Most messages; None is all.
+    """
+    if session_id is None:
         return [], 0
     received, received_before = _latest(
         db,
         select(ReceivedMessage)
-        .where(ReceivedMessage.session_id == case.session_id)
+        .where(ReceivedMessage.session_id == session_id)
         .order_by(ReceivedMessage.created_at),
         last,
     )
@@ -296,7 +307,7 @@ def _conversation(
         db,
         select(OutboxMessage)
         .where(
-            OutboxMessage.session_id == case.session_id,
+            OutboxMessage.session_id == session_id,
             OutboxMessage.audience == Audience.CUSTOMER,
         )
         .order_by(OutboxMessage.created_at, OutboxMessage.id),

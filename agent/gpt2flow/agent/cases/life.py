@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import tell_customer, tell_staff
 from gpt2flow.agent.flows.case_rules import CaseRules
+from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Timer
 from gpt2flow.agent.shop import INBOX, Case, CaseEvent, CaseKind, CaseStatus, CustomerSession
 
@@ -33,6 +34,21 @@ def open_case(db: Session, case: Case, rules: CaseRules) -> list[Timer]:
     elif case.status in INBOX:
         enter_inbox(case, case.status, rules, case.created_at)
     return timers(case)
+
+
+def proposal_of(choice: Choice, call: str) -> dict[str, Any]:
+    """Return what the model proposed, as a case keeps it.
+
+    Args:
+        choice: Choice of the model.
+        call: Key of the call of the model, which is that of the action.
+    """
+    return {
+        "action": choice.action,
+        "arguments": choice.arguments,
+        "confidence": round(choice.confidence, 3),
+        "call": call,
+    }
 
 
 def enter_inbox(case: Case, status: CaseStatus, rules: CaseRules, now: datetime) -> None:
@@ -159,6 +175,18 @@ def attended_case(db: Session, session_id: str, by: str | None = None) -> Case |
     if by is not None:
         query = query.where(Case.assignee == by)
     return db.scalar(query.order_by(Case.id.desc()).limit(1))
+
+
+def waiting_case(db: Session, session: CustomerSession) -> Case | None:
+    """Return this customer's conversation that waits for a person.
+
+    Two cases would be reminded of twice, and the customer would hear of both.
+    """
+    query = select(Case).where(
+        Case.session_id == session.id, Case.kind == CaseKind.HAND_OVER, Case.status.in_(INBOX)
+    )
+    cases = db.scalars(query.order_by(Case.id.desc()))
+    return next((case for case in cases if case.customer_id in (None, session.customer_id)), None)
 
 
 def _raise_urgency(db: Session, case: Case, rules: CaseRules, now: datetime) -> None:

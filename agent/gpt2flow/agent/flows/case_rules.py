@@ -11,7 +11,7 @@ from gpt2flow.files.documents import StrictModel
 
 # Status in the inbox, in which deadlines apply.
 Waiting = Literal["open", "awaiting_approval", "due"]
-# Messages about cases: the first eight are to customers, the others to the staff.
+# Messages about cases: the first nine are to customers, the others to the staff.
 CaseMessage = Literal[
     "approved",
     "approved_amount",
@@ -21,6 +21,7 @@ CaseMessage = Literal[
     "expired",
     "undo_failed",
     "unavailable",
+    "stopped",
     "due",
     "reminded",
     "escalated",
@@ -41,6 +42,8 @@ _OWN_FIELDS: Final[dict[CaseMessage, str]] = {
     "written": "text",
 }
 _PAYMENT_FIELDS = ("order", "amount")
+# Messages that a file need not have, since they came later, and what is sent in their place.
+_SUBSTITUTES: Final[dict[CaseMessage, CaseMessage]] = {"stopped": "unavailable"}
 # Without it, the message would not say what somebody wrote or decided.
 _NEEDED = ("amount", "text")
 
@@ -84,12 +87,12 @@ class CaseRules(StrictModel):
     @classmethod
     def _are_complete(cls, given: dict[CaseMessage, Wording]) -> dict[CaseMessage, Wording]:
         # A template that fails when it is filled in would stop a decision, or a deadline.
-        _check_complete(given, get_args(CaseMessage))
+        _check_complete(given, [name for name in get_args(CaseMessage) if name not in _SUBSTITUTES])
         for name, wording in given.items():
             own = _OWN_FIELDS.get(name)
             needed = [own] if own in _NEEDED else []
             _check_wording(name, wording, (*_FIELDS, own) if own else _FIELDS, needed)
-        return given
+        return {name: given[other] for name, other in _SUBSTITUTES.items()} | given
 
     @field_validator("payments")
     @classmethod

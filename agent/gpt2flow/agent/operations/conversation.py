@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import select
-
-from gpt2flow.agent.cases.life import CUSTOMER, open_case, record
+from gpt2flow.agent.cases.life import CUSTOMER, open_case, proposal_of, record, waiting_case
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
-from gpt2flow.agent.shop import INBOX, Case, CaseKind, CaseStatus
+from gpt2flow.agent.shop import Case, CaseKind, CaseStatus
 
 # Clarifications in a row before a person takes over.
 _MAX_CLARIFICATIONS = 1
@@ -53,13 +51,8 @@ def escalate(context: Context, arguments: Arguments) -> Outcome:
 
 def _hand_over(context: Context) -> str:
     """Open a case for a person, unless one waits already."""
-    proposal = {
-        "action": context.choice.action,
-        "arguments": context.choice.arguments,
-        "confidence": round(context.choice.confidence, 3),
-        "call": context.key,
-    }
-    waiting = _waiting_case(context)
+    proposal = proposal_of(context.choice, context.key)
+    waiting = waiting_case(context.db, context.session)
     if waiting is not None:
         waiting.customer_id = context.session.customer_id
         _note_again(context, waiting, proposal)
@@ -75,20 +68,6 @@ def _hand_over(context: Context) -> str:
     )
     context.timers += open_case(context.db, case, context.case_rules)
     return case.number
-
-
-def _waiting_case(context: Context) -> Case | None:
-    """Return this customer's conversation that waits for a person.
-
-    Two cases would be reminded of twice, and the customer would hear of both.
-    """
-    query = select(Case).where(
-        Case.session_id == context.session.id,
-        Case.kind == CaseKind.HAND_OVER,
-        Case.status.in_(INBOX),
-    )
-    cases = context.db.scalars(query.order_by(Case.id.desc()))
-    return next((c for c in cases if c.customer_id in (None, context.session.customer_id)), None)
 
 
 def _note_again(context: Context, case: Case, proposal: dict[str, Any]) -> None:

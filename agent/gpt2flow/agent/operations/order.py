@@ -169,7 +169,8 @@ def confirm_order(context: Context, arguments: Arguments) -> Outcome:
     context.payments.append(charge.id)
     context.member.address = order.address
     context.session.focus_order_id = order.id
-    return "submitted", bill_fields(context, lines) | {"order": order.number}
+    fields = {"order": order.number, "address": order.address}
+    return "submitted", bill_fields(context, lines) | fields
 
 
 def list_orders(context: Context, arguments: Arguments) -> Outcome:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from gpt2flow.agent.errors import AgentError
+from gpt2flow.agent.net.secrets import read_secret
 
 
 class PaymentUnknownError(AgentError):
@@ -124,3 +126,23 @@ class InvoicePayments:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def open_payments(url: str, token_file: Path | None) -> PaymentPort:
+    """Return the payment provider of a program's settings.
+
+    Args:
+        url: URL of the payment service; empty is payment on account.
+        token_file: File of the bearer token for the payment service; None sends none.
+
+    Raises:
+        InputError: The URL is invalid, or the file of the token cannot be read.
+    """
+    if not url:
+        return InvoicePayments()
+    from gpt2flow.agent.payments.http import HttpPayments  # noqa: PLC0415 - needs httpx
+
+    token = None
+    if token_file is not None:
+        token = read_secret("--payments-token-file", token_file).strip()
+    return HttpPayments(url, token)

@@ -1,6 +1,6 @@
-"""Sweep that settles payments which no turn settles."""
+"""Sweep for payments to settle, and for cases of other programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from threading import Event, Thread
 
@@ -22,14 +22,23 @@ class PaymentSweep:
     They are refunds that waited or that a person approved, and payments without an answer. Several
     processes may sweep at once: a payment is claimed before it is made.
 
+    Cases that another program has opened get their timer when they are due.
+
     Args:
         payer: Settler of the payments.
-        set_timer: Function that sets the timer of a case.
+        set_timer: Function that sets the timer of a case, which may be set already.
+        due_timers: Function that returns the timers of cases whose time has come.
     """
 
-    def __init__(self, payer: Payer, set_timer: Callable[[Timer], None]) -> None:
+    def __init__(
+        self,
+        payer: Payer,
+        set_timer: Callable[[Timer], None],
+        due_timers: Callable[[], Iterable[Timer]] = list,
+    ) -> None:
         self._payer = payer
         self._set_timer = set_timer
+        self._due_timers = due_timers
         self._stop = Event()
         self._thread = Thread(target=self._run, name="payments", daemon=True)
 
@@ -56,3 +65,5 @@ class PaymentSweep:
                 return
             for timer in self._payer.settle(payment).timers:
                 self._set_timer(timer)
+        for timer in self._due_timers():
+            self._set_timer(timer)

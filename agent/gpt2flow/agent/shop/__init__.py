@@ -9,6 +9,7 @@ from gpt2flow.agent.shop.tables.outbox import Audience, Delivery, OutboxMessage
 from gpt2flow.agent.shop.tables.payments import Payment, PaymentStatus
 from gpt2flow.agent.shop.tables.products import Product, ProductAlias
 from gpt2flow.agent.shop.tables.records import AgentProcess, ExecutedAction, ModelCall
+from gpt2flow.agent.shop.tables.screens import CasePicture, ScreenWork
 from gpt2flow.agent.shop.tables.sessions import (
     CartLine,
     Checkout,
@@ -28,6 +29,7 @@ __all__ = [
     "Case",
     "CaseEvent",
     "CaseKind",
+    "CasePicture",
     "CaseStatus",
     "Checkout",
     "Courier",
@@ -46,6 +48,7 @@ __all__ = [
     "Product",
     "ProductAlias",
     "ReceivedMessage",
+    "ScreenWork",
     "Shipment",
     "Verification",
     "database_url",

@@ -2,10 +2,10 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -35,14 +35,17 @@ from gpt2flow.agent.shop.catalogue import Catalogue, load_catalogue, seed
 from gpt2flow.agent.shop.tables.base import Base
 
 # Newest revision in `migrations`.
-SCHEMA_REVISION = "v0004"
+SCHEMA_REVISION = "v0005"
 # Longest wait of a writer for the write lock.
 _BUSY_MILLISECONDS = 10_000
 _WAL_RETRY_SECONDS = 0.01
 # States of PostgreSQL: serialization failure and deadlock.
 _CONFLICTS = ("40001", "40P01")
+# Conflicts after which a transaction is tried again.
+_MAX_CONFLICTS = 3
 # Key of the advisory lock; arbitrary, but unique within the PostgreSQL database.
 _SCHEMA_LOCK = 7_213_501
+_Result = TypeVar("_Result")
 
 
 class SchemaRevision(Base):
@@ -106,6 +109,24 @@ def is_conflict(error: DBAPIError) -> bool:
     """
     state = str(getattr(error.orig, "sqlstate", ""))
     return isinstance(error, IntegrityError) or state in _CONFLICTS
+
+
+def retry_conflicts(transact: Callable[[], _Result]) -> _Result:
+    """Run a transaction, and again if another one got in its way.
+
+    Args:
+        transact: Function that opens the transaction, and rolls back all of it on an error.
+
+    Raises:
+        DBAPIError: The database failed, or there was one conflict after another.
+    """
+    for _ in range(_MAX_CONFLICTS):
+        try:
+            return transact()
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+    return transact()
 
 
 def display_name(url: URL) -> str:

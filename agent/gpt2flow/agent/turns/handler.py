@@ -19,7 +19,7 @@ from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
 from gpt2flow.agent.turns.execution import ESCALATE, Event, Executor, Task
-from gpt2flow.agent.turns.message_turn import AttendedError, MessageTurn
+from gpt2flow.agent.turns.message_turn import AttendedError, MessageTurn, StoppedError
 from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
 from gpt2flow.agent.turns.turn import run_turn
 
@@ -153,6 +153,8 @@ class TurnHandler:
         try:
             run_turn(self._book, turn.state.prompt_state, turn.message, choose, turn.execute)
             turn.add_left_out()
+        except StoppedError:
+            return  # A person has the conversation.
         except (UnanswerableError, ModelError) as error:
             # A turn that is resumed later finds the person too, even without a model.
             person = workflow.run_step(self._executor.cases.attend, turn.key, turn.session)

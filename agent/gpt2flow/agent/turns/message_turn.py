@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpt2flow.agent.cases.failures import SCREEN_STOPPED
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Step
@@ -22,6 +23,10 @@ class AttendedError(Exception):
     def __init__(self, person: str) -> None:
         super().__init__(person)
         self.person = person
+
+
+class StoppedError(Exception):
+    """End of a turn at a screen that is not as expected."""
 
 
 class MessageTurn:
@@ -65,6 +70,9 @@ class MessageTurn:
         """Execute a choice of the model, unless it repeats one.
 
         What a shopping list has besides comes before anything else, such as the checkout.
+
+        Raises:
+            StoppedError: The action stopped at a screen.
         """
         earlier = repeated_step(self._book, self.done, choice, self.message)
         if earlier is not None:
@@ -94,6 +102,7 @@ class MessageTurn:
         )
         step = self._run(task)
         self.done.append(step)
+        self._check_stopped()
         self._resume_wishes(task)
         # The model goes on from its own choice, in the state that all of them left.
         return step.model_copy(update={"facts": self.done[-1].facts})
@@ -118,3 +127,13 @@ class MessageTurn:
                 resumed=wanted,
             )
             self.done.append(self._run(resumed))
+            self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        """End the turn after a stop; later actions may rely on it.
+
+        Raises:
+            StoppedError: The last step stopped.
+        """
+        if self.done[-1].report.outcome == SCREEN_STOPPED:
+            raise StoppedError

@@ -16,14 +16,17 @@ from gpt2flow.agent.cases.decisions import CaseChangedError, DecisionError, Desk
 from gpt2flow.agent.cases.inbox import SHOWN, CaseView, parse_case_number, view_case
 from gpt2flow.agent.cases.life import AGENT
 from gpt2flow.agent.cases.people import NotAllowedError, Person
+from gpt2flow.agent.cases.pictures import read_picture
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop import CLAIMS, INBOX, Case, CaseKind, CaseStatus
-from gpt2flow.console.errors import PageNotFound
-from gpt2flow.console.pages.site import Site, Visit, go_to
+from gpt2flow.console.pages.site import Site, Visit
 from gpt2flow.console.reading.timeline import timeline
+from gpt2flow.web.website.requests import PageNotFound, go_to
 
 _TEMPLATE: Final = "case.html"
 _AMOUNT = re.compile(r"[0-9]{1,12}([.,][0-9]{1,2})?")
+# PostgreSQL has no larger ids.
+_PICTURE = re.compile(r"[1-9][0-9]{0,8}")
 _CLOSABLE: Final = (CaseStatus.OPEN, CaseStatus.DUE, CaseStatus.SCHEDULED, CaseStatus.APPROVED)
 
 _Decision = Callable[[Desk, Person, str, Mapping[str, str]], CaseView]
@@ -76,6 +79,11 @@ def routes(site: Site) -> list[Route]:
             return HTMLResponse(status_code=204)
         return site.page(visit, "changed.html", {"view": view})
 
+    async def picture(request: Request) -> Response:
+        site.person_visit(request)
+        content = await site.read(lambda db: _picture(db, request))
+        return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     async def decide(request: Request) -> Response:
         visit = site.visit(request)
         session, person = visit.signed_in
@@ -99,6 +107,7 @@ def routes(site: Site) -> list[Route]:
     return [
         Route("/cases/{number}", show),
         Route("/cases/{number}/changed", changed),
+        Route("/cases/{number}/pictures/{picture}", picture),
         Route("/cases/{number}/{decision}", decide, methods=["POST"]),
     ]
 
@@ -152,13 +161,28 @@ def _possible(view: CaseView, person: Person) -> dict[str, bool]:
 
 
 def _view(site: Site, db: Session, number: str, last: int | None = SHOWN) -> CaseView:
+    return view_case(db, _case(db, number), site.book, last)
+
+
+def _case(db: Session, number: str) -> Case:
     try:
         case = db.get(Case, parse_case_number(number))
     except InputError as error:
         raise PageNotFound(str(error)) from error
     if case is None:
         raise PageNotFound(f"there is no case {number:.80}")
-    return view_case(db, case, site.book, last)
+    return case
+
+
+def _picture(db: Session, request: Request) -> bytes:
+    """Return the picture that a request names, which must be its case's."""
+    text = request.path_params["picture"]
+    content = None
+    if _PICTURE.fullmatch(text):
+        content = read_picture(db, _case(db, _number(request)), int(text))
+    if content is None:
+        raise PageNotFound
+    return content
 
 
 def _number(request: Request) -> str:

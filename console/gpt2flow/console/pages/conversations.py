@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gpt2flow.agent.cases.inbox import SHOWN
-from gpt2flow.console.errors import PageNotFound
-from gpt2flow.console.pages.site import Site, page_number
+from gpt2flow.console.pages.site import Site
 from gpt2flow.console.reading.conversations import find_conversation, search_conversations
 from gpt2flow.console.reading.timeline import timeline
+from gpt2flow.web.website.requests import PageNotFound, page_number
 
 PAGE_SIZE: Final = 50
 _MAX_QUERY: Final = 200

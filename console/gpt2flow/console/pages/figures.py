@@ -5,11 +5,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gpt2flow.console.errors import PageNotFound
 from gpt2flow.console.pages.site import Site
 from gpt2flow.console.reading.coverage import coverage
 from gpt2flow.console.reading.evaluations import Comparison, compare_reports
 from gpt2flow.console.reading.server_metrics import MetricsError, read_figures
+from gpt2flow.web.website.requests import PageNotFound
 
 
 def routes(site: Site) -> list[Route]:

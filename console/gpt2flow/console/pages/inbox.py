@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from gpt2flow.agent.cases.inbox import count_cases, list_cases
 from gpt2flow.agent.shop import INBOX, CaseKind, CaseStatus
-from gpt2flow.console.pages.site import Site, page_number
+from gpt2flow.console.pages.site import Site
+from gpt2flow.web.website.requests import page_number
 
 PAGE_SIZE: Final = 50
 

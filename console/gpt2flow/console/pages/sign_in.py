@@ -9,11 +9,10 @@ from starlette.routing import Route
 
 from gpt2flow.agent.cases.people import NotAllowedError
 from gpt2flow.agent.errors import InputError
-from gpt2flow.console.pages.site import LANGUAGE_COOKIE, Site, go_to, local_target
-from gpt2flow.console.pages.words import LANGUAGES
+from gpt2flow.console.pages.site import Site
+from gpt2flow.web.website.requests import go_to, keep_language, local_target, read_fields
 
 _TEMPLATE: Final = "sign_in.html"
-_YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
 def routes(site: Site) -> list[Route]:
@@ -28,7 +27,7 @@ def routes(site: Site) -> list[Route]:
 
     async def sign_in(request: Request) -> Response:
         visit = site.visit(request)
-        fields = await site.fields(request)
+        fields = await read_fields(request, site.config)
         target = local_target(fields.get("next", "/"))
         try:
             person, digest = site.people.sign_in(fields.get("token", "").strip())
@@ -62,17 +61,8 @@ def routes(site: Site) -> list[Route]:
         return response
 
     async def choose_language(request: Request) -> Response:
-        chosen = request.path_params["language"]
         response = go_to(local_target(request.query_params.get("next", "/")))
-        if chosen in LANGUAGES:
-            response.set_cookie(
-                LANGUAGE_COOKIE,
-                chosen,
-                max_age=_YEAR_SECONDS,
-                secure=site.config.is_https,
-                httponly=True,
-                samesite="strict",
-            )
+        keep_language(response, request.path_params["language"], site.config)
         return response
 
     return [

@@ -1,4 +1,4 @@
-"""Timeline of a conversation: messages, model calls and actions."""
+"""Timeline of a conversation: messages, model calls, actions and stops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,12 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.cases.messages import hide_codes, sent_codes, without_codes
+from gpt2flow.agent.cases.pictures import STOPPED, picture_of
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.shop import (
     Audience,
+    Case,
+    CaseEvent,
     ExecutedAction,
     ModelCall,
     OutboxMessage,
@@ -19,9 +22,9 @@ from gpt2flow.agent.shop import (
 )
 from gpt2flow.agent.shop.tables.records import turn_prefix
 
-EntryKind = Literal["customer", "shop", "model", "action"]
+EntryKind = Literal["customer", "shop", "model", "action", "stop"]
 # Entries of one time, in the order in which they happen.
-_ORDER: Final[dict[EntryKind, int]] = {"customer": 0, "model": 1, "action": 2, "shop": 3}
+_KINDS: Final[tuple[EntryKind, ...]] = ("customer", "model", "action", "stop", "shop")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Entry:
 
     Attributes:
         at: Time of the entry.
-        kind: Message of the customer or the shop, call of the model, or executed action.
-        text: Text of a message, answer of a call, or name of an action.
+        kind: Message of the customer or the shop, call of the model, executed action, or stop at
+            a screen.
+        text: Text of a message, answer of a call, name of an action, or reason of a stop.
         to: Contact that a message went to; None is the conversation.
         delivery: State of a message's delivery.
         details: Further values, by name.
@@ -64,10 +68,11 @@ def timeline(db: Session, session_id: str | None, book: FlowBook, last: int | No
         *_sent(db, session_id, codes, last),
         *_calls(db, session_id, codes, last),
         *_actions(db, session_id, codes, last),
+        *_stops(db, session_id, codes, last),
     ]
     # The latest come first, and the order of those at one time is kept.
     entries.reverse()
-    entries.sort(key=lambda each: (each.at, _ORDER[each.kind]))
+    entries.sort(key=lambda each: (each.at, _KINDS.index(each.kind)))
     return entries if last is None else entries[-last:]
 
 
@@ -135,6 +140,24 @@ def _actions(db: Session, session: str, codes: Sequence[str], last: int | None) 
             )
         )
     return entries
+
+
+def _stops(db: Session, session: str, codes: Sequence[str], last: int | None) -> list[Entry]:
+    query = (
+        select(CaseEvent, Case)
+        .join(Case, Case.id == CaseEvent.case_id)
+        .where(Case.session_id == session, CaseEvent.change == STOPPED)
+    )
+    rows = db.execute(query.order_by(CaseEvent.id.desc()).limit(last))
+    return [
+        Entry(
+            at=event.created_at,
+            kind="stop",
+            text=hide_codes(event.text or "", codes),
+            details={"case": case.number, "picture": picture_of(event)},
+        )
+        for event, case in rows
+    ]
 
 
 def _is_turn_of(db: Session, session: str) -> ColumnElement[bool]:

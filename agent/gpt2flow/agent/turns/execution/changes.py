@@ -1,4 +1,4 @@
-"""Collection of the rows that a transaction writes, for action reports."""
+"""Rows that an action writes, for its report, and its own record."""
 
 from datetime import date
 from decimal import Decimal
@@ -8,7 +8,8 @@ from typing import Any, Literal
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session
 
-from gpt2flow.agent.report import RowChange
+from gpt2flow.agent.operations import Context
+from gpt2flow.agent.report import RowChange, Step
 from gpt2flow.agent.shop import Base, ExecutedAction, ModelCall, OutboxMessage
 
 # Tables of the agent's own records, whose content the report already holds.
@@ -39,6 +40,23 @@ def merge_changes(changes: list[RowChange]) -> list[RowChange]:
             values = before.values | change.values
             by_row[row] = before.model_copy(update={"values": values})
     return list(by_row.values())
+
+
+def keep_step(context: Context, step: Step) -> None:
+    """Write the record that makes an action idempotent."""
+    report = step.report
+    context.db.add(
+        ExecutedAction(
+            key=context.key,
+            session_id=context.session.id,
+            action=report.action,
+            arguments=dict(report.used),
+            outcome=report.outcome,
+            result=report.result,
+            step=step.model_dump(mode="json"),
+            created_at=context.now,
+        )
+    )
 
 
 def _append_changes(

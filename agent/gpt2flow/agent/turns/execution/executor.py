@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.config import Clock
@@ -14,6 +13,14 @@ from gpt2flow.agent.flows.book import holds
 from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
+from gpt2flow.agent.hands.errors import ScreenStopped
+from gpt2flow.agent.hands.port import Hands, ScreenNeededError, ScreenTask
+from gpt2flow.agent.hands.transactions import (
+    add_timers,
+    finished_work,
+    send_to_screens,
+    sent_by_shop,
+)
 from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.operations.lookup import missing_order, product_names
 from gpt2flow.agent.report import ActionReport, Step, Wanted
@@ -23,22 +30,18 @@ from gpt2flow.agent.shop import (
     Database,
     ExecutedAction,
     Order,
-    order_id,
+    ScreenWork,
 )
-from gpt2flow.agent.shop.database import is_conflict
+from gpt2flow.agent.shop.database import retry_conflicts
 from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.case_steps import CaseSteps, leave_to_person
-from gpt2flow.agent.turns.execution.changes import collect_changes, merge_changes
+from gpt2flow.agent.turns.execution.changes import collect_changes, keep_step, merge_changes
+from gpt2flow.agent.turns.execution.contexts import action_facts, new_context
 from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
 from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
 from gpt2flow.agent.turns.execution.replies import Replier
-from gpt2flow.agent.turns.execution.task import (
-    ADD_TO_CART,
-    ESCALATE,
-    Event,
-    Task,
-)
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, Event, Task
 from gpt2flow.agent.turns.execution.wishes import (
     SUMMARY,
     accept_offer,
@@ -52,22 +55,12 @@ from gpt2flow.agent.turns.execution.wishes import (
     keep_wish,
     kept_wishes,
     postpone,
-    proposed_wish,
     read_slots,
     remember_action,
     resumable_wishes,
     update_session,
 )
-from gpt2flow.agent.turns.state import (
-    EVENT_FACTS,
-    TurnState,
-    begin_turn,
-    lock_session,
-    session_facts,
-)
-
-# Conflicts after which an action is tried again.
-_MAX_CONFLICTS = 3
+from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, begin_turn, lock_session
 
 
 class Executor:
@@ -79,6 +72,7 @@ class Executor:
         clock: Source of the current time.
         new_code: Generator of verification codes.
         confirm_below: Confidence below which the agent asks "did you mean …?", from 0 to 1.
+        hands: Hands that work on screens; None carries all actions out in the database.
         tracer: Source of spans, one an action.
 
     Attributes:
@@ -96,10 +90,12 @@ class Executor:
         new_code: Callable[[], str],
         confirm_below: float = 0.0,
         *,
+        hands: Hands | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         check_operations(book)
         self._confirm_below = confirm_below
+        self._hands = hands
         self._book = book
         self._replier = Replier(book)
         self._database = database
@@ -144,14 +140,20 @@ class Executor:
 
     def _execute_unless_recorded(self, task: Task) -> Step:
         with self._database.translate_errors():
-            for _ in range(_MAX_CONFLICTS):
+            try:
+                return self._execute_again(task)
+            except ScreenNeededError as needed:
+                assert self._hands is not None
                 try:
-                    return self._execute_once(task)
-                except DBAPIError as error:
-                    # It has rolled back all of the action.
-                    if not is_conflict(error):
-                        raise
-            return self._execute_once(task)
+                    # Outside of a transaction: the shop writes to the same database.
+                    self._hands.carry_out(needed.task)
+                except ScreenStopped as error:
+                    return self.cases.report_stopped_screen(task, error)
+            return self._execute_again(task)
+
+    def _execute_again(self, task: Task) -> Step:
+        """Execute an action, again after a conflict."""
+        return retry_conflicts(lambda: self._execute_once(task))
 
     def _execute_once(self, task: Task) -> Step:
         with self._database.transaction() as db:
@@ -159,6 +161,9 @@ class Executor:
             record = db.get(ExecutedAction, task.key)
             if record is not None:
                 return Step.model_validate(record.step)
+            work = finished_work(db, task.key)
+            if work is not None:
+                return self._record_screen_work(db, session, task, work)
             left = leave_to_person(db, self._book, session, task, self._clock())
             return left or self._execute_new(db, session, task)
 
@@ -173,6 +178,34 @@ class Executor:
             keep_wish(session, task)
         return self._fall_back(db, session, task, fallback)
 
+    def _record_screen_work(
+        self, db: Session, session: CustomerSession, task: Task, work: ScreenWork
+    ) -> Step:
+        """Record an action that was carried out on the screens."""
+        done = ScreenTask.from_json(work.task)
+        task = accept_offer(self._book, session, task)
+        if done.is_detour:
+            keep_wish(session, task)
+        choice = Choice(done.action, done.arguments, done.confidence)
+        task = replace(task, choice=choice, is_detour=done.is_detour)
+        context = self._context(db, session, task)
+        context.customer = db.get(Customer, done.customer) if done.customer else None
+        collect_changes(db, context.changes)
+        drop_wish(session, task.choice)
+        if task.resumed is None and task.event is None:
+            update_session(session, task)
+        close_answered(session, done.action, done.used)
+        add_timers(context)
+        assert work.outcome is not None
+        fields = {**done.fields, **(work.fields or {})}
+        sent = sent_by_shop(context, done) if done.is_sent else None
+        report = self._replier.report_outcome(
+            context, task, done.used, work.outcome, fields, sent=sent
+        )
+        db.delete(work)
+        update = {"wish": done.wish, "resumed": task.resumed is not None}
+        return self._record(context, task, report.model_copy(update=update))
+
     def _find_fallback(self, db: Session, session: CustomerSession, task: Task) -> Fallback | None:
         """Return the fallback of an action, None if it is legal.
 
@@ -180,7 +213,7 @@ class Executor:
         """
         if task.is_compensation:
             return None
-        name, facts = task.choice.action, self._facts(db, session, task)
+        name, facts = task.choice.action, action_facts(db, session, task)
         action, event = self._book.actions.get(name), task.event.name if task.event else None
         if action is None or action.event != event:
             raise ModelError(f"the model chose {name!r}, which is not allowed now")
@@ -197,7 +230,7 @@ class Executor:
         self, db: Session, session: CustomerSession, task: Task, fallback: Fallback
     ) -> Step:
         """Take the fallback of a wish, unless it was taken already."""
-        wish, facts = task.choice, self._facts(db, session, task)
+        wish, facts = task.choice, action_facts(db, session, task)
         name = self._book.resolve(fallback.action, facts)
         if not fallback.without and is_superfluous(self._book, name, task.taken):
             return self._pass_over(db, session, task)
@@ -246,7 +279,7 @@ class Executor:
         if is_asking and has_asked(self._book, session, task):
             report = postpone(session, task)
         elif missing is None:
-            report = self._run_operation(context, task, used)
+            report = self._run_operation(context, task, used, wish)
         else:
             report = self._replier.ask_for_slot(context, task, used, missing)
         if task.choice.action == ESCALATE:
@@ -257,43 +290,26 @@ class Executor:
         update = {"wish": wish, "resumed": task.resumed is not None}
         return self._record(context, task, report.model_copy(update=update))
 
-    def _facts(self, db: Session, session: CustomerSession, task: Task) -> frozenset[str]:
-        if task.event is not None:
-            return EVENT_FACTS[task.event.name](db, task.event.subject)
-        return session_facts(db, session)
-
     def _context(self, db: Session, session: CustomerSession, task: Task) -> Context:
-        customer = db.get(Customer, session.customer_id) if session.customer_id else None
-        language = task.language
-        if task.event is not None:
-            # The session may have logged out since, so the order identifies the customer.
-            order = db.get_one(Order, order_id(task.event.subject))
-            customer = db.get_one(Customer, order.customer_id)
-            language = "zh" if customer.language == "zh" else "en"
-        elif customer is not None:
-            customer.language = language
-        return Context(
-            key=task.key,
-            db=db,
-            session=session,
-            customer=customer,
-            flow=self._book.flow_of[task.choice.action],
-            case_rules=self._book.cases,
-            choice=task.choice,
-            action=task.choice.action,
-            message=task.message,
-            language=language,
-            now=self._clock(),
-            new_code=self._new_code,
-            proposed=proposed_wish(session),
-            recipient=customer.contact if customer is not None and task.event else None,
+        return new_context(
+            self._book, db, session, task, now=self._clock(), new_code=self._new_code
         )
 
-    def _run_operation(self, context: Context, task: Task, used: Arguments) -> ActionReport:
-        """Run the operation, or ask first whether it is meant."""
+    def _run_operation(
+        self, context: Context, task: Task, used: Arguments, wish: str | None
+    ) -> ActionReport:
+        """Run the operation, or ask first whether it is meant.
+
+        Raises:
+            ScreenNeededError: The action is for the screens.
+        """
         spec = self._book.actions[task.choice.action]
         if not self._is_doubtful(task):
             name, fields = OPERATIONS[spec.operation](context, used)
+            if self._hands is not None and not task.is_compensation:
+                send_to_screens(
+                    self._hands, context, used, name, fields, wish=wish, is_detour=task.is_detour
+                )
             return self._replier.report_outcome(context, task, used, name, fields)
         # An operation that is refused needs no confirmation, so it is tried first.
         trial = Trial(context)
@@ -326,7 +342,7 @@ class Executor:
         if task.event is None:
             remember_action(context.session, report)
         context.db.flush()
-        facts = self._facts(context.db, context.session, task)
+        facts = action_facts(context.db, context.session, task)
         raised = None
         if report.result == "ok" and spec.raises is not None:
             raised = Event(spec.raises, self._event_subject(context))
@@ -339,18 +355,7 @@ class Executor:
             resumable=self._resumable(context.session, facts),
             **(_read_products(context, task) if spec.operation == ADD_TO_CART else {}),
         )
-        context.db.add(
-            ExecutedAction(
-                key=task.key,
-                session_id=context.session.id,
-                action=report.action,
-                arguments=dict(report.used),
-                outcome=report.outcome,
-                result=report.result,
-                step=step.model_dump(mode="json"),
-                created_at=context.now,
-            )
-        )
+        keep_step(context, step)
         return step
 
     def _resumable(self, session: CustomerSession, facts: frozenset[str]) -> list[Wanted]:

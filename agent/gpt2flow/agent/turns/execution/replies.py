@@ -31,6 +31,8 @@ class Replier:
         used: Arguments,
         name: str,
         fields: Mapping[str, str | int],
+        *,
+        sent: list[MessageSent] | None = None,
     ) -> ActionReport:
         """Send the message of an outcome.
 
@@ -40,10 +42,11 @@ class Replier:
             used: Arguments that the operation ran with.
             name: Name of the outcome.
             fields: Fields of its message template.
+            sent: Messages with which the shop has told a contact; None tells the customer now.
         """
         outcome = self._book.actions[task.choice.action].outcomes[name]
-        messages = []
-        if outcome.message is not None:
+        messages = list(sent or ())
+        if outcome.message is not None and sent is None:
             text = outcome.message[context.language].format(**fields)
             messages.append(self._send(context, task, text))
         return ActionReport(
@@ -99,24 +102,34 @@ class Replier:
         )
 
     def _send(self, context: Context, task: Task, text: str) -> MessageSent:
-        shared = self._book.shared
         if task.is_detour:
-            text = shared.deferred[context.language].format(text=text)
-        if text == last_text(context.db, context.session.id, context.recipient):
-            text = shared.repeated[context.language].format(text=text)
-        context.db.add(
-            OutboxMessage(
-                key=task.key,
-                session_id=context.session.id,
-                customer_id=context.customer.id if context.customer else None,
-                contact=context.recipient,
-                # The report of the turn hands over a reply to the session.
-                delivery=Delivery.ANSWERED if context.recipient is None else Delivery.PENDING,
-                flow=context.flow.flow,
-                language=context.language,
-                text=text,
-                trace=current_span() or None,
-                created_at=context.now,
-            )
+            text = self._book.shared.deferred[context.language].format(text=text)
+        return write_message(self._book, context, text)
+
+
+def write_message(book: FlowBook, context: Context, text: str) -> MessageSent:
+    """Write the message of an action into the outbox.
+
+    Args:
+        book: Loaded flows.
+        context: Context of the action, whose recipient gets the message.
+        text: Text in the language of the context.
+    """
+    if text == last_text(context.db, context.session.id, context.recipient):
+        text = book.shared.repeated[context.language].format(text=text)
+    context.db.add(
+        OutboxMessage(
+            key=context.key,
+            session_id=context.session.id,
+            customer_id=context.customer.id if context.customer else None,
+            contact=context.recipient,
+            # The report of the turn hands over a reply to the session.
+            delivery=Delivery.ANSWERED if context.recipient is None else Delivery.PENDING,
+            flow=context.flow.flow,
+            language=context.language,
+            text=text,
+            trace=current_span() or None,
+            created_at=context.now,
         )
-        return MessageSent(to=context.recipient, language=context.language, text=text)
+    )
+    return MessageSent(to=context.recipient, language=context.language, text=text)

@@ -95,10 +95,18 @@ def _facts(view: "CaseView") -> list[tuple[str, str]]:
             if proposal
             else None,
         ),
+        ("pictures", _pictures(view)),
         *_bought(view),
         ("digest", view.digest),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _pictures(view: "CaseView") -> str | None:
+    """Return how many pictures there are, and how to see them."""
+    if not view.pictures:
+        return None
+    return f"{len(view.pictures)} of stopped screens; --pictures DIR saves them"
 
 
 def _bought(view: "CaseView") -> list[tuple[str, str | None]]:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt2flow.cli.agent_options import Database, Flows
 from gpt2flow.cli.commands.agent.case_page import print_case, print_inbox
-from gpt2flow.cli.commands.agent.messages import Database, Flows
 from gpt2flow.cli.connection import with_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 from gpt2flow.files.atomic import write_atomically
@@ -133,6 +133,14 @@ def show(
         ),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show all messages and changes.")] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="<dir>",
+            help="Directory to save the case's pictures in, as C-7-1.png and so on.",
+            show_default="not saved",
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     desk_options: DeskOptions,
@@ -144,7 +152,11 @@ def show(
         from gpt2flow.agent.cases.inbox import SHOWN
 
         view = desk.show(case, None if show_all else messages or SHOWN)
+        contents = [] if pictures is None else desk.pictures(case)
+    saved = [] if pictures is None else _save_pictures(view, contents, pictures)
     print_case(view, as_json=as_json)
+    if not as_json and pictures is not None:
+        typer.echo("\n".join(["", *map(str, saved)]) if saved else f"\n{view.case} has no pictures")
 
 
 @with_desk_options
@@ -304,6 +316,19 @@ def _open_desk(options: DeskOptions) -> Iterator["Desk"]:
             yield Desk(book, database, utc_now)
         finally:
             database.close()
+
+
+def _save_pictures(view: "CaseView", contents: Sequence[bytes], folder: Path) -> list[Path]:
+    """Save the pictures of a case, oldest first, and return their paths."""
+    paths = [folder / f"{view.case}-{number}.png" for number in range(1, len(contents) + 1)]
+    try:
+        if contents and not folder.exists():
+            folder.mkdir()
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+    except OSError as error:
+        raise CommandError(f"--pictures {folder}: {error.strerror}", Exit.BAD_INPUT) from error
+    return paths
 
 
 def _confirm(desk: "Desk", case: str, seen: str | None, question: str) -> str:

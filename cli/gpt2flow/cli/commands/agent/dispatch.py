@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt2flow.cli.commands.agent.messages import (
+from gpt2flow.cli.agent_options import (
     Database,
     LogFormat,
     LogFormatOption,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from gpt2flow.cli.commands.agent.messages import DEFAULT_CONFIRM_BELOW, ConfirmBelow
+from gpt2flow.cli.agent_options import DEFAULT_CONFIRM_BELOW, ConfirmBelow
 from gpt2flow.cli.connection import SecurityOptions, with_security_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 

@@ -4,121 +4,19 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt2flow.cli.connection import (
-    DEFAULT_ADDRESS,
-    ModelName,
-    SecurityOptions,
-    Servers,
-    with_options,
-    with_security_options,
-)
+from gpt2flow.cli.agent_options import AgentOptions, agent_settings, with_agent_options
+from gpt2flow.cli.connection import SecurityOptions, with_security_options
 from gpt2flow.cli.outcome import CommandError, Exit, needs_extra, reported
 
 if TYPE_CHECKING:
     from gpt2flow.agent.agent import Agent
     from gpt2flow.agent.report import TurnReport
-
-Database = Annotated[
-    str,
-    typer.Option(
-        help="Database of the shop: an SQLite file, or the URL of a PostgreSQL database.",
-        envvar="GPT2FLOW_DATABASE",
-    ),
-]
-Flows = Annotated[
-    Path | None,
-    typer.Option(help="Directory of flow definitions.", show_default="the built-in flows"),
-]
-Catalogue = Annotated[
-    Path | None,
-    typer.Option(
-        help="YAML file of products and couriers; those that the database lacks are added.",
-        show_default="the demo shop's, in a new database",
-    ),
-]
-Timeout = Annotated[float, typer.Option(help="Deadline of each call to the model, in seconds.")]
-ConfirmBelow = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Confidence below which the agent asks whether a risky action is meant; 0 never asks.",
-    ),
-]
-Patience = Annotated[
-    float,
-    typer.Option(
-        help="Seconds for which a turn waits for a model that does not answer, before a person "
-        "takes over; 0 ends with the error at once."
-    ),
-]
-Payments = Annotated[
-    str,
-    typer.Option(
-        help="URL of the payment service.",
-        envvar="GPT2FLOW_PAYMENTS",
-        show_default="payment on account",
-    ),
-]
-PaymentsTokenFile = Annotated[
-    Path | None,
-    typer.Option(help="File of the bearer token for the payment service.", show_default="none"),
-]
-OtlpEndpoint = Annotated[
-    str | None,
-    typer.Option(
-        help="OpenTelemetry collector of traces: an http:// or https:// URL with a port.",
-        envvar="GPT2FLOW_OTLP_ENDPOINT",
-        show_default="none",
-    ),
-]
-MetricsAddress = Annotated[
-    str | None,
-    typer.Option(
-        help="host:port of the Prometheus endpoint: plain HTTP without access control.",
-        show_default="none",
-    ),
-]
-DEFAULT_CONFIRM_BELOW = 0.8
-
-
-class LogFormat(StrEnum):
-    """Format of the lines of a log."""
-
-    JSON = "json"
-    CONSOLE = "console"
-
-
-LogFormatOption = Annotated[
-    LogFormat, typer.Option(help="json (one object a line) or console (for people).")
-]
-
-
-@dataclass(frozen=True)
-class AgentOptions:
-    """Options of every command that runs an agent."""
-
-    address: Servers = DEFAULT_ADDRESS
-    model: ModelName = ""
-    database: Database = "gpt2flow.sqlite"
-    flows: Flows = None
-    catalogue: Catalogue = None
-    timeout: Timeout = 30.0
-    confirm_below: ConfirmBelow = DEFAULT_CONFIRM_BELOW
-    patience: Patience = 0.0
-    payments: Payments = ""
-    payments_token_file: PaymentsTokenFile = None
-    otlp_endpoint: OtlpEndpoint = None
-
-
-with_agent_options = with_options(AgentOptions, "agent_options")
 
 
 @with_agent_options
@@ -193,7 +91,8 @@ def _open_agent(
         from gpt2flow.agent.telemetry.log import logging_to_stderr
     # The standard output has the reports only.
     with logging_to_stderr("console"), reported(bad_input=InputError, failure=AgentError):
-        config = AgentConfig(**asdict(agent_options), security=security_options.security())
+        settings = agent_settings(asdict(agent_options))
+        config = AgentConfig(**settings, security=security_options.security())
         with Agent(config) as agent:
             yield agent
 

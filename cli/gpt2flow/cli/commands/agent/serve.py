@@ -6,11 +6,12 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from gpt2flow.cli.commands.agent.messages import (
+from gpt2flow.cli.agent_options import (
     AgentOptions,
     LogFormat,
     LogFormatOption,
     MetricsAddress,
+    agent_settings,
 )
 from gpt2flow.cli.connection import (
     DEFAULT_ADDRESS,
@@ -114,7 +115,7 @@ def serve(
         from gpt2flow.agent.http.config import HttpConfig
         from gpt2flow.agent.http.process import serve as run
     with reported(bad_input=InputError, failure=AgentError):
-        options = asdict(server_options)
+        options = agent_settings(asdict(server_options))
         options["address"] = options.pop("server")
         run(
             HttpConfig(**asdict(http_options)),

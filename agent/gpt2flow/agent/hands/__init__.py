@@ -1,0 +1,1 @@
+"""Work on the shop's screens in a browser, replayed from recordings."""

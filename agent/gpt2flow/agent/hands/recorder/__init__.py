@@ -1,0 +1,1 @@
+"""Recorder of what a person does on the shop's screens."""

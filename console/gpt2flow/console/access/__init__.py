@@ -1,1 +1,0 @@
-"""Access to the console: people, sessions, checks of requests."""

@@ -1,0 +1,1 @@
+"""Storefront: web shop and back office on the agent's database."""

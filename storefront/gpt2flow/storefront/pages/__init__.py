@@ -1,0 +1,1 @@
+"""Pages of the shop and of its back office."""

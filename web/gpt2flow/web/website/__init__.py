@@ -1,0 +1,1 @@
+"""Websites: their settings, requests, sessions, words and pages."""
