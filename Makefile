@@ -28,10 +28,15 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@$(PIP) --editable '.[server,client,service]'
 	@touch $@
 
+$(VENV)/.screens-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
+	@echo "Installing the shop's screens and Playwright besides (no torch)"
+	@$(PIP) --editable '.[server,client,service,storefront,browser]'
+	@touch $@ $(VENV)/.run-installed
+
 $(VENV)/.all-installed: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "Installing everything, torch included"
 	@$(PIP) --editable '.[all]'
-	@touch $@ $(VENV)/.run-installed
+	@touch $@ $(VENV)/.run-installed $(VENV)/.screens-installed
 
 .PHONY: install
 install: $(VENV)/.all-installed ## Install everything, torch included.
@@ -106,6 +111,16 @@ interop: $(VENV)/.all-installed $(patsubst tests/interop/openai/%.txt,$(INTEROP)
 .PHONY: demo
 demo: $(VENV)/.run-installed ## Carry out the four workflows on the shipped model.
 	@$(BIN)/gpt2flow demo --model $(MODEL)
+	@echo "See it on screens: make console (http://127.0.0.1:8090), make storefront (http://127.0.0.1:8091)," \
+	  "make demo-browser"
+
+# Pictures and report of the demo in a browser.
+SCREENS := build/demo-browser
+
+.PHONY: demo-browser
+demo-browser: $(VENV)/.screens-installed chromium ## Carry out the four workflows on the shop's screens, with pictures.
+	@rm -rf $(SCREENS)
+	@$(BIN)/gpt2flow demo --model $(MODEL) --hands browser --pictures $(SCREENS)
 
 .PHONY: serve
 serve: $(VENV)/.run-installed ## Serve the shipped model on 127.0.0.1:50051.
@@ -124,6 +139,12 @@ $(DEMO)/token: | $(VENV)/.all-installed
 console: $(DEMO)/token $(CONSOLE_ASSETS)/.installed ## Serve the console of the demo's cases on 127.0.0.1:8090.
 	@echo "Open http://127.0.0.1:8090 and sign in with $$(cat $(DEMO)/token); Ctrl-C ends it"
 	@$(BIN)/gpt2flow console --tokens $(DEMO)/tokens.toml --database $(DEMO)/after-sales/after-sales.sqlite
+
+.PHONY: storefront
+storefront: $(DEMO)/token ## Serve the shop and back office of the demo on 127.0.0.1:8091.
+	@echo "Open http://127.0.0.1:8091, and /office with $$(cat $(DEMO)/token); Ctrl-C ends it"
+	@$(BIN)/gpt2flow storefront --tokens $(DEMO)/tokens.toml --database $(DEMO)/after-sales/after-sales.sqlite \
+	  --console http://127.0.0.1:8090
 
 .PHONY: test
 test: $(VENV)/.all-installed lint proto-check node openai-client triton-client reference gcc postgresql console-assets chromium ## Run every check and every test.
@@ -274,6 +295,11 @@ floors: $(VENV)/.run-installed ## Run server and client on the oldest packages t
 
 KILLS ?= 1000
 SEED ?= 1
+
+.PHONY: kills-browser
+kills-browser: KILLS = 60
+kills-browser: $(VENV)/.all-installed chromium ## Kill an agent that works on the shop's screens KILLS times.
+	@KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest -q tests/agent/hands/test_kills.py
 
 .PHONY: chaos
 chaos: $(VENV)/.all-installed postgresql ## Kill the agent's processes KILLS times, and check what is left.

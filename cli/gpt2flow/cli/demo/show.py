@@ -1,7 +1,8 @@
 """Output of the demo: turns as they happen, and a final table."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -24,7 +25,7 @@ def print_turn(console: Console, report: JsonObject) -> None:
     """Print a customer's message, the agent's actions, and the messages sent."""
     console.print(f"[bold]{escape(report['session'])}[/]: {escape(report['message'])}")
     for action in actions_of(report):
-        console.print(f"   [cyan]{escape(_format_action(action))}[/]")
+        console.print(f"   [cyan]{escape(format_action(action))}[/]")
         for message in action["messages"]:
             to = f"to {message['to']}: " if message["to"] else ""
             console.print(f"   [green]✉ {escape(to + message['text'])}[/]")
@@ -48,7 +49,7 @@ def print_summary(console: Console, results: Sequence[ScenarioResult]) -> None:
                 Text(result.scenario.title, "bold"),
                 *(Text(f"· {r['message']}") for r in result.reports),
             ),
-            "\n".join(escape(_format_action(action)) for action in result.actions),
+            "\n".join(escape(format_action(action)) for action in result.actions),
             "\n".join(escape(line) for line in _final_rows(result)),
             "\n".join(escape(f"✉ {_shorten(message['text'])}") for message in result.messages),
             f"{result.milliseconds:.0f}",
@@ -62,7 +63,37 @@ def print_summary(console: Console, results: Sequence[ScenarioResult]) -> None:
             console.print(f"   [red]{escape(difference)}[/]")
 
 
-def _format_action(action: JsonObject) -> str:
+def print_screens(console: Console, results: Sequence[ScenarioResult]) -> None:
+    """Print how long actions took on the screens."""
+    console.print(screen_times(results), soft_wrap=True, markup=False)
+
+
+def print_report(console: Console, page: Path) -> None:
+    """Print where the report is."""
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
+
+
+def screen_times(results: Sequence[ScenarioResult]) -> str:
+    """Return how long actions took on the screens, in words.
+
+    The first action of each shop starts the browser, so that it has a figure of its own.
+    """
+    last_steps = [[steps[-1] for steps in result.on_screens] for result in results]
+    first = [steps[0] for steps in last_steps if steps]
+    if not first:
+        return "No action was carried out on the screens."
+    others = [step for steps in last_steps for step in steps[1:]] or first
+    slowest, start = (max(each, key=lambda step: step.seconds) for each in (others, first))
+    every = [step.seconds for steps in last_steps for step in steps]
+    return (
+        f"{len(every)} actions on the screens, pictures included: {fmean(every):.1f} s on "
+        f"average, {slowest.seconds:.1f} s at most ({slowest.action}); the first of each shop, "
+        f"which starts Chromium, {start.seconds:.1f} s at most."
+    )
+
+
+def format_action(action: JsonObject) -> str:
+    """Return an action with its arguments and its ending."""
     arguments = " ".join(f"{name}={value}" for name, value in action["used"].items())
     asked = f"asked for {action['asked']}" if action["asked"] else "not possible now"
     ending = action["outcome"] or asked
@@ -72,15 +103,10 @@ def _format_action(action: JsonObject) -> str:
 def _final_rows(result: ScenarioResult) -> list[str]:
     """Return one line per final row, with the columns under test."""
     lines = []
-    for table, expected in result.scenario.expect.rows.items():
-        columns = list(dict.fromkeys(name for row in expected for name in row))
-        rows = result.rows[table]
-        lines += [f"{table}: {_format_cells(row, columns)}" for row in rows] or [f"{table}: none"]
+    for table in result.tables:
+        rows = [" ".join(map("=".join, zip(table.columns, row, strict=True))) for row in table.rows]
+        lines += [f"{table.title}: {row}" for row in rows] or [f"{table.title}: none"]
     return lines
-
-
-def _format_cells(row: dict[str, Any], columns: Sequence[str]) -> str:
-    return " ".join(f"{column}={row.get(column)}" for column in columns)
 
 
 def _shorten(text: str, limit: int = 60) -> str:
