@@ -1,6 +1,6 @@
 """Manifest of a bundle, built from the results of its export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from gpt2flow.export.graph.head_padding import padded_head_size
 from gpt2flow.export.recipe import KvCache, Profile, ProfileRecipe, Storage
 from gpt2flow.export.verification.optimum_graph import PACKAGE
 from gpt2flow.server.bundle.manifest import (
+    HubModel,
     Manifest,
     ModelShape,
     OperatorRecipe,
@@ -66,20 +67,27 @@ def describe_reference(recipe: ProfileRecipe) -> Recipe:
 
 
 def describe_bundle(
-    directory: Path, source: Checkpoint, recipe: Recipe, quality: Quality | None
+    directory: Path,
+    source: Checkpoint,
+    models: Sequence[HubModel],
+    recipe: Recipe,
+    quality: Quality | None,
 ) -> Manifest:
     """Return the manifest of a bundle.
 
     Args:
         directory: Directory of the bundle, complete but for the manifest; every file is hashed.
         source: Checkpoint that the bundle was made from.
+        models: Models of a hub that it comes from.
         recipe: Storage of weights and cache.
         quality: Measured quality, None if it was not measured.
     """
     architecture = source.architecture
     return Manifest(
         created_by={tool: version(tool) for tool in _tools(recipe)},
-        source=Source(checkpoint_sha256=source.sha256, parameters=source.parameters),
+        source=Source(
+            checkpoint_sha256=source.sha256, parameters=source.parameters, models=list(models)
+        ),
         recipe=recipe,
         shape=ModelShape(
             layers=architecture.layers,

@@ -29,6 +29,7 @@ from gpt2flow.server.bundle.manifest import (
     MANIFEST_NAME,
     MODEL_NAME,
     TOKENIZER_NAME,
+    HubModel,
     Manifest,
     Quality,
     Recipe,
@@ -103,10 +104,10 @@ def export_bundle(
         with atomic_directory(out) as directory:
             # Beside the staging directory, so that it is removed together with it.
             merged = directory.with_name("merged")
-            read_from = origin.prepare(merged, report_progress, warn)
+            prepared = origin.prepare(merged, report_progress, warn)
             with without_hub(), named_as(merged, checkpoint):
                 report_progress("read", 0, 1)
-                source = read_checkpoint(read_from)
+                source = read_checkpoint(prepared.directory)
                 texts = find_texts(
                     source,
                     eval_text,
@@ -118,7 +119,9 @@ def export_bundle(
                 for warning in source.warnings:
                     warn(warning)
                 export = _Export(
-                    directory, source, texts, profile, recipe, report_progress, force=force
+                    *(directory, source, prepared.models, texts, profile, recipe),
+                    report_progress,
+                    force=force,
                 )
                 manifest = export.run()
     except TargetError as error:
@@ -137,6 +140,7 @@ class _Export:
 
     directory: Path
     source: Checkpoint
+    models: tuple[HubModel, ...]
     texts: Texts
     profile: Profile
     recipe: ProfileRecipe
@@ -155,7 +159,7 @@ class _Export:
         quality = self._measure_quality(text, reference) if text and reference else None
         (self.directory / TOKENIZER_NAME).write_bytes(self.source.tokenizer_json)
         self.report_progress("write", 0, 1)
-        manifest = describe_bundle(self.directory, self.source, recipe, quality)
+        manifest = describe_bundle(self.directory, self.source, self.models, recipe, quality)
         (self.directory / MANIFEST_NAME).write_bytes(manifest.to_bytes())
         return manifest
 

@@ -70,7 +70,9 @@ def save_adapter(base: Path, directory: Path, **settings: Any) -> Path:
 def prepare(given: Path, tmp_path: Path, base: Path | None = None) -> Path:
     """Return the checkpoint that an export of an adapter reads."""
     origin = Origin(given, base=base)
-    return origin.prepare(tmp_path / "merged", lambda *_: None, lambda _: None)
+    prepared = origin.prepare(tmp_path / "merged", lambda *_: None, lambda _: None)
+    assert prepared.models == ()
+    return prepared.directory
 
 
 def refusal(given: Path, tmp_path: Path, base: Path | None = None) -> str:

@@ -23,7 +23,7 @@ from gpt2flow.export.errors import AdapterError, HubError, InputError
 from gpt2flow.export.sources.hub import Hub
 from gpt2flow.export.sources.locate import Locator, read_token
 from gpt2flow.export.sources.prepare import Origin
-from gpt2flow.server.bundle.manifest import load_bundle
+from gpt2flow.server.bundle.manifest import HubModel, load_bundle
 
 pytestmark = pytest.mark.process
 
@@ -65,7 +65,7 @@ class Client:
         )
 
     def locate(self, name: str, revision: str | None = None) -> Path:
-        return self._locator.locate(name, revision)
+        return self._locator.locate(name, revision).directory
 
     def refusal(self, name: str, revision: str | None = None) -> str:
         with pytest.raises(InputError) as caught:
@@ -304,13 +304,17 @@ def test_an_adapter_is_downloaded_with_its_base(
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["c_attn"]))
     adapted.peft_config["default"].base_model_name_or_path = "org/base"
     adapted.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
-    hub.add("org/adapter", tmp_path / "adapter")
+    adapter = hub.add("org/adapter", tmp_path / "adapter")
     origin = Origin("org/adapter", hub=Hub(endpoint=hub.address, cache=tmp_path / "cache"))
     merged = tmp_path / "merged"
     with pytest.raises(AdapterError, match=r"base model 'org/base': .*HTTP 404.*; --base names an"):
         origin.prepare(merged, lambda *_: None, client.warnings.append)
-    hub.add("org/base", repository)
-    origin.prepare(merged, lambda *_: None, client.warnings.append)
+    base = hub.add("org/base", repository)
+    prepared = origin.prepare(merged, lambda *_: None, client.warnings.append)
+    assert [(each.id, each.commit) for each in prepared.models] == [
+        ("org/adapter", adapter),
+        ("org/base", base),
+    ]
     # A new adapter changes nothing.
     whole, before = (load_file(each / "model.safetensors") for each in (merged, repository))
     assert whole.keys() == before.keys()
@@ -350,7 +354,7 @@ def test_the_command_exports_an_id_and_survives_a_kill(
     hub: ModelHub, repository: Path, tmp_path: Path
 ) -> None:
     """A killed download leaves nothing half; the next one completes it."""
-    hub.add("gpt2", repository)
+    commit = hub.add("gpt2", repository)
     hub.faults["model.safetensors"] = "stall"
     home = tmp_path / "home"
     with export(hub, home, "bundle", "--profile", "int8") as killed:
@@ -366,7 +370,9 @@ def test_the_command_exports_an_id_and_survives_a_kill(
     output, errors = done.communicate(timeout=4 * SECONDS)
     assert done.returncode == 0, errors
     assert "Fetching the model" in errors
-    quality = load_bundle(tmp_path / "bundle").manifest.quality
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.source.models == [HubModel(id="gpt2", commit=commit)]
+    quality = manifest.quality
     assert quality is not None
     assert quality.text.startswith("default_text.txt sha256:")
     assert output.startswith("bundle: profile int8")

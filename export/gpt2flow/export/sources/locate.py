@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from gpt2flow.export.errors import HubError, InputError, NoModelError
 from gpt2flow.export.sources.hub import BytesCallback, Hub
+from gpt2flow.server.bundle.manifest import HubModel
 
 HUB_PREFIX: Final = "hf://"
 """Prefix of an id, for a model whose name a directory here has too."""
@@ -30,6 +31,19 @@ def _ignore_line(_line: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Located:
+    """Directory of a checkpoint or an adapter.
+
+    Attributes:
+        directory: The directory, which need not exist if it was given as a path.
+        model: Model of a hub that it is a copy of; None for a path.
+    """
+
+    directory: Path
+    model: HubModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Locator:
     """Finder of checkpoints and base models.
 
@@ -43,7 +57,7 @@ class Locator:
     on_bytes: BytesCallback = _ignore_bytes
     on_warning: Callable[[str], None] = _ignore_line
 
-    def locate(self, given: str | Path, revision: str | None = None) -> Path:
+    def locate(self, given: str | Path, revision: str | None = None) -> Located:
         """Return a directory; a model on the hub is downloaded first.
 
         A path that exists is never looked up on the hub.
@@ -69,16 +83,18 @@ class Locator:
                     f"give an id, after {HUB_PREFIX} if a path of this name exists"
                 )
             self._warn_of_a_model_of_that_name(path)
-            return path
+            return Located(path)
         try:
             return self._fetch(name, revision)
         except NoModelError as error:
             raise HubError(f"{name} is no directory here, and {error}") from error
 
-    def _fetch(self, model_id: str, revision: str | None) -> Path:
+    def _fetch(self, model_id: str, revision: str | None) -> Located:
         if not _is_id(model_id):
             raise HubError(f"{model_id!r} is not the id of a model on a hub; one is owner/name")
-        return self.hub.fetch(model_id, revision, self.on_bytes, self.on_warning)
+        directory = self.hub.fetch(model_id, revision, self.on_bytes, self.on_warning)
+        # The cache names the directory of a copy after its commit.
+        return Located(directory, HubModel(id=model_id, commit=directory.name))
 
     def _warn_of_a_model_of_that_name(self, path: Path) -> None:
         name = str(path)

@@ -10,7 +10,21 @@ from gpt2flow.export.errors import AdapterError, CheckpointError, InputError
 from gpt2flow.export.sources.adapter import read_adapter
 from gpt2flow.export.sources.files import is_adapter
 from gpt2flow.export.sources.hub import Hub
-from gpt2flow.export.sources.locate import Locator
+from gpt2flow.export.sources.locate import Located, Locator
+from gpt2flow.server.bundle.manifest import HubModel
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Checkpoint to export.
+
+    Attributes:
+        directory: Its directory.
+        models: Models of a hub that it comes from: checkpoint or adapter, then the base model.
+    """
+
+    directory: Path
+    models: tuple[HubModel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +48,8 @@ class Origin:
         workspace: Path,
         progress: Callable[[str, int, int], None],
         on_warning: Callable[[str], None],
-    ) -> Path:
-        """Return the directory of the checkpoint, with an adapter merged.
+    ) -> Prepared:
+        """Return the checkpoint, with an adapter merged.
 
         Args:
             workspace: Directory to create for the merged checkpoint.
@@ -53,15 +67,16 @@ class Origin:
             on_bytes=lambda done, total: progress("download", done, total),
             on_warning=on_warning,
         )
-        directory = locator.locate(self.given, self.revision)
-        if not is_adapter(_list_names(directory)):
+        found = locator.locate(self.given, self.revision)
+        if not is_adapter(_list_names(found.directory)):
             if self.base is not None:
                 raise InputError(
                     f"--base is {str(self.base)!r}, but {self.given} is no adapter: it has no "
                     f"{ADAPTER_CONFIG_NAME}, or weights of its own"
                 )
-            return directory
-        return self._merge(directory, locator, workspace, progress)
+            return Prepared(found.directory, _models(found))
+        base = self._merge(found.directory, locator, workspace, progress)
+        return Prepared(workspace, _models(found, base))
 
     def _merge(
         self,
@@ -69,7 +84,8 @@ class Origin:
         locator: Locator,
         workspace: Path,
         progress: Callable[[str, int, int], None],
-    ) -> Path:
+    ) -> Located:
+        """Merge an adapter, and return where its base was found."""
         # Importing torch takes seconds, so all cheaper checks come first.
         from gpt2flow.export.sources.merge import merge_adapter  # noqa: PLC0415 - as above
 
@@ -85,15 +101,22 @@ class Origin:
         except InputError as error:
             hint = "; --base names another one" if named else ""
             raise AdapterError(f"base model {str(base)!r}: {error}{hint}") from error
-        if not located.is_dir():
+        if not located.directory.is_dir():
             raise AdapterError(
                 f"{base}, the base model of {directory}, is no directory; give it with --base"
             )
         workspace.mkdir()
         merge_adapter(
-            adapter, located, workspace, lambda done, total: progress("merge", done, total)
+            adapter,
+            located.directory,
+            workspace,
+            lambda done, total: progress("merge", done, total),
         )
-        return workspace
+        return located
+
+
+def _models(*found: Located) -> tuple[HubModel, ...]:
+    return tuple(each.model for each in found if each.model is not None)
 
 
 def _list_names(directory: Path) -> set[str]:

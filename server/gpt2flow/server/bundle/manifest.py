@@ -21,12 +21,32 @@ REFERENCE_PROFILE: Final = "reference"
 """Profile of Optimum's graph, which is compared with and not served."""
 
 
+class HubModel(StrictModel):
+    """Model of a Hugging Face hub, at one commit.
+
+    Attributes:
+        id: Id of the model, as `gpt2` or `owner/name`.
+        commit: Commit that was downloaded.
+    """
+
+    id: str
+    commit: str
+
+
 class Source(StrictModel):
-    """Checkpoint that the bundle was made from."""
+    """Checkpoint that the bundle was made from.
+
+    Attributes:
+        checkpoint_sha256: Hash of the checkpoint's files, after an adapter was merged.
+        parameters: Number of trained parameters.
+        architecture: Architecture of the model.
+        models: Models of a hub that it comes from: checkpoint or adapter, then the base model.
+    """
 
     checkpoint_sha256: str
     parameters: int = Field(gt=0)
     architecture: Literal["gpt2"] = "gpt2"
+    models: list[HubModel] = Field(default_factory=list)
 
 
 class OperatorRecipe(StrictModel):

@@ -35,6 +35,8 @@ def _table(inspection: "Inspection") -> Table:
     table = Table("property", "value", title=str(inspection.directory), title_justify="left")
     table.add_row("fingerprint", inspection.fingerprint)
     table.add_row("parameters", f"{manifest.source.parameters:,}")
+    for model in manifest.source.models:
+        table.add_row("made from", f"{model.id} at commit {model.commit}")
     for name, value in manifest.recipe.model_dump(exclude={"operators"}).items():
         table.add_row(_label(name), _format_value(value))
     for name, value in manifest.shape.model_dump().items():
