@@ -3,26 +3,15 @@
 from pathlib import Path
 
 import pytest
-from tests.support.command_line import gpt2flow
-from tests.support.console import new_tokens
 from tests.support.http_process import endpoint_process
+from tests.support.site_command import flat, refusal_of, shop, site_options
 
-from gpt2flow.agent.shop import Database, database_url
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """Folder with a shop and a file of tokens."""
-    Database.open(database_url(str(tmp_path / "shop.sqlite"))).close()
-    new_tokens(tmp_path / "tokens.toml")
-    return tmp_path
+__all__ = ["shop"]
 
 
 def test_it_serves_until_sigterm(shop: Path) -> None:
-    command = ["gpt2flow.cli", "console", "--tokens", str(shop / "tokens.toml")]
-    command += ["--database", str(shop / "shop.sqlite"), "--address", "127.0.0.1:0"]
-    command += ["--ready-file", str(shop / "port")]
-    with endpoint_process(shop, *command) as process:
+    options = flat(site_options(shop) | {"--ready-file": str(shop / "port")})
+    with endpoint_process(shop, "gpt2flow.cli", "console", *options) as process:
         assert process.client.get("/health").text == "ok\n"
         assert process.client.get("/").status_code == 303
         process.terminate()
@@ -45,12 +34,4 @@ def test_it_serves_until_sigterm(shop: Path) -> None:
     ],
 )
 def test_a_bad_argument_is_named(shop: Path, arguments: list[str], words: str) -> None:
-    given = {"--tokens": str(shop / "tokens.toml"), "--database": str(shop / "shop.sqlite")}
-    given |= {"--address": "127.0.0.1:0"}
-    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
-    if not arguments:
-        del given["--tokens"]
-    code, _, errors = gpt2flow("console", *[part for pair in given.items() for part in pair])
-    assert code == 2
-    assert words in errors
-    assert len(errors.splitlines()) == 1
+    assert words in refusal_of("console", shop, arguments)

@@ -5,37 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.console import RunningConsole, Tokens, Visitor, new_tokens, running_console
+from tests.support.console import RunningConsole, Tokens, Visitor, running_console
 from tests.support.new_shop import book, new_shop
 from tests.support.project import SHIPPED_BUNDLE
 from tests.support.server_process import ServerProcess, server_process
-from tests.support.shop import CODE, Clock, Shop
+from tests.support.shop import Shop
+from tests.support.site_fixtures import database, shop, tokens
 
-from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.shop import Database, database_url
-from gpt2flow.agent.turns.execution import Executor
-
-__all__ = ["book", "new_shop"]
-
-
-@pytest.fixture
-def database(tmp_path: Path, new_shop: Path) -> Path:
-    """Database file of the shop."""
-    path = tmp_path / "shop.sqlite"
-    path.write_bytes(new_shop.read_bytes())
-    return path
-
-
-@pytest.fixture
-def shop(book: FlowBook, database: Path) -> Iterator[Shop]:
-    clock, opened = Clock(), Database.open(database_url(str(database)))
-    yield Shop(book, opened, clock, Executor(book, opened, clock, lambda: CODE, 0.5))
-    opened.close()
-
-
-@pytest.fixture
-def tokens(tmp_path: Path) -> Tokens:
-    return new_tokens(tmp_path / "tokens.toml")
+__all__ = ["book", "database", "new_shop", "shop", "tokens"]
 
 
 @pytest.fixture

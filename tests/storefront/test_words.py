@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import string
 from pathlib import Path
 
 import pytest
 from tests.support.project import PROJECT
+from tests.support.site_words import SiteWords, fields
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows import FlowBook, load_flows
@@ -15,44 +15,20 @@ from gpt2flow.agent.wording import Language
 from gpt2flow.storefront.counter import ACTIONS, check_actions
 from gpt2flow.storefront.pages.cart import SOURCES
 from gpt2flow.storefront.site.site import WORDS
-from gpt2flow.web.website.words import read_words
 
-STOREFRONT = PROJECT / "storefront" / "gpt2flow" / "storefront"
-# Keys that templates and forms put together.
-COMPOSED = re.compile(r"(name|reason|outcome|source|by)_\w+|\w+_renamed")
-
-
-def texts(language: Language) -> dict[str, str]:
-    return read_words(WORDS, language)._texts
-
-
-def fields(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
-
-
-def used_keys() -> set[str]:
-    """Return the keys that templates name as text."""
-    found: set[str] = set()
-    for path in (STOREFRONT / "templates").glob("*.html"):
-        content = path.read_text(encoding="utf-8")
-        found.update(re.findall(r"(?:w|label)\(['\"](\w+)['\"]\s*[,)]", content))
-        for names in re.findall(r"for (?:key|address, key) in \[([^\]]+)\]", content):
-            found.update(re.findall(r"\"(\w+)\"", names))
-    return found
+STOREFRONT = SiteWords(
+    PROJECT / "storefront" / "gpt2flow" / "storefront",
+    WORDS,
+    re.compile(r"(name|reason|outcome|source|by)_\w+|\w+_renamed"),
+)
 
 
 def test_both_languages_have_the_same_keys_and_fields() -> None:
-    english, chinese = texts("en"), texts("zh")
-    assert list(english) == list(chinese)
-    assert [key for key in english if fields(english[key]) != fields(chinese[key])] == []
+    STOREFRONT.check_languages()
 
 
 def test_every_key_of_a_template_has_words_and_every_word_is_used() -> None:
-    used = used_keys()
-    assert len(used) > 50
-    assert used <= set(texts("en"))
-    composed = {key for key in texts("en") if COMPOSED.fullmatch(key)}
-    assert set(texts("en")) - used - composed == {"sent_before"}
+    assert STOREFRONT.unused() == {"sent_before"}
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -60,18 +36,18 @@ def test_every_value_has_a_name(language: Language, book: FlowBook) -> None:
     names = {f"name_{status.value}" for status in CaseStatus}
     names |= {f"name_{reason}" for reason in book.slots["reason"].values}
     names |= {f"source_{source}" for source in SOURCES}
-    assert names <= set(texts(language))
+    assert names <= set(STOREFRONT.texts(language))
 
 
 def test_every_refusal_of_a_form_has_words() -> None:
-    modules = [path.read_text(encoding="utf-8") for path in STOREFRONT.rglob("*.py")]
+    modules = [path.read_text(encoding="utf-8") for path in STOREFRONT.package.rglob("*.py")]
     raised = {
         key
         for text in modules
         for key in re.findall(r"(?:FormFieldError|refuse)\([^)]*?\"(\w+)\"", text)
     }
     assert len(raised) > 8
-    assert {f"reason_{key}" for key in raised} <= set(texts("en"))
+    assert {f"reason_{key}" for key in raised} <= set(STOREFRONT.texts("en"))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -85,7 +61,7 @@ def test_no_text_of_the_flows_with_a_code_is_shown(language: Language, book: Flo
     ]
     assert len(sent) == 5
     for key in sent:
-        assert "code" not in fields(texts(language)[key])
+        assert "code" not in fields(STOREFRONT.texts(language)[key])
 
 
 def test_every_outcome_of_the_office_has_words(book: FlowBook) -> None:
@@ -95,11 +71,13 @@ def test_every_outcome_of_the_office_has_words(book: FlowBook) -> None:
         for outcome in book.actions[name].outcomes
     }
     outcomes |= {"outcome_cancel_order_cancelled", "outcome_cancel_order_too_late"}
-    assert outcomes <= set(texts("en"))
+    assert outcomes <= set(STOREFRONT.texts("en"))
 
 
 def test_the_pages_carry_out_the_actions_that_the_flows_must_have() -> None:
-    sources = "".join(path.read_text("utf-8") for path in (STOREFRONT / "pages").glob("*.py"))
+    sources = "".join(
+        path.read_text("utf-8") for path in (STOREFRONT.package / "pages").glob("*.py")
+    )
     claims = {f"request_{kind.value}" for kind in CLAIMS}
     named = {name for name in ACTIONS if f'"{name}"' in sources}
     assert named | claims == set(ACTIONS)
