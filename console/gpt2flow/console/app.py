@@ -18,9 +18,7 @@ from gpt2flow.web.website.requests import (
     PageNotFound,
     RefusedRequest,
     SignInRequired,
-    go_to,
-    local_address,
-    path_part,
+    ask_to_sign_in,
 )
 from gpt2flow.web.website.serving import report_defect, report_health, serving_files
 
@@ -40,7 +38,7 @@ def build_app(site: Site) -> Starlette:
             if "hx-request" in request.headers:
                 # The rest of the page stays, with what was typed into it.
                 return site.page(visit, "signed_out.html", {})
-            return _ask_to_sign_in(request)
+            return ask_to_sign_in(request, "/sign-in")
         values = {"reason": error.reason, "detail": error.detail}
         return site.page(visit, "refused.html", values, status=error.status)
 
@@ -76,10 +74,3 @@ def build_app(site: Site) -> Starlette:
     # A redirect would name the host that the request named.
     app.router.redirect_slashes = False
     return app
-
-
-def _ask_to_sign_in(request: Request) -> Response:
-    """Return the way to the sign-in, and back to the page."""
-    if request.method != "GET":
-        return go_to("/sign-in")
-    return go_to(f"/sign-in?next={path_part(local_address(request))}")

@@ -19,9 +19,7 @@ from gpt2flow.web.website.requests import (
     PageNotFound,
     RefusedRequest,
     SignInRequired,
-    go_to,
-    local_address,
-    path_part,
+    ask_to_sign_in,
 )
 from gpt2flow.web.website.serving import report_defect, report_health, serving_files
 
@@ -36,10 +34,7 @@ def build_app(site: Site) -> Starlette:
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, RefusedRequest)
         if isinstance(error, SignInRequired):
-            is_page = request.method == "GET"
-            return go_to(
-                f"{SIGN_IN}?next={path_part(local_address(request))}" if is_page else SIGN_IN
-            )
+            return ask_to_sign_in(request, SIGN_IN)
         values = {"reason": error.reason}
         return await site.show(
             site.visit(request), "refused.html", values, status=error.status, takes_notice=False
@@ -81,10 +76,3 @@ def build_app(site: Site) -> Starlette:
     # A redirect would name the host that the request named.
     app.router.redirect_slashes = False
     return app
-
-
-def _ask_to_sign_in(request: Request) -> Response:
-    """Return the way to the sign-in, and back to the page."""
-    if request.method != "GET":
-        return go_to(SIGN_IN)
-    return go_to(f"{SIGN_IN}?next={path_part(local_address(request))}")

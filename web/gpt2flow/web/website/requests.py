@@ -109,3 +109,15 @@ def keep_language(response: Response, chosen: str, config: WebsiteConfig) -> Non
             httponly=True,
             samesite="strict",
         )
+
+
+def ask_to_sign_in(request: Request, path: str) -> Response:
+    """Return the way to a sign-in, and back to a page.
+
+    Args:
+        request: Request of a page that only people may see.
+        path: Path of the sign-in.
+    """
+    if request.method != "GET":
+        return go_to(path)
+    return go_to(f"{path}?next={path_part(local_address(request))}")
