@@ -75,8 +75,17 @@ TOKEN = ["--shop-token-file", "nowhere"]
             2,
             "shop is 'a:1', must be http://host:port or https://host",
         ),
+        *(
+            (["agent", "ask", "hi", "--hands", "browser", "--shop", url, *TOKEN], 2, message)
+            for url, message in (
+                ("http://[::1", "shop is 'http://[::1', which is no URL"),
+                ("http://127.0.0.1:99999", "Port out of range 0-65535"),
+                ("http://shop.example", "must be https except on this machine"),
+                ("https://shop.example/a?b", "must be http://host:port or https://host"),
+            )
+        ),
         (
-            [*("agent", "ask", "hi", "--hands", "browser", "--shop", "http://a:1"), *TOKEN],
+            [*("agent", "ask", "hi", "--hands", "browser", "--shop", "http://127.0.0.1:1"), *TOKEN],
             2,
             "--shop-token-file nowhere: No such file",
         ),

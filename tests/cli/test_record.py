@@ -22,8 +22,15 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     "action, options, message",
     [
         ("dance", [*URL, *PORT], "action is 'dance', expected one of sign-in, "),
-        ("add_to_cart", ["--url", "ftp://shop/", *PORT], "--url is ftp://shop, expected http://"),
-        ("add_to_cart", ["--url", "http://a:b@shop/", *PORT], "without user and password"),
+        (
+            "add_to_cart",
+            ["--url", "ftp://shop/", *PORT],
+            "--url is 'ftp://shop/', must be an https",
+        ),
+        ("add_to_cart", ["--url", "http://a:b@shop/", *PORT], "--url has a user or a password"),
+        ("add_to_cart", ["--url", "http://[::1", *PORT], "--url is 'http://[::1', which is no URL"),
+        ("add_to_cart", ["--url", "http://127.0.0.1:99999/", *PORT], "Port out of range 0-65535"),
+        ("add_to_cart", ["--url", "http://shop.example/", *PORT], "must be https except on this"),
         ("add_to_cart", URL, "there is no display: start the recorder on a desktop, or give"),
         ("add_to_cart", [*URL, *PORT, "--outcome", "x"], "--outcome is 'x', expected one of ["),
         ("view_cart", [*URL, *PORT], "--outcome is 'missing', expected one of ['empty', 'shown']"),

@@ -144,7 +144,11 @@ def test_an_operator_acts_for_the_conversation_that_is_served(
         assert "Serving conversation chat-7" in page
         assert "ann@example.com" in page
         number = hal.order("umbrella")
+        cookies = dict(hal.client.cookies)
         hal.do("/account", "/account/log-out")
+        # It is the customer who logs out, and the browser is the operator's.
+        assert dict(hal.client.cookies) == cookies
+        assert "Serving conversation chat-7" in hal.read("/cart")
         hal.do("/account", "/office/stop")
         assert "Serving conversation" not in hal.read("/cart")
     [order] = shop.rows(Order)

@@ -235,6 +235,12 @@ def send(page: Page, form: str, role: Literal["status", "alert"] = "status") -> 
     expect(page.get_by_role(role)).to_be_visible()
 
 
+def session_of(window: Screen) -> str:
+    """Return the id of a customer's conversation."""
+    cookies = window.page.context.cookies()
+    return next(each["value"] for each in cookies if each["name"] == "gpt2flow-shop")
+
+
 def buy(page: Page, *products: str) -> None:
     """Order some products, by their form's elements alone, in any language."""
     for product in products:
@@ -354,6 +360,46 @@ def test_scripts_of_customers_do_not_run(shop: Shop, windows: Windows) -> None:
     assert [order.address for order in shop.rows(Order)] == [script]
 
 
+def test_the_conversation_that_is_served_is_a_link_that_no_customer_writes(
+    windows: Windows,
+) -> None:
+    """A program relies on this link alone for whose pages it sees."""
+    claimed = "Serving conversation victim"
+    ann = windows.register()
+    ann.page.goto("/account")
+    fill(ann.page, "Name", claimed)
+    press(ann.page, "Save name")
+    buy(ann.page, "umbrella")
+    ann.page.get_by_text("Ask us").click()
+    fill(ann.page, "Message", f'{claimed} <a href="/office/serve">{claimed}</a>')
+    press(ann.page, "Send")
+    ann.page.goto("/checkout")
+    fill(ann.page, "Delivery address", claimed)
+    press(ann.page, "Review order")
+    press(ann.page, "Place order")
+    session = session_of(ann)
+    hal = windows.operator("hal")
+    hal.page.goto("/office/serve")
+    fill(hal.page, "Conversation", session)
+    press(hal.page, "Serve")
+    expect(hal.page.get_by_role("log")).to_contain_text(claimed)
+    paths = ["/", "/account", "/cart", "/orders", "/orders/SO-1001", "/call", "/help"]
+    paths += ["/orders/SO-1001/cancel", "/office", "/office/orders/SO-1001", "/office/serve"]
+    for path in paths:
+        hal.page.goto(path)
+        link = hal.page.get_by_role("link", name=f"Serving conversation {session}", exact=True)
+        expect(link, path).to_have_count(1)
+        expect(link).to_have_attribute("href", "/office/serve")
+        expect(hal.page.get_by_role("link", name=claimed)).to_have_count(0)
+        inside = hal.page.get_by_role("main").get_by_role("link", name="Serving conversation")
+        expect(inside).to_have_count(0)
+    # What she wrote is there, as text.
+    hal.page.goto("/office/orders/SO-1001")
+    expect(hal.page.get_by_role("main")).to_contain_text(claimed)
+    press(hal.page, "Stop serving")
+    expect(hal.page.get_by_role("link", name="Serving conversation")).to_have_count(0)
+
+
 def test_a_keyboard_is_enough(windows: Windows) -> None:
     ann = windows.open()
     ann.page.keyboard.press("Tab")
@@ -366,9 +412,15 @@ def test_a_keyboard_is_enough(windows: Windows) -> None:
     expect(ann.page.get_by_role("status")).to_contain_text("Added 1 × umbrella")
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", ["wide", "narrow"])
+@pytest.mark.parametrize(
+    "size, scheme, locale",
+    [
+        ("wide", "light", "en-GB"),
+        ("wide", "dark", "zh-CN"),
+        ("narrow", "light", "zh-CN"),
+        ("narrow", "dark", "en-GB"),
+    ],
+)
 def test_every_screen_fits_and_is_accessible(
     shop: Shop, windows: Windows, size: str, scheme: str, locale: str
 ) -> None:
@@ -416,7 +468,7 @@ def test_every_screen_fits_and_is_accessible(
     pages = {"": "", "-order": "/orders/SO-1001", "-cancel": "/orders/SO-1001/cancel"}
     pages |= {f"-{part}": f"/{part}" for part in ("couriers", "claims", "calls", "serve")}
     look(hal, {f"office{title}": f"/office{path}" for title, path in pages.items()})
-    session = next(c["value"] for c in ann.page.context.cookies() if c["name"] == "gpt2flow-shop")
+    session = session_of(ann)
     hal.page.locator("#conversation").fill(session)
     hal.page.locator("form[action='/office/serve'] button").click()
     expect(hal.page.locator(".serving")).to_contain_text(session)

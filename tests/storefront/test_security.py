@@ -1,5 +1,8 @@
 """Forms, cookies and sessions that somebody tampers with."""
 
+import html
+import http.client
+import re
 import ssl
 import threading
 from pathlib import Path
@@ -151,6 +154,27 @@ def test_a_request_from_another_site_is_refused(
 
 def test_a_foreign_name_is_refused(stranger: Shopper) -> None:
     assert stranger.client.get("/", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_no_link_leads_to_the_host_in_a_path(storefront: RunningStorefront) -> None:
+    connection = http.client.HTTPConnection(storefront.url.removeprefix("http://"))
+    for path in ("//evil.example/x", "//evil.example/x?q=1", "//evil.example/%2e%2e/office"):
+        # A client with a URL of its own would not send this path.
+        connection.request("GET", path)
+        response = connection.getresponse()
+        page = response.read().decode()
+        assert response.status == 404
+        assert "//evil.example" not in page.replace('name="back" value="//evil.example', "")
+        assert re.search(r'href="\?[^"]*language=zh"', page)
+    connection.close()
+
+
+def test_the_links_of_languages_keep_page_and_query(stranger: Shopper) -> None:
+    page = stranger.read("/?q=kettle&language=en")
+    [link] = re.findall(r'href="([^"]*)" lang="zh-Hans"', page)
+    address = stranger.client.get("/?q=kettle").url.join(html.unescape(link))
+    assert (address.path, dict(address.params)) == ("/", {"q": "kettle", "language": "zh"})
+    assert "搜索" in stranger.read(str(address))
 
 
 def test_every_answer_forbids_scripts_of_others(stranger: Shopper) -> None:

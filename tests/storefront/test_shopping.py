@@ -22,6 +22,7 @@ from gpt2flow.agent.shop import (
 )
 
 pytestmark = pytest.mark.process
+COOKIE = "gpt2flow-shop"
 
 
 def deliver(shop: Shop, number: str) -> None:
@@ -66,12 +67,14 @@ def test_the_page_of_a_code_says_where_it_went_and_until_when(
     assert "A code was sent to ann@example.com." in page
     assert "10:30:00 UTC" in page
     assert "10:45:00 UTC" in page
-    assert "1 of at most 5" in page
+    # Nothing on it changes with time alone: a program compares the page before and after a step.
+    shop.clock.forward(hours=2)
+    assert plain_text(stranger.read("/code")) == page
+    shop.clock.forward(hours=-2)
     shop.clock.forward(seconds=7)
     assert "A new code was sent" in stranger.do("/code", "/code/resend")
     page = plain_text(stranger.read("/code"))
     assert "10:30:07 UTC" in page
-    assert "2 of at most 5" in page
     stranger.do("/code", "/code/contact", contact="138 0013 8000")
     assert [each.contact for each in shop.rows(Verification)] == ["13800138000"]
 
@@ -117,6 +120,58 @@ def test_a_customer_changes_the_name_and_logs_out(shop: Shop, ann: Shopper) -> N
     page = ann.do("/account", "/account/log-out")
     assert "You are logged out" in page
     assert "Hello" not in page
+
+
+def test_the_next_person_at_a_browser_is_somebody_else(shop: Shop, ann: Shopper) -> None:
+    ann.do("/products/umbrella", quantity="1")
+    before, form = dict(ann.client.cookies), ann.forms("/account")["/account/log-out"]
+    ann.client.post("/account/log-out", data=form)
+    after = dict(ann.client.cookies)
+    assert after != before
+    page = ann.read("/cart")
+    assert "You are logged out" in page
+    assert "Your cart is empty." in page
+    ann.register("Bob", "bob@example.com")
+    assert dict(ann.client.cookies) == after
+    customers = {each.id: each.customer_id for each in shop.rows(CustomerSession)}
+    assert customers[before[COOKIE]] is None
+    assert customers[after[COOKIE]] is not None
+    # The button was pressed twice: the second answer is the browser's last.
+    ann.client.cookies.clear()
+    headers = {"cookie": f"{COOKIE}={before[COOKIE]}"}
+    ann.client.post("/account/log-out", data=form, headers=headers)
+    assert ann.client.cookies[COOKIE] not in {before[COOKIE], after[COOKIE]}
+    assert "You are logged out" in ann.read("/account")
+
+
+def test_a_log_out_in_vain_leaves_the_browser_its_id(shop: Shop, stranger: Shopper) -> None:
+    stranger.do("/products/umbrella", quantity="1")
+    before = dict(stranger.client.cookies)
+    hidden = stranger.forms("/sign-in")["/sign-in"]
+    stranger.client.post("/account/log-out", data=hidden)
+    assert "This is not possible now" in stranger.read("/cart")
+    assert dict(stranger.client.cookies) == before
+    assert [line.session_id for line in shop.rows(CartLine)] == [before[COOKIE]]
+
+
+def test_a_review_without_a_summary_tells_declined_from_ordered(
+    stranger: Shopper, ann: Shopper
+) -> None:
+    def review(shopper: Shopper) -> str:
+        target: str = shopper.client.get("/checkout/review").headers["location"]
+        return target
+
+    assert review(stranger) == "/cart"
+    stranger.do("/products/umbrella", quantity="1")
+    assert review(stranger) == "/checkout"
+    ann.do("/products/umbrella", quantity="1")
+    assert review(ann) == "/checkout"
+    ann.do("/checkout", address="5 Oak Rd")
+    assert ann.client.get("/checkout/review").status_code == 200
+    ann.do("/checkout/review", "/checkout/decline")
+    assert review(ann) == "/checkout"
+    ann.order("desk-lamp")
+    assert review(ann) == "/cart"
 
 
 def test_the_name_of_a_registration_is_corrected(stranger: Shopper) -> None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.net.addresses import parse_url
 from gpt2flow.client import Security
 
 # Returns a time-zone-aware datetime; tests and replays pass their own.
 Clock = Callable[[], datetime]
 
 _ENDPOINT = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
-_SHOP_URL = re.compile(r"https?://[^\s/]+(:[0-9]{1,5})?/?")
+_SHOP_URL = re.compile(r"https?://[^\s/?#]+/?")
 # Chosen on generated conversations; see docs/model.md.
 CONFIRM_BELOW = 0.8
 
@@ -40,7 +41,7 @@ class BrowserConfig:
     """Settings of hands that work on the shop's screens.
 
     Attributes:
-        url: Address of the shop, as `http://host:port` or `https://host`.
+        url: Address of the shop, as `https://host`, or `http://host:port` on this machine.
         token_file: File of the token with which the agent signs in as an operator.
         executable: Path of Chromium; None looks in `CHROMIUM` and `PATH`.
         pictures: Folder for a picture of every step; None takes none.
@@ -65,6 +66,7 @@ class BrowserConfig:
         """
         if not _SHOP_URL.fullmatch(self.url):
             raise InputError(f"shop is {self.url!r}, must be http://host:port or https://host")
+        parse_url(self.url, "shop")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from tests.support.desk import BEN, HAL, changes, hand_over, new_desk, texts
 from tests.support.scripted_model import ScriptedModel
-from tests.support.shop import Shop
+from tests.support.shop import CODE, Shop
 from tests.support.stopped_screens import REASON, png, stop_at, stopped
 from tests.support.turns import InlineWorkflow, new_handler
 
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.hands.errors import ScreenStopped
 from gpt2flow.agent.report import TurnReport
 from gpt2flow.agent.shop import (
@@ -32,6 +32,7 @@ from gpt2flow.agent.shop import (
 from gpt2flow.agent.turns.execution import Event, Task
 
 UMBRELLA = Choice("add_to_cart", {"product": "umbrella"}, 0.75)
+PRODUCT: Arguments = {"product": "umbrella", "quantity": 1}
 KETTLE = Choice("add_to_cart", {"product": "kettle"})
 
 
@@ -50,10 +51,17 @@ def stops(shop: Shop) -> list[CaseEvent]:
     return [event for event in events if event.change == "stopped"]
 
 
-def work_on(shop: Shop, key: str, *, pressed: bool) -> None:
+def work_on(
+    shop: Shop,
+    key: str,
+    *,
+    pressed: bool,
+    action: str = "add_to_cart",
+    used: Arguments = PRODUCT,
+) -> None:
     """Write the record of an action that began on a screen."""
     now = shop.clock()
-    task = {"action": "add_to_cart", "used": {"product": "umbrella", "quantity": 1}}
+    task = {"action": action, "used": used}
     with shop.database.transaction() as db:
         db.add(
             ScreenWork(
@@ -136,6 +144,48 @@ def test_a_stop_is_reported_once_and_its_work_is_deleted(shop: Shop, *, pressed:
     assert [work.key for work in shop.rows(ScreenWork)] == ["m2/0"]
     (record,) = [row for row in shop.rows(ExecutedAction) if row.key == "m1/0"]
     assert (record.action, record.outcome) == ("escalate", "screen_stopped")
+
+
+@pytest.mark.parametrize("is_at_screen", [False, True])
+def test_the_case_of_a_stop_holds_no_code(shop: Shop, *, is_at_screen: bool) -> None:
+    """The code is valid still, and staff see cases."""
+    said = f"my code is {CODE}, or 123 456"
+    shop.act("s", "register", name="Ann", contact="ann@example.com")
+    shop.executor.begin_turn("m1", "s", said)
+    if is_at_screen:
+        work_on(shop, "m1/0", pressed=False, action="verify", used={"code": CODE})
+    task = Task("m1/0", "s", said, Choice("verify", {"code": CODE}), turn="m1")
+    error = ScreenStopped(f"/code says {CODE!r}, which is not recorded")
+    shop.executor.cases.report_stopped_screen(task, error)
+    (case,) = shop.rows(Case)
+    assert case.note == "my code is [code], or [code]"
+    assert case.proposal is not None
+    assert case.proposal["arguments"] == {"code": "[code]"}
+    (stop,) = stops(shop)
+    assert stop.text == "/code says '[code]', which is not recorded"
+    assert stop.details is not None
+    assert stop.details["arguments"] == {"code": "[code]"}
+    kept = [case.note, case.proposal, *((e.text, e.details) for e in shop.rows(CaseEvent))]
+    assert CODE not in str(kept)
+    assert "123 456" not in str(kept)
+
+
+def test_the_case_of_an_outage_holds_no_code(shop: Shop) -> None:
+    shop.act("s", "register", name="Ann", contact="ann@example.com")
+    shop.executor.begin_turn("m1", "s", CODE)
+    shop.executor.cases.report_outage("m1", "s", f"it is {CODE}")
+    assert [case.note for case in shop.rows(Case)] == ["it is [code]"]
+
+
+def test_a_wrong_code_is_no_argument_of_a_case_either(shop: Shop) -> None:
+    """It may be one of another conversation."""
+    shop.executor.begin_turn("m1", "s", "654321")
+    task = Task("m1/0", "s", "order 654321", Choice("verify", {"code": "654321"}), turn="m1")
+    shop.executor.cases.report_stopped_screen(task, ScreenStopped(REASON))
+    (case,) = shop.rows(Case)
+    assert case.note == "order 654321"
+    assert case.proposal is not None
+    assert case.proposal["arguments"] == {"code": "[code]"}
 
 
 def test_a_stop_ends_the_turn(shop: Shop) -> None:

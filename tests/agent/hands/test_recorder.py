@@ -13,7 +13,8 @@ from tests.support.recorder import RunningRecorder, recorder
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.hands.recording import ScreenFile, SignIn, check_recording
+from gpt2flow.agent.hands.recorder.drafts import DraftFile, DraftSignIn
+from gpt2flow.agent.hands.recording import SignIn, check_recording
 from gpt2flow.agent.hands.screen import Screen
 from gpt2flow.files.documents import read_yaml
 
@@ -42,9 +43,9 @@ SHOP = {
 }
 
 
-def recordings(folder: Path, name: str = "screens.en.yaml") -> ScreenFile:
+def recordings(folder: Path, name: str = "screens.en.yaml") -> DraftFile:
     """Return what a recorder has written."""
-    return read_yaml(folder / name, ScreenFile, FlowError, typed=True)
+    return read_yaml(folder / name, DraftFile, FlowError, typed=True)
 
 
 def add_to_cart(page: Page, product: str, quantity: str) -> None:
@@ -327,14 +328,21 @@ OFFICE = {
     "/office/serve": """<form method=post action=/office/served><label>Conversation
       <input name=session></label><button>Serve</button></form>""",
     "/office/served": "->/account",
-    "/account": "<div>Serving conversation web-12 <button>Stop</button></div>",
+    "/account": """<h1>Account of web-12</h1> <a href=/office>Serving <b>conversation</b> web-12</a>
+      <a href=/web-123>web-123</a> <button>Stop</button>""",
 }
 
 
-def test_the_sign_in_is_recorded_with_the_serving(tmp_path: Path) -> None:
-    with form_site(OFFICE) as site:
+def record_sign_in(folder: Path, account: str) -> str:
+    """Record a sign-in, and return the recorder's output.
+
+    Args:
+        folder: Folder of its file.
+        account: Page of a served conversation.
+    """
+    with form_site({**OFFICE, "/account": account}) as site:
         given = ["--argument", "session=web-12"]
-        with recorder(tmp_path, "sign-in", f"{site.url}/office/sign-in", *given) as running:
+        with recorder(folder, "sign-in", f"{site.url}/office/sign-in", *given) as running:
             page = running.page
             page.get_by_label("Token").fill("tok-abcdefgh")
             page.get_by_role("button").click()
@@ -342,8 +350,13 @@ def test_the_sign_in_is_recorded_with_the_serving(tmp_path: Path) -> None:
             page.goto(f"{site.url}/office/serve")
             page.get_by_label("Conversation").fill("web-12")
             page.get_by_role("button").click()
-            page.get_by_text("Serving").wait_for()
+            page.wait_for_url("**/account")
             assert running.end() == 0, running.output
+    return running.output
+
+
+def test_the_sign_in_is_recorded_with_the_serving(tmp_path: Path) -> None:
+    output = record_sign_in(tmp_path, OFFICE["/account"])
     sign_in = read_yaml(tmp_path / "screens.en.yaml", SignIn, FlowError, typed=True)
     assert [step.text for step in sign_in.steps] == [None, "{token}", None]
     assert sign_in.signed_out.name == "Sign in"
@@ -352,7 +365,36 @@ def test_the_sign_in_is_recorded_with_the_serving(tmp_path: Path) -> None:
         "{session}",
         None,
     ]
-    assert sign_in.serving.startswith("Serving conversation {session}")
+    assert sign_in.serving.role == "link"
+    assert sign_in.serving.name == "Serving conversation {session}"
+    assert "the page shows link 'Serving conversation {session}'" in output
+    assert output.splitlines()[-1] == f"wrote {tmp_path / 'screens.en.yaml'}"
     written = (tmp_path / "screens.en.yaml").read_text(encoding="utf-8")
-    assert "tok-" not in written + running.output
+    assert "tok-" not in written + output
     assert yaml.safe_load(written)["signed_out"] == {"role": "button", "name": "Sign in"}
+
+
+@pytest.mark.parametrize(
+    "account, shown",
+    [
+        ("<div>Serving conversation web-12</div><a href=/>Home</a>", "none"),
+        (
+            "<a href=/>Serving web-12</a> <button>Stop web-12</button>",
+            "link 'Serving {session}', button 'Stop {session}'",
+        ),
+        ("<a href=/>web-12</a> <a href=/>web-12</a>", "link '{session}', link '{session}'"),
+    ],
+)
+def test_a_sign_in_without_one_element_of_the_conversation_is_to_be_completed(
+    account: str, shown: str, tmp_path: Path
+) -> None:
+    output = record_sign_in(tmp_path, account)
+    assert "left to do:\n- serving: role and name, with {session}, of the one element" in output
+    assert output.splitlines()[-1].endswith(f"the last page shows {shown}")
+    path = tmp_path / "screens.en.yaml"
+    assert read_yaml(path, DraftSignIn, FlowError, typed=True).serving is None
+    with pytest.raises(FlowError, match="field serving: Field required"):
+        read_yaml(path, SignIn, FlowError, typed=True)
+    # The recorder takes its own file again.
+    record_sign_in(tmp_path, OFFICE["/account"])
+    assert read_yaml(path, SignIn, FlowError, typed=True).serving.role == "link"

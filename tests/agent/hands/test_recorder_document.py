@@ -6,8 +6,19 @@ import pytest
 
 from gpt2flow.agent.errors import FlowError, InputError
 from gpt2flow.agent.flows import load_flows
-from gpt2flow.agent.hands.recorder.document import left_to_do, read_recordings, write_action
-from gpt2flow.agent.hands.recording import Element, Proof, Recording, ScreenFile, ScreenStep
+from gpt2flow.agent.hands.recorder.document import (
+    left_of_sign_in,
+    left_to_do,
+    read_recordings,
+    write_action,
+)
+from gpt2flow.agent.hands.recorder.drafts import (
+    DraftFile,
+    DraftProof,
+    DraftRecording,
+    DraftSignIn,
+)
+from gpt2flow.agent.hands.recording import Element, ScreenStep
 
 COMMENTED = """\
 # Screens of the order flow.
@@ -30,20 +41,20 @@ actions:
 """
 
 
-def recording(commit: str, **outcomes: str) -> Recording:
-    return Recording(
+def recording(commit: str, **outcomes: str) -> DraftRecording:
+    return DraftRecording(
         steps=[ScreenStep(do="open", path="/")],
         commit=Element(role="button", name=commit),
         outcomes=outcomes,
-        proof=Proof(path="/购物车"),
+        proof=DraftProof(path="/购物车"),
     )
 
 
 def test_a_new_file_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "screens.zh.yaml"
     written = write_action(path, "add_to_cart", recording("加入: {product}", added="已加入"))
-    content = read_recordings(path, ScreenFile)
-    assert content == ScreenFile(actions={"add_to_cart": written})
+    content = read_recordings(path, DraftFile)
+    assert content == DraftFile(actions={"add_to_cart": written})
     assert "加入: {product}" in path.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -52,11 +63,11 @@ def test_a_new_file_is_readable(tmp_path: Path) -> None:
 def test_the_other_actions_of_a_file_stay_with_their_comments(action: str, tmp_path: Path) -> None:
     path = tmp_path / "screens.en.yaml"
     path.write_text(COMMENTED, encoding="utf-8")
-    before = read_recordings(path, ScreenFile)
+    before = read_recordings(path, DraftFile)
     assert before is not None
     written = write_action(path, action, recording("New", shown="x"))
-    after = read_recordings(path, ScreenFile)
-    assert after == ScreenFile(actions={**before.actions, action: written})
+    after = read_recordings(path, DraftFile)
+    assert after == DraftFile(actions={**before.actions, action: written})
     text = path.read_text(encoding="utf-8")
     assert "# Screens of the order flow." in text
     assert "  # Then this.\n" in text
@@ -68,7 +79,7 @@ def test_a_file_in_another_style_keeps_its_content(tmp_path: Path) -> None:
     inline = "actions: {view_cart: {steps: [{do: open, path: /}], commit: {role: link, name: C},"
     path.write_text(inline + " outcomes: {shown: x}, proof: {path: /}}}\n", encoding="utf-8")
     write_action(path, "add_to_cart", recording("New", added="x"))
-    after = read_recordings(path, ScreenFile)
+    after = read_recordings(path, DraftFile)
     assert after is not None
     assert list(after.actions) == ["view_cart", "add_to_cart"]
 
@@ -76,11 +87,11 @@ def test_a_file_in_another_style_keeps_its_content(tmp_path: Path) -> None:
 def test_a_second_outcome_of_the_same_steps_is_added(tmp_path: Path) -> None:
     path = tmp_path / "screens.en.yaml"
     path.write_text(COMMENTED, encoding="utf-8")
-    same = Recording(
+    same = DraftRecording(
         steps=[ScreenStep(do="open", path="/")],
         commit=Element(role="button", name="Add: {product}"),
         outcomes={"out_of_stock": "Sorry"},
-        proof=Proof(path="/"),
+        proof=DraftProof(path="/"),
     )
     written = write_action(path, "add_to_cart", same)
     assert written.outcomes == {"added": "Added {product}, ...", "out_of_stock": "Sorry"}
@@ -96,10 +107,32 @@ def test_what_is_left_to_do_is_listed() -> None:
     assert [each.partition(":")[0] for each in left[1:]] == ["shows", "proof", "outcomes"]
 
 
+def test_a_proof_with_a_text_is_complete() -> None:
+    done = recording("Cart", shown="Your cart", empty="Nothing")
+    proof = DraftProof(path="/cart", gone=["Green tea"])
+    done = done.model_copy(update={"proof": proof, "shows": ["Cart"]})
+    left = left_to_do("f", load_flows(), "view_cart", done)
+    assert [each.partition(":")[0] for each in left] == ["outcomes"]
+
+
+def test_a_sign_in_with_a_field_that_no_agent_has_is_to_be_completed() -> None:
+    steps = [ScreenStep(do="fill", role="textbox", name="Code", text="{code}")]
+    sign_in = DraftSignIn(
+        steps=steps,
+        signed_out=Element(role="button", name="Sign in"),
+        serve=[ScreenStep(do="open", path="/serve/{session}")],
+        serving=Element(role="link", name="Serving {session}"),
+    )
+    (left,) = left_of_sign_in("f", sign_in, [])
+    assert left.startswith("f: steps: '{code}' has the field {code}, expected {session}, {token}")
+    done = sign_in.model_copy(update={"steps": sign_in.serve})
+    assert left_of_sign_in("f", done, []) == []
+
+
 def test_an_invalid_file_or_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "screens.en.yaml"
     path.write_text("actions: {view_cart: {steps: []}}", encoding="utf-8")
     with pytest.raises(FlowError, match=r"screens\.en\.yaml: field actions\.view_cart"):
-        read_recordings(path, ScreenFile)
+        read_recordings(path, DraftFile)
     with pytest.raises(InputError, match="is no folder"):
-        read_recordings(tmp_path / "missing" / "x.yaml", ScreenFile)
+        read_recordings(tmp_path / "missing" / "x.yaml", DraftFile)

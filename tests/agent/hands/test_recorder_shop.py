@@ -12,7 +12,8 @@ from tests.support.website import Tokens, new_tokens
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.hands.recording import ScreenFile, SignIn, load_screens
+from gpt2flow.agent.hands.recorder.drafts import DraftFile
+from gpt2flow.agent.hands.recording import SignIn, load_screens
 from gpt2flow.agent.wording import Language
 from gpt2flow.files.documents import read_yaml
 
@@ -66,7 +67,7 @@ def test_an_action_is_recorded_as_it_ships(
     with recorder(tmp_path, "add_to_cart", shop.url, *given) as running:
         add_to_cart(running.page, words)
         assert running.end() == 0, running.output
-    written = read_yaml(tmp_path / "screens.en.yaml", ScreenFile, FlowError, typed=True)
+    written = read_yaml(tmp_path / "screens.en.yaml", DraftFile, FlowError, typed=True)
     recording, shipped = (
         each.actions["add_to_cart"] for each in (written, load_screens(book)[language])
     )
@@ -104,5 +105,5 @@ def test_the_sign_in_is_recorded_as_it_ships(
     assert written.steps == shipped.sign_in.steps
     assert written.signed_out == shipped.sign_in.signed_out
     assert written.serve == shipped.sign_in.serve
-    assert shipped.sign_in.serving in written.serving
+    assert written.serving == shipped.sign_in.serving
     assert tokens.secrets["hal"] not in path.read_text(encoding="utf-8") + running.output

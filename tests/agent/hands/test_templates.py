@@ -57,12 +57,38 @@ def test_braces_and_signs_of_expressions_are_themselves() -> None:
     assert find("({x}) {{y}} a+b?", "(1) {y} aab", {"x": 1}) is None
 
 
-def test_the_first_line_that_has_a_template_gives_its_values() -> None:
+def test_every_line_that_has_a_template_gives_its_values() -> None:
     lines = ['- row "SO-1001 1.00"', '- row "SO-1002 5.00"', '- row "SO-1003 5.00"']
-    assert find_in_lines("{order} {total}", lines, {"total": "5.00"}, ["order"]) == {
-        "order": "SO-1002"
-    }
-    assert find_in_lines("{order} {total}", lines, {"total": "7.00"}, ["order"]) is None
+    template, reads = 'row "{order} {total}', ["order"]
+    assert find_in_lines(template, lines, {"total": "5.00"}, reads) == [
+        {"order": "SO-1002"},
+        {"order": "SO-1003"},
+    ]
+    assert find_in_lines(template, lines, {"total": "7.00"}, reads) == []
+
+
+@pytest.mark.parametrize(
+    "value, line, is_there",
+    [
+        ("11.00", "total 111.00", False),
+        ("11.00", "total 11.005", False),
+        ("11.00", "total 11.00.", True),
+        ("tea", "a steak", False),
+        ("tea", "Tea, tea", True),
+        ("1", "SO-11", False),
+        ("SO-1", "订单SO-1已取消", True),
+        ("北京", "寄往北京市", True),
+    ],
+)
+def test_a_value_in_a_line_is_a_word_of_its_own(value: str, line: str, *, is_there: bool) -> None:
+    assert bool(find_in_lines("{value}", [line], {"value": value})) == is_there
+
+
+def test_a_number_that_is_read_is_none_of_the_marks_around_it() -> None:
+    assert find_in_lines("{order} 5.00", ["- table - 5.00"], {}, ["order"]) == []
+    assert find_in_lines("{case} · Refund", ["- listitem: C-7 · Refund"], {}, ["case"]) == [
+        {"case": "C-7"}
+    ]
 
 
 def test_a_value_is_one_part_of_a_path() -> None:

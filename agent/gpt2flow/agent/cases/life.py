@@ -1,12 +1,13 @@
 """Life of a case: opening, changes, and deadlines."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gpt2flow.agent.cases.messages import tell_customer, tell_staff
+from gpt2flow.agent.cases.messages import tell_customer, tell_staff, without_secrets
 from gpt2flow.agent.flows.case_rules import CaseRules
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.report import Timer
@@ -36,16 +37,17 @@ def open_case(db: Session, case: Case, rules: CaseRules) -> list[Timer]:
     return timers(case)
 
 
-def proposal_of(choice: Choice, call: str) -> dict[str, Any]:
+def proposal_of(choice: Choice, call: str, secrets: Collection[str]) -> dict[str, Any]:
     """Return what the model proposed, as a case keeps it.
 
     Args:
         choice: Choice of the model.
         call: Key of the call of the model, which is that of the action.
+        secrets: Slots whose values a case must not hold.
     """
     return {
         "action": choice.action,
-        "arguments": choice.arguments,
+        "arguments": without_secrets(choice.arguments, secrets),
         "confidence": round(choice.confidence, 3),
         "call": call,
     }

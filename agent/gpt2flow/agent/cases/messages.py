@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.case_rules import CaseMessage, CaseRules
+from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.shop import (
     Audience,
@@ -114,6 +115,11 @@ def without_codes(value: Any, codes: Sequence[str]) -> Any:
             return [without_codes(each, codes) for each in value]
         case _:
             return value
+
+
+def without_secrets(arguments: Arguments, secrets: Collection[str]) -> Arguments:
+    """Return arguments without the values of secret slots."""
+    return {name: _HIDDEN if name in secrets else value for name, value in arguments.items()}
 
 
 class _Recipient(NamedTuple):

@@ -88,6 +88,11 @@ class FlowBook:
         """Return the actions among `names` that take a slot of a kind."""
         return [n for n in names if any(self.slots[s].kind is kind for s in self.actions[n].slots)]
 
+    @cached_property
+    def secret_slots(self) -> frozenset[str]:
+        """Slots whose values nobody but the customer may see."""
+        return frozenset(name for name, s in self.slots.items() if s.kind is SlotKind.CODE)
+
     def fallback(
         self, action: str, facts: Collection[str], given: Collection[str] | None = None
     ) -> Fallback | None:

@@ -89,7 +89,8 @@ class BrowserHands:
         self._screens = load_screens(book, flows)
         self._executable = find_chromium(config.executable)
         _read_token(config)
-        self._ledger = Ledger(database, clock)
+        secrets = book.secret_slots
+        self._ledger = Ledger(database, clock, secrets)
         album = Album(config.pictures) if config.pictures is not None else None
         self._shop = Shop(lambda: _read_token(config), config.settle_seconds, clock, album)
         # Playwright's objects belong to the thread that made them.
@@ -125,6 +126,8 @@ class BrowserHands:
     def _carry_out(self, task: ScreenTask) -> ScreenOutcome:
         """Carry an action out, and restart a browser that dies."""
         began = time.monotonic()
+        if task.action not in self._screens[task.language].actions:
+            raise ScreenStopped(f"{task.action}: its recording is there no more")
         for _ in range(_BROWSERS):
             try:
                 return self._replay(task, began)

@@ -23,3 +23,19 @@ class RecorderError(AgentError):
     """Recording that cannot be made; the message names the element and why."""
 
     result = "invalid"
+
+
+class UnexpectedPageError(Exception):
+    """Page that is not as the recording says."""
+
+
+class SlowPageError(Exception):
+    """Page that does not come in time."""
+
+
+class SignedOutError(Exception):
+    """Page that is not one of the conversation, or wants a sign-in."""
+
+
+class OvertakenError(Exception):
+    """Press that another process was quicker to prepare."""

@@ -1,11 +1,14 @@
 """Interface of hands: they carry an action out where people do."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.wording import Language
+
+# Entry of a stored task with the names of what is not stored.
+_WITHHELD = "withheld"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class ScreenTask:
         outcome: Outcome that is expected.
         is_success: Whether that outcome is a success.
         fields: Fields that its message would have.
+        is_event: Whether an event asks for it, and no message.
         is_sent: Whether the shop sends that message to a contact.
         last_message: Id of the latest message in the outbox before.
     """
@@ -45,17 +49,37 @@ class ScreenTask:
     outcome: str
     is_success: bool
     fields: Mapping[str, str | int]
+    is_event: bool
     is_sent: bool
     last_message: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the task as a JSON object."""
-        return asdict(self)
+    def to_json(self, secrets: Collection[str]) -> dict[str, Any]:
+        """Return the task as JSON, without message and secret values.
+
+        Args:
+            secrets: Names of slots and fields whose values are secret.
+        """
+        content = asdict(self)
+        del content["message"]
+        for part in ("arguments", "used", "fields"):
+            values = content[part].items()
+            content[part] = {name: value for name, value in values if name not in secrets}
+        return content | {_WITHHELD: sorted(self.used.keys() & set(secrets))}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the task of a JSON object."""
-        return cls(**content)
+    def from_json(cls, content: Mapping[str, Any], message: str, given: Arguments) -> Self:
+        """Return the task of a JSON object.
+
+        Args:
+            content: Object that `to_json` returned.
+            message: Message of the customer, or subject of the event.
+            given: Arguments of the request, which have the secret values.
+        """
+        fields = dict(content)
+        withheld = {name: given[name] for name in fields.pop(_WITHHELD) if name in given}
+        for part in ("arguments", "used"):
+            fields[part] = fields[part] | withheld
+        return cls(**fields, message=message)
 
 
 @dataclass(frozen=True)

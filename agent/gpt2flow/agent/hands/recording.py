@@ -6,7 +6,7 @@ role and their accessible name, as a screen reader names them. Texts are templat
 are the arguments of the action, and what its outcome is expected to say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -16,6 +16,8 @@ from pydantic import Field, model_validator
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.hands.proof import Proof
+from gpt2flow.agent.hands.templates import field_names
 from gpt2flow.agent.wording import Language
 from gpt2flow.files.documents import StrictModel, read_yaml
 
@@ -99,18 +101,6 @@ class ScreenStep(StrictModel):
         return f"{self.do} {self.path or f'{self.role} {self.name}'}"
 
 
-class Proof(StrictModel):
-    """Page that shows whether an action was carried out.
-
-    Attributes:
-        path: Path of the page; a template.
-        shows: Texts that it has once the action was carried out; templates.
-    """
-
-    path: str = Field(pattern="^/")
-    shows: list[str] = []
-
-
 class Recording(StrictModel):
     """Way to carry out one action on the screens.
 
@@ -144,13 +134,13 @@ class SignIn(StrictModel):
         steps: Steps of the sign-in; the field `token` is the agent's secret.
         signed_out: Element by which a page that wants a sign-in is recognized.
         serve: Steps after which the shop's pages are those of the conversation `session`.
-        serving: Text that every page then shows; a template.
+        serving: Element that every page then shows; its name has the conversation in it.
     """
 
     steps: list[ScreenStep] = Field(min_length=1)
     signed_out: Element
     serve: list[ScreenStep] = Field(min_length=1)
-    serving: str = Field(min_length=1)
+    serving: Element
 
 
 @dataclass(frozen=True)
@@ -188,11 +178,16 @@ def built_in_flows() -> Path:
 def _load_language(book: FlowBook, folder: Path, language: Language) -> Screens:
     name = f"screens.{language}.yaml"
     sign_in = read_yaml(folder / name, SignIn, FlowError, typed=True)
+    check_sign_in(str(folder / name), sign_in)
     actions: dict[str, Recording] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.glob(f"*/{name}")):
         for action, recording in read_yaml(path, ScreenFile, FlowError, typed=True).actions.items():
-            check_recording(f"{path}: action {action}", book, action, recording)
-            actions[action] = recording
+            where = f"{path}: action {action}"
+            if action in paths:
+                raise FlowError(f"{where} is in {paths[action]} too, expected in one file")
+            check_recording(where, book, action, recording)
+            actions[action], paths[action] = recording, path
     return Screens(sign_in, actions)
 
 
@@ -206,7 +201,8 @@ def check_recording(where: str, book: FlowBook, action: str, recording: Recordin
         recording: Its recording.
 
     Raises:
-        FlowError: The flows have no such action or outcome, or a template is malformed.
+        FlowError: The flows have no such action or outcome, a template is malformed, or one of its
+            fields has no value.
     """
     spec = book.actions.get(action)
     if spec is None:
@@ -217,15 +213,70 @@ def check_recording(where: str, book: FlowBook, action: str, recording: Recordin
     successes = {name for name, each in spec.outcomes.items() if each.result == "ok"}
     if missing := successes - recording.outcomes.keys():
         raise FlowError(f"{where}: outcomes {sorted(missing)} are missing")
-    for template in templates(recording):
-        try:
-            list(Formatter().parse(template))
-        except ValueError as error:
-            raise FlowError(f"{where}: {template!r} is no template: {error}") from error
+    for field in recording.reads:
+        if not field.isidentifier():
+            raise FlowError(f"{where}: reads has {field!r}, expected the name of a field")
+    names = {f"{slot}_name" for slot in spec.slots if book.slots[slot].names}
+    given = {f"given_{slot}" for slot in spec.slots}
+    known = message_fields(book, action) | {*spec.slots, *names, *given, SESSION, MESSAGE}
+    _check_templates(where, templates(recording), known | set(recording.reads))
+
+
+def check_sign_in(where: str, sign_in: SignIn) -> None:
+    """Validate the templates of a sign-in.
+
+    Args:
+        where: File, for messages.
+        sign_in: Way to sign in, and to serve a conversation.
+
+    Raises:
+        FlowError: A template is malformed, a field has no value there, or `serving` could be that
+            of another conversation.
+    """
+    _check_templates(f"{where}: steps", _step_templates(sign_in.steps), {TOKEN, SESSION})
+    _check_templates(f"{where}: signed_out", [sign_in.signed_out.name], set())
+    _check_templates(f"{where}: serve", _step_templates(sign_in.serve), {SESSION})
+    name = sign_in.serving.name
+    _check_templates(f"{where}: serving", [name], {SESSION})
+    if SESSION not in field_names(name):
+        raise FlowError(f"{where}: serving is {name!r}, expected a name with {{{SESSION}}}")
+
+
+def message_fields(book: FlowBook, action: str) -> set[str]:
+    """Return the fields of the messages of an action's outcomes."""
+    wordings = [each.message or {} for each in book.actions[action].outcomes.values()]
+    return {field for each in wordings for text in each.values() for field in field_names(text)}
 
 
 def templates(recording: Recording) -> list[str]:
     """Return all templates of a recording."""
-    steps = [text for s in recording.steps for text in (s.path, s.name, s.text) if text]
-    pages = [recording.proof.path, *recording.proof.shows, *recording.shows]
-    return [*steps, recording.commit.name, *pages, *recording.outcomes.values()]
+    texts = [*_step_templates(recording.steps), recording.commit.name, *recording.shows]
+    return [*texts, *recording.proof.templates, *recording.outcomes.values()]
+
+
+def _step_templates(steps: Iterable[ScreenStep]) -> list[str]:
+    return [text for each in steps for text in (each.path, each.name, each.text) if text]
+
+
+def _check_templates(where: str, texts: Iterable[str], known: Collection[str]) -> None:
+    """Check that the fields of templates are names that have a value.
+
+    Python's templates can also number a field, format it, or take a part of it.
+
+    Raises:
+        FlowError: One is another one, or has a lone brace.
+    """
+    allowed = ", ".join(f"{{{each}}}" for each in sorted(known)) or "no field"
+    for text in texts:
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise FlowError(
+                f"{where}: {text!r} is no template: {error}; a brace is written twice"
+            ) from error
+        for _, name, form, conversion in parts:
+            if name is None:
+                continue
+            field = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            if field not in known:
+                raise FlowError(f"{where}: {text!r} has the field {{{field}}}, expected {allowed}")

@@ -9,21 +9,25 @@ from typing import Final
 import structlog
 
 from gpt2flow.agent.config import Clock
+from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.hands.album import Album
-from gpt2flow.agent.hands.errors import ScreenStopped
+from gpt2flow.agent.hands.errors import (
+    OvertakenError,
+    ScreenStopped,
+    SignedOutError,
+    SlowPageError,
+    UnexpectedPageError,
+)
 from gpt2flow.agent.hands.ledger import Ledger, Progress
 from gpt2flow.agent.hands.port import ScreenOutcome, ScreenTask
-from gpt2flow.agent.hands.recording import MESSAGE, SESSION, TOKEN, Recording, Screens
-from gpt2flow.agent.hands.screen import Screen, SlowPageError, UnexpectedPageError
-from gpt2flow.agent.hands.templates import field_names, filled, filled_path, find, find_in_lines
+from gpt2flow.agent.hands.proof import judge
+from gpt2flow.agent.hands.recording import MESSAGE, SESSION, TOKEN, Element, Recording, Screens
+from gpt2flow.agent.hands.screen import Screen
+from gpt2flow.agent.hands.templates import field_names, filled, filled_path, find
 
-# Attempts at an action whose pages come late, or want a sign-in again.
-_ATTEMPTS: Final = 3
+# Seconds before each attempt at an action: a shop that starts again takes a while.
+_PAUSES: Final = (0.0, 1.0, 5.0, 15.0)
 _POLL_SECONDS: Final = 0.5
-
-
-class SignedOutError(Exception):
-    """Page that wants a sign-in."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Replay:
             SESSION: task.session,
             MESSAGE: task.message,
         }
-        self._serving = filled(screens.sign_in.serving, self._fields)
+        serving = screens.sign_in.serving
+        self._serving = Element(role=serving.role, name=filled(serving.name, self._fields))
 
     def carry_out(self) -> ScreenOutcome:
         """Carry the action out, once.
@@ -92,13 +97,14 @@ class Replay:
             DatabaseError: The database failed.
         """
         problem = ""
-        for _ in range(_ATTEMPTS):
+        for pause in _PAUSES:
+            time.sleep(pause)
             progress = self._ledger.begin(self._task)
             if progress.outcome is not None:
                 return progress.outcome
             try:
                 outcome = self._attempt(progress)
-            except (SlowPageError, SignedOutError) as error:
+            except (SlowPageError, SignedOutError, OvertakenError) as error:
                 # What was pressed, if anything, is read on the proof first.
                 problem = str(error)
             except UnexpectedPageError as error:
@@ -115,18 +121,18 @@ class Replay:
         Raises:
             SlowPageError: A page does not come in time.
             SignedOutError: A page wants a sign-in.
+            OvertakenError: Another process has pressed.
             UnexpectedPageError: A page is not as the recording says.
         """
-        reading = self._read_proof()
-        if progress.before is None:
-            self._ledger.note_before(self._task.key, reading)
-        elif progress.pressed_at is not None:
-            proven = self._prove(progress, reading)
+        began = time.monotonic()
+        before = self._read_proof()
+        if progress.pressed_at is not None:
+            proven = self._prove(progress, before, began)
             if proven is not None:
                 return proven
         self._prepare()
         self._keep_picture("read back")
-        self._ledger.note_press(self._task.key)
+        self._ledger.note_press(self._task, before, progress.pressed_at)
         commit = self._recording.commit
         self._screen.press(commit, self._fields)
         self._keep_picture(f"press {commit.role} {filled(commit.name, self._fields)}")
@@ -138,7 +144,7 @@ class Replay:
         way = self._screens.sign_in
         self._screen.follow(way.serve[0], self._fields)
         if self._screen.has(way.signed_out):
-            secret = {**self._fields, TOKEN: self._shop.token()}
+            secret = {**self._fields, TOKEN: self._token()}
             for step in way.steps:
                 self._screen.follow(step, secret)
             if self._screen.has(way.signed_out):
@@ -147,15 +153,19 @@ class Replay:
         for step in way.serve[1:]:
             self._screen.follow(step, self._fields)
 
+    def _token(self) -> str:
+        try:
+            return self._shop.token()
+        except InputError as error:
+            raise UnexpectedPageError(str(error)) from error
+
     def _prepare(self) -> None:
         """Follow the steps, and read back what they led to."""
         for step in self._recording.steps:
             self._screen.follow(step, self._fields)
             self._keep_picture(step.caption)
             self._check_serving()
-        self._screen.check_shows(
-            [filled(each, self._fields) for each in self._checked(self._recording.shows)]
-        )
+        self._screen.check_shows(self._checked(self._recording.shows), self._fields)
         self._screen.check_filled(self._recording.commit, self._fields)
 
     def _checked(self, shows: list[str]) -> list[str]:
@@ -189,14 +199,19 @@ class Replay:
         """Return what the page that proves the action shows."""
         path = filled_path(self._recording.proof.path, self._fields)
         self._screen.open(path)
-        if not self._screen.shows(self._serving):
+        if not self._screen.has(self._serving):
             self._serve()
             self._screen.open(path)
         self._check_serving()
         return self._screen.read()
 
-    def _prove(self, progress: Progress, reading: str) -> ScreenOutcome | None:
+    def _prove(self, progress: Progress, reading: str, began: float) -> ScreenOutcome | None:
         """Return the outcome of an unanswered press; None without effect.
+
+        Args:
+            progress: How far the action has come.
+            reading: What the page that proves it shows.
+            began: Time at which that was asked for.
 
         Raises:
             UnexpectedPageError: The page changed in another way than the action changes it.
@@ -206,29 +221,22 @@ class Replay:
         settled = progress.pressed_at + timedelta(seconds=self._shop.settle_seconds)
         deadline = time.monotonic() + (settled - self._shop.clock()).total_seconds()
         while reading == progress.before:
-            if time.monotonic() > deadline:
+            # A page that was asked for before may hide what the shop did while it was on its way.
+            if began > deadline:
                 return None
             time.sleep(_POLL_SECONDS)
+            began = time.monotonic()
             reading = self._read_proof()
-        return self._judge(progress.before, reading)
-
-    def _judge(self, before: str, after: str) -> ScreenOutcome:
-        """Return the outcome that a changed page proves.
-
-        What only the page knows, such as a new number, stands in a line that is new.
-        """
-        recording, fields = self._recording, dict[str, str | int]()
-        earlier, lines = set(before.splitlines()), after.splitlines()
-        new = [line for line in lines if line not in earlier]
-        for template in self._checked(recording.proof.shows):
-            is_read = not field_names(template).isdisjoint(recording.reads)
-            known, reads = self._fields, recording.reads
-            found = find_in_lines(template, new if is_read else lines, known, reads)
-            if found is None:
-                text = filled(template, self._fields)
-                raise UnexpectedPageError(f"{self._screen.path} has changed, without {text!r}")
-            fields |= found
-        return ScreenOutcome(self._task.outcome, fields)
+        task, recording = self._task, self._recording
+        fields = judge(
+            recording.proof,
+            progress.before,
+            reading,
+            self._fields,
+            reads=recording.reads,
+            is_success=task.is_success,
+        )
+        return ScreenOutcome(task.outcome, fields)
 
     def _keep_picture(self, step: str) -> None:
         if self._shop.album is not None:
@@ -248,8 +256,8 @@ class Replay:
         Raises:
             SignedOutError: The shop has ended the agent's session.
         """
-        if not self._screen.shows(self._serving):
-            raise SignedOutError(f"{self._screen.path} does not show {self._serving!r}")
+        if not self._screen.has(self._serving):
+            raise SignedOutError(f"{self._screen.path} has no {self._serving.name!r}")
 
     def _stopped(self, reason: str) -> ScreenStopped:
         return ScreenStopped(f"{self._task.action}: {reason}", self._screen.picture())

@@ -1,6 +1,7 @@
 """One page of the browser, worked on by role and name."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -8,8 +9,9 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Error, Locator, Page
 from playwright.sync_api import TimeoutError as BrowserTimeout
 
+from gpt2flow.agent.hands.errors import SlowPageError, UnexpectedPageError
 from gpt2flow.agent.hands.recording import Element, ScreenStep
-from gpt2flow.agent.hands.templates import filled, filled_path, one_line
+from gpt2flow.agent.hands.templates import filled, filled_path, find_in_lines, one_line
 
 # Fields that pictures do not show, and conversations, in which customers write their codes.
 _COVERED: Final = "input[type=password], input[autocomplete=one-time-code], [role=log]"
@@ -30,16 +32,10 @@ _SHOWN: Final = """element => element.tagName === "SELECT"
   ? element.selectedOptions[0]?.innerText ?? "" : element.value"""
 # Begins what Chromium says of a page that it could not read.
 _NETWORK: Final = "net::"
+# Line of a field, up to its value.
+_FIELD: Final = re.compile(r'\s*- (?:textbox|searchbox|spinbutton|combobox) "(?:[^"\\]|\\.)*"')
 _MILLISECONDS: Final = 1000
 _Result = TypeVar("_Result")
-
-
-class UnexpectedPageError(Exception):
-    """Page that is not as the recording says."""
-
-
-class SlowPageError(Exception):
-    """Page that does not come in time."""
 
 
 class Screen:
@@ -121,19 +117,16 @@ class Screen:
             labels = ", ".join(map(one_line, unfilled))
             raise UnexpectedPageError(f"the page asks for {labels} before {name}")
 
-    def check_shows(self, texts: list[str]) -> None:
-        """Check that the page shows some texts.
+    def check_shows(self, templates: Iterable[str], fields: Mapping[str, str | int]) -> None:
+        """Check that the main part of the page shows some texts.
 
         Raises:
             UnexpectedPageError: One is not there.
         """
-        for text in texts:
-            if not self.shows(text):
-                raise UnexpectedPageError(f"{self.path} does not show {text!r}")
-
-    def shows(self, text: str) -> bool:
-        """Return whether the page shows a text."""
-        return one_line(text) in one_line(self._page.locator("body").inner_text())
+        shown = one_line(self._page.get_by_role("main").inner_text())
+        for template in templates:
+            if not find_in_lines(template, [shown], fields):
+                raise UnexpectedPageError(f"{self.path} does not show {filled(template, fields)!r}")
 
     def has(self, element: Element) -> bool:
         """Return whether the page has an element."""
@@ -145,10 +138,13 @@ class Screen:
         return [text for each in regions if (text := one_line(each))]
 
     def read(self) -> str:
-        """Return what the main part of the page shows, without its messages."""
+        """Return path and main part of the page, one element a line.
+
+        Messages and the values of fields are left out: a refusal may keep what was typed.
+        """
         shown = self._page.get_by_role("main").aria_snapshot()
-        lines = shown.splitlines()
-        return "\n".join(line for line in lines if not _is_message(line))
+        lines = [_without_value(line) for line in shown.splitlines() if not _is_message(line)]
+        return "\n".join([self.path, *lines])
 
     @property
     def path(self) -> str:
@@ -194,6 +190,13 @@ class Screen:
 
 def _is_message(line: str) -> bool:
     return line.strip().startswith(("- status", "- alert"))
+
+
+def _without_value(line: str) -> str:
+    """Return a snapshot's line without a field's value and escapes."""
+    field = _FIELD.match(line)
+    kept = field[0] if field else line.replace(" [selected]", "")
+    return kept.replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _in_time(read: Callable[[], _Result]) -> _Result:

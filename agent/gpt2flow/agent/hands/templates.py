@@ -7,7 +7,10 @@ from typing import Final
 from urllib.parse import quote
 
 _ANY: Final = "..."
-_WORD: Final = r"[\w-]+"
+_NUMBER: Final = r"\w[\w-]*\d|\d"
+# Edges of a value. Chinese has no spaces, so that only Latin letters and digits go on a word.
+_BEFORE: Final = r"(?<![A-Za-z0-9])(?<![0-9][.,])"
+_AFTER: Final = r"(?![A-Za-z0-9]|[.,][0-9])"
 _TEXT: Final = ".+?"
 _SPACE = re.compile(r"\s+")
 
@@ -63,17 +66,23 @@ def find_in_lines(
     lines: Iterable[str],
     known: Mapping[str, str | int],
     reads: Collection[str] = (),
-) -> dict[str, str] | None:
-    """Return the fields of the first line that has a template."""
-    pattern = re.compile(_pattern(template, known, reads))
-    for line in lines:
-        found = pattern.search(one_line(line))
-        if found is not None:
-            return found.groupdict()
-    return None
+) -> list[dict[str, str]]:
+    """Return the fields of each matching line; arguments as `find`.
+
+    A value is never a part of a longer word or number.
+    """
+    pattern = re.compile(_pattern(template, known, reads, is_bounded=True))
+    matches = (pattern.search(one_line(line)) for line in lines)
+    return [found.groupdict() for found in matches if found is not None]
 
 
-def _pattern(template: str, known: Mapping[str, str | int], reads: Collection[str]) -> str:
+def _pattern(
+    template: str,
+    known: Mapping[str, str | int],
+    reads: Collection[str],
+    *,
+    is_bounded: bool = False,
+) -> str:
     """Return the regular expression of a template."""
     parts: list[str] = []
     seen: set[str] = set()
@@ -82,11 +91,12 @@ def _pattern(template: str, known: Mapping[str, str | int], reads: Collection[st
         if field is None:
             continue
         if field in seen:
-            parts.append(f"(?P={field})")
+            part = f"(?P={field})"
         elif field in known and field not in reads:
-            parts.append(re.escape(one_line(str(known[field]))))
+            part = re.escape(one_line(str(known[field])))
         else:
             seen.add(field)
-            # A word that is read is a number, such as an order's.
-            parts.append(f"(?P<{field}>{_WORD if field in reads else _TEXT})")
+            # What is read is a number, such as an order's.
+            part = f"(?P<{field}>{_NUMBER if field in reads else _TEXT})"
+        parts.append(f"{_BEFORE}{part}{_AFTER}" if is_bounded else part)
     return "".join(parts)

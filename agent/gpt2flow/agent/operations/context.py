@@ -37,6 +37,7 @@ class Context:
         language: Language of the message to the customer.
         now: Current time.
         new_code: Generator of verification codes.
+        secrets: Slots whose values nobody but the customer may see.
         proposed: Wish about which the agent asked "did you mean …?" before this message.
         recipient: Contact that the message must reach; None addresses the session.
         timers: Timers to set after the transaction.
@@ -56,6 +57,7 @@ class Context:
     language: Language
     now: datetime
     new_code: Callable[[], str]
+    secrets: frozenset[str]
     proposed: Wanted | None = None
     recipient: str | None = None
     timers: list[Timer] = field(default_factory=list)

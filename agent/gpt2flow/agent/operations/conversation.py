@@ -51,7 +51,7 @@ def escalate(context: Context, arguments: Arguments) -> Outcome:
 
 def _hand_over(context: Context) -> str:
     """Open a case for a person, unless one waits already."""
-    proposal = proposal_of(context.choice, context.key)
+    proposal = proposal_of(context.choice, context.key, context.secrets)
     waiting = waiting_case(context.db, context.session)
     if waiting is not None:
         waiting.customer_id = context.session.customer_id

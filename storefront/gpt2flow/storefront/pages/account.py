@@ -33,9 +33,7 @@ def routes(site: Site) -> list[Route]:
     async def show(request: Request, template: str) -> Response:
         visit = site.visit(request)
         target = local_target(request.query_params.get("next", _ACCOUNT))
-        code = await site.read(
-            lambda db: read_sent_code(db, visit.session, site.book, site.clock())
-        )
+        code = await site.read(lambda db: read_sent_code(db, visit.session, site.book))
         return await site.show(visit, template, {"target": target, "code": code})
 
     pages = {
@@ -50,13 +48,54 @@ def routes(site: Site) -> list[Route]:
 
 def _forms() -> list[ActionForm]:
     return [
-        ActionForm("/register", "register", _read_new, _back_to("/register"), _to_code),
-        ActionForm("/sign-in", "log_in", _read_contact, _back_to("/sign-in"), _to_code),
+        ActionForm(
+            path="/register",
+            action="register",
+            read=_read_new,
+            back=_back_to("/register"),
+            onward=_to_code,
+            shown=("name", "contact"),
+        ),
+        ActionForm(
+            path="/sign-in",
+            action="log_in",
+            read=_read_contact,
+            back=_back_to("/sign-in"),
+            onward=_to_code,
+            shown=("contact",),
+        ),
         ActionForm("/code", "verify", _read_code, _back_to("/code"), _to_target),
         ActionForm("/code/resend", "resend_code", no_arguments, _back_to("/code"), _to_code),
-        ActionForm("/code/contact", "correct_contact", _read_contact, _back_to("/code"), _to_code),
-        ActionForm("/account/name", "correct_name", _read_name, _back_to(_ACCOUNT), _to_account),
-        ActionForm("/account/log-out", "log_out", no_arguments, _back_to(_ACCOUNT), _to_account),
+        ActionForm(
+            path="/code/contact",
+            action="correct_contact",
+            read=_read_contact,
+            back=_back_to("/code"),
+            onward=_to_code,
+            shown=("contact",),
+        ),
+        *_account_forms(),
+    ]
+
+
+def _account_forms() -> list[ActionForm]:
+    return [
+        ActionForm(
+            path="/account/name",
+            action="correct_name",
+            read=_read_name,
+            back=_back_to(_ACCOUNT),
+            onward=_to_account,
+            shown=("name",),
+        ),
+        ActionForm(
+            path="/account/log-out",
+            action="log_out",
+            read=no_arguments,
+            back=_back_to(_ACCOUNT),
+            onward=_to_account,
+            ends_visit=True,
+        ),
     ]
 
 

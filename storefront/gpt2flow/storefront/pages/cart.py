@@ -11,7 +11,14 @@ from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.shop import Order
 from gpt2flow.storefront.reading.catalogue import find_ware
-from gpt2flow.storefront.reading.shopping import find_shopper, read_cart, read_summary, total
+from gpt2flow.storefront.reading.shopping import (
+    Shopper,
+    Summary,
+    find_shopper,
+    read_cart,
+    read_summary,
+    total,
+)
 from gpt2flow.storefront.site.forms import (
     ActionForm,
     Fields,
@@ -58,9 +65,15 @@ def routes(site: Site) -> list[Route]:
 
     async def show_review(request: Request) -> Response:
         visit = site.visit(request)
-        summary = await site.read(lambda db: read_summary(db, visit.session, visit.words.language))
+
+        def query(db: Session) -> tuple[Summary | None, Shopper]:
+            summary = read_summary(db, visit.session, visit.words.language)
+            return summary, find_shopper(db, visit.session)
+
+        summary, shopper = await site.read(query)
         if summary is None:
-            return site.go(visit, CHECKOUT)
+            # An order empties the cart, and an order that was declined does not.
+            return site.go(visit, CHECKOUT if shopper.cart_size else CART)
         values = {"summary": summary, "total": total(summary.lines)}
         return await site.show(visit, "review.html", values)
 
@@ -105,6 +118,7 @@ def _checkout_forms(site: Site) -> list[ActionForm]:
             read=read_address,
             back=lambda _visit, _fields: CHECKOUT,
             onward=lambda _visit, _fields, _step: REVIEW,
+            shown=("address", "source"),
         ),
         ActionForm(
             path="/checkout/confirm",

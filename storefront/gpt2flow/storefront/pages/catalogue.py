@@ -58,6 +58,7 @@ def routes(site: Site) -> list[Route]:
         read=read_addition,
         back=lambda visit, _: f"/products/{path_part(visit.request.path_params['sku'])}",
         onward=lambda _visit, _fields, _step: "/cart",
+        shown=("quantity",),
     )
     return [
         Route("/", search),

@@ -19,12 +19,15 @@ from gpt2flow.storefront.site.forms import (
     refuse,
     text_field,
 )
+from gpt2flow.storefront.site.notices import Notice, shown_again
 from gpt2flow.storefront.site.site import Site
 from gpt2flow.storefront.site.visits import Visit
 from gpt2flow.web.website.requests import PageNotFound, local_target, read_fields
 
 _CALL: Final = "/call"
 _MAX_MESSAGE: Final = 1000
+# Fields of the chat box that a page shows again.
+_SHOWN: Final = ("message", "again")
 
 
 def routes(site: Site) -> list[Route]:
@@ -44,17 +47,20 @@ def _chat_routes(site: Site) -> list[Route]:
         fields = await read_fields(request, site.config)
         back = f"{local_target(fields.get('back', '/'))}#chat"
         if not site.is_own_form(visit, fields.get("csrf", "")):
-            return refuse(site, visit, fields, back, "form_expired")
+            again = shown_again(fields, _SHOWN) if fields.get("again") else {}
+            return await refuse(site, visit, again, back, "form_expired")
         text = fields.get("message", "").strip()
         if not text or len(text) > _MAX_MESSAGE:
-            return refuse(site, visit, fields, back, "message_wrong", most=_MAX_MESSAGE)
+            return await refuse(site, visit, {}, back, "message_wrong", most=_MAX_MESSAGE)
         # A message that is sent again has its id.
         number = form_id({"form": fields.get("again") or fields.get("form", "")})
         try:
             await chat.send(visit.customer, number, text)
         except AgentAwayError:
-            again = fields | {"again": number}
-            return refuse(site, visit, again, back, "agent_away")
+            # Kept for new browsers too: the agent may have the message, under this id.
+            kept = shown_again(fields | {"again": number}, _SHOWN)
+            notice = Notice(visit.words("reason_agent_away"), is_good=False, typed=kept)
+            site.leave_notice(visit, notice, is_known=await site.knows(visit))
         return site.go(visit, back)
 
     async def show(request: Request) -> Response:
@@ -89,6 +95,7 @@ def _call_routes(site: Site) -> list[Route]:
         back=lambda _visit, _fields: _CALL,
         onward=lambda _visit, _fields, _step: _CALL,
         message="details",
+        shown=("time", "details"),
     )
     return [Route(_CALL, show), action_route(site, form)]
 

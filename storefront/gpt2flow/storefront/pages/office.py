@@ -119,7 +119,7 @@ async def _change_courier(site: Site, request: Request) -> Response:
     person = visit.in_office.person.name
     fields = await read_fields(request, site.config)
     if not site.is_own_form(visit, fields.get("csrf", "")):
-        return refuse(site, visit, fields, _COURIERS, "form_expired")
+        return await refuse(site, visit, {}, _COURIERS, "form_expired")
     code, change = request.path_params["code"], request.path_params["change"]
     if change not in ("pause", "resume"):
         raise PageNotFound

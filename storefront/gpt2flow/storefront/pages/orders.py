@@ -19,13 +19,15 @@ from gpt2flow.storefront.site.forms import (
     action_route,
     text_field,
 )
-from gpt2flow.storefront.site.notices import Notice
+from gpt2flow.storefront.site.notices import Notice, shown_again
 from gpt2flow.storefront.site.site import Site
 from gpt2flow.storefront.site.visits import Visit
 from gpt2flow.web.website.requests import PageNotFound, local_address, path_part
 
 _ORDERS: Final = "/orders"
 _MAX_DETAILS: Final = 1000
+# Fields of a claim, which its form shows again.
+_CLAIM_FIELDS: Final = ("claim", "reason", "details")
 
 
 def routes(site: Site) -> list[Route]:
@@ -59,7 +61,8 @@ def routes(site: Site) -> list[Route]:
             claim = _claim(site, given)
         except FormFieldError as error:
             text = visit.words(f"reason_{error.reason}")
-            site.notices.put(visit.owner, Notice(text, is_good=False, typed=given))
+            typed = shown_again(given, _CLAIM_FIELDS)
+            site.leave_notice(visit, Notice(text, is_good=False, typed=typed))
             return site.go(visit, f"{_ORDERS}/{order.number}")
         values = {"order": order, "reasons": _reasons(site, visit)} | claim
         return await site.show(visit, "claim.html", values | {"details": given["details"]})
@@ -94,7 +97,14 @@ def _forms(site: Site) -> list[ActionForm]:
     path = f"{_ORDERS}/{{order}}"
     return [
         ActionForm(f"{path}/cancel", "cancel_order", read_order, to_order, to_order),
-        ActionForm(f"{path}/address", "change_address", read_address, to_order, to_order),
+        ActionForm(
+            path=f"{path}/address",
+            action="change_address",
+            read=read_address,
+            back=to_order,
+            onward=to_order,
+            shown=("address",),
+        ),
         ActionForm(f"{path}/arrived", "confirm_delivery", read_order, to_order, to_order),
         ActionForm(
             path=f"{path}/claim",
@@ -103,6 +113,7 @@ def _forms(site: Site) -> list[ActionForm]:
             back=to_order,
             onward=to_order,
             message="details",
+            shown=_CLAIM_FIELDS,
         ),
     ]
 

@@ -11,6 +11,7 @@ from gpt2flow.agent.cases.people import NotAllowedError
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.shop import CustomerSession
 from gpt2flow.storefront.site.forms import SERVE, Fields, refuse
+from gpt2flow.storefront.site.notices import shown_again
 from gpt2flow.storefront.site.site import Site
 from gpt2flow.storefront.site.visits import Visit
 from gpt2flow.web.website.requests import go_to, local_target, path_part, read_fields
@@ -50,13 +51,13 @@ def routes(site: Site) -> list[Route]:
     async def serve(request: Request) -> Response:
         visit, fields = await _office_form(site, request)
         if fields is None:
-            return refuse(site, visit, {}, SERVE, "form_expired")
+            return await refuse(site, visit, {}, SERVE, "form_expired")
         return await _serve(site, visit, fields)
 
     async def stop(request: Request) -> Response:
         visit, fields = await _office_form(site, request)
         if fields is None:
-            return refuse(site, visit, {}, SERVE, "form_expired")
+            return await refuse(site, visit, {}, SERVE, "form_expired")
         site.serve(visit.in_office, None)
         return site.go(visit, SERVE)
 
@@ -117,8 +118,8 @@ async def _serve(site: Site, visit: Visit, fields: Fields) -> Response:
         lambda db: db.get(CustomerSession, conversation) is not None
     )
     if not is_there:
-        shown = conversation[:80]
-        return refuse(site, visit, fields, SERVE, "conversation_unknown", conversation=shown)
+        typed, shown = shown_again(fields, ["conversation"]), conversation[:80]
+        return await refuse(site, visit, typed, SERVE, "conversation_unknown", conversation=shown)
     site.serve(visit.in_office, conversation)
     person = visit.in_office.person.name
     structlog.get_logger().info("serving", person=person, conversation=path_part(conversation))

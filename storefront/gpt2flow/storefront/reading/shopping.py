@@ -17,7 +17,6 @@ from gpt2flow.agent.shop import (
     Checkout,
     Customer,
     CustomerSession,
-    OutboxMessage,
     Product,
     Verification,
 )
@@ -96,8 +95,6 @@ class SentCode:
         name: Name for a new account; empty for a login.
         sent_at: Time of sending.
         expires_at: End of its lifetime.
-        sent: Codes that the contact got in the last hour, this one included.
-        most: Most codes for a contact in an hour.
         attempts: Wrong codes so far.
         most_attempts: Wrong codes after which the code is void.
     """
@@ -106,8 +103,6 @@ class SentCode:
     name: str
     sent_at: datetime
     expires_at: datetime
-    sent: int
-    most: int
     attempts: int
     most_attempts: int
 
@@ -152,26 +147,17 @@ def read_summary(db: Session, session_id: str | None, language: Language) -> Sum
     return Summary(lines, checkout.address)
 
 
-def read_sent_code(
-    db: Session, session_id: str | None, book: FlowBook, now: datetime
-) -> SentCode | None:
+def read_sent_code(db: Session, session_id: str | None, book: FlowBook) -> SentCode | None:
     """Return the code that a session waits for."""
     pending = None if session_id is None else db.get(Verification, session_id)
     if pending is None:
         return None
     flow = book.flow_of["verify"]
-    sent = select(func.count(OutboxMessage.id)).where(
-        OutboxMessage.contact == pending.contact,
-        OutboxMessage.flow == flow.flow,
-        OutboxMessage.created_at > now - timedelta(hours=1),
-    )
     return SentCode(
         contact=pending.contact,
         name=pending.name or "",
         sent_at=pending.expires_at - timedelta(minutes=int(flow.policies["code_minutes"])),
         expires_at=pending.expires_at,
-        sent=db.scalar(sent) or 0,
-        most=int(flow.policies["codes_per_hour"]),
         attempts=pending.attempts,
         most_attempts=int(flow.policies["code_attempts"]),
     )

@@ -1,7 +1,7 @@
 """Forms of the pages: read, checked, carried out, and answered."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.turns.execution.arguments import is_plausible
 from gpt2flow.storefront.counter import NotAllowedNow, Submission, find_step
-from gpt2flow.storefront.site.notices import Notice
+from gpt2flow.storefront.site.notices import Notice, shown_again
 from gpt2flow.storefront.site.site import Site
 from gpt2flow.storefront.site.visits import Visit
 from gpt2flow.web.website.requests import RefusedRequest, SignInRequired, read_fields
@@ -28,8 +28,6 @@ _FORM_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _NUMBER: Final = re.compile(r"[0-9]{1,6}")
 _SIX_DIGITS: Final = re.compile(r"[0-9]{6}")
 _MAX_TEXT: Final = 1000
-# Fields that no page shows again.
-_UNSHOWN: Final = ("csrf", "form", "code", "token")
 
 
 class FormFieldError(Exception):
@@ -58,6 +56,8 @@ class ActionForm:
         onward: Page after success.
         order: Name of the path's part that is the order of an office form; None for the shop.
         message: Field with what the customer wrote beside the values; None without one.
+        shown: Names of the fields that the page shows again after a refusal.
+        ends_visit: Whether the browser is somebody else's after success.
     """
 
     path: str
@@ -67,6 +67,8 @@ class ActionForm:
     onward: Callable[[Visit, Fields, Step], str]
     order: str | None = None
     message: str | None = None
+    shown: Sequence[str] = ()
+    ends_visit: bool = False
 
 
 def action_route(site: Site, form: ActionForm) -> Route:
@@ -86,24 +88,23 @@ async def _carry_out(site: Site, form: ActionForm, visit: Visit, fields: Fields)
     session = visit.in_office.conversation if form.order is not None else visit.session
     if session is None:
         # An operator who serves nobody.
-        return refuse(site, visit, fields, SERVE, "serve_first")
+        return await refuse(site, visit, {}, SERVE, "serve_first")
     number = form_id(fields)
     earlier = await site.read(lambda db: find_step(db, session, number))
     if earlier is not None:
         notice = outcome_notice(visit, earlier, hint=visit.words("sent_before"))
-        site.notices.put(visit.owner, notice)
-        return site.go(visit, _next(form, visit, fields, earlier))
-    back = form.back(visit, fields)
+        return _answer(site, form, visit, notice, _next(form, visit, fields, earlier))
+    back, typed = form.back(visit, fields), shown_again(fields, form.shown)
     if not site.is_own_form(visit, fields.get("csrf", "")):
-        return refuse(site, visit, fields, back, "form_expired")
+        return await refuse(site, visit, typed, back, "form_expired")
     try:
         submission = await _submission(form, visit, fields, session, number)
     except FormFieldError as error:
-        return refuse(site, visit, fields, back, error.reason, **error.fields)
+        return await refuse(site, visit, typed, back, error.reason, **error.fields)
     try:
         step = await run_in_threadpool(site.counter.carry_out, submission)
     except NotAllowedNow:
-        return refuse(site, visit, fields, back, "not_allowed_now")
+        return await refuse(site, visit, typed, back, "not_allowed_now")
     report = step.report
     structlog.get_logger().info(
         "action",
@@ -112,8 +113,8 @@ async def _carry_out(site: Site, form: ActionForm, visit: Visit, fields: Fields)
         outcome=report.outcome,
         person=submission.operator,
     )
-    site.notices.put(visit.owner, outcome_notice(visit, step, fields))
-    return site.go(visit, _next(form, visit, fields, step))
+    notice = outcome_notice(visit, step, typed)
+    return _answer(site, form, visit, notice, _next(form, visit, fields, step))
 
 
 async def _submission(
@@ -139,17 +140,37 @@ def _next(form: ActionForm, visit: Visit, fields: Fields, step: Step) -> str:
     return form.onward(visit, fields, step) if is_done else form.back(visit, fields)
 
 
-def refuse(
-    site: Site, visit: Visit, fields: Fields, back: str, reason: str, **words: object
+def _answer(site: Site, form: ActionForm, visit: Visit, notice: Notice, target: str) -> Response:
+    """Return the way to the page that shows a form's notice."""
+    if form.ends_visit and notice.is_good and visit.served_by is None:
+        visit = site.begin_anew(visit)
+    site.leave_notice(visit, notice)
+    return site.go(visit, target)
+
+
+async def refuse(
+    site: Site, visit: Visit, typed: Fields, back: str, reason: str, **words: object
 ) -> Response:
-    """Return the way back to a form, whose page says why."""
+    """Return the way back to a form, whose page says why.
+
+    Nothing is kept of what a browser typed that had no id yet: anybody can send a lot of it.
+
+    Args:
+        site: Storefront.
+        visit: Request of the form.
+        typed: Fields that the page shows again.
+        back: Page of the form.
+        reason: Key of the reason among the words.
+        words: Fields of its text.
+    """
     text = visit.words(f"reason_{reason}", **words)
-    site.notices.put(visit.owner, Notice(text, is_good=False, typed=shown_again(fields)))
+    notice = Notice(text, is_good=False, typed={} if visit.is_new else typed)
+    site.leave_notice(visit, notice, is_known=await site.knows(visit))
     return site.go(visit, back)
 
 
 def outcome_notice(
-    visit: Visit, step: Step, fields: Fields | None = None, *, hint: str = ""
+    visit: Visit, step: Step, typed: Fields | None = None, *, hint: str = ""
 ) -> Notice:
     """Return what a page says about an action.
 
@@ -158,12 +179,12 @@ def outcome_notice(
     Args:
         visit: Request of the form.
         step: Action.
-        fields: Fields as they were sent; None shows none again.
+        typed: Fields that the page shows again if the action was refused.
         hint: Further text.
     """
     report = step.report
     is_good = report.result == "ok"
-    typed = {} if is_good or fields is None else shown_again(fields)
+    typed = {} if is_good or typed is None else typed
     message = next(iter(report.messages), None)
     if message is not None and message.to is None:
         return Notice(message.text, is_good, hint, typed)
@@ -173,11 +194,6 @@ def outcome_notice(
         # Flows of one's own may have other outcomes.
         key = "outcome_done" if is_good else "outcome_not_done"
     return Notice(visit.words(key, **values), is_good, hint, typed)
-
-
-def shown_again(fields: Fields) -> dict[str, str]:
-    """Return the fields that a page may show again."""
-    return {name: text for name, text in fields.items() if name not in _UNSHOWN}
 
 
 def form_id(fields: Fields) -> str:

@@ -17,13 +17,13 @@ from gpt2flow.agent.cases.staff import People
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.metrics.reader import ShopReader
-from gpt2flow.agent.shop import Database
+from gpt2flow.agent.shop import CustomerSession, Database
 from gpt2flow.storefront.chat import AgentChat
 from gpt2flow.storefront.config import StorefrontConfig
 from gpt2flow.storefront.counter import Counter
 from gpt2flow.storefront.disturbances import Disturber
 from gpt2flow.storefront.reading.shopping import Shopper, find_shopper, read_chat
-from gpt2flow.storefront.site.notices import Notice, Notices
+from gpt2flow.storefront.site.notices import Notice, Notices, Reader
 from gpt2flow.storefront.site.visits import Operator, Visit, customer_id, new_customer_id
 from gpt2flow.web.website.requests import go_to, keep_language
 from gpt2flow.web.website.sessions import FormTokens, Sessions
@@ -107,9 +107,12 @@ class Site:
     def admit(self, request: Request) -> Visit:
         """Return the visit of a form; a new browser gets its id."""
         visit = self.visit(request)
-        if visit.session is None and visit.operator is None:
-            visit = replace(visit, customer=new_customer_id(), is_new=True)
-            request.state.visit = visit
+        return self.begin_anew(visit) if visit.session is None and not visit.operator else visit
+
+    def begin_anew(self, visit: Visit) -> Visit:
+        """Return the visit as that of a browser that gets another id."""
+        visit = replace(visit, customer=new_customer_id(), is_new=True)
+        visit.request.state.visit = visit
         return visit
 
     def serve(self, operator: Operator, conversation: str | None) -> None:
@@ -124,6 +127,24 @@ class Site:
         """Return whether a form is one that this visitor was shown."""
         tokens = self.sessions.forms if visit.operator else self.forms
         return tokens.check(visit.form_owner, token)
+
+    def leave_notice(self, visit: Visit, notice: Notice, *, is_known: bool = True) -> None:
+        """Keep a notice for the visitor's next page.
+
+        Args:
+            visit: Request of the form.
+            notice: Notice.
+            is_known: Whether the shop has a conversation of the visitor.
+        """
+        reader = Reader.CUSTOMER if is_known else Reader.STRANGER
+        self.notices.put(visit.owner, notice, Reader.OPERATOR if visit.operator else reader)
+
+    async def knows(self, visit: Visit) -> bool:
+        """Return whether the shop has a conversation of the visitor."""
+        session = visit.session
+        if session is None or visit.is_new:
+            return False
+        return await self.read(lambda db: db.get(CustomerSession, session) is not None)
 
     async def read(self, query: Callable[[DatabaseSession], _Found]) -> _Found:
         """Run a query in a thread, without a write lock."""
@@ -213,8 +234,11 @@ class Site:
 
 
 def _language_links(request: Request) -> dict[str, str]:
-    """Return the address of this page in each language."""
+    """Return the address of this page in each language.
+
+    It is relative, because a path such as `//name` would be the address of another host.
+    """
     return {
-        language: f"{request.url.path}?{request.url.include_query_params(language=language).query}"
+        language: f"?{request.url.include_query_params(language=language).query}"
         for language in LANGUAGES
     }

@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpt2flow.agent.hands.errors import RecorderError
+from gpt2flow.agent.hands.recorder.drafts import DraftProof, DraftRecording, DraftSignIn
 from gpt2flow.agent.hands.recorder.fields import TemplateFields
-from gpt2flow.agent.hands.recording import (
-    SESSION,
-    TOKEN,
-    Element,
-    Proof,
-    Recording,
-    ScreenStep,
-    SignIn,
-)
+from gpt2flow.agent.hands.recording import SESSION, TOKEN, Element, ScreenStep
 
 
 @dataclass(frozen=True)
@@ -74,20 +67,31 @@ def add_deed(deeds: list[Deed], deed: Deed) -> bool:
 
 @dataclass(frozen=True)
 class Sight:
-    """Messages of a page.
+    """Signs of a page that something was done.
 
     Attributes:
         path: Path of the page, without its query.
-        messages: Texts of its regions with the role `status` or `alert`.
+        signs: Texts of its regions with the role `status` or `alert`. In the recording of a
+            sign-in, the elements that name the served conversation.
     """
 
     path: str
-    messages: Sequence[str] = ()
+    signs: Sequence[str | Element] = ()
+
+    @property
+    def messages(self) -> list[str]:
+        """Texts of the page."""
+        return [each for each in self.signs if isinstance(each, str)]
+
+    @property
+    def elements(self) -> list[Element]:
+        """Elements that name the served conversation."""
+        return [each for each in self.signs if isinstance(each, Element)]
 
 
 def make_recording(
     deeds: Sequence[Deed], sight: Sight, fields: TemplateFields, outcome: str
-) -> Recording:
+) -> DraftRecording:
     """Return the recording of an action.
 
     Args:
@@ -101,20 +105,22 @@ def make_recording(
     """
     last = _last_press(deeds)
     commit = _element(deeds[last], fields)
-    return Recording(
+    return DraftRecording(
         steps=[deed.step(fields) for deed in deeds[:last]],
         commit=commit,
         outcomes={outcome: _message(sight, fields, commit)},
-        proof=Proof(path=fields.path(sight.path)),
+        proof=DraftProof(path=fields.path(sight.path)),
     )
 
 
-def make_sign_in(deeds: Sequence[Deed], sight: Sight, fields: TemplateFields) -> SignIn:
+def make_sign_in(deeds: Sequence[Deed], sight: Sight, fields: TemplateFields) -> DraftSignIn:
     """Return the recording of a sign-in with the serving.
+
+    The element of a served conversation is left out unless there is exactly one.
 
     Args:
         deeds: Sign-in on the first page, then the serving on a page opened by its address.
-        sight: What the page said at the end.
+        sight: Elements that named the conversation at the end.
         fields: Fields of templates.
 
     Raises:
@@ -135,8 +141,15 @@ def make_sign_in(deeds: Sequence[Deed], sight: Sight, fields: TemplateFields) ->
                 " conversation is that of --argument session=…"
             )
     signed_out = _element(signing[_last_press(signing)], fields)
-    message = _message(sight, fields, _element(serving[_last_press(serving)], fields))
-    return SignIn(steps=steps, signed_out=signed_out, serve=serve, serving=message)
+    _last_press(serving)
+    shown = serving_elements(sight, fields)
+    element = shown[0] if len(shown) == 1 else None
+    return DraftSignIn(steps=steps, signed_out=signed_out, serve=serve, serving=element)
+
+
+def serving_elements(sight: Sight, fields: TemplateFields) -> list[Element]:
+    """Return the elements that name the served conversation, as templates."""
+    return [Element(role=each.role, name=fields.shown(each.name)) for each in sight.elements]
 
 
 def _last_press(deeds: Sequence[Deed]) -> int:

@@ -15,10 +15,10 @@ from gpt2flow.agent.hands.errors import RecorderError
 from gpt2flow.agent.hands.recorder.assembly import Deed, Sight, add_deed
 from gpt2flow.agent.hands.recorder.fields import TemplateFields
 from gpt2flow.agent.hands.recorder.history import WindowHistory, origin_of, path_of
-from gpt2flow.agent.hands.recorder.naming import locate, name_element
-from gpt2flow.agent.hands.recording import TOKEN, Element
+from gpt2flow.agent.hands.recorder.naming import locate, name_element, named_elements
+from gpt2flow.agent.hands.recording import SESSION, TOKEN, Element
 from gpt2flow.agent.hands.screen import MESSAGES
-from gpt2flow.agent.hands.templates import one_line
+from gpt2flow.agent.hands.templates import field_names, one_line
 
 _SCRIPT: Final = Path(__file__).with_name("recorder.js")
 # Time between two readings of the page's messages, and readings that wait for one at the end.
@@ -43,7 +43,7 @@ class Capture:
         context: Context of the browser.
         fields: Fields of templates; secrets that are typed are added.
         report: Function that takes each line for the person.
-        served: Conversation that is served in the recording of a sign-in; None for an action.
+        is_sign_in: Whether a sign-in is recorded, with the serving, instead of an action.
 
     Attributes:
         deeds: What the person did.
@@ -55,16 +55,17 @@ class Capture:
         context: BrowserContext,
         fields: TemplateFields,
         report: Callable[[str], None],
-        served: str | None = None,
+        *,
+        is_sign_in: bool = False,
     ) -> None:
         self._context = context
         self._page: Page = context.pages[0]
         self._fields = fields
         self._report = report
-        self._served = served
+        self._is_sign_in = is_sign_in
         self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._is_ending = asyncio.Event()
-        self._before = list[str]()
+        self._before: list[str] | list[Element] = []
         self._is_new_page = False
         self.deeds = list[Deed]()
         self.sight = Sight("/")
@@ -117,7 +118,7 @@ class Capture:
             await handle()
         for _ in range(_LAST_LOOKS):
             await self._look()
-            if self._page.is_closed() or self.sight.messages:
+            if self._page.is_closed() or self.sight.signs:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -158,7 +159,7 @@ class Capture:
         number, what = report["number"], report["what"]
         try:
             element = await name_element(self._page, number, what)
-            self._before = await self._messages()
+            self._before = await self._signs()
         except RecorderError as error:
             raise RecorderError(self._fields.shown(str(error))) from error
         except Error as error:
@@ -200,7 +201,7 @@ class Capture:
             self._add(Deed("open", None, path))
 
     def _add(self, deed: Deed) -> None:
-        if deed.do == "open" and self.deeds and self._served is None:
+        if deed.do == "open" and self.deeds and not self._is_sign_in:
             self._report("the recording starts again")
             self.deeds.clear()
         if add_deed(self.deeds, deed):
@@ -209,26 +210,32 @@ class Capture:
     async def _look(self) -> None:
         """Read what the page says since the last press."""
         with suppress(Error, TimeoutError):
-            messages = await asyncio.wait_for(self._messages(), 10 * _LOOK_SECONDS)
-            fresh = [each for each in messages if each not in self._before]
-            messages = fresh or (messages if self._is_new_page else [])
-            sight = Sight(path_of(self._page.url).partition("?")[0], messages)
-            if messages != self.sight.messages and self._pressed:
-                for each in messages:
-                    self._report(f"  the page says: {self._fields.said(each)}")
+            signs = await asyncio.wait_for(self._signs(), 10 * _LOOK_SECONDS)
+            fresh = [each for each in signs if each not in self._before]
+            fresh = fresh or (list(signs) if self._is_new_page else [])
+            sight = Sight(path_of(self._page.url).partition("?")[0], fresh)
+            if fresh != self.sight.signs and self._pressed:
+                for each in fresh:
+                    self._report(f"  the page {_caption(each, self._fields)}")
             self.sight = sight
 
     @property
     def _pressed(self) -> bool:
         return any(deed.do == "press" for deed in self.deeds)
 
-    async def _messages(self) -> list[str]:
-        """Return what the page says, or whom it serves."""
-        if self._served is None:
+    async def _signs(self) -> list[str] | list[Element]:
+        """Return what the page says, or elements naming the served conversation."""
+        if not self._is_sign_in:
             texts = await self._page.locator(MESSAGES).all_inner_texts()
             return [text for each in texts if (text := one_line(each))]
-        lines = (await self._page.locator("body").inner_text()).splitlines()
-        return [one_line(each) for each in lines if self._served in each]
+        elements = await named_elements(self._page)
+        return [each for each in elements if SESSION in field_names(self._fields.shown(each.name))]
+
+
+def _caption(sign: str | Element, fields: TemplateFields) -> str:
+    if isinstance(sign, Element):
+        return f"shows {sign.role} {fields.shown(sign.name)!r}"
+    return f"says: {fields.said(sign)}"
 
 
 def _first_line(error: Error) -> str:

@@ -1,6 +1,6 @@
 """Files of recordings, in which one action is added or replaced."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,15 @@ from pydantic import BaseModel
 
 from gpt2flow.agent.errors import FlowError, InputError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.hands.recording import Recording, ScreenFile, SignIn, check_recording
+from gpt2flow.agent.hands.recorder.drafts import DraftFile, DraftRecording, DraftSignIn
+from gpt2flow.agent.hands.recording import (
+    SESSION,
+    Element,
+    Recording,
+    SignIn,
+    check_recording,
+    check_sign_in,
+)
 from gpt2flow.files.atomic import write_atomically
 from gpt2flow.files.documents import read_yaml
 
@@ -29,7 +37,7 @@ def read_recordings(path: Path, model: type[_Model]) -> _Model | None:
     return read_yaml(path, model, FlowError, typed=True)
 
 
-def write_action(path: Path, action: str, recording: Recording) -> Recording:
+def write_action(path: Path, action: str, recording: DraftRecording) -> DraftRecording:
     """Add a recording to a file, or replace that of the action.
 
     If the steps are those of the recording in the file, its other outcomes and what a person
@@ -38,13 +46,13 @@ def write_action(path: Path, action: str, recording: Recording) -> Recording:
     Returns:
         Recording as it is in the file.
     """
-    recordings = read_recordings(path, ScreenFile) or ScreenFile(actions={})
+    recordings = read_recordings(path, DraftFile) or DraftFile(actions={})
     earlier = recordings.actions.get(action)
     if earlier is not None and _way(earlier) == _way(recording):
         outcomes = {**earlier.outcomes, **recording.outcomes}
         recording = earlier.model_copy(update={"outcomes": outcomes})
     actions = {**recordings.actions, action: recording}
-    wanted = ScreenFile(actions=actions)
+    wanted = DraftFile(actions=actions)
     text = _spliced(path, action, recording)
     if text is None or not _holds(text, wanted):
         text = _yaml({"actions": {name: _content(each) for name, each in actions.items()}})
@@ -52,7 +60,7 @@ def write_action(path: Path, action: str, recording: Recording) -> Recording:
     return recording
 
 
-def write_sign_in(path: Path, sign_in: SignIn) -> None:
+def write_sign_in(path: Path, sign_in: DraftSignIn) -> None:
     """Write the recording of a sign-in."""
     write_atomically(path, _yaml(_content(sign_in)))
 
@@ -73,13 +81,35 @@ def left_to_do(where: str, book: FlowBook, action: str, recording: Recording) ->
         found.append(str(error))
     if not recording.shows:
         found.append("shows: what the page must show before the press, such as a total")
-    if not recording.proof.shows:
+    if not recording.proof.new and not recording.proof.gone:
         found.append(
             f"proof: whether {recording.proof.path} shows that the action was carried out, and"
-            " the texts that are new there"
+            " the texts that are then new or gone there"
         )
     found.append("outcomes: a field or ... in place of what changes; fields to read in reads")
     return found
+
+
+def left_of_sign_in(where: str, sign_in: DraftSignIn, shown: Sequence[Element]) -> list[str]:
+    """Return what a person has to complete in a sign-in.
+
+    Args:
+        where: File, for messages.
+        sign_in: Its recording.
+        shown: Elements that name the served conversation.
+    """
+    if sign_in.serving is None:
+        names = ", ".join(f"{each.role} {each.name!r}" for each in shown) or "none"
+        task = (
+            f"serving: role and name, with {{{SESSION}}}, of the one element that every page shows"
+            f" while the conversation is served; the last page shows {names}"
+        )
+        return [task]
+    try:
+        check_sign_in(where, SignIn.model_validate(sign_in.model_dump()))
+    except FlowError as error:
+        return [str(error)]
+    return []
 
 
 def _way(recording: Recording) -> tuple[object, ...]:
@@ -113,10 +143,10 @@ def _spliced(path: Path, action: str, recording: Recording) -> str | None:
     return "\n".join([*lines[:start], *(indent + each for each in block), *lines[end:], ""])
 
 
-def _holds(text: str, wanted: ScreenFile) -> bool:
+def _holds(text: str, wanted: DraftFile) -> bool:
     """Return whether a text has the wanted content."""
     try:
-        return ScreenFile.model_validate(yaml.safe_load(text)) == wanted
+        return DraftFile.model_validate(yaml.safe_load(text)) == wanted
     except (ValueError, yaml.YAMLError):
         return False
 

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from string import Formatter
 from typing import Final
 from urllib.parse import quote, quote_plus
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.hands.recording import SESSION
+from gpt2flow.agent.hands.recording import SESSION, message_fields
 from gpt2flow.agent.hands.templates import one_line
 from gpt2flow.agent.wording import Language
 
@@ -90,11 +89,7 @@ def argument_names(book: FlowBook, action: str | None) -> set[str]:
     """
     if action is None:
         return {SESSION}
-    spec = book.actions[action]
-    wordings = [spec.question, *(each.message for each in spec.outcomes.values())]
-    texts = [text for wording in wordings if wording for text in wording.values()]
-    fields = {field for text in texts for _, field, _, _ in Formatter().parse(text) if field}
-    return {SESSION, *spec.slots, *fields}
+    return {SESSION, *book.actions[action].slots, *message_fields(book, action)}
 
 
 class TemplateFields:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Final, get_args
 
 import yaml
@@ -48,7 +49,8 @@ async def name_element(page: Page, number: int, what: str) -> Element:
     Raises:
         RecorderError: The element has no such role or name, or is not the only one.
     """
-    role, name = _first_node(await held(page, number).aria_snapshot())
+    snapshot = yaml.safe_load(await held(page, number).aria_snapshot())
+    role, name = next(_nodes(snapshot), ("", ""))
     if role not in _ROLES:
         raise RecorderError(
             f"{what} cannot be recorded: a step needs one of the roles {', '.join(sorted(_ROLES))}"
@@ -68,13 +70,25 @@ async def name_element(page: Page, number: int, what: str) -> Element:
     return element
 
 
-def _first_node(snapshot: str) -> tuple[Any, str]:
-    """Return the role and name of a snapshot's first element."""
-    nodes = yaml.safe_load(snapshot)
-    first = nodes[0] if nodes else ""
-    if isinstance(first, dict):
-        first = next(iter(first))
-    match = _NODE.fullmatch(str(first))
-    if match is None:
-        return "", ""
-    return match[1], json.loads(match[2]) if match[2] else ""
+async def named_elements(page: Page) -> list[Element]:
+    """Return the elements of a page that a step may name."""
+    snapshot = yaml.safe_load(await page.locator("body").aria_snapshot())
+    return [
+        Element(role=role, name=name) for role, name in _nodes(snapshot) if role in _ROLES and name
+    ]
+
+
+def _nodes(snapshot: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the roles and names of a snapshot's elements."""
+    match snapshot:
+        case list():
+            for each in snapshot:
+                yield from _nodes(each)
+        case dict():
+            for node, parts in snapshot.items():
+                yield from _nodes(node)
+                if isinstance(parts, list):
+                    yield from _nodes(parts)
+        case _:
+            found = _NODE.fullmatch(str(snapshot))
+            yield (found[1], json.loads(found[2]) if found[2] else "") if found else ("", "")

@@ -8,29 +8,35 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from playwright.async_api import BrowserContext, Error, async_playwright
 
 from gpt2flow.agent.errors import InputError
 from gpt2flow.agent.flows import FlowBook, load_flows
 from gpt2flow.agent.hands.browser import ARGUMENTS, LOCALES, find_chromium
-from gpt2flow.agent.hands.recorder.assembly import make_recording, make_sign_in
+from gpt2flow.agent.hands.recorder.assembly import (
+    make_recording,
+    make_sign_in,
+    serving_elements,
+)
 from gpt2flow.agent.hands.recorder.capture import Capture
 from gpt2flow.agent.hands.recorder.document import (
+    left_of_sign_in,
     left_to_do,
     read_recordings,
     write_action,
     write_sign_in,
 )
+from gpt2flow.agent.hands.recorder.drafts import DraftFile, DraftSignIn
 from gpt2flow.agent.hands.recorder.fields import TemplateFields, parse_arguments
 from gpt2flow.agent.hands.recorder.naming import register_engine
-from gpt2flow.agent.hands.recording import SESSION, ScreenFile, SignIn
+from gpt2flow.agent.hands.recording import SESSION
+from gpt2flow.agent.net.addresses import parse_url
 from gpt2flow.agent.wording import Language
 
 # Name in place of an action.
@@ -83,22 +89,29 @@ def record(config: RecorderConfig, report: Callable[[str], None]) -> None:
     action = None if config.action == SIGN_IN else config.action
     outcome = _check(config, book, action)
     arguments = parse_arguments(book, action, config.arguments, config.language)
-    served = arguments.get(SESSION, "") if action is None else None
-    if served == "":
+    if action is None and SESSION not in arguments:
         raise InputError("--argument session=… is missing: the conversation to serve")
-    read_recordings(config.out, SignIn if action is None else ScreenFile)
+    read_recordings(config.out, DraftSignIn if action is None else DraftFile)
     executable = find_chromium(config.browser)
     fields = TemplateFields(arguments)
-    capture = asyncio.run(_capture(config, executable, fields, report, served))
+    capture = asyncio.run(_capture(config, executable, fields, report))
     if action is None:
-        write_sign_in(config.out, make_sign_in(capture.deeds, capture.sight, fields))
-        report(f"wrote {config.out}")
+        sign_in = make_sign_in(capture.deeds, capture.sight, fields)
+        write_sign_in(config.out, sign_in)
+        shown = serving_elements(capture.sight, fields)
+        left = left_of_sign_in(str(config.out), sign_in, shown)
+        _report_left(f"wrote {config.out}", left, report)
         return
     recording = make_recording(capture.deeds, capture.sight, fields, outcome)
     recording = write_action(config.out, action, recording)
     where = f"{config.out}: action {action}"
-    report(f"wrote {where}, outcomes {sorted(recording.outcomes)}; left to do:")
-    for each in left_to_do(where, book, action, recording):
+    left = left_to_do(where, book, action, recording)
+    _report_left(f"wrote {where}, outcomes {sorted(recording.outcomes)}", left, report)
+
+
+def _report_left(written: str, left: Sequence[str], report: Callable[[str], None]) -> None:
+    report(f"{written}; left to do:" if left else written)
+    for each in left:
         report(f"- {each}")
 
 
@@ -108,12 +121,7 @@ def _check(config: RecorderConfig, book: FlowBook, action: str | None) -> str:
     Raises:
         InputError: A setting is invalid.
     """
-    address = urlsplit(config.url)
-    if address.scheme not in ("http", "https") or not address.hostname or address.username:
-        raise InputError(
-            f"--url is {address.scheme}://{address.hostname or ''}, expected http://host/path or"
-            " https://host/path, without user and password"
-        )
+    parse_url(config.url, "--url")
     has_display = sys.platform != "linux" or any(os.environ.get(each) for each in _DISPLAYS)
     if config.remote_port is None and not has_display:
         raise InputError(
@@ -160,11 +168,10 @@ async def _capture(
     executable: str,
     fields: TemplateFields,
     report: Callable[[str], None],
-    served: str | None,
 ) -> Capture:
     """Capture until a person ends it."""
     async with _window(config, executable, report) as context:
-        capture = Capture(context, fields, report, served)
+        capture = Capture(context, fields, report, is_sign_in=config.action == SIGN_IN)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, capture.stop)

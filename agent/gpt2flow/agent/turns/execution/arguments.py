@@ -50,7 +50,7 @@ def collect_arguments(
         asked_for: Slots that are asked for rather than inferred.
     """
     spec = book.actions[task.choice.action]
-    values = task.pending_arguments | task.choice.arguments
+    values = task.given
     if task.event is not None:
         orders = (s for s in spec.slots if book.slots[s].kind is SlotKind.ORDER)
         values |= dict.fromkeys(orders, task.event.subject)
@@ -86,7 +86,7 @@ def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
     found: Arguments = {}
     if task.event is not None:
         return found
-    spec, given = book.actions[task.choice.action], task.pending_arguments | task.choice.arguments
+    spec, given = book.actions[task.choice.action], task.given
     if (unit := given.get(_PRODUCT)) is not None:
         product = find_packed_product(context, str(unit))
         found |= {_PRODUCT: product.name(context.language)} if product is not None else {}

@@ -1,5 +1,6 @@
 """Steps of workflows that look after cases."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpt2flow.agent.cases.failures import (
     report_stopped_message,
 )
 from gpt2flow.agent.cases.life import advance, lock_case, proposal_of, timers
+from gpt2flow.agent.cases.messages import hide_codes, sent_codes, without_secrets
 from gpt2flow.agent.cases.pictures import Stop
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows import FlowBook
@@ -89,6 +91,7 @@ class CaseSteps:
                 return Step.model_validate(record.step)
             session = db.get_one(CustomerSession, session_id, with_for_update=True)
             now = self._clock()
+            message = hide_codes(message, sent_codes(db, session_id, self._book))
             messages, due = report_outage(db, self._rules, session, message, now)
             report = ActionReport(
                 action=ESCALATE,
@@ -122,7 +125,9 @@ class CaseSteps:
                 return Step.model_validate(record.step)
             now = self._clock()
             work = db.get(ScreenWork, task.key)
-            stop = Stop(error.reason, error.picture, _meant(task, work), now)
+            reason = hide_codes(error.reason, sent_codes(db, session.id, self._book))
+            meant = _meant(task, work, self._book.secret_slots)
+            stop = Stop(reason, error.picture, meant, now)
             if work is not None:
                 db.delete(work)
             if task.event is None:
@@ -145,9 +150,9 @@ class CaseSteps:
             db,
             self._rules,
             session,
-            task.message,
+            hide_codes(task.message, sent_codes(db, session.id, self._book)),
             stop,
-            proposal=proposal_of(task.choice, task.key),
+            proposal=proposal_of(task.choice, task.key, self._book.secret_slots),
             answers=left is None,
         )
         if left is not None:
@@ -233,11 +238,13 @@ def _keep(db: Session, key: str, session_id: str, step: Step, now: datetime) -> 
     return step
 
 
-def _meant(task: Task, work: ScreenWork | None) -> dict[str, Any]:
-    """Return what the agent was about to do on the screen."""
+def _meant(task: Task, work: ScreenWork | None, secrets: Collection[str]) -> dict[str, Any]:
+    """Return what the agent was about to do, without secrets."""
     if work is None:
-        return {"action": task.choice.action, "arguments": task.choice.arguments}
-    meant = {"action": work.task["action"], "arguments": work.task["used"]}
+        arguments = without_secrets(task.choice.arguments, secrets)
+        return {"action": task.choice.action, "arguments": arguments}
+    arguments = without_secrets(work.task["used"], secrets)
+    meant = {"action": work.task["action"], "arguments": arguments}
     return meant | {"pressed": work.pressed_at is not None}
 
 

@@ -1,12 +1,13 @@
-"""Context and facts of an action."""
+"""Context and facts of an action, and the check of both."""
 
 from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.operations import Context
+from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.shop import Customer, CustomerSession, Order, order_id
 from gpt2flow.agent.turns.execution.task import Task
 from gpt2flow.agent.turns.execution.wishes import proposed_wish
@@ -61,6 +62,24 @@ def new_context(
         language=language,
         now=now,
         new_code=new_code,
+        secrets=book.secret_slots,
         proposed=proposed_wish(session),
         recipient=customer.contact if customer is not None and task.event else None,
     )
+
+
+def check_operations(book: FlowBook) -> None:
+    """Validate that every operation and event that the flows name is implemented.
+
+    Raises:
+        FlowError: An operation, an event or a compensation is unknown.
+    """
+    for name, action in book.actions.items():
+        for operation in filter(None, (action.operation, action.compensation)):
+            if operation not in OPERATIONS:
+                raise FlowError(f"action {name}: unknown operation {operation!r}")
+        for event in filter(None, (action.event, action.raises)):
+            if event not in EVENT_FACTS:
+                raise FlowError(f"action {name}: unknown event {event!r}")
+        if action.compensation and action.compensation not in book.actions:
+            raise FlowError(f"action {name}: unknown compensating action {action.compensation!r}")

@@ -7,20 +7,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.config import Clock
-from gpt2flow.agent.errors import FlowError, ModelError
+from gpt2flow.agent.errors import ModelError
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.book import holds
 from gpt2flow.agent.flows.prompt import Arguments, Choice
 from gpt2flow.agent.flows.schema import Fallback
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.hands.errors import ScreenStopped
-from gpt2flow.agent.hands.port import Hands, ScreenNeededError, ScreenTask
-from gpt2flow.agent.hands.transactions import (
+from gpt2flow.agent.hands.ledger import (
     add_timers,
     finished_work,
     send_to_screens,
     sent_by_shop,
 )
+from gpt2flow.agent.hands.port import Hands, ScreenNeededError, ScreenTask
 from gpt2flow.agent.operations import OPERATIONS, Context
 from gpt2flow.agent.operations.lookup import missing_order, product_names
 from gpt2flow.agent.report import ActionReport, Step, Wanted
@@ -37,7 +37,11 @@ from gpt2flow.agent.telemetry.spans import Tracer, action_attributes
 from gpt2flow.agent.turns.execution.arguments import collect_arguments
 from gpt2flow.agent.turns.execution.case_steps import CaseSteps, leave_to_person
 from gpt2flow.agent.turns.execution.changes import collect_changes, keep_step, merge_changes
-from gpt2flow.agent.turns.execution.contexts import action_facts, new_context
+from gpt2flow.agent.turns.execution.contexts import (
+    action_facts,
+    check_operations,
+    new_context,
+)
 from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
 from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
 from gpt2flow.agent.turns.execution.replies import Replier
@@ -61,6 +65,9 @@ from gpt2flow.agent.turns.execution.wishes import (
     update_session,
 )
 from gpt2flow.agent.turns.state import EVENT_FACTS, TurnState, begin_turn, lock_session
+
+# Field of an outcome that names the order.
+_ORDER = "order"
 
 
 class Executor:
@@ -161,7 +168,7 @@ class Executor:
             record = db.get(ExecutedAction, task.key)
             if record is not None:
                 return Step.model_validate(record.step)
-            work = finished_work(db, task.key)
+            work = finished_work(db, task.key, task.message, task.given)
             if work is not None:
                 return self._record_screen_work(db, session, task, work)
             left = leave_to_person(db, self._book, session, task, self._clock())
@@ -182,7 +189,7 @@ class Executor:
         self, db: Session, session: CustomerSession, task: Task, work: ScreenWork
     ) -> Step:
         """Record an action that was carried out on the screens."""
-        done = ScreenTask.from_json(work.task)
+        done = ScreenTask.from_json(work.task, task.message, task.given)
         task = accept_offer(self._book, session, task)
         if done.is_detour:
             keep_wish(session, task)
@@ -191,9 +198,10 @@ class Executor:
         context = self._context(db, session, task)
         context.customer = db.get(Customer, done.customer) if done.customer else None
         collect_changes(db, context.changes)
-        drop_wish(session, task.choice)
         if task.resumed is None and task.event is None:
             update_session(session, task)
+        if task.event is None and drop_wish(session, task.choice):
+            session.doubted = None
         close_answered(session, done.action, done.used)
         add_timers(context)
         assert work.outcome is not None
@@ -204,7 +212,9 @@ class Executor:
         )
         db.delete(work)
         update = {"wish": done.wish, "resumed": task.resumed is not None}
-        return self._record(context, task, report.model_copy(update=update))
+        # The customer may have placed another order on the pages meanwhile.
+        subject = str(fields[_ORDER]) if _ORDER in fields else None
+        return self._record(context, task, report.model_copy(update=update), subject)
 
     def _find_fallback(self, db: Session, session: CustomerSession, task: Task) -> Fallback | None:
         """Return the fallback of an action, None if it is legal.
@@ -217,8 +227,7 @@ class Executor:
         action, event = self._book.actions.get(name), task.event.name if task.event else None
         if action is None or action.event != event:
             raise ModelError(f"the model chose {name!r}, which is not allowed now")
-        given = task.choice.arguments.keys() | task.pending_arguments.keys()
-        given |= read_slots(self._book, task)
+        given = task.given.keys() | read_slots(self._book, task)
         is_legal, fallback = holds(action.when, facts), self._book.fallback(name, facts, given)
         if is_legal and (fallback is None or event is not None or task.resumed is not None):
             return None
@@ -308,7 +317,14 @@ class Executor:
             name, fields = OPERATIONS[spec.operation](context, used)
             if self._hands is not None and not task.is_compensation:
                 send_to_screens(
-                    self._hands, context, used, name, fields, wish=wish, is_detour=task.is_detour
+                    self._hands,
+                    context,
+                    used,
+                    name,
+                    fields,
+                    wish=wish,
+                    is_detour=task.is_detour,
+                    is_event=task.event is not None,
                 )
             return self._replier.report_outcome(context, task, used, name, fields)
         # An operation that is refused needs no confirmation, so it is tried first.
@@ -336,7 +352,9 @@ class Executor:
         spec = self._book.actions[task.choice.action]
         return is_denied(task) or is_doubtful(spec, task.choice, self._confirm_below)
 
-    def _record(self, context: Context, task: Task, report: ActionReport) -> Step:
+    def _record(
+        self, context: Context, task: Task, report: ActionReport, subject: str | None = None
+    ) -> Step:
         """Write the record that makes the action idempotent."""
         spec = self._book.actions[report.action]
         if task.event is None:
@@ -345,7 +363,7 @@ class Executor:
         facts = action_facts(context.db, context.session, task)
         raised = None
         if report.result == "ok" and spec.raises is not None:
-            raised = Event(spec.raises, self._event_subject(context))
+            raised = Event(spec.raises, subject or self._event_subject(context))
         step = Step(
             report=report.model_copy(update={"changes": merge_changes(context.changes)}),
             facts=facts,
@@ -380,20 +398,3 @@ def _read_products(context: Context, task: Task) -> dict[str, Any]:
         "counted": counted_products(task.message, product_names(context)),
         "taken_back": taken_back(task.message, added_products(context.session)),
     }
-
-
-def check_operations(book: FlowBook) -> None:
-    """Validate that every operation and event that the flows name is implemented.
-
-    Raises:
-        FlowError: An operation, an event or a compensation is unknown.
-    """
-    for name, action in book.actions.items():
-        for operation in filter(None, (action.operation, action.compensation)):
-            if operation not in OPERATIONS:
-                raise FlowError(f"action {name}: unknown operation {operation!r}")
-        for event in filter(None, (action.event, action.raises)):
-            if event not in EVENT_FACTS:
-                raise FlowError(f"action {name}: unknown event {event!r}")
-        if action.compensation and action.compensation not in book.actions:
-            raise FlowError(f"action {name}: unknown compensating action {action.compensation!r}")

@@ -66,3 +66,8 @@ class Task:
     event: Event | None = None
     is_compensation: bool = False
     turn: str | None = None
+
+    @property
+    def given(self) -> Arguments:
+        """Arguments of the choice, and those given before its question."""
+        return self.pending_arguments | self.choice.arguments
