@@ -27,6 +27,7 @@ from gpt2flow.agent.http.handling import ObservedTurns
 from gpt2flow.agent.http.requests import Message, RequestError
 from gpt2flow.agent.http.telemetry.metrics import TurnMetrics
 from gpt2flow.agent.shop import CartLine, Database, ExecutedAction, OutboxMessage, database_url
+from gpt2flow.cli.agent_options import agent_settings
 from gpt2flow.cli.commands.agent.serve import HttpOptions, _server_options
 
 pytestmark = pytest.mark.process
@@ -260,7 +261,8 @@ def test_the_defaults_of_the_command_are_those_of_the_endpoint() -> None:
     # A customer who writes through a website cannot try again.
     assert agent.pop("patience") == 60.0
     agent["address"] = agent.pop("server")
-    assert {name: getattr(AgentConfig(), name) for name in agent} == agent
+    settings = agent_settings(agent)
+    assert {name: getattr(AgentConfig(), name) for name in settings} == settings
 
 
 def test_a_turn_under_which_the_agent_closes_is_no_defect(path: Path) -> None:
