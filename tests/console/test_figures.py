@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.command_line import UNREACHABLE
 from tests.support.console import RunningConsole, Tokens, Visitor, plain_text, running_console
 from tests.support.desk import large_refund
 from tests.support.shop import Shop
@@ -118,8 +119,15 @@ def test_a_bad_field_of_the_playground_is_named(
     assert PROMPT.replace("<", "&lt;").replace(">", "&gt;") in response.text
 
 
-def test_a_server_that_is_away_is_an_error_on_the_page(ben: Visitor) -> None:
-    response = generate(ben, max_new_tokens="5")
+def test_a_server_that_is_away_is_an_error_on_the_page(
+    shop: Shop, database: Path, tokens: Tokens
+) -> None:
+    # Another test may have a server at the default address.
+    with (
+        running_console(database, tokens, shop.clock, server=UNREACHABLE) as console,
+        console.person("ben") as ben,
+    ):
+        response = generate(ben, max_new_tokens="5")
     assert response.status_code == 422
     assert "Traceback" not in response.text
 

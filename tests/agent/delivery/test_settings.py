@@ -66,7 +66,7 @@ def test_settings_give_transports_mails_first(
         (WEBHOOK | {"webhook": "ftp://shop.example"}, "'ftp://shop.example', must be an https URL"),
         (WEBHOOK | {"webhook": "shop.example"}, "'shop.example', must be an https URL"),
         (WEBHOOK | {"webhook": "https://"}, "'https://', must be an https URL"),
-        (WEBHOOK | {"webhook": "https://a.example:99999"}, "must be an https URL"),
+        (WEBHOOK | {"webhook": "https://a.example:99999"}, "Port out of range"),
         (WEBHOOK | {"webhook": "https://a.example/\n"}, "which is no URL"),
         (WEBHOOK | {"webhook": "https://u:p@a.example"}, "a user or a password"),
         (WEBHOOK | {"webhook_secret": "\n"}, "webhook secret: has no secret"),
