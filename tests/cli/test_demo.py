@@ -2,14 +2,13 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
-from tests.support.browser import NARROW, WIDE, chromium, chromium_path, screen
+from tests.support.browser import NARROW, WIDE, browser, chromium_path, screen
 from tests.support.command_line import gpt2flow
 from tests.support.project import SHIPPED_BUNDLE
 from tests.support.website import plain_text
@@ -22,6 +21,8 @@ from gpt2flow.cli.agent_options import HandsKind
 from gpt2flow.cli.commands import demo
 from gpt2flow.cli.demo.play import ScenarioResult
 from gpt2flow.cli.demo.report import write_report
+
+__all__ = ["browser"]
 
 SCENARIOS = """
 - id: english
@@ -118,13 +119,6 @@ def run(scenarios: Path, *options: str) -> tuple[int, str, str]:
         *("demo", "--model", str(SHIPPED_BUNDLE), "--scenarios", str(scenarios)),
         *("--hands", "browser", *options),
     )
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Chromium, to look at the report."""
-    with chromium() as opened:
-        yield opened
 
 
 def test_every_scenario_ends_as_expected_and_the_report_is_named(played: Demo) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.browser import browser
 from tests.support.console import RunningConsole, Tokens, Visitor, running_console
 from tests.support.new_shop import book, new_shop
 from tests.support.project import SHIPPED_BUNDLE
@@ -12,7 +13,7 @@ from tests.support.server_process import ServerProcess, server_process
 from tests.support.shop import Shop
 from tests.support.site_fixtures import database, shop, tokens
 
-__all__ = ["book", "database", "new_shop", "shop", "tokens"]
+__all__ = ["book", "browser", "database", "new_shop", "shop", "tokens"]
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """Signing in and out, and requests that are refused."""
 
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.certificates import AuthorityFiles
 from tests.support.console import RunningConsole, Tokens, Visitor, running_console
 from tests.support.desk import changes, large_refund
 from tests.support.shop import Shop
+from tests.support.website import new_tls_files
 
 from gpt2flow.agent.shop import Case, CaseStatus
 
@@ -213,16 +212,10 @@ def test_another_method_is_refused_with_a_page(ben: Visitor) -> None:
 def test_over_tls_the_cookie_belongs_to_this_host(
     shop: Shop, database: Path, tokens: Tokens, tmp_path: Path
 ) -> None:
-    authority = AuthorityFiles(tmp_path, "ca")
-    pair = authority.pair("console")
-    settings = {"https_certificate": pair.certificate, "https_key": pair.key}
+    files = new_tls_files(tmp_path)
     with (
-        running_console(database, tokens, shop.clock, **settings) as console,
-        httpx.Client(
-            base_url=console.url.replace("http://", "https://"),
-            verify=ssl.create_default_context(cafile=authority.ca),
-            trust_env=False,
-        ) as client,
+        running_console(database, tokens, shop.clock, **files.settings) as console,
+        files.client(console.url) as client,
     ):
         response = client.post("/sign-in", data={"token": tokens.secrets["ben"]})
         assert response.headers["set-cookie"].startswith("__Host-gpt2flow=")

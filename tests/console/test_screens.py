@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.support.browser import NARROW, WIDE, Screen, chromium, screen
+from tests.support.browser import NARROW, WIDE, Screen, screen
 from tests.support.console import RunningConsole
 from tests.support.desk import changes, hand_over, large_refund, texts
 from tests.support.shop import Shop
@@ -15,12 +15,6 @@ from tests.support.stopped_screens import REASON, png, stopped
 from gpt2flow.agent.shop import Case, CaseStatus
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 class Windows:

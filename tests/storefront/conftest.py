@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.browser import browser
 from tests.support.new_shop import book, new_shop
 from tests.support.shop import Shop
 from tests.support.site_fixtures import database, shop, tokens
 from tests.support.storefront import RunningStorefront, Shopper, running_storefront
+from tests.support.storefront_windows import served, windows
 from tests.support.website import Tokens
 
-__all__ = ["book", "database", "new_shop", "shop", "tokens"]
+__all__ = ["book", "browser", "database", "new_shop", "served", "shop", "tokens", "windows"]
 
 
 @pytest.fixture

@@ -3,16 +3,14 @@
 import html
 import http.client
 import re
-import ssl
 import threading
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.certificates import AuthorityFiles
 from tests.support.shop import Shop
 from tests.support.storefront import RunningStorefront, Shopper, running_storefront
-from tests.support.website import Tokens
+from tests.support.website import Tokens, new_tls_files
 
 from gpt2flow.agent.shop import (
     CartLine,
@@ -305,16 +303,10 @@ def test_a_login_leads_to_no_other_site(stranger: Shopper, target: str) -> None:
 def test_over_tls_the_cookies_belong_to_this_host(
     shop: Shop, database: Path, tokens: Tokens, tmp_path: Path
 ) -> None:
-    authority = AuthorityFiles(tmp_path, "ca")
-    pair = authority.pair("storefront")
-    settings = {"https_certificate": pair.certificate, "https_key": pair.key}
+    files = new_tls_files(tmp_path)
     with (
-        running_storefront(database, tokens, shop.clock, **settings) as storefront,
-        httpx.Client(
-            base_url=storefront.url.replace("http://", "https://"),
-            verify=ssl.create_default_context(cafile=authority.ca),
-            trust_env=False,
-        ) as client,
+        running_storefront(database, tokens, shop.clock, **files.settings) as storefront,
+        files.client(storefront.url) as client,
     ):
         shopper = Shopper(client)
         response = shopper.submit("/products/umbrella", quantity="1")

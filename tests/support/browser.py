@@ -37,6 +37,13 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium of a module's tests."""
+    with chromium() as running:
+        yield running
+
+
 def chromium_path() -> str:
     """Return the path of Chromium.
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
+from tests.support.certificates import AuthorityFiles
 from tests.support.waiting import SECONDS
 
 from gpt2flow.agent.net.addresses import bind
@@ -66,6 +68,35 @@ def client_of(url: str) -> Iterator[httpx.Client]:
     """Open a browser that runs no scripts and follows no redirects."""
     with httpx.Client(base_url=url, timeout=SECONDS, trust_env=False) as client:
         yield client
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """Certificate of a website, and the authority that its visitors trust.
+
+    Attributes:
+        ca: Certificate of the authority.
+        settings: Settings of the website.
+    """
+
+    ca: Path
+    settings: dict[str, Path]
+
+    @contextmanager
+    def client(self, url: str) -> Iterator[httpx.Client]:
+        """Open a browser that trusts the website."""
+        context = ssl.create_default_context(cafile=self.ca)
+        address = url.replace("http://", "https://")
+        with httpx.Client(base_url=address, verify=context, trust_env=False) as client:
+            yield client
+
+
+def new_tls_files(folder: Path) -> TlsFiles:
+    """Return the files of a website with TLS."""
+    authority = AuthorityFiles(folder, "ca")
+    pair = authority.pair("website")
+    settings = {"https_certificate": pair.certificate, "https_key": pair.key}
+    return TlsFiles(authority.ca, settings)
 
 
 @contextmanager

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.browser import chromium_path
+from tests.support.browser import browser, chromium_path
 from tests.support.new_shop import book, new_shop
 
-__all__ = ["book", "new_shop"]
+__all__ = ["book", "browser", "new_shop"]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
-from tests.support.browser import chromium
 
 from gpt2flow.agent.hands.errors import UnexpectedPageError
 from gpt2flow.agent.hands.recording import Element, ScreenStep
@@ -21,12 +20,6 @@ _PAGE = """<!doctype html><title>Shop</title><main><h1>Checkout</h1>
   <button>Order</button>
 </form><div role=log>My code is 000000</div>
 <button type=button>Help</button><button type=button>Help</button></main>"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
