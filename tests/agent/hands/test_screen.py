@@ -13,6 +13,7 @@ _PAGE = """<!doctype html><title>Shop</title><main><h1>Checkout</h1>
 <p role=status>Welcome</p>
 <form action="/done">
   <label>Address <input name=a maxlength=8 required></label>
+  <label>Number: tea <input type=number name=n value=1></label>
   <label>Town <input name=t required></label>
   <label>Size <select name=s><option>Small<option>Large</select></label>
   <label>Secret <input type=password name=p></label>
@@ -100,6 +101,7 @@ def test_a_reading_has_what_people_see_without_messages_and_typed_values(screen:
     before = screen.read()
     screen.follow(fill("Town", "Bath"), {})
     screen.follow(fill("Size", "Large", "combobox", "choose"), {})
+    screen.follow(fill("Number: tea", "7", "spinbutton"), {})
     assert screen.read() == before
     assert 'textbox "Town"' in before
     assert "Welcome" not in before

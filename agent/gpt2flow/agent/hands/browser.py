@@ -89,8 +89,7 @@ class BrowserHands:
         self._screens = load_screens(book, flows)
         self._executable = find_chromium(config.executable)
         _read_token(config)
-        secrets = book.secret_slots
-        self._ledger = Ledger(database, clock, secrets)
+        self._ledger = Ledger(database, clock, book.secret_slots)
         album = Album(config.pictures) if config.pictures is not None else None
         self._shop = Shop(lambda: _read_token(config), config.settle_seconds, clock, album)
         # Playwright's objects belong to the thread that made them.

@@ -33,7 +33,9 @@ _SHOWN: Final = """element => element.tagName === "SELECT"
 # Begins what Chromium says of a page that it could not read.
 _NETWORK: Final = "net::"
 # Line of a field, up to its value.
-_FIELD: Final = re.compile(r'\s*- (?:textbox|searchbox|spinbutton|combobox) "(?:[^"\\]|\\.)*"')
+_FIELD: Final = re.compile(
+    r"""\s*- '?(?:textbox|searchbox|spinbutton|combobox) "(?:[^"\\]|\\.)*["]"""
+)
 _MILLISECONDS: Final = 1000
 _Result = TypeVar("_Result")
 
@@ -68,7 +70,7 @@ class Screen:
             return
         locator, name = self._locate(step.element, fields)
         if step.do == "press":
-            self._press(locator, name)
+            self._press(locator)
             return
         assert step.text is not None
         text = filled(step.text, fields)
@@ -100,7 +102,8 @@ class Screen:
             UnexpectedPageError: The page has no such element, or several.
             SlowPageError: The page does not come in time.
         """
-        self._press(*self._locate(element, fields))
+        locator, _ = self._locate(element, fields)
+        self._press(locator)
 
     def check_filled(self, button: Element, fields: Mapping[str, str | int]) -> None:
         """Read back what was filled in, and check for empty fields.
@@ -172,7 +175,7 @@ class Screen:
             raise UnexpectedPageError(f"{self.path} has {count} elements {name}")
         return locator, name
 
-    def _press(self, locator: Locator, name: str) -> None:
+    def _press(self, locator: Locator) -> None:
         leads_away = locator.evaluate(_LEADS_AWAY)
         navigation: AbstractContextManager[object] = nullcontext()
         if leads_away:
@@ -185,7 +188,6 @@ class Screen:
         _in_time(press)
         if leads_away:
             self._filled.clear()
-        del name
 
 
 def _is_message(line: str) -> bool:
