@@ -60,6 +60,8 @@ def test_order_candidates(message: str, values: list[str]) -> None:
         ("二十一个, 一打", ["21", "12"]),
         ("at 3:30 for 4.99", []),
         ("a kettle", []),
+        ("fangzheng77@example.com, a lamp", []),
+        ("on the 14th, 2 kettles", ["2"]),
     ],
 )
 def test_integer_candidates(message: str, values: list[str]) -> None:
@@ -89,3 +91,21 @@ def test_a_large_quantity_is_read_whole(message: str) -> None:
 )
 def test_codes_and_phone_numbers_name_no_order(message: str, orders: list[str]) -> None:
     assert named_orders(message) == orders
+
+
+@pytest.mark.parametrize(
+    "kind, message, values",
+    [
+        (SlotKind.ORDER, "cancel 1142. damn, not 1142, 1143!!", ["SO-1143", "last"]),
+        (SlotKind.ORDER, "1143,不是1142", ["SO-1143", "last"]),
+        (SlotKind.ORDER, "not SO-1142 but order 1143", ["SO-1143", "last"]),
+        (SlotKind.ORDER, "it is not 1142", ["SO-1142", "last"]),
+        (SlotKind.CONTACT, "mail b@x.com, not a@x.com", ["b@x.com"]),
+        (SlotKind.INTEGER, "5 mugs, not 4", ["5"]),
+        (SlotKind.CODE, "先不要104604", ["104604"]),
+    ],
+)
+def test_a_negated_value_is_no_candidate_beside_another(
+    kind: SlotKind, message: str, values: list[str]
+) -> None:
+    assert candidates(kind, message) == values

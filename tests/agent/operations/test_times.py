@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpt2flow.agent.operations.times import parse_time
+from gpt2flow.agent.operations.times import find_time, parse_time
 
 NOW = datetime(2026, 3, 4, 10, 30, tzinfo=UTC)  # a Wednesday
 
@@ -71,6 +71,24 @@ TIMES = {
 def test_phrase_is_parsed(phrase: str) -> None:
     expected = datetime.fromisoformat(f"2026-{TIMES[phrase]}").replace(tzinfo=UTC)
     assert parse_time(phrase, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "message, phrase",
+    [
+        ("I'd like a call from one of your people on Friday at 2pm.", "on Friday at 2pm"),
+        ("今晚六点让你们的人打给我,少废话", "今晚六点"),
+        ("call, tomorrow at half past 10, if you can", "tomorrow at half past 10"),
+        ("call me some day", None),
+        ("", None),
+    ],
+)
+def test_the_time_of_a_message_is_found(message: str, phrase: str | None) -> None:
+    assert find_time(message, NOW) == phrase
+
+
+def test_a_long_message_is_searched_in_time() -> None:
+    assert find_time("no 3pm is nothing 4 of 5 at 9 " * 30, NOW) is not None
 
 
 @pytest.mark.parametrize(

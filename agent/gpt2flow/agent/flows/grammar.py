@@ -45,7 +45,7 @@ def action_grammar(
     rules = ["start: " + " | ".join(alternatives)]
     rules += [f"slot_{name}: {rule}" for name, rule in slots.items()]
     if _SPAN_RULE in slots.values():
-        substring = json.dumps({"substring_chunks": _CHUNK.findall(message)}, ensure_ascii=False)
+        substring = json.dumps({"substring_chunks": split_chunks(message)}, ensure_ascii=False)
         rules.append(f"SPAN: %regex {substring}")
     return "\n".join(rules) + "\n"
 
@@ -59,9 +59,14 @@ _SPAN_RULE = '"\\"" SPAN "\\""'
 _CODE_ALONE = re.compile(r"\d{3}[ -]?\d{3}[.!。！]?")
 
 
+def split_chunks(text: str) -> list[str]:
+    """Return the words, numbers and characters that spans consist of."""
+    return _CHUNK.findall(text)
+
+
 def is_span(value: str, message: str) -> bool:
     """Return whether a value is a part of the message between words."""
-    parts, whole = _CHUNK.findall(value), _CHUNK.findall(message)
+    parts, whole = split_chunks(value), split_chunks(message)
     starts = range(len(whole) - len(parts) + 1)
     return bool(parts) and any(whole[at : at + len(parts)] == parts for at in starts)
 

@@ -43,10 +43,17 @@ _ORDER = re.compile(
 _INTEGER = re.compile(
     r"(?<!\d)(?<!\d[.,:-])(?<![a-z]-)(?<![$£€¥#])(\d{1,5})(?![\d:])(?![.,]\d)"
     r"(?!\s?(?:%|percent\b|quid\b|pounds?\b|euros?\b|dollars?\b|rupees?\b|bucks\b|years?\b"
-    r"|元|块钱|折|码|岁))",
+    r"|元|块钱|折|码|岁|(?:st|nd|rd|th)\b))",
     re.IGNORECASE,
 )
 
+# A value that is not meant, with what marks it as a number or a contact.
+_NEGATED = re.compile(
+    r"(?:\bnot |\binstead of |\brather than |不是|不要)"
+    r"((?:(?:the|an?|order|number|no\.?|nr\.?|订单号?|尾号) ?)*"
+    r"(?:so ?-?|#)?[a-z0-9_.%+-]*[\d@][a-z0-9_.@-]*)",
+    re.IGNORECASE,
+)
 _ENGLISH_NUMBER = re.compile(
     r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
@@ -87,6 +94,7 @@ def named_orders(text: str) -> list[str]:
 
 
 def _find_integers(text: str) -> list[str]:
+    text = _EMAIL.sub(" ", text)
     found = [int(m.group(1)) for m in _INTEGER.finditer(text)]
     found += [QUANTITY_WORDS[m.group().lower()] for m in _ENGLISH_NUMBER.finditer(text)]
     found += [parse_chinese_number(m.group()) for m in _CHINESE_NUMBER.finditer(text)]
@@ -111,6 +119,12 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
     Returns:
         Values in canonical form. E-mail addresses are in lower case, phone
         numbers are digits, and order numbers look like `SO-1042`. `last` stands
-        for the most recent order and is always a candidate.
+        for the most recent order and is always a candidate. A value that the message
+        negates, as in "not 1042 but 1043", is none if there is another one.
     """
-    return list(dict.fromkeys(_FINDERS[kind](message)))
+    found = list(dict.fromkeys(_FINDERS[kind](message)))
+    if kind is SlotKind.CODE:
+        return found
+    negated = {value for part in _NEGATED.findall(message) for value in _FINDERS[kind](part)}
+    meant = [value for value in found if value not in negated - {LAST_ORDER}]
+    return meant if any(value != LAST_ORDER for value in meant) else found

@@ -7,6 +7,7 @@ This module parses times of day and Chinese dates itself, because dateparser ign
 import re
 from datetime import date, datetime, time, timedelta
 
+from gpt2flow.agent.flows.grammar import split_chunks
 from gpt2flow.agent.flows.numbers import (
     CHINESE_DIGITS,
     CHINESE_TENS,
@@ -40,6 +41,9 @@ _HOURS = {
 _PART_OF_DAY = re.compile(
     rf"(?:\b(?:in the|this|at)\s+)?({'|'.join(sorted(_HOURS, key=len, reverse=True))})"
 )
+# Longest time of a message, in words and the spaces between them.
+_MAX_CHUNKS = 16
+_AROUND = " .,;:!?，。；：！？、"
 # Calls start at seven in the morning, so an hour below seven is in the afternoon.
 _FIRST_MORNING_HOUR = 7
 _NOON = 12
@@ -101,6 +105,22 @@ def parse_time(phrase: str, now: datetime) -> datetime | None:
         return None
     moment = datetime.combine(day, clock, now.tzinfo)
     return moment + timedelta(days=1) if not rest and moment <= now else moment
+
+
+def find_time(message: str, now: datetime) -> str | None:
+    """Return the longest part of a message that is a date and time; None without one.
+
+    Args:
+        message: Message of a customer.
+        now: Reference time, as for `parse_time`.
+    """
+    chunks = split_chunks(message)
+    for length in range(min(_MAX_CHUNKS, len(chunks)), 0, -1):
+        for at in range(len(chunks) - length + 1):
+            part = "".join(chunks[at : at + length])
+            if part == part.strip(_AROUND) and parse_time(part, now) is not None:
+                return part
+    return None
 
 
 def _replace_number_words(text: str) -> str:

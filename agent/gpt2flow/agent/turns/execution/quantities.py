@@ -54,6 +54,12 @@ _NO_WISH = re.compile(
     r"|if|maybe|perhaps)\b|n['’]t\b|不|别|没|已|有|退|换|吗|嗎|多少|什么|买过|上次|上回|删|取消|如果|要是",
     re.IGNORECASE,
 )
+# What is sold by the pair.
+_PAIRS = (
+    *("shoes", "trainers", "sneakers", "boots", "sandals", "slippers", "runners"),
+    *("gloves", "socks", "trousers", "jeans", "pants", "shorts"),
+    *("headphones", "earphones", "earbuds", "headsets", "glasses", "sunglasses", "goggles"),
+)
 _PLURALS = ("s", "mice")
 _TAKEN_BACK = (
     r"\b(?:not|no|instead of|rather than)\s+(?:(?:an?|the|that|those|any)\s+)?"
@@ -171,7 +177,8 @@ def _number_before(before: str, phrase: str) -> int | None:
     found = _ENGLISH_BEFORE.search(before) or _CHINESE_BEFORE.search(before)
     if found is None or _CONTRARY_BEFORE.search(before[: found.start()]):
         return None
-    return _value(found.group(1))
+    number = found.group(1)
+    return 1 if number.endswith("pair") and phrase.endswith(_PAIRS) else _value(number)
 
 
 def _number_after(after: str) -> int | None:
