@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from standardwebhooks import Webhook
-from tests.support.scripted_model import Script, ScriptedModel
+from tests.support.scripted_model import OneReading, Script, ScriptedModel
 from tests.support.waiting import SECONDS, eventually
 
 from gpt2flow.agent.agent import Agent
@@ -50,7 +50,7 @@ SCRIPT: Script = {
 _NUMBERS = itertools.count()
 
 
-class HeldModel:
+class HeldModel(OneReading):
     """Scripted model whose answers wait while a condition holds.
 
     Args:

@@ -1,6 +1,7 @@
 """Models of the agent that answer from a script, or fail."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,17 +13,37 @@ Script = dict[str, Sequence[Choice | str]]
 _POLL_SECONDS = 0.02
 
 
-class ScriptedModel:
+class OneReading:
+    """Model whose answer is its only reading of a message."""
+
+    @abstractmethod
+    def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
+        """Return the answer."""
+
+    def readings(self, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
+        """Return the answer alone."""
+        return [self.choose(prompt, grammar, session)]
+
+
+class ScriptedModel(OneReading):
     """Model that answers messages and events from a script.
 
     Args:
         script: Actions of each message, and of each event.
         seconds: Latency of one answer.
         hold: File that stops a turn after its first action for as long as it exists.
+        others: Readings of a message besides the answer, whose confidences are probabilities.
     """
 
-    def __init__(self, script: Script, seconds: float = 0.0, hold: Path | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        seconds: float = 0.0,
+        hold: Path | None = None,
+        others: Sequence[Choice] = (),
+    ) -> None:
         self.script = script
+        self._others = others
         self.seconds = seconds
         self._hold = hold
         self.prompts: list[str] = []
@@ -43,10 +64,17 @@ class ScriptedModel:
         choice = actions[position] if position < len(actions) else "done"
         choice = Choice(choice) if isinstance(choice, str) else choice
         del kind, grammar
-        return ModelAnswer(choice.text, 1.0, 20, 8, "scripted", choice.confidence)
+        return _answer(choice)
+
+    def readings(self, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
+        return [self.choose(prompt, grammar, session), *map(_answer, self._others)]
 
 
-class FailingModel:
+def _answer(choice: Choice) -> ModelAnswer:
+    return ModelAnswer(choice.text, 1.0, 20, 8, "scripted", choice.confidence)
+
+
+class FailingModel(OneReading):
     """Model that fails after a number of answers.
 
     Args:

@@ -1,19 +1,20 @@
 """Turns of the shop under test, without durable workflows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import select
-from tests.support.scripted_model import FailingModel, ScriptedModel
+from tests.support.scripted_model import FailingModel, Script, ScriptedModel
 from tests.support.shop import CODE, Shop
 
 from gpt2flow.agent.errors import DatabaseError
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.prompt import Choice, calm
 from gpt2flow.agent.payments.payer import Payer
 from gpt2flow.agent.payments.port import InvoicePayments
 from gpt2flow.agent.report import Timer, TurnReport
 from gpt2flow.agent.shop import Base, ReceivedMessage
+from gpt2flow.agent.turns.choices.readings import Readings
 from gpt2flow.agent.turns.execution import Event
 from gpt2flow.agent.turns.handler import TurnHandler
 from gpt2flow.agent.turns.model import RecordingModel
@@ -80,7 +81,14 @@ def new_handler(
     recording_model = RecordingModel(model, shop.database, shop.clock)
     if payer is None:
         payer = Payer(InvoicePayments(), shop.database, shop.book.cases, shop.clock)
-    return TurnHandler(shop.book, recording_model, shop.executor, payer, patience=patience)
+    return TurnHandler(
+        shop.book,
+        recording_model,
+        Readings(shop.book, shop.database, shop.clock),
+        shop.executor,
+        payer,
+        patience=patience,
+    )
 
 
 def say(
@@ -90,9 +98,11 @@ def say(
     key: str | None = None,
     payer: Payer | None = None,
     workflow: InlineWorkflow | None = None,
+    others: Sequence[Choice] = (),
 ) -> TurnReport:
-    """Handle a message in session `s` with these choices of the model."""
-    model = ScriptedModel({text: choices, "order_submitted": _EVENT})
+    """Handle a message in session `s` with these choices and other readings of the model."""
+    script: Script = {calm(text): choices, "order_submitted": _EVENT}
+    model = ScriptedModel(script, others=others)
     key = key or f"m{next(shop.keys)}"
     handler = new_handler(shop, model, payer)
     return handler.handle_message(workflow or InlineWorkflow(), key, "s", key, text)

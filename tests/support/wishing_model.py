@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator
 
+from tests.support.scripted_model import OneReading
+
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import DONE, Choice, normalize
+from gpt2flow.agent.flows.prompt import CONFIRMATION, DONE, Choice, normalize
 from gpt2flow.agent.flows.slots import SlotKind, candidates
 from gpt2flow.agent.scenarios import Scenario
 from gpt2flow.agent.scenarios.format import Turn
@@ -12,9 +14,10 @@ from gpt2flow.agent.turns.model import ModelAnswer
 
 _AWAITING = re.compile(r"awaiting (\w+) (\w+)")
 _CODE = "000000"
+_YES = ("yes", "是的")
 
 
-class WishingModel:
+class WishingModel(OneReading):
     """Perfect model of one scenario, which reads its customers' minds."""
 
     def __init__(self, book: FlowBook, scenario: Scenario) -> None:
@@ -45,7 +48,9 @@ class WishingModel:
                 if wish.action == "verify":
                     arguments["code"] = (candidates(SlotKind.CODE, message) or [_CODE])[0]
                 yield Choice(wish.action, arguments)
-        elif asked := _AWAITING.search(state):
+        elif (asked := _AWAITING.search(state)) and asked[2] == CONFIRMATION:
+            yield Choice("affirm" if message in _YES else "deny")
+        elif asked:
             yield Choice(asked[1], {asked[2]: self._value(asked[2], message)})
 
     def _value(self, slot: str, message: str) -> str | int:
@@ -62,4 +67,5 @@ class WishingModel:
 def _says(turn: Turn, message: str) -> bool:
     parts = [re.escape(normalize(part)) for part in re.split(r"\{code\}", turn.text)]
     pattern = r"\s*\d{6}\s*".join(parts)
-    return re.fullmatch(pattern, message) is not None
+    # The agent reads a message in capitals in lower case.
+    return re.fullmatch(pattern, message, re.IGNORECASE) is not None

@@ -22,6 +22,7 @@ from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import load_catalogue
 from gpt2flow.agent.shop.locks import open_session_locks
 from gpt2flow.agent.telemetry.spans import open_tracer
+from gpt2flow.agent.turns.choices.readings import Readings
 from gpt2flow.agent.turns.durable import Workflows
 from gpt2flow.agent.turns.execution import Executor
 from gpt2flow.agent.turns.handler import TurnHandler
@@ -93,6 +94,7 @@ class Agent:
             handler = TurnHandler(
                 book,
                 RecordingModel(model, self._database, clock, tracer=tracer),
+                Readings(book, self._database, clock),
                 executor,
                 payer,
                 patience=config.patience,

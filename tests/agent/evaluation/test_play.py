@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.scripted_model import ScriptedModel
+from tests.support.scripted_model import OneReading, ScriptedModel
 from tests.support.wishing_model import WishingModel
 
 from gpt2flow.agent.errors import AgentError, InputError, ModelError, UnanswerableError
@@ -47,7 +47,7 @@ ANSWERS = [
 Play = Callable[..., Playthrough]
 
 
-class UnsureModel:
+class UnsureModel(OneReading):
     """Model with little confidence in its answers."""
 
     def __init__(self, model: ChoiceModel) -> None:
@@ -58,7 +58,7 @@ class UnsureModel:
         return replace(self._model.choose(prompt, grammar), confidence=0.3)
 
 
-class ModelWithGap:
+class ModelWithGap(OneReading):
     """Model that fails at one message."""
 
     def __init__(self, model: ChoiceModel, message: str, error: AgentError) -> None:

@@ -12,6 +12,7 @@ from gpt2flow.agent.flows.prompt import (
     SPECIAL_TOKENS,
     Choice,
     PromptState,
+    calm,
     first_prompt,
     language,
     normalize,
@@ -45,6 +46,21 @@ def test_normalization_is_idempotent_and_removes_special_tokens(text: str) -> No
     assert normalize(message) == message
     assert not any(token in message for token in SPECIAL_TOKENS)
     assert json.dumps(message, ensure_ascii=False) == f'"{message}"'
+
+
+@pytest.mark.parametrize(
+    "message, read",
+    [
+        ("WHERE IS MY PARCEL", "where is my parcel"),
+        ("ORDER 1042 CAME BROKEN!!! Ok", "order 1042 came broken!!! ok"),
+        ("OK", "OK"),
+        ("a USB cable", "a USB cable"),
+        ("Please send it to ANN LEE", "Please send it to ANN LEE"),
+        ("我要一个USB充电器", "我要一个USB充电器"),
+    ],
+)
+def test_a_shouted_message_is_calmed(message: str, read: str) -> None:
+    assert calm(message) == read
 
 
 @given(text=st.text())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.scripted_model import FailingModel, ScriptedModel
+from tests.support.scripted_model import FailingModel, OneReading, ScriptedModel
 
 from gpt2flow.agent.errors import InputError, ModelError
 from gpt2flow.agent.flows import FlowBook
@@ -55,7 +55,7 @@ def values_match(book: FlowBook, slot: str, expected: str | int, chosen: str | i
     """Return whether the chosen value is judged equivalent to the expected one."""
     action = ACTION_OF.get(slot, "change_address")
 
-    class FixedModel:
+    class FixedModel(OneReading):
         def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
             del grammar, session
             choice = Choice("done" if "<|result|>" in prompt else action, {slot: chosen})
@@ -156,7 +156,7 @@ def test_wish_that_is_not_legal_counts_as_its_fallback(
 
 
 def test_truncated_answer_is_a_miss(book: FlowBook) -> None:
-    class TruncatedModel:
+    class TruncatedModel(OneReading):
         def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
             del prompt, grammar, session
             return ModelAnswer('{"action":"gre', 1.0, 1, 1, "x")

@@ -20,6 +20,7 @@ from gpt2flow.agent.payments.port import InvoicePayments
 from gpt2flow.agent.report import Timer, TurnReport
 from gpt2flow.agent.shop import Database, database_url
 from gpt2flow.agent.shop.catalogue import Catalogue
+from gpt2flow.agent.turns.choices.readings import Readings
 from gpt2flow.agent.turns.execution import Event, Executor
 from gpt2flow.agent.turns.handler import TurnHandler
 from gpt2flow.agent.turns.model import ChoiceModel, RecordingModel
@@ -92,7 +93,9 @@ class Conversation:
         self._executor = Executor(book, database, clock, new_code, confirm_below)
         payer = Payer(InvoicePayments(), database, book.cases, clock)
         recording_model = RecordingModel(model, database, clock)
-        self._handler = TurnHandler(book, recording_model, self._executor, payer)
+        self._handler = TurnHandler(
+            book, recording_model, Readings(book, database, clock), self._executor, payer
+        )
 
     def handle(self, session: str, text: str) -> TurnReport:
         """Handle one customer message.

@@ -39,6 +39,9 @@ _REPLACEMENTS = str.maketrans({'"': "'", "\\": "/"})
 # Ends of a clause, which a value copied from a message may drag along.
 _PUNCTUATION = " ,;:.!?，；：。！？、"
 
+# A text in capitals: its least number of letters, and the share of capitals among them.
+_MIN_SHOUTED, _SHOUTED_SHARE = 12, 0.8
+
 # Result of an action: it succeeded, policy refused it, the agent asked the customer for a slot or
 # whether the action is meant, or the action is not legal in this state.
 Result = Literal["ok", "refused", "asked", "blocked"]
@@ -56,6 +59,17 @@ def normalize(text: str) -> str:
     )
     text = _WHITESPACE.sub(" ", unicodedata.normalize("NFKC", text))
     return text.translate(_REPLACEMENTS).replace("<|", "< |").strip()
+
+
+def calm(text: str) -> str:
+    """Return a text that shouts in lower case, any other as it is.
+
+    Models know few words in capitals.
+    """
+    letters = [c for c in text if c.isalpha() and c.lower() != c.upper()]
+    capitals = sum(map(str.isupper, letters))
+    is_shouted = len(letters) >= _MIN_SHOUTED and capitals > _SHOUTED_SHARE * len(letters)
+    return text.lower() if is_shouted and len(text.lower()) == len(text) else text
 
 
 def language(text: str) -> str:
@@ -105,6 +119,10 @@ class Choice:
         return json.dumps(
             {"action": self.action, **self.arguments}, ensure_ascii=False, separators=(",", ":")
         )
+
+    def is_part_of(self, other: "Choice") -> bool:
+        """Return whether `other` is the same action with at least the same arguments."""
+        return self.action == other.action and self.arguments.items() <= other.arguments.items()
 
     @classmethod
     def parse(cls, text: str, confidence: float = 1.0) -> "Choice":

@@ -92,6 +92,10 @@ class Action(StrictModel):
         otherwise: Fallbacks in states where the action is not legal.
         effects: Facts that change when the action succeeds.
         opens: Whether the action can only be the first of a message.
+        words: Words by which customers name the action, by language; English ones as they begin.
+            A message that says no to one of them is asked about.
+        later_if_named: Whether the action follows another one in a message only if one of its
+            words is there.
         confirm: When the agent asks whether the action is meant before it carries it out.
         unsure_below: Confidence below which `unsure` asks, where it is lower than the agent's own.
         question: Template of that question; its fields are those of a successful outcome.
@@ -108,6 +112,12 @@ class Action(StrictModel):
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
     opens: bool = Field(default=False, description="The action can only be the first of a message.")
+    words: dict[Literal["en", "zh"], list[str]] = Field(
+        {}, description="Words by which customers name the action."
+    )
+    later_if_named: bool = Field(
+        default=False, description="The action follows another one only if a word names it."
+    )
     confirm: Confirm = "unsure"
     unsure_below: float = Field(
         1.0, ge=0.0, le=1.0, description="Confidence below which `unsure` asks."

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpt2flow.agent.cases.life import CUSTOMER, open_case, proposal_of, record, waiting_case
+from gpt2flow.agent.flows.naming import says_more_than_no
 from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.operations.context import Context, Outcome
 from gpt2flow.agent.shop import Case, CaseKind, CaseStatus
@@ -40,7 +41,8 @@ def affirm(context: Context, arguments: Arguments) -> Outcome:
 def deny(context: Context, arguments: Arguments) -> Outcome:
     """Take a no to "did you mean …?"; other wishes may wait."""
     del arguments
-    return "denied_one" if context.session.wanted else "denied", {}
+    goes_on = bool(context.session.wanted) or says_more_than_no(context.message)
+    return "denied_one" if goes_on else "denied", {}
 
 
 def escalate(context: Context, arguments: Arguments) -> Outcome:

@@ -116,7 +116,9 @@ def _latest_claim(context: Context) -> Arguments | None:
     """Return the arguments of the session's latest claim, if it is recent."""
     for entry in reversed(context.session.past):
         arguments: Arguments = entry["arguments"]
-        if entry["action"] in CLAIM_OPERATIONS and {"order", "reason"} <= arguments.keys():
+        # What the agent only asked about may have been denied.
+        is_made = entry["result"] != "asked" and entry["action"] in CLAIM_OPERATIONS
+        if is_made and {"order", "reason"} <= arguments.keys():
             return arguments
     return None
 

@@ -1,11 +1,9 @@
 """Handling of a customer message and the events that it raises."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, timedelta
 from functools import partial
-from itertools import count
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from gpt2flow.agent.errors import (
     DatabaseError,
@@ -14,34 +12,20 @@ from gpt2flow.agent.errors import (
     UnanswerableError,
 )
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Choice, PromptState
+from gpt2flow.agent.flows.prompt import Choice, PromptState, calm
 from gpt2flow.agent.payments.payer import OrderPayment, Payer
 from gpt2flow.agent.report import CallReport, EventReport, Step, Timer, TurnReport
 from gpt2flow.agent.telemetry.spans import Attributes, Tracer
+from gpt2flow.agent.turns.choices.chooser import Chooser, MessageReader, Steps
+from gpt2flow.agent.turns.choices.readings import Readings
 from gpt2flow.agent.turns.execution import ESCALATE, Event, Executor, Task
 from gpt2flow.agent.turns.message_turn import AttendedError, MessageTurn, StoppedError
-from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
+from gpt2flow.agent.turns.model import RecordingModel
 from gpt2flow.agent.turns.turn import run_turn
 
-# Pauses between calls to a model that does not answer.
-_FIRST_PAUSE_SECONDS = 0.5
-_MAX_PAUSE_SECONDS = 8.0
-_MAX_DOUBLINGS = 10
 
-_Params = ParamSpec("_Params")
-_Result = TypeVar("_Result")
-
-
-class WorkflowContext(Protocol):
+class WorkflowContext(Steps, Protocol):
     """Durable execution of steps, timers and retries."""
-
-    def run_step(
-        self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
-    ) -> _Result:
-        """Run a function as a step; a replay returns its recorded result."""
-
-    def sleep(self, seconds: float) -> None:
-        """Pause the workflow; a replay does not pause again."""
 
     def set_timer(self, timer: Timer) -> None:
         """Schedule the next change of a case."""
@@ -58,6 +42,7 @@ class TurnHandler:
     Args:
         book: Loaded flows.
         model: Model that chooses the actions.
+        readings: Judge of the readings of a message.
         executor: Executor of the actions.
         payer: Settler of the payments that they request.
         patience: Seconds for which a turn waits for a model that does not answer, before a person
@@ -69,6 +54,7 @@ class TurnHandler:
         self,
         book: FlowBook,
         model: RecordingModel,
+        readings: Readings,
         executor: Executor,
         payer: Payer,
         *,
@@ -77,6 +63,7 @@ class TurnHandler:
     ) -> None:
         self._book = book
         self._model = model
+        self._readings = readings
         self._executor = executor
         self._payer = payer
         self._patience = patience
@@ -112,13 +99,13 @@ class TurnHandler:
                 language=state.language,
                 attended_by=state.attended_by,
             )
-        calls = list[CallReport]()
+        chooser = self._chooser(workflow, session, key, self._patience)
         turn = MessageTurn(
             self._book, partial(self._execute, workflow), state, key, session=session, message=text
         )
         attended_by = None
         try:
-            self._run(workflow, turn, self._chooser(workflow, session, key, calls, self._patience))
+            self._run(workflow, turn, chooser)
         except AttendedError as error:
             attended_by = error.person
         except DatabaseError:
@@ -132,26 +119,31 @@ class TurnHandler:
             language=state.language,
             actions=[step.report for step in turn.done],
             events=[
-                self.handle_event(workflow, session, event, 1, calls)
+                self.handle_event(workflow, session, event, 1, chooser.calls)
                 for event in _raised_events(turn.done)
             ],
-            calls=calls,
+            calls=chooser.calls,
             attended_by=attended_by,
         )
 
-    def _run(
-        self,
-        workflow: WorkflowContext,
-        turn: MessageTurn,
-        choose: Callable[[int, str, str], Choice],
-    ) -> None:
+    def _run(self, workflow: WorkflowContext, turn: MessageTurn, chooser: Chooser) -> None:
         """Carry out the actions of a message, or hand it over.
 
         Raises:
             AttendedError: A person has taken the conversation since the turn began.
         """
+        reader = MessageReader(
+            chooser,
+            self._readings,
+            workflow,
+            session=turn.session,
+            message=turn.message,
+            denied=turn.denied,
+        )
         try:
-            run_turn(self._book, turn.state.prompt_state, turn.message, choose, turn.execute)
+            read, state = calm(turn.message), turn.state.prompt_state
+            run_turn(self._book, state, read, reader.choose, turn.execute)
+            turn.follow_denial(reader.another)
             turn.add_left_out()
         except StoppedError:
             return  # A person has the conversation.
@@ -259,12 +251,14 @@ class TurnHandler:
             done.append(self._execute(workflow, task))
             return done[-1]
 
-        choose = self._chooser(workflow, session, f"{key}/{attempt}", calls)
+        chooser = self._chooser(workflow, session, f"{key}/{attempt}")
+        state, choose = PromptState(facts), chooser.choose
         failure = None
         try:
-            run_turn(self._book, PromptState(facts), event.subject, choose, execute, event=name)
+            run_turn(self._book, state, event.subject, choose, execute, event=name)
         except (ModelError, UnanswerableError) as error:
             failure = str(error)
+        calls += chooser.calls
         if done and done[-1].result == "refused":
             done += self._compensate(workflow, session, event, f"{key}/undo")
             failure = None
@@ -288,6 +282,12 @@ class TurnHandler:
                 return [step]
         return []
 
+    def _chooser(
+        self, workflow: WorkflowContext, session: str, key: str, patience: float = 0.0
+    ) -> Chooser:
+        now = self._executor.cases.now
+        return Chooser(workflow, self._model, now, key, session, patience=patience)
+
     def _execute(self, workflow: WorkflowContext, task: Task) -> Step:
         step = workflow.run_step(self._executor.execute, task)
         if step.attended_by is not None:
@@ -303,59 +303,6 @@ class TurnHandler:
     def _set_timers(self, workflow: WorkflowContext, timers: Iterable[Timer]) -> None:
         for timer in timers:
             workflow.set_timer(timer)
-
-    def _chooser(
-        self,
-        workflow: WorkflowContext,
-        session: str,
-        key: str,
-        calls: list[CallReport],
-        patience: float = 0.0,
-    ) -> Callable[[int, str, str], Choice]:
-        """Return a `choose` function that calls the model in a step.
-
-        It calls a model that does not answer again, for as long as the patience.
-        """
-        deadline: datetime | None = None
-
-        def ask(position: int, prompt: str, grammar: str) -> ModelAnswer:
-            nonlocal deadline
-            for attempt in count():
-                try:
-                    return workflow.run_step(
-                        self._model.choose,
-                        f"{key}/{position}",
-                        prompt,
-                        grammar,
-                        session,
-                        attempt + 1,
-                    )
-                except ModelUnavailableError:
-                    if not patience:
-                        raise
-                    # In a step, so that a replay decides alike.
-                    now = workflow.run_step(self._executor.cases.now)
-                    deadline = deadline or now + timedelta(seconds=patience)
-                    # A long patience has more attempts than a float has powers of 2.
-                    doubled = 2.0 ** min(attempt, _MAX_DOUBLINGS)
-                    pause = min(_FIRST_PAUSE_SECONDS * doubled, _MAX_PAUSE_SECONDS)
-                    if now + timedelta(seconds=pause) > deadline:
-                        raise
-                    workflow.sleep(pause)
-            raise AssertionError  # The loop ends with an answer or an error.
-
-        def choose(position: int, prompt: str, grammar: str) -> Choice:
-            answer = ask(position, prompt, grammar)
-            calls.append(
-                CallReport(
-                    milliseconds=answer.milliseconds,
-                    prompt_tokens=answer.prompt_tokens,
-                    completion_tokens=answer.completion_tokens,
-                )
-            )
-            return parse_choice(answer)
-
-        return choose
 
 
 def _raised_events(done: Iterable[Step]) -> list[Event]:

@@ -5,12 +5,17 @@ from dataclasses import replace
 
 from gpt2flow.agent.cases.failures import SCREEN_STOPPED
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.flows.naming import says_no
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice, calm
+from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.report import Step
-from gpt2flow.agent.turns.execution import ADD_TO_CART, SMALL_TALK, Task
+from gpt2flow.agent.turns.execution import ADD_TO_CART, AFFIRM, DENY, SMALL_TALK, Task
 from gpt2flow.agent.turns.mentions import left_out_products, repeated_step
 from gpt2flow.agent.turns.state import TurnState
 from gpt2flow.agent.turns.turn import MAX_ACTIONS
+
+# Answers to "did you mean …?" and small talk, which leave it to the model what they mean.
+_ANSWERS = (AFFIRM, DENY, *SMALL_TALK)
 
 
 class AttendedError(Exception):
@@ -46,6 +51,7 @@ class MessageTurn:
         session: As above.
         message: As above.
         done: Steps so far.
+        denied: Choice that the agent asked about and the message denies; None without one.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class MessageTurn:
         message: str,
     ) -> None:
         self.done: list[Step] = []
+        self.denied = _denied_choice(state, message)
+        self._is_read_again = False
         self._book = book
         self._run = run
         self.state = state
@@ -74,6 +82,12 @@ class MessageTurn:
         Raises:
             StoppedError: The action stopped at a screen.
         """
+        choice = self._as_written(choice)
+        if self.denied is not None and choice.action not in _ANSWERS:
+            denial = self._deny(position)
+            if choice.is_part_of(self.denied):
+                self._is_read_again = True
+                return denial
         earlier = repeated_step(self._book, self.done, choice, self.message)
         if earlier is not None:
             return earlier
@@ -81,21 +95,64 @@ class MessageTurn:
             self.add_left_out()
         return self._carry_out(position, choice)
 
+    def _deny(self, position: int | str) -> Step:
+        """Take the no to what the agent asked about; the message may go on."""
+        said = [step for step in self.done if step.report.action == DENY]
+        step = said[0] if said else self._carry_out(f"{position}/{DENY}", Choice(DENY))
+        return step.model_copy(update={"result": "blocked"})
+
+    def _as_written(self, choice: Choice) -> Choice:
+        """Return a choice whose texts are written as in the message."""
+        read = calm(self.message)
+        if read == self.message:
+            return choice
+        written: Arguments = {
+            slot: self.message[at : at + len(str(value))]
+            for slot, value in choice.arguments.items()
+            if self._book.slots[slot].kind is SlotKind.SPAN and (at := read.find(str(value))) >= 0
+        }
+        return replace(choice, arguments=choice.arguments | written)
+
+    def follow_denial(self, another: Callable[[], Choice | None]) -> None:
+        """Go on with another reading of a message that denied the first one and said no more.
+
+        Without another reading, a person takes over.
+
+        Args:
+            another: Function that returns another reading of the message.
+
+        Raises:
+            StoppedError: The action stopped at a screen.
+        """
+        is_answered = any(step.report.action != DENY for step in self.done)
+        if self.denied is None or not self._is_read_again or is_answered:
+            return
+        choice = another()
+        self._carry_out("another", choice or self.denied, is_another=choice is not None)
+
     def add_left_out(self) -> None:
         """Add the products that the message counts and the model left out."""
         for choice in left_out_products(self.done):
             self._carry_out(f"rest/{len(self.done)}", choice, is_rest=True)
 
-    def _carry_out(self, position: int | str, choice: Choice, *, is_rest: bool = False) -> Step:
+    def _carry_out(
+        self,
+        position: int | str,
+        choice: Choice,
+        *,
+        is_rest: bool = False,
+        is_another: bool = False,
+    ) -> Step:
         task = Task(
             key=f"{self.key}/{position}",
             session=self.session,
             message=self.message,
             choice=choice,
             language=self.state.language,
-            pending_arguments=self.state.pending_for(choice.action),
+            # What was denied is no value of another reading.
+            pending_arguments={} if is_another else self.state.pending_for(choice.action),
             is_first=all(step.report.action in SMALL_TALK for step in self.done),
-            answers=self.state.answered_slot(choice.action),
+            answers=None if is_another else self.state.answered_slot(choice.action),
             taken=frozenset(step.report.action for step in self.done),
             is_rest=is_rest,
             turn=self.key,
@@ -137,3 +194,10 @@ class MessageTurn:
         """
         if self.done[-1].report.outcome == SCREEN_STOPPED:
             raise StoppedError
+
+
+def _denied_choice(state: TurnState, message: str) -> Choice | None:
+    awaiting = state.prompt_state.awaiting
+    if awaiting is None or awaiting[1] != CONFIRMATION or not says_no(message):
+        return None
+    return Choice(awaiting[0], state.pending_arguments)

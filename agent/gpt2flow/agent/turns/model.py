@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -17,8 +18,9 @@ from gpt2flow.agent.errors import (
 )
 from gpt2flow.agent.flows.prompt import SPECIAL_TOKENS, Choice
 from gpt2flow.agent.shop import Database, ModelCall
-from gpt2flow.agent.telemetry.spans import Attributes, Tracer
+from gpt2flow.agent.telemetry.spans import Attributes, Span, Tracer
 from gpt2flow.client import (
+    BeamSearch,
     Client,
     ClientError,
     DeadlineExceededError,
@@ -38,6 +40,8 @@ from gpt2flow.client import (
 _CONTROL = re.compile(f"({'|'.join(map(re.escape, SPECIAL_TOKENS))})")
 # Characters that special tokens of other vocabularies start with, such as `</s>` and `[SEP]`.
 _BRACKET = re.compile(r"[<\[]")
+# Beams of a second look at a message.
+_READINGS = 8
 _TRANSIENT = (UnavailableError, DeadlineExceededError, OverloadedError, ServerError)
 
 
@@ -79,6 +83,12 @@ class ChoiceModel(Protocol):
             UnanswerableError: The prompt is too long for the model.
         """
 
+    def readings(self, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
+        """Return the likeliest completions that the grammar allows, best first.
+
+        Arguments and errors are those of `choose`.
+        """
+
 
 class ServedModel:
     """Model behind a gpt2flow server.
@@ -116,11 +126,20 @@ class ServedModel:
 
     def choose(self, prompt: str, grammar: str, session: str = "") -> ModelAnswer:
         """Call the server; see `ChoiceModel.choose`."""
+        return self._generate(prompt, grammar, session, Sampling(temperature=0.0))[0]
+
+    def readings(self, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
+        """Call the server; see `ChoiceModel.readings`."""
+        # Without a length penalty, hypotheses rank by their probability.
+        beams = BeamSearch(_READINGS, length_penalty=0.0, num_return_sequences=_READINGS)
+        return self._generate(prompt, grammar, session, beams)
+
+    def _generate(
+        self, prompt: str, grammar: str, session: str, decoding: Sampling | BeamSearch
+    ) -> list[ModelAnswer]:
         start = perf_counter()
         try:
-            options = Options(
-                decoding=Sampling(temperature=0.0), constraint=Lark(grammar), logprobs=True
-            )
+            options = Options(decoding=decoding, constraint=Lark(grammar), logprobs=True)
             given = self._literal(prompt)
             answer = self._client.generate(
                 given, options, model=self._name, session=session or None
@@ -135,14 +154,18 @@ class ServedModel:
             raise ModelUnavailableError(str(error)) from error
         except ClientError as error:
             raise ModelError(str(error)) from error
-        return ModelAnswer(
-            text=answer.text,
-            milliseconds=(perf_counter() - start) * 1000,
-            prompt_tokens=answer.usage.prompt_tokens,
-            completion_tokens=answer.usage.completion_tokens,
-            fingerprint=answer.fingerprint,
-            confidence=math.exp(answer.candidates[0].cumulative_logprob or 0.0),
-        )
+        elapsed = (perf_counter() - start) * 1000
+        return [
+            ModelAnswer(
+                text=candidate.text,
+                milliseconds=elapsed,
+                prompt_tokens=answer.usage.prompt_tokens,
+                completion_tokens=answer.usage.completion_tokens,
+                fingerprint=answer.fingerprint,
+                confidence=math.exp(candidate.cumulative_logprob or 0.0),
+            )
+            for candidate in answer.candidates
+        ]
 
     def close(self) -> None:
         """Close the connection."""
@@ -219,34 +242,56 @@ class RecordingModel:
             UnanswerableError: The prompt is too long for the model.
             DatabaseError: The database failed.
         """
+        with self._span(key, attempt) as span:
+            answer = self._model.choose(prompt, grammar, session)
+            _describe(span, answer)
+        self._record(key, prompt, grammar, [answer])
+        return answer
+
+    def readings(self, key: str, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
+        """Ask the model for further readings of a message, and record the call.
+
+        Arguments and errors are those of `choose`. The record has a reading a line.
+        """
+        with self._span(key, 1) as span:
+            answers = self._model.readings(prompt, grammar, session)
+            _describe(span, answers[0])
+        self._record(key, prompt, grammar, answers)
+        return answers
+
+    def _span(self, key: str, attempt: int) -> AbstractContextManager[Span]:
         attributes: Attributes = {
             "gpt2flow.key": key,
             "gpt2flow.attempt": attempt,
             "gen_ai.operation.name": "text_completion",
             "gen_ai.provider.name": "gpt2flow",
         }
-        with self._tracer.span("model_call", attributes, is_call=True) as span:
-            answer = self._model.choose(prompt, grammar, session)
-            span.set(
-                {
-                    "gen_ai.usage.input_tokens": answer.prompt_tokens,
-                    "gen_ai.usage.output_tokens": answer.completion_tokens,
-                    "gpt2flow.confidence": answer.confidence,
-                }
-            )
+        return self._tracer.span("model_call", attributes, is_call=True)
+
+    def _record(self, key: str, prompt: str, grammar: str, answers: list[ModelAnswer]) -> None:
+        best = answers[0]
         with self._database.translate_errors(), self._database.transaction() as db:
             db.merge(
                 ModelCall(
                     key=key,
                     prompt=prompt,
                     constraint=grammar,
-                    output=answer.text,
-                    milliseconds=answer.milliseconds,
-                    prompt_tokens=answer.prompt_tokens,
-                    completion_tokens=answer.completion_tokens,
-                    fingerprint=answer.fingerprint,
-                    confidence=answer.confidence,
+                    output="\n".join(answer.text for answer in answers),
+                    milliseconds=best.milliseconds,
+                    prompt_tokens=best.prompt_tokens,
+                    completion_tokens=best.completion_tokens,
+                    fingerprint=best.fingerprint,
+                    confidence=best.confidence,
                     created_at=self._clock(),
                 )
             )
-        return answer
+
+
+def _describe(span: Span, answer: ModelAnswer) -> None:
+    span.set(
+        {
+            "gen_ai.usage.input_tokens": answer.prompt_tokens,
+            "gen_ai.usage.output_tokens": answer.completion_tokens,
+            "gpt2flow.confidence": answer.confidence,
+        }
+    )

@@ -73,7 +73,7 @@ def run_turn(
     for position in range(MAX_ACTIONS):
         # Customers wish what they like: code resolves what is not legal. An event has no wishes.
         legal = book.legal(facts, event)
-        wishes = book.later_wishes if position else book.wishes
+        wishes = book.later_wishes(message) if position else book.wishes
         names = wishes if event is None else legal
         if not names:
             break
@@ -82,7 +82,7 @@ def run_turn(
         choice = choose(position, prompt, grammar)
         if choice.action == DONE or any(choice == earlier for earlier, _ in chosen):
             break
-        if chosen and _says_no_more(choice, chosen[-1][0]):
+        if chosen and choice.is_part_of(chosen[-1][0]):
             result = chosen[-1][1]
         else:
             step = execute(position, choice)
@@ -91,9 +91,3 @@ def run_turn(
         chosen.append((choice, result))
         prompt = extend_prompt(prompt, choice, result)
     return steps
-
-
-def _says_no_more(choice: Choice, before: Choice) -> bool:
-    """Return whether a choice adds nothing to the one before."""
-    is_part = choice.arguments.items() <= before.arguments.items()
-    return choice.action == before.action and is_part

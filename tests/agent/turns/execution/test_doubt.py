@@ -320,8 +320,9 @@ def test_a_greeting_does_not_end_a_doubt(shop: Shop) -> None:
     member(shop)
     wish = Choice("cancel_order", {"order": SUBMITTED}, UNSURE)
     assert say(shop, "SO-1001 !!", wish).actions[-1].asked == CONFIRMATION
-    report = say(shop, "no! hello?! SO-1001 !!", Choice("greet"), wish)
-    assert [action.outcome for action in report.actions] == ["greeted", "handed_over"]
+    assert say(shop, "hello?!", Choice("greet")).actions[-1].outcome == "greeted"
+    report = say(shop, "no! SO-1001 !!", wish)
+    assert [action.outcome for action in report.actions] == ["denied_one", "handed_over"]
     assert [case.kind for case in shop.rows(Case)] == [CaseKind.HAND_OVER]
 
 
@@ -335,4 +336,4 @@ def test_a_guessed_topic_is_asked_about(shop: Shop, confidence: float, *, is_ask
     if is_asked:
         assert action.messages[0].text == "Is your question about privacy?"
         report = say(shop, "no, the couriers", wish)
-        assert report.actions[0].outcome == "handed_over"
+        assert [action.outcome for action in report.actions] == ["denied_one", "handed_over"]

@@ -12,12 +12,13 @@ from gpt2flow.agent.flows.prompt import Arguments
 from gpt2flow.agent.flows.slots import SlotKind, candidates, strip_contacts
 from gpt2flow.agent.operations import Context, infer_arguments
 from gpt2flow.agent.operations.lookup import find_packed_product
+from gpt2flow.agent.operations.times import find_time, parse_time
 from gpt2flow.agent.shop.matching import strip_filler
 from gpt2flow.agent.turns.execution.quantities import quantity_beside
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, Task
 
 _NAME, _ADDRESS, _PRODUCT = "name", "address", "product"
-_QUANTITY, _CONTACT = "quantity", "contact"
+_QUANTITY, _CONTACT, _TIME = "quantity", "contact", "time"
 # Operations whose contact is the customer's own.
 _IDENTIFYING = ("log_in", "register")
 # Regions in which a number without a country code may be one.
@@ -81,6 +82,7 @@ def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
 
     - `product`: the product whose unit the model read, as in "two packs of tea".
     - `quantity`: the number that stands beside the product that is added.
+    - `time`: the one in it, if what the model read is none.
     - the contact of who logs in or registers: the only one in it.
     """
     found: Arguments = {}
@@ -94,6 +96,9 @@ def _read_message(book: FlowBook, context: Context, task: Task) -> Arguments:
             read = given.get(_QUANTITY)
             beside = quantity_beside(task.message, str(unit), None if read is None else int(read))
             found |= {_QUANTITY: beside} if beside is not None else {}
+    if (phrase := given.get(_TIME)) is not None and parse_time(str(phrase), context.now) is None:
+        moment = find_time(task.message, context.now)
+        found |= {_TIME: moment} if moment is not None else {}
     if spec.operation in _IDENTIFYING and _CONTACT not in given:
         contacts = candidates(SlotKind.CONTACT, task.message)
         plausible = [each for each in contacts if is_plausible(_CONTACT, SlotKind.CONTACT, each)]

@@ -42,7 +42,7 @@ from gpt2flow.agent.turns.execution.contexts import (
     check_operations,
     new_context,
 )
-from gpt2flow.agent.turns.execution.doubt import Trial, is_denied, is_doubtful
+from gpt2flow.agent.turns.execution.doubt import Trial, is_contradicted, is_denied, is_doubtful
 from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, Event, Task
@@ -349,8 +349,10 @@ class Executor:
         is_confirmed = task.resumed is not None and task.resumed.confirmed
         if task.event is not None or is_confirmed:
             return False
-        spec = self._book.actions[task.choice.action]
-        return is_denied(task) or is_doubtful(spec, task.choice, self._confirm_below)
+        spec, is_against = self._book.actions[task.choice.action], is_contradicted(self._book, task)
+        return is_denied(task) or is_doubtful(
+            spec, task.choice, self._confirm_below, is_contradicted=is_against
+        )
 
     def _record(
         self, context: Context, task: Task, report: ActionReport, subject: str | None = None

@@ -10,7 +10,7 @@ from gpt2flow.agent.report import ActionReport, MessageSent
 from gpt2flow.agent.shop import Delivery, OutboxMessage
 from gpt2flow.agent.shop.tables.outbox import last_text
 from gpt2flow.agent.telemetry.spans import current_span
-from gpt2flow.agent.turns.execution.doubt import open_question, question_text
+from gpt2flow.agent.turns.execution.doubt import may_ask, open_question, question_text
 from gpt2flow.agent.turns.execution.task import ESCALATE, Task
 
 
@@ -80,7 +80,7 @@ class Replier:
             fields: Fields of its outcome.
         """
         action, session = task.choice.action, context.session
-        if session.doubted == action and ESCALATE in self._book.actions:
+        if not may_ask(session, action, used) and ESCALATE in self._book.actions:
             session.doubted = None
             task = replace(task, choice=Choice(ESCALATE))
             name, handed_over = OPERATIONS[self._book.actions[ESCALATE].operation](context, {})

@@ -11,6 +11,10 @@ from gpt2flow.agent.wording import Language
 CLARIFY = "clarify"
 # Hands a customer over to a person.
 ESCALATE = "escalate"
+# Says yes to what the agent asked about.
+AFFIRM = "affirm"
+# Says no to what the agent asked about.
+DENY = "deny"
 # Adds a product, whose number code can read.
 ADD_TO_CART = "add_to_cart"
 SMALL_TALK = ("greet", CLARIFY)

@@ -11,9 +11,8 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.slots import SlotKind, candidates, named_orders
 from gpt2flow.agent.report import ActionReport, Wanted
 from gpt2flow.agent.shop import CustomerSession
-from gpt2flow.agent.turns.execution.task import ADD_TO_CART, CLARIFY, SMALL_TALK, Task
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, AFFIRM, CLARIFY, DENY, SMALL_TALK, Task
 
-_DENY = "deny"
 _MAX_WANTED = 8
 # A message that says yes, and nothing else but politeness.
 _YES_WORDS = (
@@ -198,7 +197,9 @@ def is_said_again(session: CustomerSession, task: Task) -> bool:
     if not said or said not in task.message or task.event is not None or task.resumed is not None:
         return False
     choice = task.choice
-    return task.answers is None and any(
+    if task.answers is not None or choice.action in (AFFIRM, DENY):
+        return False
+    return any(
         entry["action"] == choice.action
         and entry["result"] == "ok"
         and choice.arguments.items() <= entry["arguments"].items()
@@ -224,7 +225,7 @@ def update_session(session: CustomerSession, task: Task) -> None:
         return
     session.clarifications = 0
     # The rest of the message that led to the doubt does not end it, and a greeting neither.
-    if task.is_first and task.choice.action not in (session.doubted, _DENY, *SMALL_TALK):
+    if task.is_first and task.choice.action not in (session.doubted, DENY, *SMALL_TALK):
         session.doubted = None
     if task.is_first and task.choice.action not in SMALL_TALK:
         session.awaiting_action = None

@@ -1,0 +1,71 @@
+"""Words by which customers name an action, or say no."""
+
+import pytest
+
+from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.naming import is_named, is_negated, says_more_than_no, says_no
+
+
+@pytest.mark.parametrize(
+    "action, message",
+    [
+        ("cancel_order", "I am NOT cancelling 1717, where is it"),
+        ("cancel_order", "我没说要取消1088啊"),
+        ("cancel_order", "不取消,我等着就是了"),
+        ("request_refund", "i dont want a refund, just a working one"),
+        ("request_refund", "Please don't give me a refund for the lamp"),
+        ("request_return", "and I am not sending anything back"),
+        ("confirm_delivery", "no marking 1717 as delivered please"),
+        ("confirm_delivery", "It hasn't arrived"),
+        ("confirm_delivery", "1075还没收到"),
+        ("confirm_order", "别提交"),
+    ],
+)
+def test_a_no_before_the_name_of_an_action_negates_it(
+    book: FlowBook, action: str, message: str
+) -> None:
+    assert is_negated(book.actions[action], message)
+
+
+@pytest.mark.parametrize(
+    "action, message",
+    [
+        ("cancel_order", "cancel it, I don't need it"),
+        ("cancel_order", "I do not need it so cancel it"),
+        ("cancel_order", "不想要了,取消"),
+        ("request_refund", "it does not work, refund"),
+        ("request_refund", "不想要了退款"),
+        ("request_refund", "不合适,我要退款"),
+        ("request_exchange", "I dont want a refund, exchange it"),
+        ("confirm_delivery", "got it, nothing broken"),
+        ("list_orders", "not my orders"),
+    ],
+)
+def test_another_no_does_not_negate_an_action(book: FlowBook, action: str, message: str) -> None:
+    assert not is_negated(book.actions[action], message)
+
+
+def test_a_person_has_to_be_named_after_another_wish(book: FlowBook) -> None:
+    assert "escalate" in book.later_wishes("cancel 1042 and get me a human")
+    assert "escalate" in book.later_wishes("取消1042,转人工")
+    assert "escalate" not in book.later_wishes("cancel 1042, I am auditing this shop")
+    assert "escalate" in book.wishes
+    assert not is_named(book.actions["list_orders"], "my orders")
+
+
+@pytest.mark.parametrize(
+    "message, is_no, goes_on",
+    [
+        ("no", True, False),
+        ("No, thank you.", True, False),
+        ("不是", True, False),
+        ("不用了,谢谢", True, False),
+        ("no, the other one", True, True),
+        ("不是, 我要换货", True, True),
+        ("yes", False, False),
+        ("nobody called me", False, False),
+        ("不好意思,是的", False, False),
+    ],
+)
+def test_a_no_may_go_on(message: str, *, is_no: bool, goes_on: bool) -> None:
+    assert (says_no(message), says_more_than_no(message)) == (is_no, goes_on)

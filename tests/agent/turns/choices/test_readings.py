@@ -1,0 +1,78 @@
+"""Readings of a message, weighed by what the shop knows."""
+
+import pytest
+from tests.support.shop import Shop
+
+from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.turns.choices.readings import Readings
+
+
+def likeliest(shop: Shop, message: str, *choices: Choice, is_first: bool = True) -> Choice:
+    """Return the reading that fits best in session `s`."""
+    readings = Readings(shop.book, shop.database, shop.clock)
+    return readings.likeliest("s", message, choices, is_first=is_first)
+
+
+def add(product: str, confidence: float) -> Choice:
+    return Choice("add_to_cart", {"product": product}, confidence)
+
+
+def call(time: str, confidence: float) -> Choice:
+    return Choice("schedule_follow_up", {"time": time}, confidence)
+
+
+def test_the_likeliest_reading_that_makes_sense_wins(shop: Shop) -> None:
+    choice = likeliest(shop, "typical! a kettle then", add("typical", 0.6), add("kettle", 0.3))
+    assert choice == Choice("add_to_cart", {"product": "kettle"})
+    assert choice.confidence == pytest.approx(0.3 / (0.06 + 0.3 + 0.1))
+
+
+def test_what_the_shop_does_not_sell_stays_unknown(shop: Shop) -> None:
+    readings = add("trampoline", 0.7), add("a trampoline", 0.2)
+    assert likeliest(shop, "a trampoline please", *readings).arguments == {"product": "trampoline"}
+
+
+def test_equal_readings_count_as_one(shop: Shop) -> None:
+    message = "a kettle, or the mat?"
+    choice = likeliest(shop, message, add("mat", 0.4), add("kettle", 0.3), add("kettle", 0.3))
+    assert choice == Choice("add_to_cart", {"product": "kettle"})
+    assert choice.confidence == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    "likelier, likely",
+    [
+        (
+            Choice("correct_name", {"name": "电话"}, 0.6),
+            Choice("correct_name", {"name": "周思琪"}, 0.3),
+        ),
+        (Choice("check_out", {"address": "家里"}, 0.6), Choice("check_out", {}, 0.3)),
+        (Choice("greet", {}, 0.6), Choice("track_order", {"order": "SO-1042"}, 0.3)),
+        # Nothing is in the cart.
+        (
+            Choice("check_out", {"address": "5 Oak Rd"}, 0.6),
+            Choice("change_address", {"order": "SO-1042", "address": "5 Oak Rd"}, 0.3),
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_unlikely(shop: Shop, likelier: Choice, likely: Choice) -> None:
+    shop.log_in("s")
+    assert likeliest(shop, "1042 5 Oak Rd 周思琪", likelier, likely) == likely
+
+
+def test_a_time_counts_if_the_message_has_one(shop: Shop) -> None:
+    other = Choice("escalate", {}, 0.3)
+    assert likeliest(shop, "call me on Friday at 4pm", call("me on", 0.6), other).arguments
+    assert likeliest(shop, "call me some time", call("some", 0.6), other) == other
+
+
+def test_a_person_is_rarely_a_second_wish(shop: Shop) -> None:
+    person, done = Choice("escalate", {}, 0.6), Choice("done", {}, 0.3)
+    message = "cancel 1042, your manager knows"
+    assert likeliest(shop, message, person, done, is_first=False) == done
+    assert likeliest(shop, "a person please", person, done) == person
+
+
+def test_a_login_on_the_way_is_no_obstacle(shop: Shop) -> None:
+    wish = Choice("change_address", {"order": "SO-1042", "address": "5 Oak Rd"}, 0.5)
+    assert likeliest(shop, "1042 to 5 Oak Rd", wish, Choice("check_out", {}, 0.4)) == wish

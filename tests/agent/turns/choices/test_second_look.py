@@ -1,0 +1,126 @@
+"""Messages that the agent reads again: in doubt, and after a no."""
+
+import pytest
+from tests.support.scripted_model import FailingModel, ScriptedModel
+from tests.support.shop import Shop
+from tests.support.turns import InlineWorkflow, new_handler, say
+
+from gpt2flow.agent.errors import ModelUnavailableError
+from gpt2flow.agent.flows.prompt import CONFIRMATION, Choice
+from gpt2flow.agent.report import TurnReport
+from gpt2flow.agent.shop import Case, CaseKind, ModelCall, OrderStatus
+from gpt2flow.agent.turns.execution import Executor
+
+MESSAGE = "1001: an iron in the box, and no kettle. Money back!"
+
+
+@pytest.fixture
+def careful(shop: Shop) -> Shop:
+    """Return a shop whose agent asks below a confidence of 0.8, with a delivered order of Ann."""
+    clock, database = shop.clock, shop.database
+    shop.executor = Executor(shop.book, database, clock, lambda: "123456", 0.8)
+    shop.log_in("s")
+    shop.order(delivered_days_ago=3)
+    return shop
+
+
+def refund(confidence: float, **arguments: str) -> Choice:
+    return Choice("request_refund", {"order": "SO-1001", **arguments}, confidence)
+
+
+def outcomes(report: TurnReport) -> list[tuple[str, str | None]]:
+    return [(action.action, action.outcome or action.asked) for action in report.actions]
+
+
+def test_a_sure_reading_is_not_looked_at_again(careful: Shop) -> None:
+    say(careful, "a kettle", Choice("add_to_cart", {"product": "kettle"}, 0.96))
+    assert [call.key for call in careful.rows(ModelCall) if "readings" in call.key] == []
+
+
+def test_a_doubtful_reading_gives_way_to_one_that_makes_sense(careful: Shop) -> None:
+    typical = Choice("add_to_cart", {"product": "typical"}, 0.5)
+    kettle = Choice("add_to_cart", {"product": "kettle"}, 0.4)
+    (action,) = say(careful, "typical! a kettle then", typical, others=[kettle]).actions
+    assert (action.outcome, action.used["product"]) == ("added", "kettle")
+    (call,) = [call for call in careful.rows(ModelCall) if call.key.endswith("/readings")]
+    assert call.output.splitlines()[:2] == [typical.text, kettle.text]
+
+
+def test_a_model_that_fails_meanwhile_leaves_the_first_reading(careful: Shop) -> None:
+    greeting = Choice("greet", {}, 0.5)
+    model = ScriptedModel({"hm": [greeting]})
+    model.readings = FailingModel(model, 0, ModelUnavailableError("away")).choose  # type: ignore[assignment, method-assign]
+    report = new_handler(careful, model).handle_message(InlineWorkflow(), "m1", "s", "1", "hm")
+    assert outcomes(report) == [("greet", "greeted")]
+
+
+def test_a_denied_reading_gives_way_to_the_next_one(careful: Shop) -> None:
+    wrong, right = refund(0.5, reason="missing_parts"), refund(0.45, reason="wrong_item")
+    assert outcomes(say(careful, MESSAGE, wrong)) == [("request_refund", CONFIRMATION)]
+    report = say(careful, f"no, {MESSAGE}", wrong, others=[right])
+    assert outcomes(report) == [("deny", "denied_one"), ("request_refund", "approved")]
+    assert report.actions[-1].used == {"order": "SO-1001", "reason": "wrong_item"}
+
+
+def test_an_unsure_next_reading_is_asked_about_once(careful: Shop) -> None:
+    wrong, other = refund(0.5, reason="missing_parts"), refund(0.2, reason="late")
+    third = refund(0.2, reason="damaged")
+    say(careful, MESSAGE, wrong)
+    report = say(careful, f"no, {MESSAGE}", wrong, others=[other])
+    assert outcomes(report) == [("deny", "denied_one"), ("request_refund", CONFIRMATION)]
+    report = say(careful, f"no, {MESSAGE}", other, others=[third])
+    assert outcomes(report) == [("deny", "denied_one"), ("escalate", "handed_over")]
+    assert [case.kind for case in careful.rows(Case)] == [CaseKind.HAND_OVER]
+
+
+def test_what_a_denied_message_says_besides_is_done(careful: Shop) -> None:
+    wrong, wish = refund(0.5, reason="damaged"), Choice("track_order", {"order": "SO-1001"})
+    say(careful, "not a refund for 1001: where is it?", wrong)
+    report = say(careful, "no, not a refund for 1001: where is it?", wrong, wish)
+    assert outcomes(report) == [("deny", "denied_one"), ("track_order", "tracked")]
+    assert careful.rows(Case) == []
+
+
+def test_without_another_reading_a_person_takes_over(careful: Shop) -> None:
+    wrong = refund(0.5, reason="damaged")
+    say(careful, MESSAGE, wrong)
+    report = say(careful, f"no, {MESSAGE}", wrong, others=[Choice("greet", {}, 0.3)])
+    assert outcomes(report) == [("deny", "denied_one"), ("escalate", "handed_over")]
+
+
+def test_no_alone_hands_nothing_over(careful: Shop) -> None:
+    say(careful, MESSAGE, refund(0.5, reason="damaged"))
+    assert outcomes(say(careful, "no", "deny")) == [("deny", "denied")]
+
+
+def test_a_denied_value_is_no_value_of_the_next_reading(careful: Shop) -> None:
+    """The reason of the claim before counts, not the one that was denied."""
+    claim = {"order": "SO-1001", "reason": "defective"}
+    say(careful, "exchange 1001, it is broken", Choice("request_exchange", {**claim}))
+    wrong = refund(0.5, reason="missing_parts")
+    say(careful, "then the money for 1001 instead", wrong)
+    report = say(careful, "no, then the money for 1001 instead", wrong, others=[refund(0.45)])
+    assert report.actions[-1].used == claim
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cancel {0}.. sry, {1} i meant. {0} is fine",
+        "I'm not cancelling {0}, just asking",
+        "要不取消{0},诶别,不取消",
+    ],
+)
+def test_what_a_message_contradicts_is_asked_about(careful: Shop, message: str) -> None:
+    """However sure the model is."""
+    numbers = [careful.order(status=OrderStatus.SUBMITTED) for _ in range(2)]
+    message = message.format(*(number.removeprefix("SO-") for number in numbers))
+    wish = Choice("cancel_order", {"order": numbers[0]})
+    assert outcomes(say(careful, message, wish)) == [("cancel_order", CONFIRMATION)]
+
+
+def test_a_shouted_message_is_read_in_lower_case(careful: Shop) -> None:
+    wish = Choice("register", {"name": "walter briggs", "contact": "w.briggs@example.com"})
+    careful.act("s", "log_out")
+    (action,) = say(careful, "I AM WALTER BRIGGS, W.BRIGGS@EXAMPLE.COM, SIGN ME UP", wish).actions
+    assert action.used == {"name": "WALTER BRIGGS", "contact": "w.briggs@example.com"}
