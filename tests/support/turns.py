@@ -100,7 +100,7 @@ def say(
     workflow: InlineWorkflow | None = None,
     others: Sequence[Choice] = (),
 ) -> TurnReport:
-    """Handle a message in session `s` with these choices and other readings of the model."""
+    """Handle a message in session `s` with these choices and readings."""
     script: Script = {calm(text): choices, "order_submitted": _EVENT}
     model = ScriptedModel(script, others=others)
     key = key or f"m{next(shop.keys)}"

@@ -71,7 +71,7 @@ class FlowBook:
         return [name for name, action in self.actions.items() if action.event is None]
 
     def later_wishes(self, message: str) -> list[str]:
-        """Return the names of the wishes that may follow another in a message."""
+        """Return the wishes that may follow another one in a message."""
         return [name for name in self.wishes if _may_follow(self.actions[name], message)]
 
     @cached_property

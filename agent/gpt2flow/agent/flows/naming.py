@@ -1,4 +1,4 @@
-"""Words by which customers say no, alone or before the name of an action."""
+"""Words by which customers name an action, or say no to it."""
 
 import functools
 import re
@@ -35,7 +35,7 @@ def is_named(action: Action, message: str) -> bool:
 
 
 def is_negated(action: Action, message: str) -> bool:
-    """Return whether a message says no to an action, as in "I am not cancelling"."""
+    """Return whether a message negates an action, as in "not cancelling"."""
     words = _words(action)
     return bool(any(words)) and _negated_pattern(words).search(message) is not None
 
@@ -61,5 +61,8 @@ def _negated_pattern(words: tuple[tuple[str, ...], tuple[str, ...]]) -> re.Patte
 
 
 def _any_of(words: tuple[str, ...]) -> str:
-    """Return a pattern of any of the words; of none, it matches nothing."""
+    """Return a pattern of any of the words.
+
+    Without words, it matches nothing.
+    """
     return f"(?:{'|'.join(map(re.escape, words))})" if words else "(?!)"

@@ -62,7 +62,7 @@ def normalize(text: str) -> str:
 
 
 def calm(text: str) -> str:
-    """Return a text that shouts in lower case, any other as it is.
+    """Return a text in lower case if it shouts.
 
     Models know few words in capitals.
     """
@@ -121,7 +121,7 @@ class Choice:
         )
 
     def is_part_of(self, other: "Choice") -> bool:
-        """Return whether `other` is the same action with at least the same arguments."""
+        """Return whether `other` is the same action with at least these arguments."""
         return self.action == other.action and self.arguments.items() <= other.arguments.items()
 
     @classmethod

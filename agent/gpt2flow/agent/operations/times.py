@@ -108,7 +108,7 @@ def parse_time(phrase: str, now: datetime) -> datetime | None:
 
 
 def find_time(message: str, now: datetime) -> str | None:
-    """Return the longest part of a message that is a date and time; None without one.
+    """Return the longest date and time in a message, None without one.
 
     Args:
         message: Message of a customer.

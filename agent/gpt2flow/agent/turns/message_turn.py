@@ -96,7 +96,7 @@ class MessageTurn:
         return self._carry_out(position, choice)
 
     def _deny(self, position: int | str) -> Step:
-        """Take the no to what the agent asked about; the message may go on."""
+        """Take the no to what the agent asked about."""
         said = [step for step in self.done if step.report.action == DENY]
         step = said[0] if said else self._carry_out(f"{position}/{DENY}", Choice(DENY))
         return step.model_copy(update={"result": "blocked"})
@@ -114,7 +114,7 @@ class MessageTurn:
         return replace(choice, arguments=choice.arguments | written)
 
     def follow_denial(self, another: Callable[[], Choice | None]) -> None:
-        """Go on with another reading of a message that denied the first one and said no more.
+        """Go on with another reading, if the message only denied the first one.
 
         Without another reading, a person takes over.
 

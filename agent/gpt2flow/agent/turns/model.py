@@ -249,7 +249,7 @@ class RecordingModel:
         return answer
 
     def readings(self, key: str, prompt: str, grammar: str, session: str = "") -> list[ModelAnswer]:
-        """Ask the model for further readings of a message, and record the call.
+        """Ask the model for further readings, and record the call.
 
         Arguments and errors are those of `choose`. The record has a reading a line.
         """

@@ -16,7 +16,7 @@ MESSAGE = "1001: an iron in the box, and no kettle. Money back!"
 
 @pytest.fixture
 def careful(shop: Shop) -> Shop:
-    """Return a shop whose agent asks below a confidence of 0.8, with a delivered order of Ann."""
+    """Shop whose agent asks below 0.8, with a delivered order."""
     clock, database = shop.clock, shop.database
     shop.executor = Executor(shop.book, database, clock, lambda: "123456", 0.8)
     shop.log_in("s")
@@ -94,7 +94,7 @@ def test_no_alone_hands_nothing_over(careful: Shop) -> None:
 
 
 def test_a_denied_value_is_no_value_of_the_next_reading(careful: Shop) -> None:
-    """The reason of the claim before counts, not the one that was denied."""
+    """The reason of the claim before counts instead."""
     claim = {"order": "SO-1001", "reason": "defective"}
     say(careful, "exchange 1001, it is broken", Choice("request_exchange", {**claim}))
     wrong = refund(0.5, reason="missing_parts")

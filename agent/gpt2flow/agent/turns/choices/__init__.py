@@ -1,1 +1,1 @@
-"""Choices of the model for a message, and which of them the agent takes."""
+"""Choices of the model, and which of them the agent takes."""

@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 
 
 class Steps(Protocol):
-    """Durable execution of steps and pauses, as far as a chooser needs it."""
+    """Durable execution of steps and pauses."""
 
     def run_step(
         self, function: Callable[_Params, _Result], *args: _Params.args, **kwargs: _Params.kwargs
@@ -135,7 +135,7 @@ class Chooser:
 
 
 class MessageReader:
-    """Source of the choices for a customer's message, which reads it again where it is in doubt.
+    """Source of the choices for a message, read again in doubt.
 
     Args:
         chooser: Source of the model's choices.
@@ -175,7 +175,7 @@ class MessageReader:
         return self._likeliest(position, prompt, grammar) or choice
 
     def another(self) -> Choice | None:
-        """Return what a message means that denies its first reading; None if that is unclear."""
+        """Return the likeliest reading but the denied one, None if none is likely."""
         choice = self._likeliest(*self._place) if self._place is not None else None
         if choice is None or choice.confidence < _ANOTHER_FROM:
             return None

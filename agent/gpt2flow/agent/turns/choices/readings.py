@@ -1,4 +1,4 @@
-"""Readings of a message: which one fits the shop and the conversation best.
+"""Readings of a message: which one fits the shop best.
 
 The model knows the words of a message, but not what the shop sells. Its second reading may name
 a product where the first one names a word that is none.
@@ -84,7 +84,7 @@ class Readings:
         return _UNLIKELY if is_unlikely else 1.0
 
     def _is_pointless(self, db: Session, session: str, choice: Choice) -> bool:
-        """Return whether nothing of a wish can be carried out in the present state."""
+        """Return whether nothing of a wish can be carried out now."""
         row = db.get(CustomerSession, session)
         facts = session_facts(db, row) if row is not None else frozenset({"guest"})
         fallback = self._book.fallback(choice.action, facts, choice.arguments.keys())
@@ -94,7 +94,7 @@ class Readings:
         return bool(choice.arguments) and not choice.arguments.keys() & set(slots)
 
     def _makes_sense(self, db: Session, message: str, slot: str, value: str | int) -> bool:
-        """Return whether a value can be what its slot means, as far as the shop knows."""
+        """Return whether a value can be what its slot means."""
         now = self._clock()
         if slot == _PRODUCT:
             return not strip_filler(str(value)) or _is_sold(db, str(value))

@@ -47,7 +47,7 @@ def is_denied(task: Task) -> bool:
 
 
 def is_contradicted(book: FlowBook, task: Task) -> bool:
-    """Return whether a message says something against the action that was read from it.
+    """Return whether a message contradicts the action that was read from it.
 
     It says no to the action, or names another order too and corrects itself.
     """
