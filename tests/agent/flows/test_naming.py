@@ -45,12 +45,38 @@ def test_another_no_does_not_negate_an_action(book: FlowBook, action: str, messa
     assert not is_negated(book.actions[action], message)
 
 
-def test_a_person_has_to_be_named_after_another_wish(book: FlowBook) -> None:
-    assert "escalate" in book.later_wishes("cancel 1042 and get me a human")
-    assert "escalate" in book.later_wishes("取消1042,转人工")
-    assert "escalate" not in book.later_wishes("cancel 1042, I am auditing this shop")
-    assert "escalate" in book.wishes
-    assert not is_named(book.actions["list_orders"], "my orders")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "why don't you refund me",
+        "can't you refund 1042?",
+        "order no 1042 refund please",
+        "won't turn on refund please",
+        "要不退款吧",
+        "怎么还不退款",
+        "不退款我就投诉",
+    ],
+)
+def test_a_reproach_or_a_threat_negates_nothing(book: FlowBook, message: str) -> None:
+    assert not is_negated(book.actions["request_refund"], message)
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("cancel 1042 and get me a human", True),
+        ("取消1042,转人工", True),
+        ("cancel 1042, I am auditing this shop", False),
+        ("replace it, really", False),
+    ],
+)
+def test_a_person_is_named(book: FlowBook, message: str, *, expected: bool) -> None:
+    assert is_named(book.actions["escalate"], message) is expected
+
+
+@pytest.mark.parametrize("text", ["not " + "-" * 990, "not a " * 160, "n't " * 250, "不想要" * 330])
+def test_a_long_message_is_read_at_once(book: FlowBook, text: str) -> None:
+    assert not any(is_negated(action, text) for action in book.actions.values())
 
 
 @pytest.mark.parametrize(
@@ -64,6 +90,11 @@ def test_a_person_has_to_be_named_after_another_wish(book: FlowBook) -> None:
         ("不是, 我要换货", True, True),
         ("yes", False, False),
         ("nobody called me", False, False),
+        ("no problem, yes", False, False),
+        ("no. 1042", False, False),
+        ("没有问题", False, False),
+        ("no?", True, False),
+        ("not yet, where is it", True, True),
         ("不好意思,是的", False, False),
     ],
 )

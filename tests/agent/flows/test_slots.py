@@ -102,6 +102,10 @@ def test_codes_and_phone_numbers_name_no_order(message: str, orders: list[str]) 
         (SlotKind.ORDER, "it is not 1142", ["SO-1142", "last"]),
         (SlotKind.CONTACT, "mail b@x.com, not a@x.com", ["b@x.com"]),
         (SlotKind.INTEGER, "5 mugs, not 4", ["5"]),
+        (SlotKind.ORDER, "1041 came but not 1042, refund 1042", ["SO-1041", "SO-1042", "last"]),
+        (SlotKind.ORDER, "是不是1042还没发货? 1043到了", ["SO-1042", "SO-1043", "last"]),
+        (SlotKind.INTEGER, "3 mugs and why not 2 plates", ["3", "2"]),
+        (SlotKind.INTEGER, "要不要2个台灯和3个杯子", ["2", "3"]),
         (SlotKind.CODE, "先不要104604", ["104604"]),
     ],
 )

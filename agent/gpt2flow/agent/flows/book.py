@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gpt2flow.agent.errors import FlowError
 from gpt2flow.agent.flows.case_rules import CaseRules
-from gpt2flow.agent.flows.naming import is_named
 from gpt2flow.agent.flows.schema import Action, Fallback, Flow, Shared, Slot
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.files.documents import read_yaml
@@ -70,9 +69,10 @@ class FlowBook:
         """Names of the actions that a customer may wish."""
         return [name for name, action in self.actions.items() if action.event is None]
 
-    def later_wishes(self, message: str) -> list[str]:
-        """Return the wishes that may follow another one in a message."""
-        return [name for name in self.wishes if _may_follow(self.actions[name], message)]
+    @cached_property
+    def later_wishes(self) -> list[str]:
+        """Names of the wishes that may follow another in a message."""
+        return [name for name in self.wishes if not self.actions[name].opens]
 
     @cached_property
     def outcomes(self) -> frozenset[str]:
@@ -133,10 +133,6 @@ class FlowBook:
         """Return the facts after the declared effects of a successful `action`."""
         effects = self.actions[action].effects
         return (frozenset(facts) - set(effects.remove)) | set(effects.add)
-
-
-def _may_follow(action: Action, message: str) -> bool:
-    return not action.opens and (not action.later_if_named or is_named(action, message))
 
 
 def load_flows(folder: Path | None = None) -> FlowBook:

@@ -5,18 +5,40 @@ import re
 
 from gpt2flow.agent.flows.schema import Action
 
-_NO = re.compile(r"(?:no|nope|nah|not)\b|不(?!好意思)|没有", re.IGNORECASE)
-# A message that says no, and nothing else but politeness.
-_NO_ALONE = re.compile(
-    r"(?:(?:no|nope|nah|not really|thanks?|thank you|sorry|不(?:是|对|用|要|了)*|没有|错了?|谢谢)"
-    r"[ ,.!，。！]*)+",
+_NO = re.compile(
+    r"(?:no|nope|nah|not)\b(?! (?:problem|worries|rush|hurry|doubt)|\.? ?\d)"
+    r"|不(?!好意思|错|客气|急|着急|过)|没有(?!问题|错)",
     re.IGNORECASE,
 )
-_ENGLISH_NO = r"\b(?:not|never|no|nor|without|cannot|dont|doesnt|didnt|isnt|wont|\w+n['’]t)\b"
-# Such a word begins another thought.
-_BREAK = r"so|and|but|then|or|please|just|because|cause|cos|if|instead"
-_CHINESE_NO = r"(?:不|没|别|未|勿|甭|无需|无须)"
-_CHINESE_WILL = r"(?:是|想|要|用|需|说|会|再|给我|帮我|必|打算|急着|准备|让你们)"
+# A message that says no, and nothing else but politeness.
+_NO_ALONE = re.compile(
+    r"(?:(?:no|nope|nah|not really|no way|forget it|thanks?|thank you|sorry"
+    r"|不(?:是|对|用|要|了|行|必)*|没有|错了?|算了|谢谢)[ ,.!?:)…，。！？]*)+",
+    re.IGNORECASE,
+)
+# What may stand between a no and the action that it negates. Other words begin another thought.
+_BETWEEN = (
+    "want|wanted|wanting|going|gonna|asking|asked|saying|said|meaning|meant|trying|need|needing|to|a"
+    "|an|any|the|my|your|me|us|for|be|been|being|give|make|it|that|this|has|have|had|yet|ever|order"
+    "|mark|marking|as|is|was"
+)
+_ENGLISH_NO = r"\b(?:not|never|nor|without|dont|doesnt|didnt|hasnt|havent|isnt|wont|\w+n['’]t)"
+_ENGLISH_NO_BEFORE = (
+    rf"(?:{_ENGLISH_NO}(?: (?:(?:{_BETWEEN})\b|(?:so-?)?\d+)){{0,4}}"
+    r"|\bno(?: need to| marking(?: (?:so-?)?\d+)?(?: as)?)?)"
+)
+_CHINESE_NO = r"(?<![要是])(?:不|没|别|未|勿|甭|无需|无须)(?!是不)"
+_CHINESE_WILL = (
+    r"(?:是|想|要|用|需|说|会|能|再|可以|许|准|给我|给你们|帮我|必|打算|急着|着急|准备|让你们)"
+)
+# Clauses in which a no asks, wonders or threatens.
+_WONDERING = re.compile(
+    r"\b(?:why|can['’]?t|couldn['’]?t|won['’]?t) (?:\w+ )?(?:you|i|we)\b|\bwhy\b"
+    r"|怎么|为什么|为啥|为何|凭什么|干嘛|要不|是不是|能不能",
+    re.IGNORECASE,
+)
+_THREAT = re.compile(r"[^,，。!！]{0,4}(?:我|就)")
+_CLAUSE_START = re.compile(r"[,.;:!?，。；：！？]")
 
 
 def says_no(message: str) -> bool:
@@ -37,7 +59,15 @@ def is_named(action: Action, message: str) -> bool:
 def is_negated(action: Action, message: str) -> bool:
     """Return whether a message negates an action, as in "not cancelling"."""
     words = _words(action)
-    return bool(any(words)) and _negated_pattern(words).search(message) is not None
+    return any(words) and any(
+        not _is_wondering(message, found) for found in _negated_pattern(words).finditer(message)
+    )
+
+
+def _is_wondering(message: str, found: re.Match[str]) -> bool:
+    """Return whether a no only asks for what it seems to negate, or threatens."""
+    before = _CLAUSE_START.split(message[: found.end()])[-1]
+    return _WONDERING.search(before) is not None or _THREAT.match(message, found.end()) is not None
 
 
 def _words(action: Action) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -53,9 +83,8 @@ def _pattern(words: tuple[tuple[str, ...], tuple[str, ...]]) -> re.Pattern[str]:
 @functools.lru_cache(maxsize=256)
 def _negated_pattern(words: tuple[tuple[str, ...], tuple[str, ...]]) -> re.Pattern[str]:
     english, chinese = map(_any_of, words)
-    between = rf"(?:[ '’-]+(?!(?:{_BREAK})\b)[\w-]+){{0,3}}?"
     return re.compile(
-        rf"{_ENGLISH_NO}{between}[ '’-]+{english}|{_CHINESE_NO}{_CHINESE_WILL}{{0,3}}{chinese}",
+        rf"{_ENGLISH_NO_BEFORE} {english}|{_CHINESE_NO}{_CHINESE_WILL}{{0,3}}{chinese}",
         re.IGNORECASE,
     )
 
@@ -65,4 +94,9 @@ def _any_of(words: tuple[str, ...]) -> str:
 
     Without words, it matches nothing.
     """
-    return f"(?:{'|'.join(map(re.escape, words))})" if words else "(?!)"
+    patterns = [
+        re.escape(word.removesuffix("*"))
+        + (r"\w*" if word.endswith("*") else r"\b" if word.isascii() else "")
+        for word in words
+    ]
+    return f"(?:{'|'.join(patterns)})" if words else "(?!)"

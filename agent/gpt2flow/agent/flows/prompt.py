@@ -121,8 +121,12 @@ class Choice:
         )
 
     def is_part_of(self, other: "Choice") -> bool:
-        """Return whether `other` is the same action with at least these arguments."""
-        return self.action == other.action and self.arguments.items() <= other.arguments.items()
+        """Return whether `other` is the same action with at least these arguments.
+
+        Texts may differ in case.
+        """
+        mine, others = _folded(self.arguments), _folded(other.arguments)
+        return self.action == other.action and mine.items() <= others.items()
 
     @classmethod
     def parse(cls, text: str, confidence: float = 1.0) -> "Choice":
@@ -135,6 +139,10 @@ class Choice:
         action = data.pop("action")
         values = {k: _trim(v) if isinstance(v, str) else v for k, v in data.items()}
         return cls(action, {k: v for k, v in values.items() if v != ""}, confidence)
+
+
+def _folded(arguments: Arguments) -> dict[str, str]:
+    return {slot: str(value).casefold() for slot, value in arguments.items()}
 
 
 def _trim(value: str) -> str:

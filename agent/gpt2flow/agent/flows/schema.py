@@ -92,8 +92,8 @@ class Action(StrictModel):
         otherwise: Fallbacks in states where the action is not legal.
         effects: Facts that change when the action succeeds.
         opens: Whether the action can only be the first of a message.
-        words: Words by which customers name the action, by language; English ones as they begin.
-            A message that says no to one of them is asked about.
+        words: Words by which customers name the action, by language; `*` stands for any ending of
+            an English one. A message that says no to one of them is asked about.
         later_if_named: Whether the action follows another one in a message only if one of its
             words is there.
         confirm: When the agent asks whether the action is meant before it carries it out.

@@ -49,7 +49,7 @@ _INTEGER = re.compile(
 
 # A value that is not meant, with what marks it as a number or a contact.
 _NEGATED = re.compile(
-    r"(?:\bnot |\binstead of |\brather than |不是|不要)"
+    r"(?:(?<!why )(?<!if )(?<!but )\bnot |\binstead of |\brather than |(?<!是)不是|(?<!要)不要)"
     r"((?:(?:the|an?|order|number|no\.?|nr\.?|订单号?|尾号) ?)*"
     r"(?:so ?-?|#)?[a-z0-9_.%+-]*[\d@][a-z0-9_.@-]*)",
     re.IGNORECASE,
@@ -125,6 +125,12 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
     found = list(dict.fromkeys(_FINDERS[kind](message)))
     if kind is SlotKind.CODE:
         return found
-    negated = {value for part in _NEGATED.findall(message) for value in _FINDERS[kind](part)}
-    meant = [value for value in found if value not in negated - {LAST_ORDER}]
+    negated = {
+        value
+        for part in _NEGATED.finditer(message)
+        for value in _FINDERS[kind](part.group(1))
+        # What is named again afterwards is meant after all.
+        if value != LAST_ORDER and value not in _FINDERS[kind](message[part.end() :])
+    }
+    meant = [value for value in found if value not in negated]
     return meant if any(value != LAST_ORDER for value in meant) else found

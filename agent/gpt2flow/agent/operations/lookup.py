@@ -101,6 +101,14 @@ def load_orders(context: Context) -> list[Order]:
     return list(context.db.scalars(query))
 
 
+def latest_order(context: Context, number: str) -> str:
+    """Return the number that `last` stands for, any other text as it is."""
+    if number != LAST_ORDER or context.customer is None:
+        return number
+    orders = load_orders(context)
+    return orders[0].number if orders else number
+
+
 def find_own_order(context: Context, number: str) -> Order | None:
     """Return the customer's order of a number, and put it into focus.
 

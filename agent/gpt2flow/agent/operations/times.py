@@ -4,6 +4,7 @@ This module parses times of day and Chinese dates itself, because dateparser ign
 "at 5" and supports few Chinese times. dateparser parses all other dates.
 """
 
+import functools
 import re
 from datetime import date, datetime, time, timedelta
 
@@ -43,6 +44,8 @@ _PART_OF_DAY = re.compile(
 )
 # Longest time of a message, in words and the spaces between them.
 _MAX_CHUNKS = 16
+# Parts of a message that are parsed; dateparser takes a millisecond for each.
+_MAX_TRIED = 150
 _AROUND = " .,;:!?，。；：！？、"
 # Calls start at seven in the morning, so an hour below seven is in the afternoon.
 _FIRST_MORNING_HOUR = 7
@@ -107,20 +110,38 @@ def parse_time(phrase: str, now: datetime) -> datetime | None:
     return moment + timedelta(days=1) if not rest and moment <= now else moment
 
 
+@functools.lru_cache(maxsize=64)
 def find_time(message: str, now: datetime) -> str | None:
     """Return the longest date and time in a message, None without one.
+
+    A part of the day alone, as in "good morning", is none.
 
     Args:
         message: Message of a customer.
         now: Reference time, as for `parse_time`.
     """
-    chunks = split_chunks(message)
+    chunks, tried = split_chunks(message), 0
     for length in range(min(_MAX_CHUNKS, len(chunks)), 0, -1):
         for at in range(len(chunks) - length + 1):
             part = "".join(chunks[at : at + length])
-            if part == part.strip(_AROUND) and parse_time(part, now) is not None:
+            if part != part.strip(_AROUND) or not _is_explicit(part):
+                continue
+            tried += 1
+            if tried > _MAX_TRIED:
+                return None
+            if parse_time(part, now) is not None:
                 return part
     return None
+
+
+def _is_explicit(part: str) -> bool:
+    """Return whether a part of a message has a clock time, and is no more than a time."""
+    text = _replace_number_words(part.casefold())
+    if _OFFSET.search(text):
+        return _OFFSET.fullmatch(text) is not None
+    clock, rest = _split_clock(text)
+    has_day = bool(_FILLER.sub("", rest).strip())
+    return clock is not None and (has_day or any(each.search(text) for each in _CLOCKS[:-1]))
 
 
 def _replace_number_words(text: str) -> str:

@@ -6,12 +6,12 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.report import Step
-from gpt2flow.agent.turns.execution.task import ADD_TO_CART, SMALL_TALK
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, AFFIRM, DENY, SMALL_TALK
 
 # Actions beside which a message is a shopping list: a number elsewhere may be of something else.
 _SHOPPING = (
     *(ADD_TO_CART, "find_product", "view_cart", "answer_question"),
-    *("log_in", "register", "verify", *SMALL_TALK),
+    *("log_in", "register", "verify", AFFIRM, DENY, *SMALL_TALK),
 )
 _DONE = ("ok", "refused")
 

@@ -66,7 +66,7 @@ class MessageTurn:
     ) -> None:
         self.done: list[Step] = []
         self.denied = _denied_choice(state, message)
-        self._is_read_again = False
+        self._denied_at: int | str | None = None
         self._book = book
         self._run = run
         self.state = state
@@ -83,10 +83,12 @@ class MessageTurn:
             StoppedError: The action stopped at a screen.
         """
         choice = self._as_written(choice)
+        if choice.action == AFFIRM:
+            self.denied = None  # "No problem, yes" denies nothing.
         if self.denied is not None and choice.action not in _ANSWERS:
             denial = self._deny(position)
             if choice.is_part_of(self.denied):
-                self._is_read_again = True
+                self._denied_at = position if self._denied_at is None else self._denied_at
                 return denial
         earlier = repeated_step(self._book, self.done, choice, self.message)
         if earlier is not None:
@@ -114,7 +116,7 @@ class MessageTurn:
         return replace(choice, arguments=choice.arguments | written)
 
     def follow_denial(self, another: Callable[[], Choice | None]) -> None:
-        """Go on with another reading, if the message only denied the first one.
+        """Go on with another reading, if only the first was denied.
 
         Without another reading, a person takes over.
 
@@ -125,10 +127,15 @@ class MessageTurn:
             StoppedError: The action stopped at a screen.
         """
         is_answered = any(step.report.action != DENY for step in self.done)
-        if self.denied is None or not self._is_read_again or is_answered:
+        if self.denied is None or self._denied_at is None or is_answered:
             return
         choice = another()
-        self._carry_out("another", choice or self.denied, is_another=choice is not None)
+        # The key is that of the model's call, by which people find it.
+        self._carry_out(
+            self._denied_at,
+            self.denied if choice is None else self._as_written(choice),
+            is_another=choice is not None,
+        )
 
     def add_left_out(self) -> None:
         """Add the products that the message counts and the model left out."""
@@ -151,10 +158,11 @@ class MessageTurn:
             language=self.state.language,
             # What was denied is no value of another reading.
             pending_arguments={} if is_another else self.state.pending_for(choice.action),
-            is_first=all(step.report.action in SMALL_TALK for step in self.done),
+            is_first=all(step.report.action in (DENY, *SMALL_TALK) for step in self.done),
             answers=None if is_another else self.state.answered_slot(choice.action),
             taken=frozenset(step.report.action for step in self.done),
             is_rest=is_rest,
+            denied=self.denied,
             turn=self.key,
         )
         step = self._run(task)
@@ -181,6 +189,7 @@ class MessageTurn:
                 pending_arguments={},
                 is_first=False,
                 answers=None,
+                denied=None,
                 resumed=wanted,
             )
             self.done.append(self._run(resumed))

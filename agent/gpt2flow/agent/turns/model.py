@@ -255,8 +255,10 @@ class RecordingModel:
         """
         with self._span(key, 1) as span:
             answers = self._model.readings(prompt, grammar, session)
-            _describe(span, answers[0])
-        self._record(key, prompt, grammar, answers)
+            for answer in answers[:1]:
+                _describe(span, answer)
+        if answers:
+            self._record(key, prompt, grammar, answers)
         return answers
 
     def _span(self, key: str, attempt: int) -> AbstractContextManager[Span]:

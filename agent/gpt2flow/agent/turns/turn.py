@@ -73,7 +73,7 @@ def run_turn(
     for position in range(MAX_ACTIONS):
         # Customers wish what they like: code resolves what is not legal. An event has no wishes.
         legal = book.legal(facts, event)
-        wishes = book.later_wishes(message) if position else book.wishes
+        wishes = book.later_wishes if position else book.wishes
         names = wishes if event is None else legal
         if not names:
             break

@@ -1,5 +1,7 @@
 """Messages that the agent reads again: in doubt, and after a no."""
 
+from dataclasses import replace
+
 import pytest
 from tests.support.scripted_model import FailingModel, ScriptedModel
 from tests.support.shop import Shop
@@ -8,7 +10,7 @@ from tests.support.turns import InlineWorkflow, new_handler, say
 from gpt2flow.agent.errors import ModelUnavailableError
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Choice
 from gpt2flow.agent.report import TurnReport
-from gpt2flow.agent.shop import Case, CaseKind, ModelCall, OrderStatus
+from gpt2flow.agent.shop import Case, CaseKind, ModelCall, Order, OrderStatus
 from gpt2flow.agent.turns.execution import Executor
 
 MESSAGE = "1001: an iron in the box, and no kettle. Money back!"
@@ -58,8 +60,9 @@ def test_a_denied_reading_gives_way_to_the_next_one(careful: Shop) -> None:
     wrong, right = refund(0.5, reason="missing_parts"), refund(0.45, reason="wrong_item")
     assert outcomes(say(careful, MESSAGE, wrong)) == [("request_refund", CONFIRMATION)]
     report = say(careful, f"no, {MESSAGE}", wrong, others=[right])
-    assert outcomes(report) == [("deny", "denied_one"), ("request_refund", "approved")]
+    assert outcomes(report) == [("deny", "denied_one"), ("request_refund", CONFIRMATION)]
     assert report.actions[-1].used == {"order": "SO-1001", "reason": "wrong_item"}
+    assert outcomes(say(careful, "yes", "affirm"))[-1] == ("request_refund", "approved")
 
 
 def test_an_unsure_next_reading_is_asked_about_once(careful: Shop) -> None:
@@ -86,6 +89,81 @@ def test_without_another_reading_a_person_takes_over(careful: Shop) -> None:
     say(careful, MESSAGE, wrong)
     report = say(careful, f"no, {MESSAGE}", wrong, others=[Choice("greet", {}, 0.3)])
     assert outcomes(report) == [("deny", "denied_one"), ("escalate", "handed_over")]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        Choice("cancel_order", {}, 0.97),
+        Choice("cancel_order", {"order": "last"}, 0.97),
+        Choice("cancel_order", {"order": "SO-1002"}, 0.97),
+    ],
+)
+def test_what_was_denied_is_never_carried_out(careful: Shop, again: Choice) -> None:
+    """However the model names it, and however sure it is."""
+    number = careful.order(status=OrderStatus.SUBMITTED)
+    say(careful, "cancel it", Choice("cancel_order", {"order": number}, 0.5))
+    report = say(careful, "no, cancel it", again, others=[Choice("cancel_order", {}, 0.02)])
+    assert ("cancel_order", "cancelled") not in outcomes(report)
+    assert careful.rows(Order)[-1].status is OrderStatus.SUBMITTED
+
+
+def test_an_answer_is_no_other_reading(careful: Shop) -> None:
+    """A waiting order is neither submitted nor dropped by it."""
+    careful.check_out("s", "kettle")
+    wish = Choice("cancel_order", {"order": careful.order(status=OrderStatus.SUBMITTED)}, 0.5)
+    say(careful, "cancel it", wish)
+    others = [Choice("affirm", {}, 0.3), Choice("deny", {}, 0.2)]
+    report = say(careful, "no, cancel it", wish, others=others)
+    assert outcomes(report) == [("deny", "denied_one"), ("escalate", "handed_over")]
+    assert "confirming" in careful.facts("s")
+
+
+def test_a_yes_that_begins_with_a_no_is_a_yes(careful: Shop) -> None:
+    careful.check_out("s", "kettle")
+    number = careful.order(status=OrderStatus.SUBMITTED)
+    say(careful, "cancel it", Choice("cancel_order", {"order": number}, 0.5))
+    where = Choice("track_order", {"order": "SO-1001"})
+    report = say(careful, "no, I mean yes. and where is 1001?", "affirm", where)
+    assert [action for action, _ in outcomes(report)] == ["affirm", "cancel_order", "track_order"]
+    assert "confirming" in careful.facts("s")
+
+
+def test_another_wish_after_a_no_ends_the_doubt(careful: Shop) -> None:
+    wish = Choice("cancel_order", {"order": careful.order(status=OrderStatus.SUBMITTED)}, 0.5)
+    say(careful, "cancel it", wish)
+    say(careful, "no, where is it?", Choice("track_order", wish.arguments))
+    assert outcomes(say(careful, "ok then cancel", wish)) == [("cancel_order", CONFIRMATION)]
+
+
+def test_a_reading_that_is_cut_short_is_left_out(careful: Shop) -> None:
+    cut = ScriptedModel({"hm": [Choice("greet", {}, 0.5)]}, others=[Choice("done", {}, 0.1)])
+    whole = cut.readings
+    cut.readings = lambda *given: [*whole(*given), replace(whole(*given)[0], text='{"act')]  # type: ignore[method-assign]
+    report = new_handler(careful, cut).handle_message(InlineWorkflow(), "m1", "s", "1", "hm")
+    assert outcomes(report) == [("greet", "greeted")]
+
+
+def test_a_hand_over_names_the_call_that_was_denied(careful: Shop) -> None:
+    wrong = refund(0.5, reason="damaged")
+    say(careful, MESSAGE, wrong)
+    say(careful, f"no, {MESSAGE}", wrong)
+    (case,) = careful.rows(Case)
+    assert case.proposal is not None
+    assert case.proposal["call"] in {call.key for call in careful.rows(ModelCall)}
+
+
+def test_a_shopping_list_after_a_no_is_whole(careful: Shop) -> None:
+    say(careful, MESSAGE, refund(0.5, reason="damaged"))
+    kettles = Choice("add_to_cart", {"product": "kettles", "quantity": 2})
+    report = say(careful, "no, add 2 kettles and 3 umbrellas", kettles)
+    assert [action for action, _ in outcomes(report)] == ["deny", "add_to_cart", "add_to_cart"]
+
+
+def test_an_unnamed_person_is_not_called_besides(careful: Shop) -> None:
+    where, person = Choice("track_order", {"order": "SO-1001"}), Choice("escalate")
+    assert len(say(careful, "where is 1001? I am auditing this", where, person).actions) == 1
+    assert len(say(careful, "where is 1001? a human please", where, person).actions) == 2
 
 
 def test_no_alone_hands_nothing_over(careful: Shop) -> None:

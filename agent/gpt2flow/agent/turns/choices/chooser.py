@@ -1,6 +1,7 @@
 """Chooser: the choices of one message or event, from the model's answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -8,9 +9,10 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from gpt2flow.agent.errors import ModelError, ModelUnavailableError, UnanswerableError
 from gpt2flow.agent.flows.prompt import DONE, Choice
+from gpt2flow.agent.flows.slots import LAST_ORDER
 from gpt2flow.agent.report import CallReport
 from gpt2flow.agent.turns.choices.readings import Readings
-from gpt2flow.agent.turns.execution import SMALL_TALK
+from gpt2flow.agent.turns.execution import AFFIRM, DENY, SMALL_TALK
 from gpt2flow.agent.turns.model import ModelAnswer, RecordingModel, parse_choice
 
 # Pauses between calls to a model that does not answer.
@@ -19,6 +21,8 @@ _MAX_PAUSE_SECONDS = 8.0
 _MAX_DOUBLINGS = 10
 # Confidence below which the model is asked for further readings.
 _REREAD_BELOW = 0.95
+# Choices that say nothing of what is wished.
+_NO_WISHES = (DONE, AFFIRM, DENY, *SMALL_TALK)
 # Confidence that another reading needs after the customer has denied the first one.
 _ANOTHER_FROM = 0.15
 
@@ -100,8 +104,13 @@ class Chooser:
             )
         except (ModelError, UnanswerableError):
             return []
-        self._note(answers[0])
-        return [parse_choice(answer) for answer in answers]
+        choices = list[Choice]()
+        for answer in answers:
+            with suppress(UnanswerableError):  # A reading may be cut short.
+                choices.append(parse_choice(answer))
+        if answers:
+            self._note(answers[0])
+        return choices
 
     def _note(self, answer: ModelAnswer) -> None:
         self.calls.append(
@@ -170,26 +179,32 @@ class MessageReader:
         if self._denied is not None and choice.is_part_of(self._denied):
             self._place = self._place or (position, prompt, grammar)
             return choice
-        if choice.confidence >= _REREAD_BELOW:
-            return choice
-        return self._likeliest(position, prompt, grammar) or choice
+        if choice.confidence < _REREAD_BELOW:
+            readings = self._chooser.readings(position, prompt, grammar)
+            choice = self._likeliest(position, readings) or choice
+        may_follow = not position or self._readings.may_follow(choice, self._message)
+        return choice if may_follow else Choice(DONE)
 
     def another(self) -> Choice | None:
-        """Return the likeliest reading but the denied one, None if none is likely."""
-        choice = self._likeliest(*self._place) if self._place is not None else None
+        """Return the likeliest reading that was not denied, if any.
+
+        Its confidence is what the model gave it beside the denied one, so that it is asked about.
+        """
+        if self._place is None or self._denied is None:
+            return None
+        denied, choices = self._denied, self._chooser.readings(*self._place)
+        left = 1.0 - sum(each.confidence for each in choices if each.is_part_of(denied))
+        others = [
+            replace(each, confidence=each.confidence / left)
+            for each in choices
+            if left > 0 and each.action not in _NO_WISHES and not _repeats(each, denied)
+        ]
+        choice = self._likeliest(self._place[0], others)
         if choice is None or choice.confidence < _ANOTHER_FROM:
             return None
-        return None if choice.action in (DONE, *SMALL_TALK) else choice
+        return replace(choice, confidence=choice.confidence * left)
 
-    def _likeliest(self, position: int, prompt: str, grammar: str) -> Choice | None:
-        choices = self._chooser.readings(position, prompt, grammar)
-        # What was denied leaves its probability to the others.
-        left = 1.0 - sum(choice.confidence for choice in choices if choice == self._denied)
-        choices = [
-            replace(choice, confidence=choice.confidence / left)
-            for choice in choices
-            if choice != self._denied and left > 0
-        ]
+    def _likeliest(self, position: int, choices: Sequence[Choice]) -> Choice | None:
         if not choices:
             return None
         return self._workflow.run_step(
@@ -199,3 +214,13 @@ class MessageReader:
             choices,
             is_first=position == 0,
         )
+
+
+def _repeats(choice: Choice, denied: Choice) -> bool:
+    """Return whether a reading has the values that were denied.
+
+    A value that it leaves out may be another one, and the latest order the same one.
+    """
+    is_same = choice.is_part_of(denied) and denied.is_part_of(choice)
+    is_latest = choice.action == denied.action and LAST_ORDER in choice.arguments.values()
+    return is_same or is_latest

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows import FlowBook
+from gpt2flow.agent.flows.naming import is_named
 from gpt2flow.agent.flows.prompt import DONE, Choice
 from gpt2flow.agent.flows.slots import named_orders
 from gpt2flow.agent.operations.times import find_time, parse_time
@@ -39,6 +40,11 @@ class Readings:
         self._book = book
         self._database = database
         self._clock = clock
+
+    def may_follow(self, choice: Choice, message: str) -> bool:
+        """Return whether a choice may follow another one in a message."""
+        spec = self._book.actions.get(choice.action)
+        return spec is None or not spec.later_if_named or is_named(spec, message)
 
     def likeliest(
         self, session: str, message: str, choices: Sequence[Choice], *, is_first: bool
@@ -73,9 +79,11 @@ class Readings:
         """Return a factor for the probability of a reading."""
         if choice.action == DONE:
             return 1.0
-        if choice.action in (*SMALL_TALK, ESCALATE):
-            # A message about an order is no greeting, and seldom a call for somebody besides.
-            is_unlikely = bool(named_orders(message)) if is_first else choice.action == ESCALATE
+        if choice.action in SMALL_TALK:
+            # A message about an order is no greeting.
+            is_unlikely = bool(named_orders(message))
+        elif choice.action == ESCALATE:
+            is_unlikely = not is_first
         else:
             is_unlikely = self._is_pointless(db, session, choice) or not all(
                 self._makes_sense(db, message, slot, value)

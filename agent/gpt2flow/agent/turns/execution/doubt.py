@@ -9,12 +9,15 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice
 from gpt2flow.agent.flows.schema import Action
 from gpt2flow.agent.flows.slots import named_orders
 from gpt2flow.agent.operations import Context
+from gpt2flow.agent.operations.lookup import latest_order
 from gpt2flow.agent.shop import CustomerSession
 from gpt2flow.agent.turns.execution.task import Task
 from gpt2flow.agent.wording import Language
 
 # Questions about the same action in a row.
 _MAX_QUESTIONS = 2
+# Orders of which one may correct the other, and the characters after the last that may say so.
+_RIVALS, _AFTER_ORDER = 2, 20
 _CORRECTION = re.compile(
     r"\b(?:sorry|sry|oops|whoops|i mean|i meant|meant|typo|wait|hang on|hold on|scratch that|rather"
     r"|correction|actually|fat fingers|my bad)\b|不对|错了|说错|打错|写错|应该是|记错|更正",
@@ -22,51 +25,88 @@ _CORRECTION = re.compile(
 )
 
 
-def is_doubtful(
-    spec: Action, choice: Choice, confirm_below: float, *, is_contradicted: bool = False
-) -> bool:
-    """Return whether the customer has to confirm an action first.
+class Doubt:
+    """Judge of whether a customer has to confirm an action first.
 
     Args:
-        spec: Action in the flow file.
-        choice: Choice of the model.
+        book: Loaded flows.
         confirm_below: Confidence below which the agent asks, from 0 to 1; 0 never asks.
-        is_contradicted: Whether the message says something against the action.
     """
-    if spec.question is None:
+
+    def __init__(self, book: FlowBook, confirm_below: float) -> None:
+        self._book = book
+        self._confirm_below = confirm_below
+
+    def is_unsure(self, choice: Choice, message: str) -> bool:
+        """Return whether the flow of a choice wants it confirmed.
+
+        Args:
+            choice: Choice of the model.
+            message: Message that it was read from.
+        """
+        spec = self._book.actions[choice.action]
+        if spec.question is None or spec.confirm == "never":
+            return False
+        if spec.confirm == "always":
+            return True
+        is_unsure = choice.confidence < min(self._confirm_below, spec.unsure_below)
+        return is_unsure or (self._confirm_below > 0 and _is_contradicted(spec, choice, message))
+
+    def must_ask(self, context: Context, task: Task, used: Arguments) -> bool:
+        """Return whether the customer has to confirm an action first.
+
+        Args:
+            context: Context of the action.
+            task: Request to execute it.
+            used: Arguments that it would run with.
+        """
+        is_confirmed = task.resumed is not None and task.resumed.confirmed
+        if task.event is not None or is_confirmed:
+            return False
+        return _is_denied(context, task, used) or self.is_unsure(task.choice, task.message)
+
+
+def _is_denied(context: Context, task: Task, used: Arguments) -> bool:
+    """Return whether a message denies the action that it leads to again."""
+    denied = task.denied
+    if denied is None and task.answers == CONFIRMATION and says_no(task.message):
+        denied = Choice(task.choice.action, task.pending_arguments)
+    if denied is None or denied.action != task.choice.action:
         return False
-    is_unsure = choice.confidence < min(confirm_below, spec.unsure_below)
-    is_unsure = is_unsure or (is_contradicted and confirm_below > 0)
-    return spec.confirm == "always" or (spec.confirm == "unsure" and is_unsure)
+    known = {slot: latest_order(context, str(value)) for slot, value in used.items()}
+    return all(known.get(slot) == str(value) for slot, value in denied.arguments.items())
 
 
-def is_denied(task: Task) -> bool:
-    """Return whether a message denies the action that was asked about."""
-    answers = task.answers == CONFIRMATION and says_no(task.message)
-    return answers and task.choice.arguments.items() <= task.pending_arguments.items()
-
-
-def is_contradicted(book: FlowBook, task: Task) -> bool:
+def _is_contradicted(spec: Action, choice: Choice, message: str) -> bool:
     """Return whether a message contradicts the action that was read from it.
 
-    It says no to the action, or names another order too and corrects itself.
+    It says no to the action, or corrects the order that it names by another one.
     """
-    orders, used = named_orders(task.message), set(map(str, task.choice.arguments.values()))
-    corrects = len(orders) > 1 and len(used & set(orders)) == 1
-    return is_negated(book.actions[task.choice.action], task.message) or (
-        corrects and _CORRECTION.search(task.message) is not None
-    )
+    if is_negated(spec, message):
+        return True
+    orders, used = named_orders(message), set(map(str, choice.arguments.values()))
+    if len(orders) < _RIVALS or len(used & set(orders)) != 1:
+        return False
+    places = [message.find(order.removeprefix("SO-")) for order in orders]
+    return _CORRECTION.search(message[min(places) : max(places) + _AFTER_ORDER]) is not None
 
 
-def may_ask(session: CustomerSession, action: str, used: Arguments) -> bool:
+def may_ask(book: FlowBook, session: CustomerSession, action: str, used: Arguments) -> bool:
     """Return whether the agent may ask about an action.
 
     About the same values it asks once, and about the same action twice in a row.
     """
     if session.doubted != action:
         return True
-    asked = [e for e in session.past if e["action"] == action and e["result"] == "asked"]
-    return len(asked) < _MAX_QUESTIONS and all(entry["arguments"] != used for entry in asked)
+    required = set(book.actions[action].required)
+    asked = [
+        entry["arguments"]
+        for entry in session.past
+        if entry["action"] == action
+        and entry["result"] == "asked"
+        and required <= entry["arguments"].keys()  # Else a value was asked for.
+    ]
+    return len(asked) < _MAX_QUESTIONS and used not in asked
 
 
 def open_question(session: CustomerSession, action: str, used: Arguments, message: str) -> None:

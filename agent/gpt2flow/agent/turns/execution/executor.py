@@ -42,7 +42,7 @@ from gpt2flow.agent.turns.execution.contexts import (
     check_operations,
     new_context,
 )
-from gpt2flow.agent.turns.execution.doubt import Trial, is_contradicted, is_denied, is_doubtful
+from gpt2flow.agent.turns.execution.doubt import Doubt, Trial
 from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
 from gpt2flow.agent.turns.execution.replies import Replier
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, Event, Task
@@ -101,7 +101,7 @@ class Executor:
         tracer: Tracer | None = None,
     ) -> None:
         check_operations(book)
-        self._confirm_below = confirm_below
+        self._doubt = Doubt(book, confirm_below)
         self._hands = hands
         self._book = book
         self._replier = Replier(book)
@@ -313,7 +313,7 @@ class Executor:
             ScreenNeededError: The action is for the screens.
         """
         spec = self._book.actions[task.choice.action]
-        if not self._is_doubtful(task):
+        if not self._doubt.must_ask(context, task, used):
             name, fields = OPERATIONS[spec.operation](context, used)
             if self._hands is not None and not task.is_compensation:
                 send_to_screens(
@@ -341,18 +341,7 @@ class Executor:
     def _needs_question(self, wish: Wanted) -> bool:
         """Return whether a kept wish has to be confirmed first."""
         choice = Choice(wish.action, wish.arguments, wish.confidence)
-        spec = self._book.actions[wish.action]
-        return not wish.confirmed and is_doubtful(spec, choice, self._confirm_below)
-
-    def _is_doubtful(self, task: Task) -> bool:
-        """Return whether the customer has to confirm an action first."""
-        is_confirmed = task.resumed is not None and task.resumed.confirmed
-        if task.event is not None or is_confirmed:
-            return False
-        spec, is_against = self._book.actions[task.choice.action], is_contradicted(self._book, task)
-        return is_denied(task) or is_doubtful(
-            spec, task.choice, self._confirm_below, is_contradicted=is_against
-        )
+        return not wish.confirmed and self._doubt.is_unsure(choice, wish.message)
 
     def _record(
         self, context: Context, task: Task, report: ActionReport, subject: str | None = None

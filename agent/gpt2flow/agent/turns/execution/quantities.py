@@ -56,9 +56,9 @@ _NO_WISH = re.compile(
 )
 # What is sold by the pair.
 _PAIRS = (
-    *("shoes", "trainers", "sneakers", "boots", "sandals", "slippers", "runners"),
+    *("shoes", "trainers", "sneakers", "boots", "sandals", "slippers"),
     *("gloves", "socks", "trousers", "jeans", "pants", "shorts"),
-    *("headphones", "earphones", "earbuds", "headsets", "glasses", "sunglasses", "goggles"),
+    *("headphones", "earphones", "earbuds", "headsets", "sunglasses", "goggles"),
 )
 _PLURALS = ("s", "mice")
 _TAKEN_BACK = (

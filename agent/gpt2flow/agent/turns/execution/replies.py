@@ -71,7 +71,7 @@ class Replier:
     def propose(
         self, context: Context, task: Task, used: Arguments, fields: Mapping[str, str | int]
     ) -> ActionReport:
-        """Ask "did you mean …?", or hand over after a second doubt.
+        """Ask "did you mean …?", or hand over what was asked about before.
 
         Args:
             context: Context of the action, whose effects were undone.
@@ -80,7 +80,7 @@ class Replier:
             fields: Fields of its outcome.
         """
         action, session = task.choice.action, context.session
-        if not may_ask(session, action, used) and ESCALATE in self._book.actions:
+        if not may_ask(self._book, session, action, used) and ESCALATE in self._book.actions:
             session.doubted = None
             task = replace(task, choice=Choice(ESCALATE))
             name, handed_over = OPERATIONS[self._book.actions[ESCALATE].operation](context, {})

@@ -50,6 +50,7 @@ class Task:
         is_rest: Whether code read the wish from what the model left of the message.
         is_detour: Whether the action is on the way to a wish that is resumed later.
         event: Event that the action handles; None for a customer message.
+        denied: Choice that the message denies; None if it denies nothing.
         is_compensation: Whether the action undoes the one that raised the event. Only
             code sets this, so the action need not be legal.
         turn: Idempotency key of the message's turn; None for an event.
@@ -68,6 +69,7 @@ class Task:
     is_rest: bool = False
     is_detour: bool = False
     event: Event | None = None
+    denied: Choice | None = None
     is_compensation: bool = False
     turn: str | None = None
 
