@@ -6,6 +6,7 @@ from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.report import Step
+from gpt2flow.agent.shop.matching import split_words
 from gpt2flow.agent.turns.execution.task import ADD_TO_CART, AFFIRM, DENY, SMALL_TALK
 
 # Actions beside which a message is a shopping list: a number elsewhere may be of something else.
@@ -74,10 +75,7 @@ def left_out_products(done: Sequence[Step]) -> list[Choice]:
 
 
 def _is_named(phrase: str, done: Iterable[Step]) -> bool:
-    phrase = phrase.casefold()
+    words = set(split_words(phrase))
     named = (step.report.arguments.get("product") for step in done)
-    return any(phrase in text or text in phrase for each in named if (text := _text(each)))
-
-
-def _text(value: str | int | None) -> str:
-    return "" if value is None else str(value).casefold()
+    names = [set(split_words(str(each))) for each in named if each]
+    return any(words <= name or name <= words for name in names)

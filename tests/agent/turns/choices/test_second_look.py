@@ -160,6 +160,11 @@ def test_a_shopping_list_after_a_no_is_whole(careful: Shop) -> None:
     assert [action for action, _ in outcomes(report)] == ["deny", "add_to_cart", "add_to_cart"]
 
 
+def test_a_product_in_the_plural_is_left_out_of_nothing(careful: Shop) -> None:
+    mouse = Choice("add_to_cart", {"product": "wireless mouse", "quantity": 2})
+    assert len(say(careful, "chuck 2 wireless mice in my basket", mouse).actions) == 1
+
+
 def test_an_unnamed_person_is_not_called_besides(careful: Shop) -> None:
     where, person = Choice("track_order", {"order": "SO-1001"}), Choice("escalate")
     assert len(say(careful, "where is 1001? I am auditing this", where, person).actions) == 1

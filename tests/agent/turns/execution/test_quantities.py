@@ -54,6 +54,8 @@ COUNTED = {
     "lamps to 5 Oak Rd": [],
     "two lampshades": [],
     "2 kettles no three": [],
+    "2 lamps, 3 kettles. forget the kettles": [("lamps", 2)],
+    "台灯3盏,刀一把,哦刀不用了": [("台灯", 3)],
 }
 
 

@@ -65,6 +65,10 @@ _TAKEN_BACK = (
     r"\b(?:not|no|instead of|rather than)\s+(?:(?:an?|the|that|those|any)\s+)?"
     rf"|(?:不要|不是|不买)(?:[这那一]?[{CHINESE_MEASURES}])?"
 )
+_RETRACTION = (
+    r"(?:\b(?:forget|skip|scrap|drop|leave|no|not|without|never mind)(?: about)?"
+    r"(?: the| that| those| my| any)? |(?:不用|不要|不买|别)(?:那|这)?)"
+)
 _CLAUSE_END = re.compile(r"[,;.!?，。；！？、\n]+(?!\d)")
 
 
@@ -102,7 +106,7 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
     """Return the products that a message has by number and name.
 
     Names count word for word, and only directly after or before their number. Clauses that negate,
-    ask or tell of something else do not count.
+    ask or tell of something else do not count, and neither does what is taken back later.
 
     Args:
         message: Message of a customer.
@@ -114,6 +118,7 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
         for clause in _CLAUSE_END.split(message)
         if not _NO_WISH.search(clause)
         for counted in _counted_in(clause, aliases)
+        if not _is_retracted(message, counted.phrase)
     ]
 
 
@@ -133,6 +138,13 @@ def taken_back(message: str, products: Iterable[str]) -> list[str]:
         if (name := strip_article(product))
         and re.search(rf"(?:{_TAKEN_BACK}){re.escape(name)}(?![a-z])", text)
     ]
+
+
+def _is_retracted(message: str, phrase: str) -> bool:
+    """Return whether a message takes a product back that it has counted."""
+    name = re.escape(phrase)
+    pattern = rf"{_RETRACTION}{name}(?![a-z])|{name}(?:就|也|还是)?(?:不用|不要|不买|算了|别)"
+    return re.search(pattern, message, re.IGNORECASE) is not None
 
 
 def _counted_in(clause: str, aliases: Collection[str]) -> list[CountedProduct]:
