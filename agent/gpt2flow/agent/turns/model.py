@@ -41,7 +41,7 @@ _CONTROL = re.compile(f"({'|'.join(map(re.escape, SPECIAL_TOKENS))})")
 # Characters that special tokens of other vocabularies start with, such as `</s>` and `[SEP]`.
 _BRACKET = re.compile(r"[<\[]")
 # Beams of a second look at a message.
-_READINGS = 8
+_READINGS = 5
 _TRANSIENT = (UnavailableError, DeadlineExceededError, OverloadedError, ServerError)
 
 

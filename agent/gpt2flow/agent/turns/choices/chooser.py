@@ -20,7 +20,7 @@ _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 8.0
 _MAX_DOUBLINGS = 10
 # Confidence below which the model is asked for further readings.
-_REREAD_BELOW = 0.95
+_REREAD_BELOW = 0.9
 # Choices that say nothing of what is wished.
 _NO_WISHES = (DONE, AFFIRM, DENY, *SMALL_TALK)
 # Confidence that another reading needs after the customer has denied the first one.
