@@ -65,7 +65,7 @@ def is_negated(action: Action, message: str) -> bool:
 
 
 def _is_wondering(message: str, found: re.Match[str]) -> bool:
-    """Return whether a no only asks for what it seems to negate, or threatens."""
+    """Return whether a no only wonders or threatens."""
     before = _CLAUSE_START.split(message[: found.end()])[-1]
     return _WONDERING.search(before) is not None or _THREAT.match(message, found.end()) is not None
 

@@ -102,7 +102,7 @@ def load_orders(context: Context) -> list[Order]:
 
 
 def latest_order(context: Context, number: str) -> str:
-    """Return the number that `last` stands for, any other text as it is."""
+    """Return a number, with the order's own in place of `last`."""
     if number != LAST_ORDER or context.customer is None:
         return number
     orders = load_orders(context)

@@ -71,7 +71,7 @@ class Replier:
     def propose(
         self, context: Context, task: Task, used: Arguments, fields: Mapping[str, str | int]
     ) -> ActionReport:
-        """Ask "did you mean …?", or hand over what was asked about before.
+        """Ask "did you mean …?", or hand over what was asked before.
 
         Args:
             context: Context of the action, whose effects were undone.
