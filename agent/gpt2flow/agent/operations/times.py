@@ -135,7 +135,7 @@ def find_time(message: str, now: datetime) -> str | None:
 
 
 def _is_explicit(part: str) -> bool:
-    """Return whether a text has a clock time and no more than that."""
+    """Return whether a text has a clock time and nothing else."""
     text = _replace_number_words(part.casefold())
     if _OFFSET.search(text):
         return _OFFSET.fullmatch(text) is not None
