@@ -37,7 +37,7 @@ _WONDERING = re.compile(
     r"|怎么|为什么|为啥|为何|凭什么|干嘛|要不|是不是|能不能",
     re.IGNORECASE,
 )
-_THREAT = re.compile(r"[^,，。!！]{0,4}(?:我|就)")
+_THREAT = re.compile(r"[^,，。!！]{0,4}(?:就|我要|我会)")
 _CLAUSE_START = re.compile(r"[,.;:!?，。；：！？]")
 
 
