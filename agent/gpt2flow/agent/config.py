@@ -16,7 +16,7 @@ Clock = Callable[[], datetime]
 _ENDPOINT = re.compile(r"https?://[^\s/]+:[0-9]{1,5}/?")
 _SHOP_URL = re.compile(r"https?://[^\s/?#]+/?")
 # Chosen on generated conversations; see docs/model.md.
-CONFIRM_BELOW = 0.8
+CONFIRM_BELOW = 0.95
 
 
 def utc_now() -> datetime:

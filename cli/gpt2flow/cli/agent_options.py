@@ -96,7 +96,7 @@ Pictures = Annotated[
     Path | None,
     typer.Option(help="Folder for a picture of every step on the screens.", show_default="none"),
 ]
-DEFAULT_CONFIRM_BELOW = 0.8
+DEFAULT_CONFIRM_BELOW = 0.95
 
 
 class HandsKind(StrEnum):

@@ -232,3 +232,12 @@ def test_code_that_was_never_sent_cannot_be_quoted(book: FlowBook) -> None:
     with pytest.raises(NoCodeError, match="no verification code was sent before 'it is "):
         script.fill("it is {code}")
     assert script.fill("log me in") == "log me in"
+
+
+def test_the_latest_order_is_the_one_that_the_agent_names(book: FlowBook) -> None:
+    script = begun(book, {"wants": REFUND})
+    for number, text in (("SO-1042", "yes"), ("SO-1024", "no, hello")):
+        asked = question("request_refund", CONFIRMATION, order="last", reason="damaged")
+        said = MessageSent(to=None, language="en", text=f"A refund for {number}?")
+        asked = asked.model_copy(update={"messages": [said]})
+        assert text_of(script.answer(report(asked))) == text

@@ -20,12 +20,14 @@ from gpt2flow.agent.flows.naming import is_named, is_negated, says_more_than_no,
         ("confirm_delivery", "It hasn't arrived"),
         ("confirm_delivery", "1075还没收到"),
         ("confirm_order", "别提交"),
+        ("cancel_order", "Excellent. Nor am I cancelling 1790, mind you; is it moving?"),
+        ("log_out", "I do not want to be logged out over this, just show me my cart!"),
     ],
 )
 def test_a_no_before_the_name_of_an_action_negates_it(
     book: FlowBook, action: str, message: str
 ) -> None:
-    assert is_negated(book.actions[action], message)
+    assert is_negated(book.actions[action].words, message)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_a_no_before_the_name_of_an_action_negates_it(
     ],
 )
 def test_another_no_does_not_negate_an_action(book: FlowBook, action: str, message: str) -> None:
-    assert not is_negated(book.actions[action], message)
+    assert not is_negated(book.actions[action].words, message)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_another_no_does_not_negate_an_action(book: FlowBook, action: str, messa
     ],
 )
 def test_a_reproach_or_a_threat_negates_nothing(book: FlowBook, message: str) -> None:
-    assert not is_negated(book.actions["request_refund"], message)
+    assert not is_negated(book.actions["request_refund"].words, message)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,12 @@ def test_a_reproach_or_a_threat_negates_nothing(book: FlowBook, message: str) ->
     ],
 )
 def test_a_person_is_named(book: FlowBook, message: str, *, expected: bool) -> None:
-    assert is_named(book.actions["escalate"], message) is expected
+    assert is_named(book.actions["escalate"].words, message) is expected
 
 
 @pytest.mark.parametrize("text", ["not " + "-" * 990, "not a " * 160, "n't " * 250, "不想要" * 330])
 def test_a_long_message_is_read_at_once(book: FlowBook, text: str) -> None:
-    assert not any(is_negated(action, text) for action in book.actions.values())
+    assert not any(is_negated(action.words, text) for action in book.actions.values())
 
 
 @pytest.mark.parametrize(

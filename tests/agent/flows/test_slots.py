@@ -96,9 +96,9 @@ def test_codes_and_phone_numbers_name_no_order(message: str, orders: list[str]) 
 @pytest.mark.parametrize(
     "kind, message, values",
     [
-        (SlotKind.ORDER, "cancel 1142. damn, not 1142, 1143!!", ["SO-1143", "last"]),
-        (SlotKind.ORDER, "1143,不是1142", ["SO-1143", "last"]),
-        (SlotKind.ORDER, "not SO-1142 but order 1143", ["SO-1143", "last"]),
+        (SlotKind.ORDER, "cancel 1142. damn, not 1142, 1143!!", ["SO-1143"]),
+        (SlotKind.ORDER, "1143,不是1142", ["SO-1143"]),
+        (SlotKind.ORDER, "not SO-1142 but order 1143", ["SO-1143"]),
         (SlotKind.ORDER, "it is not 1142", ["SO-1142", "last"]),
         (SlotKind.CONTACT, "mail b@x.com, not a@x.com", ["b@x.com"]),
         (SlotKind.INTEGER, "5 mugs, not 4", ["5"]),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, language
-from gpt2flow.agent.flows.slots import LAST_ORDER, SlotKind
+from gpt2flow.agent.flows.slots import LAST_ORDER, SlotKind, named_orders
 from gpt2flow.agent.report import ActionReport, TurnReport
 from gpt2flow.agent.scenarios.format import Scenario, Turn, Wish
 from gpt2flow.agent.scenarios.understanding import same_value
@@ -122,16 +122,18 @@ class Script:
 
     def fulfils(self, wish: Wish, action: ActionReport) -> bool:
         """Return whether an action is the wish, values included."""
+        said = " ".join(message.text for message in action.messages)
         return wish.action == action.action and all(
-            slot in action.used and self._agree(slot, str(value), str(action.used[slot]))
+            slot in action.used and self._agree(slot, str(value), str(action.used[slot]), said)
             for slot, value in wish.arguments.items()
             if value != _PLACEHOLDER
         )
 
-    def _agree(self, slot: str, wished: str, used: str) -> bool:
-        """Return whether two values agree; `last` may be any order's number."""
+    def _agree(self, slot: str, wished: str, used: str, said: str) -> bool:
+        """Return whether two values agree; `last` is the order that the agent said it is."""
         if self._book.slots[slot].kind is SlotKind.ORDER and LAST_ORDER in (wished, used):
-            return True
+            orders = named_orders(said)
+            return wished in (LAST_ORDER, *orders) or not orders
         return same_value(self._book, self._names, slot, wished, used)
 
     def _confirm(self, customer: ScriptedCustomer, question: ActionReport) -> Answer:

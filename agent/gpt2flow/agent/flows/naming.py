@@ -1,9 +1,9 @@
-"""Words by which customers name an action, or say no to it."""
+"""Words by which customers name an action or a value, or say no to it."""
 
 import functools
 import re
 
-from gpt2flow.agent.flows.schema import Action
+from gpt2flow.agent.flows.schema import Words
 
 _NO = re.compile(
     r"(?:no|nope|nah|not)\b(?! (?:problem|worries|rush|hurry|doubt)|\.? ?\d)"
@@ -18,14 +18,14 @@ _NO_ALONE = re.compile(
 )
 # What may stand between a no and the action that it negates. Other words begin another thought.
 _BETWEEN = (
-    "want|wanted|wanting|going|gonna|asking|asked|saying|said|meaning|meant|trying|need|needing|to|a"
-    "|an|any|the|my|your|me|us|for|be|been|being|give|make|it|that|this|has|have|had|yet|ever|order"
+    "i|we|am|are|do|will|want|wanted|wanting|going|gonna|asking|asked|saying|said|meaning|meant"
+    "|trying|need|needing|to|a|an|any|the|my|your|me|us|for|be|been|being|give|make|it|that|this|has|have|had|yet|ever|order"
     "|mark|marking|as|is|was"
 )
 _ENGLISH_NO = r"\b(?:not|never|nor|without|dont|doesnt|didnt|hasnt|havent|isnt|wont|\w+n['’]t)"
 _ENGLISH_NO_BEFORE = (
     rf"(?:{_ENGLISH_NO}(?: (?:(?:{_BETWEEN})\b|(?:so-?)?\d+)){{0,4}}"
-    r"|\bno(?: need to| marking(?: (?:so-?)?\d+)?(?: as)?)?)"
+    r"|\bno(?: more| need to| marking(?: (?:so-?)?\d+)?(?: as)?)?)"
 )
 _CHINESE_NO = r"(?<![要是])(?:不|没|别|未|勿|甭|无需|无须)(?!是不)"
 _CHINESE_WILL = (
@@ -51,16 +51,16 @@ def says_more_than_no(message: str) -> bool:
     return says_no(message) and _NO_ALONE.fullmatch(message) is None
 
 
-def is_named(action: Action, message: str) -> bool:
-    """Return whether a message names an action."""
-    return _pattern(_words(action)).search(message) is not None
+def is_named(words: Words, message: str) -> bool:
+    """Return whether a message has one of the words."""
+    return _pattern(_by_language(words)).search(message) is not None
 
 
-def is_negated(action: Action, message: str) -> bool:
-    """Return whether a message negates an action, as in "not cancelling"."""
-    words = _words(action)
-    return any(words) and any(
-        not _is_wondering(message, found) for found in _negated_pattern(words).finditer(message)
+def is_negated(words: Words, message: str) -> bool:
+    """Return whether a message says no to one of the words, as in "not cancelling"."""
+    each = _by_language(words)
+    return any(each) and any(
+        not _is_wondering(message, found) for found in _negated_pattern(each).finditer(message)
     )
 
 
@@ -70,8 +70,8 @@ def _is_wondering(message: str, found: re.Match[str]) -> bool:
     return _WONDERING.search(before) is not None or _THREAT.match(message, found.end()) is not None
 
 
-def _words(action: Action) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return tuple(action.words.get("en", ())), tuple(action.words.get("zh", ()))
+def _by_language(words: Words) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(words.get("en", ())), tuple(words.get("zh", ()))
 
 
 @functools.lru_cache(maxsize=256)

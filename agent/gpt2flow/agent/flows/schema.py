@@ -13,6 +13,8 @@ from gpt2flow.files.documents import StrictModel
 
 # Text by language.
 Wording = dict[Literal["en", "zh"], str]
+# Words of customers by language; `*` stands for any ending of an English one.
+Words = dict[Literal["en", "zh"], list[str]]
 # `unsure` asks when the model's margin is low. It is for what costs money, moves goods, changes
 # an identity or cannot be undone.
 Confirm = Literal["never", "unsure", "always"]
@@ -26,12 +28,14 @@ class Slot(StrictModel):
         ask: Question to the customer when the value is missing.
         values: Allowed values of an `enum`; empty for other kinds.
         names: Names of such values for people, by value.
+        words: Words by which customers name such a value, by value.
     """
 
     kind: SlotKind
     ask: Wording
     values: list[str] = []
     names: dict[str, Wording] = {}
+    words: dict[str, Words] = {}
 
     @model_validator(mode="after")
     def _enum_has_values(self) -> Self:
@@ -39,6 +43,8 @@ class Slot(StrictModel):
             raise ValueError("`values` is required for kind `enum` and allowed for no other kind")
         if self.names and set(self.names) != set(self.values):
             raise ValueError(f"`names` must name each of {self.values}, and nothing else")
+        if unknown := set(self.words) - set(self.values):
+            raise ValueError(f"`words` names {sorted(unknown)}; add them to `values`")
         return self
 
 
@@ -112,9 +118,7 @@ class Action(StrictModel):
     otherwise: list[Fallback] = []
     effects: Effects = Effects()
     opens: bool = Field(default=False, description="The action can only be the first of a message.")
-    words: dict[Literal["en", "zh"], list[str]] = Field(
-        {}, description="Words by which customers name the action."
-    )
+    words: Words = Field({}, description="Words by which customers name the action.")
     later_if_named: bool = Field(
         default=False, description="The action follows another one only if a word names it."
     )

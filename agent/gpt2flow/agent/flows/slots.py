@@ -119,8 +119,8 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
     Returns:
         Values in canonical form. E-mail addresses are in lower case, phone
         numbers are digits, and order numbers look like `SO-1042`. `last` stands
-        for the most recent order and is always a candidate. A value that the message
-        negates, as in "not 1042 but 1043", is none if there is another one.
+        for the most recent order. A value that the message negates, as in "not 1042 but
+        1043", is none if there is another one, and then `last` is none either.
     """
     found = list(dict.fromkeys(_FINDERS[kind](message)))
     if kind is SlotKind.CODE:
@@ -132,5 +132,5 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
         # What is named again afterwards is meant after all.
         if value != LAST_ORDER and value not in _FINDERS[kind](message[part.end() :])
     }
-    meant = [value for value in found if value not in negated]
-    return meant if any(value != LAST_ORDER for value in meant) else found
+    meant = [value for value in found if value not in negated and value != LAST_ORDER]
+    return meant if negated and meant else found

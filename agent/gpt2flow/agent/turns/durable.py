@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 # DBOS recovers a workflow only under the version that started it. Raise the version
 # when the steps of a workflow change, or the classes that they return: DBOS pickles them.
-_VERSION = "9"
+_VERSION = "10"
 _QUEUE = "later"
 _MESSAGE_WORKFLOW = "turn"
 _CASE_WORKFLOW = "advance_case"

@@ -76,3 +76,52 @@ def test_a_person_is_rarely_a_second_wish(shop: Shop) -> None:
 def test_a_login_on_the_way_is_no_obstacle(shop: Shop) -> None:
     wish = Choice("change_address", {"order": "SO-1042", "address": "5 Oak Rd"}, 0.5)
     assert likeliest(shop, "1042 to 5 Oak Rd", wish, Choice("check_out", {}, 0.4)) == wish
+
+
+@pytest.mark.parametrize(
+    "message, likelier, likely",
+    [
+        (
+            "do you keep frying pans at all?",
+            Choice("answer_question", {"topic": "privacy"}, 0.6),
+            Choice("find_product", {"product": "frying pans"}, 0.3),
+        ),
+        (
+            "address for 1042 likewise",
+            Choice("change_address", {"order": "SO-1042", "address": "1042 likewise"}, 0.6),
+            Choice("change_address", {"order": "SO-1042"}, 0.3),
+        ),
+        (
+            "do not log me out, show me my orders",
+            Choice("log_out", {}, 0.9),
+            Choice("list_orders", {}, 0.05),
+        ),
+    ],
+)
+def test_what_the_message_does_not_say_is_unlikely(
+    shop: Shop, message: str, likelier: Choice, likely: Choice
+) -> None:
+    shop.log_in("s")
+    assert likeliest(shop, message, likelier, likely) == likely
+    assert likeliest(shop, "data, ship to 1042 likewise, log out", likelier, likely) == likelier
+
+
+@pytest.mark.parametrize(
+    "message, order",
+    [
+        ("cancel 1205. no, 1250 I meant", "SO-1250"),
+        ("1205 is fine", None),
+        ("1205, 1250 or 1260?", None),
+    ],
+)
+def test_a_denied_order_is_corrected_by_the_other_one(
+    shop: Shop, message: str, order: str | None
+) -> None:
+    readings = Readings(shop.book, shop.database, shop.clock)
+    corrected = readings.corrected(Choice("cancel_order", {"order": "SO-1205"}), message)
+    assert corrected == (None if order is None else Choice("cancel_order", {"order": order}))
+
+
+def test_what_has_no_order_is_not_corrected(shop: Shop) -> None:
+    readings = Readings(shop.book, shop.database, shop.clock)
+    assert readings.corrected(Choice("log_in", {}), "1205") is None

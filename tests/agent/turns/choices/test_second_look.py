@@ -65,6 +65,37 @@ def test_a_denied_reading_gives_way_to_the_next_one(careful: Shop) -> None:
     assert outcomes(say(careful, "yes", "affirm"))[-1] == ("request_refund", "approved")
 
 
+def test_a_denied_order_gives_way_to_the_other_one_in_the_message(careful: Shop) -> None:
+    numbers = [careful.order(status=OrderStatus.SUBMITTED) for _ in range(2)]
+    message = "cancel {}.. o no hang on. {} i should of said"
+    message = message.format(*(number.removeprefix("SO-") for number in numbers))
+    wrong = Choice("cancel_order", {"order": numbers[0]}, 0.97)
+    say(careful, message, wrong)
+    report = say(careful, f"no, {message}", wrong, others=[Choice("escalate", {}, 0.3)])
+    assert outcomes(report) == [("deny", "denied_one"), ("cancel_order", CONFIRMATION)]
+    assert report.actions[-1].used == {"order": numbers[1]}
+
+
+def test_a_message_is_asked_about_twice_at_most(careful: Shop) -> None:
+    """Whatever the actions."""
+    refunded = refund(0.5, reason="damaged")
+    returned = Choice("request_return", {**refunded.arguments}, 0.5)
+    say(careful, MESSAGE, refunded)
+    say(careful, f"no, {MESSAGE}", returned)
+    other = Choice("request_exchange", {**refunded.arguments}, 0.5)
+    report = say(careful, f"no, {MESSAGE}", other)
+    assert outcomes(report) == [("deny", "denied_one"), ("escalate", "handed_over")]
+    assert [case.kind for case in careful.rows(Case)] == [CaseKind.HAND_OVER]
+
+
+def test_a_negated_action_is_read_again(careful: Shop) -> None:
+    """However sure the model is."""
+    other = Choice("list_orders", {}, 0.04)
+    message = "do not log me out, show me my orders"
+    report = say(careful, message, Choice("log_out", {}, 0.95), others=[other])
+    assert outcomes(report) == [("list_orders", "listed")]
+
+
 def test_an_unsure_next_reading_is_asked_about_once(careful: Shop) -> None:
     wrong, other = refund(0.5, reason="missing_parts"), refund(0.2, reason="late")
     third = refund(0.2, reason="damaged")

@@ -179,7 +179,8 @@ class MessageReader:
         if self._denied is not None and choice.is_part_of(self._denied):
             self._place = self._place or (position, prompt, grammar)
             return choice
-        if choice.confidence < _REREAD_BELOW:
+        is_negated = self._readings.is_negated(choice, self._message)
+        if is_negated or choice.confidence < _REREAD_BELOW:
             readings = self._chooser.readings(position, prompt, grammar)
             choice = self._likeliest(position, readings) or choice
         may_follow = not position or self._readings.may_follow(choice, self._message)
@@ -192,6 +193,9 @@ class MessageReader:
         """
         if self._place is None or self._denied is None:
             return None
+        corrected = self._readings.corrected(self._denied, self._message)
+        if corrected is not None:
+            return replace(corrected, confidence=_ANOTHER_FROM)
         denied, choices = self._denied, self._chooser.readings(*self._place)
         left = 1.0 - sum(each.confidence for each in choices if each.is_part_of(denied))
         others = [

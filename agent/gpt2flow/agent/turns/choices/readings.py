@@ -4,6 +4,7 @@ The model knows the words of a message, but not what the shop sells. Its second 
 a product where the first one names a word that is none.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -12,9 +13,9 @@ from sqlalchemy.orm import Session, selectinload
 
 from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows import FlowBook
-from gpt2flow.agent.flows.naming import is_named
+from gpt2flow.agent.flows.naming import is_named, is_negated
 from gpt2flow.agent.flows.prompt import DONE, Choice
-from gpt2flow.agent.flows.slots import named_orders
+from gpt2flow.agent.flows.slots import SlotKind, named_orders
 from gpt2flow.agent.operations.times import find_time, parse_time
 from gpt2flow.agent.shop import CustomerSession, Database, Product
 from gpt2flow.agent.shop.matching import match_product, strip_filler
@@ -22,9 +23,14 @@ from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK
 from gpt2flow.agent.turns.execution.arguments import is_plausible
 from gpt2flow.agent.turns.state import session_facts
 
-_PRODUCT, _TIME = "product", "time"
-# Factor for the probability of a reading that hardly makes sense.
-_UNLIKELY = 0.1
+_ADDRESS, _PRODUCT, _TIME = "address", "product", "time"
+# Factors for the probability of a reading that hardly makes sense, and of one that the message
+# says no to.
+_UNLIKELY, _NEGATED = 0.1, 0.02
+# What stands before the number of an order, and not of a house.
+_BEFORE_ORDER = re.compile(
+    r"(?:\b(?:for|of|on|order|number|no\.?)|#|订单号?[是:]?) ?$", re.IGNORECASE
+)
 
 
 class Readings:
@@ -44,7 +50,20 @@ class Readings:
     def may_follow(self, choice: Choice, message: str) -> bool:
         """Return whether a choice may follow another one in a message."""
         spec = self._book.actions.get(choice.action)
-        return spec is None or not spec.later_if_named or is_named(spec, message)
+        return spec is None or not spec.later_if_named or is_named(spec.words, message)
+
+    def is_negated(self, choice: Choice, message: str) -> bool:
+        """Return whether a message says no to a choice."""
+        spec = self._book.actions.get(choice.action)
+        return spec is not None and is_negated(spec.words, message)
+
+    def corrected(self, denied: Choice, message: str) -> Choice | None:
+        """Return what was denied with the order that a message names besides, if it is one."""
+        slots = [s for s in denied.arguments if self._book.slots[s].kind is SlotKind.ORDER]
+        others = set(named_orders(message)) - {str(denied.arguments[slot]) for slot in slots}
+        if len(slots) != 1 or len(others) != 1:
+            return None
+        return Choice(denied.action, denied.arguments | {slots[0]: others.pop()})
 
     def likeliest(
         self, session: str, message: str, choices: Sequence[Choice], *, is_first: bool
@@ -79,6 +98,8 @@ class Readings:
         """Return a factor for the probability of a reading."""
         if choice.action == DONE:
             return 1.0
+        if self.is_negated(choice, message):
+            return _NEGATED
         if choice.action in SMALL_TALK:
             # A message about an order is no greeting.
             is_unlikely = bool(named_orders(message))
@@ -108,7 +129,12 @@ class Readings:
             return not strip_filler(str(value)) or _is_sold(db, str(value))
         if slot == _TIME:
             return parse_time(str(value), now) is not None or find_time(message, now) is not None
-        return is_plausible(slot, self._book.slots[slot].kind, value)
+        if slot == _ADDRESS and _BEFORE_ORDER.search(message.partition(str(value))[0]):
+            return False
+        spec = self._book.slots[slot]
+        if (words := spec.words.get(str(value))) is not None:
+            return is_named(words, message)
+        return is_plausible(slot, spec.kind, value)
 
 
 def _merge(choices: Iterable[Choice]) -> list[Choice]:

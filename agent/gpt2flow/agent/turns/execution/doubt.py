@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from itertools import takewhile
+from typing import Any
 
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.naming import is_negated, says_no
@@ -11,7 +13,7 @@ from gpt2flow.agent.flows.slots import named_orders
 from gpt2flow.agent.operations import Context
 from gpt2flow.agent.operations.lookup import latest_order
 from gpt2flow.agent.shop import CustomerSession
-from gpt2flow.agent.turns.execution.task import Task
+from gpt2flow.agent.turns.execution.task import DENY, Task
 from gpt2flow.agent.wording import Language
 
 # Questions about the same action in a row.
@@ -82,7 +84,7 @@ def _is_contradicted(spec: Action, choice: Choice, message: str) -> bool:
 
     It says no to the action, or corrects the order that it names by another one.
     """
-    if is_negated(spec, message):
+    if is_negated(spec.words, message):
         return True
     orders, used = named_orders(message), set(map(str, choice.arguments.values()))
     if len(orders) < _RIVALS or len(used & set(orders)) != 1:
@@ -91,22 +93,41 @@ def _is_contradicted(spec: Action, choice: Choice, message: str) -> bool:
     return _CORRECTION.search(message[min(places) : max(places) + _AFTER_ORDER]) is not None
 
 
-def may_ask(book: FlowBook, session: CustomerSession, action: str, used: Arguments) -> bool:
+def may_ask(book: FlowBook, session: CustomerSession, wish: Choice, message: str) -> bool:
     """Return whether the agent may ask about an action.
 
-    About the same values it asks once, and about the same action twice in a row.
+    About the same values it asks once, and about the same action or message twice in a row.
+
+    Args:
+        book: Loaded flows.
+        session: Session to ask.
+        wish: Action with the values that it would use.
+        message: Message that it was read from.
     """
-    if session.doubted != action:
+    said = session.awaiting_message
+    is_said_again = bool(said) and str(said) in message
+    if session.doubted != wish.action and not is_said_again:
         return True
-    required = set(book.actions[action].required)
+    past = _latest_doubts(session) if is_said_again else session.past
     asked = [
-        entry["arguments"]
-        for entry in session.past
-        if entry["action"] == action
-        and entry["result"] == "asked"
-        and required <= entry["arguments"].keys()  # Else a value was asked for.
+        Choice(entry["action"], entry["arguments"])
+        for entry in past
+        if entry["result"] == "asked"
+        and (is_said_again or entry["action"] == wish.action)
+        # Else a value was asked for.
+        and set(book.actions[entry["action"]].required) <= entry["arguments"].keys()
     ]
-    return len(asked) < _MAX_QUESTIONS and used not in asked
+    return len(asked) < _MAX_QUESTIONS and wish not in asked
+
+
+def _latest_doubts(session: CustomerSession) -> list[dict[str, Any]]:
+    """Return the latest actions, back to one that was carried out."""
+    return list(
+        takewhile(
+            lambda entry: entry["action"] == DENY or entry["result"] in ("asked", "blocked"),
+            reversed(session.past),
+        )
+    )
 
 
 def open_question(session: CustomerSession, action: str, used: Arguments, message: str) -> None:

@@ -80,7 +80,8 @@ class Replier:
             fields: Fields of its outcome.
         """
         action, session = task.choice.action, context.session
-        if not may_ask(self._book, session, action, used) and ESCALATE in self._book.actions:
+        may = may_ask(self._book, session, Choice(action, used), task.message)
+        if not may and ESCALATE in self._book.actions:
             session.doubted = None
             task = replace(task, choice=Choice(ESCALATE))
             name, handed_over = OPERATIONS[self._book.actions[ESCALATE].operation](context, {})
