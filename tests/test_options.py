@@ -9,7 +9,7 @@ from tests.support.doc_pages import pages
 from tests.support.project import PROJECT
 
 from gpt2flow.cli.commands import serve
-from gpt2flow.cli.main import app
+from gpt2flow.cli.main import build_app
 from gpt2flow.server.config.reference import settings
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -34,7 +34,7 @@ def options() -> set[str]:
     # `serve` reads its options from the settings when it runs.
     parsed.command()(serve._with_options(list(settings())))
     found = {"--help"}
-    for group in (app, parsed):
+    for group in (build_app(), parsed):
         for _, command in commands(typer.main.get_command(group)):
             for parameter in command.params:
                 found.update(parameter.opts, parameter.secondary_opts)

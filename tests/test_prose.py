@@ -15,7 +15,7 @@ from tests.support.dashboards import dashboard, dashboards
 from tests.support.doc_pages import pages
 from tests.support.project import PROJECT
 
-from gpt2flow.cli.main import app
+from gpt2flow.cli.main import build_app
 from gpt2flow.server.config.reference import settings
 
 SOURCES = [
@@ -66,7 +66,7 @@ def test_a_docstring_names_its_noun_or_verb_in_a_short_line(root: str) -> None:
 
 def help_texts() -> Iterator[tuple[str, str]]:
     """Yield each help text of the command line, with what it describes."""
-    for name, command in commands(typer.main.get_command(app)):
+    for name, command in commands(typer.main.get_command(build_app())):
         yield name, command.help or ""
         for parameter in command.params:
             yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""

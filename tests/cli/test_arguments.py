@@ -12,7 +12,7 @@ import typer
 from tests.support.command_line import UNREACHABLE, gpt2flow
 from typer.models import ArgumentInfo, OptionInfo
 
-from gpt2flow.cli.main import app, main
+from gpt2flow.cli.main import build_app, main
 
 Run = Callable[..., tuple[int, str]]
 
@@ -92,7 +92,7 @@ def leaves(group: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 def cases() -> Iterator[Any]:
     """Yield commands with one bad text or number each."""
-    for path, function in leaves(app):
+    for path, function in leaves(build_app()):
         hints = get_type_hints(function, include_extras=True)
         parameters = inspect.signature(function).parameters
         infos = {name: get_args(hints[name]) for name in parameters if get_args(hints[name])}

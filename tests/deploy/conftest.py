@@ -6,7 +6,7 @@ import pytest
 import typer
 
 import gpt2flow.server
-from gpt2flow.cli.main import app
+from gpt2flow.cli.main import build_app
 
 Configured = Callable[[list[str]], gpt2flow.server.ServerConfig]
 
@@ -18,7 +18,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Configured:
     def run(arguments: list[str]) -> gpt2flow.server.ServerConfig:
         configs: list[gpt2flow.server.ServerConfig] = []
         monkeypatch.setattr(gpt2flow.server, "serve", lambda config, *_: configs.append(config))
-        typer.main.get_command(app).main(arguments, standalone_mode=False)
+        typer.main.get_command(build_app()).main(arguments, standalone_mode=False)
         return configs[0]
 
     return run

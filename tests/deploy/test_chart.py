@@ -13,7 +13,7 @@ from tests.support.chart import CHART, EVERYTHING, PASSWORD, Rendering, helm, re
 from tests.support.dockerfile import load, settings
 from tests.support.project import PROJECT
 
-from gpt2flow.cli.main import app
+from gpt2flow.cli.main import build_app
 from gpt2flow.server.telemetry.collector import GAUGES, VLLM_GAUGES
 
 # The oldest version that the chart is for, and the newest with a schema here.
@@ -134,7 +134,7 @@ def test_the_agent_accepts_its_command(everything: Rendering) -> None:
 
 def assert_parsed(arguments: list[str]) -> dict[str, Any]:
     """Parse a command without running it, and return its parameters."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(build_app())
     while arguments and not arguments[0].startswith("-"):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     with command.make_context("gpt2flow", list(arguments)) as context:
