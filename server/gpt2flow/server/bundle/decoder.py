@@ -180,21 +180,24 @@ def _byte_level_pieces(
     pieces = [b""] * len(tokens)
     for token_id, token in enumerate(tokens):
         if token is not None and token_id not in added:
-            # Tokens of other characters are written as they are, as by the library.
-            values = [byte_of[character] for character in token if character in byte_of]
-            pieces[token_id] = bytes(values) if len(values) == len(token) else token.encode()
+            try:
+                pieces[token_id] = token.translate(byte_of).encode("latin-1")
+            except UnicodeEncodeError:
+                # Tokens of other characters are written as they are, as by the library.
+                pieces[token_id] = token.encode()
         elif token is not None:
             pieces[token_id] = token.encode()
     return pieces
 
 
-def _byte_of_character() -> dict[str, int]:
-    """Return the byte of each character in GPT-2's encoding of bytes.
+def _byte_of_character() -> dict[int, int]:
+    """Return the byte of each character in GPT-2's encoding of bytes, by code point.
 
-    Printable bytes are encoded as themselves; the others, in order, from U+0100 on.
+    Printable bytes are encoded as themselves; the others, in order, from U+0100 on. What is left
+    of Latin-1 encodes nothing, and becomes U+FFFD, which is no byte.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
-    code = {chr(byte): byte for byte in printable}
-    code.update((chr(0x100 + i), byte) for i, byte in enumerate(others))
+    code = dict.fromkeys(others, 0xFFFD)
+    code.update((0x100 + i, byte) for i, byte in enumerate(others))
     return code

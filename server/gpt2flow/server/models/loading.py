@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -37,6 +37,8 @@ from gpt2flow.server.tokenizer.tokenizer import Tokenizer
 
 # Usual number of tokens of a draft, before its acceptance makes it longer or shorter.
 _DRAFT_TOKENS: Final = 4
+# Tokens of the first run, which read all weights once; a longer chunk is no slower after it.
+_WARM_UP_TOKENS: Final = 64
 
 
 def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
@@ -56,23 +58,24 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
             "checkpoint with --profile fp32, int8 or int4"
         )
     try:
-        tokenizer = _read_tokenizer(directory, shape.vocabulary_size)
-        compiler = None
-        if not tokenizer.constraint_error:
-            compiler = GrammarCompiler(tokenizer, shape.eos_token_ids)
+        # Runs of the model leave Python free to read the tokenizer.
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(_read_tokenizer, bundle)
+            runner = ModelRunner(
+                directory / MODEL_NAME,
+                slots=config.max_sequences,
+                capacity=capacity,
+                threads=config.threads,
+                memory=config.kv_cache_memory,
+                kernels=config.kernels,
+            )
+            release(directory / WEIGHTS_NAME)
+            _warm_up(runner, min(_WARM_UP_TOKENS, config.prefill_chunk, capacity))
+            tokenizer, compiler = reading.result()
         choices = _read_choices(name, config, tokenizer, shape.eos_token_ids, capacity)
-        runner = ModelRunner(
-            directory / MODEL_NAME,
-            slots=config.max_sequences,
-            capacity=capacity,
-            threads=config.threads,
-            memory=config.kv_cache_memory,
-            kernels=config.kernels,
-        )
     except (ValueError, RunnerError) as error:
         raise BundleError(f"{directory}: {error}") from error
-    release(directory / WEIGHTS_NAME)
-    _warm_up(runner, compiler, min(config.prefill_chunk, capacity))
+    _warm_up_choice(runner, compiler)
     cache, unused = SlotCache(runner.slots, capacity), tokenizer.unused_ids
     engine = AsyncEngine(
         name,
@@ -126,23 +129,24 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
     )
 
 
-def _read_tokenizer(directory: Path, size: int) -> Tokenizer:
-    """Return the tokenizer of a bundle.
-
-    Args:
-        directory: Directory of the bundle.
-        size: Number of the model's tokens, of which the tokenizer may lack some.
+def _read_tokenizer(bundle: Bundle) -> tuple[Tokenizer, GrammarCompiler | None]:
+    """Return the tokenizer of a bundle, and the compiler of its grammars if it can have any.
 
     Raises:
         ValueError: It is unsupported, or has tokens that the model lacks.
     """
-    tokenizer = Tokenizer.from_file(directory / TOKENIZER_NAME)
+    shape = bundle.manifest.shape
+    # The tokenizer may lack some of the model's tokens.
+    size = shape.vocabulary_size
+    tokenizer = Tokenizer.from_file(bundle.directory / TOKENIZER_NAME)
     if tokenizer.vocabulary_size > size:
         raise ValueError(
             f"{TOKENIZER_NAME} has ids up to {tokenizer.vocabulary_size - 1}, and the model {size} "
             "entries; write the bundle anew"
         )
-    return tokenizer
+    if tokenizer.constraint_error:
+        return tokenizer, None
+    return tokenizer, GrammarCompiler(tokenizer, shape.eos_token_ids)
 
 
 def _read_choices(
@@ -186,11 +190,15 @@ def _read_choices(
     return choices
 
 
-def _warm_up(runner: ModelRunner, compiler: GrammarCompiler | None, chunk: int) -> None:
-    """Run everything once, so that the first request is not slower."""
+def _warm_up(runner: ModelRunner, chunk: int) -> None:
+    """Run a chunk and steps once, so that the first request is not slower."""
     runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
     for slots in (1, runner.slots):
         runner.run([0] * slots, range(slots), [0] * slots, range(slots))
+
+
+def _warm_up_choice(runner: ModelRunner, compiler: GrammarCompiler | None) -> None:
+    """Run a choice among few tokens once."""
     ids = np.arange(2)
     # Not every vocabulary has these letters.
     with contextlib.suppress(GrammarError):
