@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 MODEL ?= models/shop
 ADDRESS ?= 127.0.0.1:50051
 
+# Compiled modules are kept, since the tests start thousands of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
