@@ -113,7 +113,7 @@ class Step(_Record):
         timers: Timers to set.
         payments: Ids of payments to settle.
         resumable: Earlier wishes that have become legal, oldest first.
-        counted: Products that the message asks for by number and name; read where one is added.
+        counted: Products that the message asks for by number and name; read beside one of them.
         taken_back: Products that it takes back; read there too.
         attended_by: Person whom the message was passed on to; the action was not carried out.
     """

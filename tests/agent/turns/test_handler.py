@@ -254,6 +254,29 @@ def test_a_counted_product_that_the_model_left_out_is_added(shop: Shop) -> None:
     }
 
 
+def test_a_counted_product_that_the_model_only_looked_up_is_added(shop: Shop) -> None:
+    found = Choice("find_product", {"product": "cotton t-shirts"})
+    report = say(shop, "Forgot something! Three cotton t-shirts as well, please.", found)
+    assert [action.outcome for action in report.actions] == ["found", "added"]
+    assert [line.quantity for line in shop.rows(CartLine)] == [3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "three cotton t-shirts, what would they cost",
+        "two cotton t-shirts in stock?",
+        "两件纯棉t恤多少钱",
+        "looking for a cotton t-shirt",
+    ],
+)
+def test_a_product_that_is_asked_about_is_not_added(shop: Shop, text: str) -> None:
+    phrase = "t恤" if "恤" in text else "cotton t-shirt"
+    report = say(shop, text, Choice("find_product", {"product": phrase}))
+    assert [action.outcome for action in report.actions] == ["found"]
+    assert shop.rows(CartLine) == []
+
+
 def test_what_was_left_out_is_added_before_the_checkout(shop: Shop) -> None:
     shop.log_in("s")
     text = "电热水壶1个、台灯3个, 结账, 寄海淀区中关村大街1号"

@@ -331,7 +331,7 @@ def test_a_guessed_topic_is_asked_about(shop: Shop, confidence: float, *, is_ask
     """A wrong answer costs nothing, so the limit is lower."""
     shop = with_rules(shop, 0.8)
     wish = Choice("answer_question", {"topic": "privacy"}, confidence)
-    (action,) = say(shop, "which couriers do you use", wish).actions
+    (action,) = say(shop, "which details do couriers get", wish).actions
     assert (action.asked == CONFIRMATION) is is_asked
     if is_asked:
         assert action.messages[0].text == "Is your question about privacy?"

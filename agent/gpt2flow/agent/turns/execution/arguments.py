@@ -27,7 +27,7 @@ _NUMBER = re.compile(
     r"\d|[一二三四五六七八九十百]|\b(?:one|two|three|four|five|six|seven|eight|nine)\b"
 )
 _ADDRESS_PART = re.compile(
-    r"[\d一二三四五六七八九十省市区县镇乡村路街道巷弄号楼栋幢座单元室层苑园庄城厦场校院馆店站]"
+    r"[省市区县镇乡村路街道巷弄号楼栋幢座单室层苑园庄城厦场校院馆店站]|[\d一二三四五六七八九十]$"
 )
 # Words next to a name that a customer gives; none of them is one.
 _NO_NAME_WORDS = """

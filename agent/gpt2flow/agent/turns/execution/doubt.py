@@ -13,7 +13,7 @@ from gpt2flow.agent.flows.slots import named_orders
 from gpt2flow.agent.operations import Context
 from gpt2flow.agent.operations.lookup import latest_order
 from gpt2flow.agent.shop import CustomerSession
-from gpt2flow.agent.turns.execution.task import DENY, Task
+from gpt2flow.agent.turns.execution.task import DENY, SMALL_TALK, Task
 from gpt2flow.agent.wording import Language
 
 # Questions about the same action in a row.
@@ -121,10 +121,12 @@ def may_ask(book: FlowBook, session: CustomerSession, wish: Choice, message: str
 
 
 def _latest_doubts(session: CustomerSession) -> list[dict[str, Any]]:
-    """Return the latest actions, back to one that was carried out."""
+    """Return the latest actions, back to a wish that was carried out."""
     return list(
         takewhile(
-            lambda entry: entry["action"] == DENY or entry["result"] in ("asked", "blocked"),
+            lambda entry: (
+                entry["action"] in (DENY, *SMALL_TALK) or entry["result"] in ("asked", "blocked")
+            ),
             reversed(session.past),
         )
     )

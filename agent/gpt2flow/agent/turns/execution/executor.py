@@ -43,9 +43,13 @@ from gpt2flow.agent.turns.execution.contexts import (
     new_context,
 )
 from gpt2flow.agent.turns.execution.doubt import Doubt, Trial
-from gpt2flow.agent.turns.execution.quantities import counted_products, taken_back
+from gpt2flow.agent.turns.execution.quantities import (
+    asks_about_products,
+    counted_products,
+    taken_back,
+)
 from gpt2flow.agent.turns.execution.replies import Replier
-from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, Event, Task
+from gpt2flow.agent.turns.execution.task import ESCALATE, FIND_PRODUCT, SHOPPING, Event, Task
 from gpt2flow.agent.turns.execution.wishes import (
     SUMMARY,
     accept_offer,
@@ -362,7 +366,7 @@ class Executor:
             timers=context.timers,
             payments=context.payments,
             resumable=self._resumable(context.session, facts),
-            **(_read_products(context, task) if spec.operation == ADD_TO_CART else {}),
+            **(_read_products(context, task) if report.action in SHOPPING else {}),
         )
         keep_step(context, step)
         return step
@@ -384,6 +388,8 @@ class Executor:
 def _read_products(context: Context, task: Task) -> dict[str, Any]:
     """Return what the message says of products, as fields."""
     if task.event is not None or task.resumed is not None or task.is_rest:
+        return {}
+    if task.choice.action == FIND_PRODUCT and asks_about_products(task.message):
         return {}
     return {
         "counted": counted_products(task.message, product_names(context)),

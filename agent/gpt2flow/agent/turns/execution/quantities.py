@@ -69,6 +69,12 @@ _RETRACTION = (
     r"(?:\b(?:forget|skip|scrap|drop|leave|no|not|without|never mind)(?: about)?"
     r"(?: the| that| those| my| any)? |(?:不用|不要|不买|别)(?:那|这)?)"
 )
+# Words of a question about price and stock.
+_ASKING = re.compile(
+    r"[?？]|\b(?:how|what|whats|which|price[sd]?|cost|costs|charge|stock|available|any)\b"
+    r"|多少|几块|价|吗|嘛|呢|有没有|有无|库存|有货",
+    re.IGNORECASE,
+)
 _CLAUSE_END = re.compile(r"[,;.!?，。；！？、\n]+(?!\d)")
 
 
@@ -120,6 +126,11 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
         for counted in _counted_in(clause, aliases)
         if not _is_retracted(message, counted.phrase)
     ]
+
+
+def asks_about_products(message: str) -> bool:
+    """Return whether a message asks about price or stock, beside what it counts."""
+    return _ASKING.search(message) is not None
 
 
 def taken_back(message: str, products: Iterable[str]) -> list[str]:

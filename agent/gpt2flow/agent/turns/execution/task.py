@@ -17,6 +17,9 @@ AFFIRM = "affirm"
 DENY = "deny"
 # Adds a product, whose number code can read.
 ADD_TO_CART = "add_to_cart"
+# Tells price and stock of a product.
+FIND_PRODUCT = "find_product"
+SHOPPING = (ADD_TO_CART, FIND_PRODUCT)
 SMALL_TALK = ("greet", CLARIFY)
 
 
