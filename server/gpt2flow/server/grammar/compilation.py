@@ -32,6 +32,9 @@ VERDICT_SECONDS: Final = 60.0
 
 _CACHED_VERDICTS: Final = 4096
 
+# Seconds after which the first worker starts, unless a constraint needs it before.
+_START_SECONDS: Final = 1.0
+
 _KIND: Final = WorkKind(noun="constraint", done="compiled", queue="compile queue")
 
 
@@ -63,11 +66,18 @@ class SandboxedCompiler:
         self._verdicts: OrderedDict[int, tuple[Verdict, float]] = OrderedDict()  # With their ends.
         self._lock = threading.Lock()
         self._pool = WorkPool(_KIND, WORKERS, QUEUE_CAPACITY)
+        # The first requests of a server that has just loaded have the processor.
+        self._starting = threading.Timer(_START_SECONDS, self._start_worker)
+        self._starting.daemon = True
 
     def start(self) -> None:
-        """Start the first worker ahead of the first constraint."""
+        """Start the first worker soon, ahead of the first constraint."""
+        self._starting.start()
+
+    def _start_worker(self) -> None:
         params = ConstraintParams(ConstraintKind.CHOICES, ("a",))
-        self._pool.submit(partial(self.compile, params))
+        with contextlib.suppress(RuntimeError):  # The pool was closed meanwhile.
+            self._pool.submit(partial(self.compile, params))
 
     def has_verdict(self, params: ConstraintParams) -> bool:
         """Return whether a constraint has been through the sandbox."""
@@ -135,6 +145,7 @@ class SandboxedCompiler:
 
     def close(self) -> None:
         """End the workers; for the event loop's thread."""
+        self._starting.cancel()
         self._pool.close()
         with contextlib.suppress(queue.Empty):
             while True:
