@@ -100,6 +100,8 @@ def test_codes_and_phone_numbers_name_no_order(message: str, orders: list[str]) 
         (SlotKind.ORDER, "1143,不是1142", ["SO-1143"]),
         (SlotKind.ORDER, "not SO-1142 but order 1143", ["SO-1143"]),
         (SlotKind.ORDER, "it is not 1142", ["SO-1142", "last"]),
+        (SlotKind.ORDER, "refund my last order, not 1142 or 1143", ["last"]),
+        (SlotKind.ORDER, "neither 1142 nor 1143", ["SO-1142", "SO-1143", "last"]),
         (SlotKind.CONTACT, "mail b@x.com, not a@x.com", ["b@x.com"]),
         (SlotKind.INTEGER, "5 mugs, not 4", ["5"]),
         (SlotKind.ORDER, "1041 came but not 1042, refund 1042", ["SO-1041", "SO-1042", "last"]),

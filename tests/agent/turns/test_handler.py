@@ -268,6 +268,9 @@ def test_a_counted_product_that_the_model_only_looked_up_is_added(shop: Shop) ->
         "two cotton t-shirts in stock?",
         "两件纯棉t恤多少钱",
         "looking for a cotton t-shirt",
+        "show me two cotton t-shirts",
+        "looking for two cotton t-shirts",
+        "看看两件t恤",
     ],
 )
 def test_a_product_that_is_asked_about_is_not_added(shop: Shop, text: str) -> None:
@@ -275,6 +278,13 @@ def test_a_product_that_is_asked_about_is_not_added(shop: Shop, text: str) -> No
     report = say(shop, text, Choice("find_product", {"product": phrase}))
     assert [action.outcome for action in report.actions] == ["found"]
     assert shop.rows(CartLine) == []
+
+
+def test_a_product_that_is_added_later_is_added_once(shop: Shop) -> None:
+    found = Choice("find_product", {"product": "desk lamps"})
+    added = Choice("add_to_cart", {"product": "two desk lamps", "quantity": 2})
+    say(shop, "i want two desk lamps. view the cart", found, Choice("view_cart"), added)
+    assert [line.quantity for line in shop.rows(CartLine)] == [2]
 
 
 def test_what_was_left_out_is_added_before_the_checkout(shop: Shop) -> None:

@@ -18,22 +18,33 @@ _NO_ALONE = re.compile(
 )
 # What may stand between a no and the action that it negates. Other words begin another thought.
 _BETWEEN = (
-    "i|we|am|are|do|will|want|wanted|wanting|going|gonna|asking|asked|saying|said|meaning|meant"
-    "|trying|need|needing|to|a|an|any|the|my|your|me|us|for|be|been|being|give|make|it|that|this|has|have|had|yet|ever|order"
+    "want|wanted|wanting|going|gonna|asking|asked|saying|said|meaning|meant|trying|need|needing|to|a"
+    "|an|any|the|my|your|me|us|for|be|been|being|give|make|has|have|had|yet|ever|order"
     "|mark|marking|as|is|was"
 )
-_ENGLISH_NO = r"\b(?:not|never|nor|without|dont|doesnt|didnt|hasnt|havent|isnt|wont|\w+n['’]t)"
-_ENGLISH_NO_BEFORE = (
-    rf"(?:{_ENGLISH_NO}(?: (?:(?:{_BETWEEN})\b|(?:so-?)?\d+)){{0,4}}"
-    r"|\bno(?: more| need to| marking(?: (?:so-?)?\d+)?(?: as)?)?)"
+_ENGLISH_NO = (
+    r"(?:\b(?:not|never|nor|without|dont|doesnt|didnt|hasnt|havent|isnt|wont|(?!can|couldn)\w+n['’]t)"
+    r"|\bnor (?:am|are|do|did|will|would|have|had) (?:i|we))"
 )
-_CHINESE_NO = r"(?<![要是])(?:不|没|别|未|勿|甭|无需|无须)(?!是不)"
+# What the action is about, as in "don't want 1042 cancelled". In "don't want it cancel 1042" it
+# ends the thought.
+_OBJECT = r" (?:it|that|this|them|(?:so-?)?\d+)"
+_ENGLISH_NO_BEFORE = (
+    rf"(?:{_ENGLISH_NO}(?: (?:{_BETWEEN})\b){{0,4}}"
+    r"|\bno(?: need to| marking(?: (?:so-?)?\d+)?(?: as)?)?)"
+)
+_ENGLISH_NO_AROUND = (
+    rf"{_ENGLISH_NO}(?: (?:{_BETWEEN})\b){{0,3}}{_OBJECT}(?: (?:{_BETWEEN})\b){{0,3}}"
+)
+# Characters before 别 and 不 with which they say no no: 分别, 特别, 还不.
+_CHINESE_NO = r"(?:(?<![要是还])不|没|(?<![分特区级个差识性])别|未|勿|甭|无需|无须)(?!是不)"
 _CHINESE_WILL = (
     r"(?:是|想|要|用|需|说|会|能|再|可以|许|准|给我|给你们|帮我|必|打算|急着|着急|准备|让你们)"
 )
 # Clauses in which a no asks, wonders or threatens.
 _WONDERING = re.compile(
     r"\b(?:why|can['’]?t|couldn['’]?t|won['’]?t) (?:\w+ )?(?:you|i|we)\b|\bwhy\b"
+    r"|\byou(?:['’]ve| have| had| did| still)? ?(?:not|never|haven|hadn|didn)"
     r"|怎么|为什么|为啥|为何|凭什么|干嘛|要不|是不是|能不能",
     re.IGNORECASE,
 )
@@ -84,7 +95,8 @@ def _pattern(words: tuple[tuple[str, ...], tuple[str, ...]]) -> re.Pattern[str]:
 def _negated_pattern(words: tuple[tuple[str, ...], tuple[str, ...]]) -> re.Pattern[str]:
     english, chinese = map(_any_of, words)
     return re.compile(
-        rf"{_ENGLISH_NO_BEFORE} {english}|{_CHINESE_NO}{_CHINESE_WILL}{{0,3}}{chinese}",
+        rf"{_ENGLISH_NO_BEFORE} {english}|{_ENGLISH_NO_AROUND} {english}(?<=ed|ng)"
+        rf"|{_CHINESE_NO}{_CHINESE_WILL}{{0,3}}{chinese}",
         re.IGNORECASE,
     )
 

@@ -48,11 +48,17 @@ _INTEGER = re.compile(
 )
 
 # A value that is not meant, with what marks it as a number or a contact.
+_VALUE = (
+    r"(?:(?:the|an?|order|number|no\.?|nr\.?|订单号?|尾号) ?)*"
+    r"(?:so ?-?|#)?[a-z0-9_.%+-]*[\d@][a-z0-9_.@-]*"
+)
 _NEGATED = re.compile(
-    r"(?:(?<!why )(?<!if )(?<!but )\bnot |\binstead of |\brather than |(?<!是)不是|(?<!要)不要)"
-    r"((?:(?:the|an?|order|number|no\.?|nr\.?|订单号?|尾号) ?)*"
-    r"(?:so ?-?|#)?[a-z0-9_.%+-]*[\d@][a-z0-9_.@-]*)",
+    r"(?:(?<!why )(?<!if )(?<!but )\bnot |\bneither |\binstead of |\brather than "
+    rf"|(?<!是)不是|(?<!要)不要)({_VALUE}(?: n?or {_VALUE}){{0,3}})",
     re.IGNORECASE,
+)
+_LATEST = re.compile(
+    r"\b(?:last|latest|newest|recent|most recent)\b|最近|上一|上次|最后|最新|刚", re.IGNORECASE
 )
 _ENGLISH_NUMBER = re.compile(
     r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
@@ -120,17 +126,24 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
         Values in canonical form. E-mail addresses are in lower case, phone
         numbers are digits, and order numbers look like `SO-1042`. `last` stands
         for the most recent order. A value that the message negates, as in "not 1042 but
-        1043", is none if there is another one, and then `last` is none either.
+        1043", is none if there is another one, and then `last` is none either unless the
+        message says so.
     """
     found = list(dict.fromkeys(_FINDERS[kind](message)))
     if kind is SlotKind.CODE:
         return found
-    negated = {
+    unmeant = negated(kind, message)
+    if unmeant and not _LATEST.search(message):
+        unmeant.add(LAST_ORDER)
+    return [value for value in found if value not in unmeant] or found
+
+
+def negated(kind: SlotKind, message: str) -> set[str]:
+    """Return the values that a message negates, as 1042 in "not 1042 but 1043"."""
+    return {
         value
         for part in _NEGATED.finditer(message)
         for value in _FINDERS[kind](part.group(1))
         # What is named again afterwards is meant after all.
         if value != LAST_ORDER and value not in _FINDERS[kind](message[part.end() :])
     }
-    meant = [value for value in found if value not in negated and value != LAST_ORDER]
-    return meant if negated and meant else found

@@ -145,6 +145,7 @@ class TurnHandler:
             run_turn(self._book, state, read, reader.choose, turn.execute)
             turn.follow_denial(reader.another)
             turn.add_left_out()
+            turn.add_looked_up()
         except StoppedError:
             return  # A person has the conversation.
         except (UnanswerableError, ModelError) as error:

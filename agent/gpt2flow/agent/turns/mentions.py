@@ -7,11 +7,17 @@ from gpt2flow.agent.flows.prompt import Choice
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.shop.matching import split_words
-from gpt2flow.agent.turns.execution.task import ADD_TO_CART, AFFIRM, DENY, SHOPPING, SMALL_TALK
+from gpt2flow.agent.turns.execution.task import (
+    ADD_TO_CART,
+    AFFIRM,
+    DENY,
+    FIND_PRODUCT,
+    SMALL_TALK,
+)
 
 # Actions beside which a message is a shopping list: a number elsewhere may be of something else.
-_ON_A_LIST = (
-    *(*SHOPPING, "view_cart", "answer_question"),
+_SHOPPING = (
+    *(ADD_TO_CART, FIND_PRODUCT, "view_cart", "answer_question"),
     *("log_in", "register", "verify", AFFIRM, DENY, *SMALL_TALK),
 )
 _DONE = ("ok", "refused")
@@ -52,27 +58,45 @@ def repeated_step(
 def left_out_products(done: Sequence[Step]) -> list[Choice]:
     """Return the choices that a message still lacks, in its order.
 
-    Only a message that the model has added or found a product for is read. What it takes back is
-    removed.
+    Only a message that the model has added a product for is read. What it takes back is removed.
 
     Args:
         done: Steps of the message so far.
     """
-    if not all(step.report.action in _ON_A_LIST for step in done):
+    added = _of_a_list(done, ADD_TO_CART)
+    if not any(step.result in _DONE for step in added):
         return []
-    read = [step for step in done if step.report.action in SHOPPING]
-    if not any(step.result in _DONE for step in read):
-        return []
-    counted = next((step.counted for step in read if step.counted), [])
-    taken_back = next((step.taken_back for step in read if step.taken_back), [])
-    added = [step for step in read if step.report.action == ADD_TO_CART]
+    taken_back = next((step.taken_back for step in added if step.taken_back), [])
     return [
         *(Choice("remove_from_cart", {"product": each}) for each in taken_back),
-        *(
-            Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})
-            for each in counted
-            if not _is_named(each.phrase, added)
-        ),
+        *_additions(added, done),
+    ]
+
+
+def looked_up_products(done: Sequence[Step]) -> list[Choice]:
+    """Return additions of what a message orders, and the model only looked up.
+
+    Args:
+        done: All steps of the message.
+    """
+    if any(step.report.action == ADD_TO_CART for step in done):
+        return []
+    return _additions(_of_a_list(done, FIND_PRODUCT), ())
+
+
+def _of_a_list(done: Sequence[Step], action: str) -> list[Step]:
+    """Return the steps of an action, if a message is a shopping list."""
+    is_list = all(step.report.action in _SHOPPING for step in done)
+    return [step for step in done if is_list and step.report.action == action]
+
+
+def _additions(read: Iterable[Step], done: Iterable[Step]) -> list[Choice]:
+    """Return additions of the products that a message counts, but those of steps."""
+    counted = next((step.counted for step in read if step.counted), [])
+    return [
+        Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})
+        for each in counted
+        if not _is_named(each.phrase, done)
     ]
 
 

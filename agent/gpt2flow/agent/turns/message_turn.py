@@ -1,6 +1,6 @@
 """Actions of one message: the choices, and what follows from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gpt2flow.agent.cases.failures import SCREEN_STOPPED
@@ -10,7 +10,7 @@ from gpt2flow.agent.flows.prompt import CONFIRMATION, Arguments, Choice, calm
 from gpt2flow.agent.flows.slots import SlotKind
 from gpt2flow.agent.report import Step
 from gpt2flow.agent.turns.execution import ADD_TO_CART, AFFIRM, DENY, SMALL_TALK, Task
-from gpt2flow.agent.turns.mentions import left_out_products, repeated_step
+from gpt2flow.agent.turns.mentions import left_out_products, looked_up_products, repeated_step
 from gpt2flow.agent.turns.state import TurnState
 from gpt2flow.agent.turns.turn import MAX_ACTIONS
 
@@ -139,7 +139,14 @@ class MessageTurn:
 
     def add_left_out(self) -> None:
         """Add the products that the message counts and the model left out."""
-        for choice in left_out_products(self.done):
+        self._add(left_out_products(self.done))
+
+    def add_looked_up(self) -> None:
+        """Add the products that the message orders and the model only looked up."""
+        self._add(looked_up_products(self.done))
+
+    def _add(self, choices: Sequence[Choice]) -> None:
+        for choice in choices:
             self._carry_out(f"rest/{len(self.done)}", choice, is_rest=True)
 
     def _carry_out(

@@ -4,6 +4,7 @@ import pytest
 from tests.support.shop import Shop
 
 from gpt2flow.agent.flows.prompt import Choice
+from gpt2flow.agent.shop import OrderStatus
 from gpt2flow.agent.turns.choices.readings import Readings
 
 
@@ -107,21 +108,46 @@ def test_what_the_message_does_not_say_is_unlikely(
 
 
 @pytest.mark.parametrize(
-    "message, order",
+    "message, denied, order",
     [
-        ("cancel 1205. no, 1250 I meant", "SO-1250"),
-        ("1205 is fine", None),
-        ("1205, 1250 or 1260?", None),
+        ("cancel {0}. no, {1} I meant", "{0}", "{1}"),
+        ("{0} is fine", "{0}", None),
+        ("{0}, {1} or {2}?", "{0}", None),
+        ("neither {0} nor {1}", "{0}", None),
+        ("leave {0}, it was 1999 pounds", "{0}", None),
+        ("dont touch {1}", "last", None),
     ],
 )
 def test_a_denied_order_is_corrected_by_the_other_one(
-    shop: Shop, message: str, order: str | None
+    shop: Shop, message: str, denied: str, order: str | None
 ) -> None:
+    shop.log_in("s")
+    numbers = [shop.order(status=OrderStatus.SUBMITTED) for _ in range(3)]
     readings = Readings(shop.book, shop.database, shop.clock)
-    corrected = readings.corrected(Choice("cancel_order", {"order": "SO-1205"}), message)
-    assert corrected == (None if order is None else Choice("cancel_order", {"order": order}))
+    wish = Choice("cancel_order", {"order": denied.format(*numbers)})
+    corrected = readings.corrected("s", message.format(*numbers), wish)
+    expected = order and Choice("cancel_order", {"order": order.format(*numbers)})
+    assert corrected == expected
 
 
-def test_what_has_no_order_is_not_corrected(shop: Shop) -> None:
+def test_another_customers_order_corrects_nothing(shop: Shop) -> None:
+    shop.log_in("s")
+    number = shop.order(status=OrderStatus.SUBMITTED)
     readings = Readings(shop.book, shop.database, shop.clock)
-    assert readings.corrected(Choice("log_in", {}), "1205") is None
+    denied = Choice("cancel_order", {"order": "SO-1205"})
+    assert readings.corrected("s", f"1205. no, {number}", denied) is not None
+    assert readings.corrected("t", f"1205. no, {number}", denied) is None
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [
+        Choice("log_in", {}),
+        Choice("change_address", {"order": "SO-1205", "address": "5 Oak Rd"}),
+    ],
+)
+def test_what_has_no_order_or_a_text_is_not_corrected(shop: Shop, denied: Choice) -> None:
+    shop.log_in("s")
+    number = shop.order(status=OrderStatus.SUBMITTED)
+    readings = Readings(shop.book, shop.database, shop.clock)
+    assert readings.corrected("s", f"1205. no, {number}", denied) is None

@@ -88,12 +88,23 @@ def test_a_message_is_asked_about_twice_at_most(careful: Shop) -> None:
     assert [case.kind for case in careful.rows(Case)] == [CaseKind.HAND_OVER]
 
 
+def test_each_wish_of_a_message_is_asked_about(careful: Shop) -> None:
+    numbers = [careful.order(status=OrderStatus.SUBMITTED) for _ in range(3)]
+    message = "cancel {}, {} and {}".format(*(number.removeprefix("SO-") for number in numbers))
+    wishes = [Choice("cancel_order", {"order": number}, 0.7) for number in numbers]
+    assert say(careful, message, *wishes).actions[0].used == {"order": numbers[0]}
+    for number in numbers[1:]:
+        assert say(careful, "no", "deny").actions[-1].used == {"order": number}
+
+
 def test_a_negated_action_is_read_again(careful: Shop) -> None:
     """However sure the model is."""
     other = Choice("list_orders", {}, 0.04)
     message = "do not log me out, show me my orders"
     report = say(careful, message, Choice("log_out", {}, 0.95), others=[other])
     assert outcomes(report) == [("list_orders", "listed")]
+    report = say(careful, "do not log me out", Choice("log_out", {}, 0.99))
+    assert outcomes(report) == [("log_out", CONFIRMATION)]
 
 
 def test_an_unsure_next_reading_is_asked_about_once(careful: Shop) -> None:

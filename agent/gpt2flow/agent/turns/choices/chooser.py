@@ -193,10 +193,15 @@ class MessageReader:
         """
         if self._place is None or self._denied is None:
             return None
-        corrected = self._readings.corrected(self._denied, self._message)
-        if corrected is not None:
-            return replace(corrected, confidence=_ANOTHER_FROM)
         denied, choices = self._denied, self._chooser.readings(*self._place)
+        corrected = self._workflow.run_step(
+            self._readings.corrected, self._session, self._message, denied
+        )
+        if corrected is not None:
+            # What the model reads of that order is likelier than what code puts together.
+            about = [each for each in choices if _is_about(each, corrected, denied)]
+            choice = self._likeliest(self._place[0], about)
+            return replace(choice or corrected, confidence=0.0)
         left = 1.0 - sum(each.confidence for each in choices if each.is_part_of(denied))
         others = [
             replace(each, confidence=each.confidence / left)
@@ -218,6 +223,12 @@ class MessageReader:
             choices,
             is_first=position == 0,
         )
+
+
+def _is_about(choice: Choice, corrected: Choice, denied: Choice) -> bool:
+    """Return whether a reading is about the order that corrects the denied one."""
+    orders = set(corrected.arguments.values()) - set(denied.arguments.values())
+    return bool(orders & set(choice.arguments.values()))
 
 
 def _repeats(choice: Choice, denied: Choice) -> bool:

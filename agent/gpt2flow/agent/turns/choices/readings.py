@@ -15,22 +15,20 @@ from gpt2flow.agent.config import Clock
 from gpt2flow.agent.flows import FlowBook
 from gpt2flow.agent.flows.naming import is_named, is_negated
 from gpt2flow.agent.flows.prompt import DONE, Choice
-from gpt2flow.agent.flows.slots import SlotKind, named_orders
+from gpt2flow.agent.flows.slots import LAST_ORDER, SlotKind, named_orders, negated
 from gpt2flow.agent.operations.times import find_time, parse_time
-from gpt2flow.agent.shop import CustomerSession, Database, Product
+from gpt2flow.agent.shop import CustomerSession, Database, Order, Product, order_id
 from gpt2flow.agent.shop.matching import match_product, strip_filler
 from gpt2flow.agent.turns.execution import ESCALATE, SMALL_TALK
 from gpt2flow.agent.turns.execution.arguments import is_plausible
 from gpt2flow.agent.turns.state import session_facts
 
 _ADDRESS, _PRODUCT, _TIME = "address", "product", "time"
-# Factors for the probability of a reading that hardly makes sense, and of one that the message
-# says no to.
-_UNLIKELY, _NEGATED = 0.1, 0.02
+# Factors for the probability of a reading that hardly makes sense, of one whose value has other
+# names, and of one that the message says no to.
+_UNLIKELY, _UNNAMED, _NEGATED = 0.1, 0.3, 0.02
 # What stands before the number of an order, and not of a house.
-_BEFORE_ORDER = re.compile(
-    r"(?:\b(?:for|of|on|order|number|no\.?)|#|订单号?[是:]?) ?$", re.IGNORECASE
-)
+_BEFORE_ORDER = re.compile(r"(?:\b(?:for|of|order)|#|订单号?[是:]?) ?$", re.IGNORECASE)
 
 
 class Readings:
@@ -53,17 +51,38 @@ class Readings:
         return spec is None or not spec.later_if_named or is_named(spec.words, message)
 
     def is_negated(self, choice: Choice, message: str) -> bool:
-        """Return whether a message says no to a choice."""
+        """Return whether a message says no to a choice that can be asked about."""
         spec = self._book.actions.get(choice.action)
-        return spec is not None and is_negated(spec.words, message)
+        return spec is not None and spec.question is not None and is_negated(spec.words, message)
 
-    def corrected(self, denied: Choice, message: str) -> Choice | None:
-        """Return what was denied with the order that a message names besides, if it is one."""
-        slots = [s for s in denied.arguments if self._book.slots[s].kind is SlotKind.ORDER]
-        others = set(named_orders(message)) - {str(denied.arguments[slot]) for slot in slots}
-        if len(slots) != 1 or len(others) != 1:
+    def corrected(self, session: str, message: str, denied: Choice) -> Choice | None:
+        """Return what was denied with the other order that a message names.
+
+        There is none unless exactly one is named besides, and it is the customer's. A text that
+        was denied with the order may be the wrong one.
+
+        Args:
+            session: Id of the conversation.
+            message: Normalized message.
+            denied: Choice that the message denies.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        kinds = {slot: self._book.slots[slot].kind for slot in denied.arguments}
+        slots = [slot for slot, kind in kinds.items() if kind is SlotKind.ORDER]
+        if len(slots) != 1 or SlotKind.SPAN in kinds.values():
             return None
-        return Choice(denied.action, denied.arguments | {slots[0]: others.pop()})
+        before = str(denied.arguments[slots[0]])
+        others = set(named_orders(message)) - negated(SlotKind.ORDER, message) - {before}
+        if before == LAST_ORDER or len(others) != 1:
+            return None
+        number = others.pop()
+        with self._database.translate_errors(), self._database.transaction() as db:
+            row, order = db.get(CustomerSession, session), db.get(Order, order_id(number))
+            if row is None or order is None or order.customer_id != row.customer_id:
+                return None
+        return Choice(denied.action, denied.arguments | {slots[0]: number})
 
     def likeliest(
         self, session: str, message: str, choices: Sequence[Choice], *, is_first: bool
@@ -110,7 +129,16 @@ class Readings:
                 self._makes_sense(db, message, slot, value)
                 for slot, value in choice.arguments.items()
             )
-        return _UNLIKELY if is_unlikely else 1.0
+        if is_unlikely:
+            return _UNLIKELY
+        return 1.0 if self._is_named(choice, message) else _UNNAMED
+
+    def _is_named(self, choice: Choice, message: str) -> bool:
+        """Return whether a message has a word for each value that has any."""
+        words = (
+            self._book.slots[slot].words.get(str(value)) for slot, value in choice.arguments.items()
+        )
+        return all(is_named(each, message) for each in words if each)
 
     def _is_pointless(self, db: Session, session: str, choice: Choice) -> bool:
         """Return whether nothing of a wish can be carried out now."""
@@ -129,12 +157,16 @@ class Readings:
             return not strip_filler(str(value)) or _is_sold(db, str(value))
         if slot == _TIME:
             return parse_time(str(value), now) is not None or find_time(message, now) is not None
-        if slot == _ADDRESS and _BEFORE_ORDER.search(message.partition(str(value))[0]):
+        if slot == _ADDRESS and _begins_with_order(str(value), message):
             return False
-        spec = self._book.slots[slot]
-        if (words := spec.words.get(str(value))) is not None:
-            return is_named(words, message)
-        return is_plausible(slot, spec.kind, value)
+        return is_plausible(slot, self._book.slots[slot].kind, value)
+
+
+def _begins_with_order(address: str, message: str) -> bool:
+    """Return whether the number at the start of an address is that of an order."""
+    before, found, _ = message.casefold().partition(address.casefold())
+    orders = tuple(order.removeprefix("SO-") for order in named_orders(message))
+    return bool(found) and address.startswith(orders) and bool(_BEFORE_ORDER.search(before))
 
 
 def _merge(choices: Iterable[Choice]) -> list[Choice]:

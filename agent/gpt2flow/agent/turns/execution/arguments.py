@@ -27,8 +27,9 @@ _NUMBER = re.compile(
     r"\d|[一二三四五六七八九十百]|\b(?:one|two|three|four|five|six|seven|eight|nine)\b"
 )
 _ADDRESS_PART = re.compile(
-    r"[省市区县镇乡村路街道巷弄号楼栋幢座单室层苑园庄城厦场校院馆店站]|[\d一二三四五六七八九十]$"
+    r"[\d一二三四五六七八九十省市区县镇乡村路街道巷弄号楼栋幢座单元室层苑园庄城厦场校院馆店站]"
 )
+_PRICE = re.compile(r"\d ?(?:元|块|折|%)")
 # Words next to a name that a customer gives; none of them is one.
 _NO_NAME_WORDS = """
     sir madam ma'am mr mrs ms miss dr name names phone email e-mail mail account customer hello hi
@@ -132,7 +133,8 @@ def whole_clauses(address: str, message: str) -> str:
     before, comma, clause = address.rpartition("," if "," in address else "，")
     _, _, rest = message.partition(address)
     is_cut = bool(rest) and rest[0].isalnum() and not rest[0].isascii()
-    if not comma or not is_cut or _ADDRESS_PART.search(clause) or not _NUMBER.search(before):
+    is_part = _ADDRESS_PART.search(clause) and not _PRICE.search(clause)
+    if not comma or not is_cut or is_part or not _NUMBER.search(before):
         return address
     return before.rstrip()
 

@@ -93,7 +93,7 @@ def _is_contradicted(spec: Action, choice: Choice, message: str) -> bool:
     return _CORRECTION.search(message[min(places) : max(places) + _AFTER_ORDER]) is not None
 
 
-def may_ask(book: FlowBook, session: CustomerSession, wish: Choice, message: str) -> bool:
+def may_ask(book: FlowBook, session: CustomerSession, wish: Choice, message: str | None) -> bool:
     """Return whether the agent may ask about an action.
 
     About the same values it asks once, and about the same action or message twice in a row.
@@ -102,10 +102,10 @@ def may_ask(book: FlowBook, session: CustomerSession, wish: Choice, message: str
         book: Loaded flows.
         session: Session to ask.
         wish: Action with the values that it would use.
-        message: Message that it was read from.
+        message: Message that it was read from; None for an earlier wish that goes on.
     """
     said = session.awaiting_message
-    is_said_again = bool(said) and str(said) in message
+    is_said_again = bool(said and message) and str(said) in str(message)
     if session.doubted != wish.action and not is_said_again:
         return True
     past = _latest_doubts(session) if is_said_again else session.past

@@ -44,12 +44,12 @@ from gpt2flow.agent.turns.execution.contexts import (
 )
 from gpt2flow.agent.turns.execution.doubt import Doubt, Trial
 from gpt2flow.agent.turns.execution.quantities import (
-    asks_about_products,
     counted_products,
+    orders_products,
     taken_back,
 )
 from gpt2flow.agent.turns.execution.replies import Replier
-from gpt2flow.agent.turns.execution.task import ESCALATE, FIND_PRODUCT, SHOPPING, Event, Task
+from gpt2flow.agent.turns.execution.task import ADD_TO_CART, ESCALATE, FIND_PRODUCT, Event, Task
 from gpt2flow.agent.turns.execution.wishes import (
     SUMMARY,
     accept_offer,
@@ -366,7 +366,7 @@ class Executor:
             timers=context.timers,
             payments=context.payments,
             resumable=self._resumable(context.session, facts),
-            **(_read_products(context, task) if report.action in SHOPPING else {}),
+            **_read_products(context, task),
         )
         keep_step(context, step)
         return step
@@ -387,9 +387,9 @@ class Executor:
 
 def _read_products(context: Context, task: Task) -> dict[str, Any]:
     """Return what the message says of products, as fields."""
-    if task.event is not None or task.resumed is not None or task.is_rest:
-        return {}
-    if task.choice.action == FIND_PRODUCT and asks_about_products(task.message):
+    action = task.choice.action
+    is_order = action == ADD_TO_CART or (action == FIND_PRODUCT and orders_products(task.message))
+    if not is_order or task.event is not None or task.resumed is not None or task.is_rest:
         return {}
     return {
         "counted": counted_products(task.message, product_names(context)),

@@ -69,10 +69,16 @@ _RETRACTION = (
     r"(?:\b(?:forget|skip|scrap|drop|leave|no|not|without|never mind)(?: about)?"
     r"(?: the| that| those| my| any)? |(?:不用|不要|不买|别)(?:那|这)?)"
 )
-# Words of a question about price and stock.
+# Words with which customers order products, and with which they ask about them.
+_ORDERING = re.compile(
+    r"\b(?:as well|also|too|add|put|chuck|throw|pop|order|buy|take|need|want|forgot|give me|get me)"
+    r"\b|要|来|买|加|再|拿|下单|备货",
+    re.IGNORECASE,
+)
 _ASKING = re.compile(
-    r"[?？]|\b(?:how|what|whats|which|price[sd]?|cost|costs|charge|stock|available|any)\b"
-    r"|多少|几块|价|吗|嘛|呢|有没有|有无|库存|有货",
+    r"[?？]|\b(?:how|what|whats|which|price[sd]?|cost|costs|charge|stock|available|any|show|see|find"
+    r"|look|looking|search|tell|about|info|compare|check|total|fit|would|could|can)\b"
+    r"|多少|几块|价|吗|嘛|呢|有没有|有无|库存|有货|看|查|了解|介绍|想知道",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(r"[,;.!?，。；！？、\n]+(?!\d)")
@@ -128,9 +134,9 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
     ]
 
 
-def asks_about_products(message: str) -> bool:
-    """Return whether a message asks about price or stock, beside what it counts."""
-    return _ASKING.search(message) is not None
+def orders_products(message: str) -> bool:
+    """Return whether a message orders the products that it counts, and asks nothing."""
+    return _ORDERING.search(message) is not None and _ASKING.search(message) is None
 
 
 def taken_back(message: str, products: Iterable[str]) -> list[str]:

@@ -80,7 +80,8 @@ class Replier:
             fields: Fields of its outcome.
         """
         action, session = task.choice.action, context.session
-        may = may_ask(self._book, session, Choice(action, used), task.message)
+        message = None if task.resumed is not None else task.message
+        may = may_ask(self._book, session, Choice(action, used), message)
         if not may and ESCALATE in self._book.actions:
             session.doubted = None
             task = replace(task, choice=Choice(ESCALATE))

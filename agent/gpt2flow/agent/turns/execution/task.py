@@ -19,7 +19,6 @@ DENY = "deny"
 ADD_TO_CART = "add_to_cart"
 # Tells price and stock of a product.
 FIND_PRODUCT = "find_product"
-SHOPPING = (ADD_TO_CART, FIND_PRODUCT)
 SMALL_TALK = ("greet", CLARIFY)
 
 
