@@ -130,7 +130,7 @@ class Script:
         )
 
     def _agree(self, slot: str, wished: str, used: str, said: str) -> bool:
-        """Return whether two values agree; `last` is the order that the agent said it is."""
+        """Return whether two values agree; `last` is the order said."""
         if self._book.slots[slot].kind is SlotKind.ORDER and LAST_ORDER in (wished, used):
             orders = named_orders(said)
             return wished in (LAST_ORDER, *orders) or not orders

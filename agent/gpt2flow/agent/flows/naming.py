@@ -1,4 +1,4 @@
-"""Words by which customers name an action or a value, or say no to it."""
+"""Words by which customers name an action or a value."""
 
 import functools
 import re
@@ -68,7 +68,7 @@ def is_named(words: Words, message: str) -> bool:
 
 
 def is_negated(words: Words, message: str) -> bool:
-    """Return whether a message says no to one of the words, as in "not cancelling"."""
+    """Return whether a message negates a word, as in "not cancelling"."""
     each = _by_language(words)
     return any(each) and any(
         not _is_wondering(message, found) for found in _negated_pattern(each).finditer(message)

@@ -139,7 +139,7 @@ def candidates(kind: SlotKind, message: str) -> list[str]:
 
 
 def negated(kind: SlotKind, message: str) -> set[str]:
-    """Return the values that a message negates, as 1042 in "not 1042 but 1043"."""
+    """Return what a message negates, as 1042 in "not 1042, 1043"."""
     return {
         value
         for part in _NEGATED.finditer(message)

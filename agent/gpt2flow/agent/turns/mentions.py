@@ -74,7 +74,7 @@ def left_out_products(done: Sequence[Step]) -> list[Choice]:
 
 
 def looked_up_products(done: Sequence[Step]) -> list[Choice]:
-    """Return additions of what a message orders, and the model only looked up.
+    """Return additions of what a message orders and the model looked up.
 
     Args:
         done: All steps of the message.
@@ -85,13 +85,13 @@ def looked_up_products(done: Sequence[Step]) -> list[Choice]:
 
 
 def _of_a_list(done: Sequence[Step], action: str) -> list[Step]:
-    """Return the steps of an action, if a message is a shopping list."""
+    """Return the steps of an action in a shopping list."""
     is_list = all(step.report.action in _SHOPPING for step in done)
     return [step for step in done if is_list and step.report.action == action]
 
 
 def _additions(read: Iterable[Step], done: Iterable[Step]) -> list[Choice]:
-    """Return additions of the products that a message counts, but those of steps."""
+    """Return additions of the products that steps read and lack."""
     counted = next((step.counted for step in read if step.counted), [])
     return [
         Choice(ADD_TO_CART, {"product": each.phrase, "quantity": each.quantity})

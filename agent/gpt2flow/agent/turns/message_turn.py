@@ -142,7 +142,7 @@ class MessageTurn:
         self._add(left_out_products(self.done))
 
     def add_looked_up(self) -> None:
-        """Add the products that the message orders and the model only looked up."""
+        """Add what the message orders and the model only looked up."""
         self._add(looked_up_products(self.done))
 
     def _add(self, choices: Sequence[Choice]) -> None:

@@ -191,10 +191,10 @@ def _byte_level_pieces(
 
 
 def _byte_of_character() -> dict[int, int]:
-    """Return the byte of each character in GPT-2's encoding of bytes, by code point.
+    """Return the byte of each character in GPT-2's encoding of bytes.
 
-    Printable bytes are encoded as themselves; the others, in order, from U+0100 on. What is left
-    of Latin-1 encodes nothing, and becomes U+FFFD, which is no byte.
+    The keys are code points. Printable bytes are encoded as themselves; the others, in order, from
+    U+0100 on. What is left of Latin-1 encodes nothing, and becomes U+FFFD, which is no byte.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]

@@ -130,7 +130,9 @@ def load_model(name: str, bundle: Bundle, config: EngineConfig) -> Model:
 
 
 def _read_tokenizer(bundle: Bundle) -> tuple[Tokenizer, GrammarCompiler | None]:
-    """Return the tokenizer of a bundle, and the compiler of its grammars if it can have any.
+    """Return the tokenizer of a bundle, and the compiler of its grammars.
+
+    There is no compiler if the tokenizer supports no constraints.
 
     Raises:
         ValueError: It is unsupported, or has tokens that the model lacks.
@@ -191,7 +193,7 @@ def _read_choices(
 
 
 def _warm_up(runner: ModelRunner, chunk: int) -> None:
-    """Run a chunk and steps once, so that the first request is not slower."""
+    """Run a chunk and steps once, ahead of the first request."""
     runner.run([0] * chunk, [0] * chunk, range(chunk), [chunk - 1])
     for slots in (1, runner.slots):
         runner.run([0] * slots, range(slots), [0] * slots, range(slots))

@@ -51,7 +51,7 @@ class Readings:
         return spec is None or not spec.later_if_named or is_named(spec.words, message)
 
     def is_negated(self, choice: Choice, message: str) -> bool:
-        """Return whether a message says no to a choice that can be asked about."""
+        """Return whether a message negates a choice that has a question."""
         spec = self._book.actions.get(choice.action)
         return spec is not None and spec.question is not None and is_negated(spec.words, message)
 
@@ -134,7 +134,7 @@ class Readings:
         return 1.0 if self._is_named(choice, message) else _UNNAMED
 
     def _is_named(self, choice: Choice, message: str) -> bool:
-        """Return whether a message has a word for each value that has any."""
+        """Return whether a message names each value that has words."""
         words = (
             self._book.slots[slot].words.get(str(value)) for slot, value in choice.arguments.items()
         )
@@ -163,7 +163,7 @@ class Readings:
 
 
 def _begins_with_order(address: str, message: str) -> bool:
-    """Return whether the number at the start of an address is that of an order."""
+    """Return whether an address begins with the number of an order."""
     before, found, _ = message.casefold().partition(address.casefold())
     orders = tuple(order.removeprefix("SO-") for order in named_orders(message))
     return bool(found) and address.startswith(orders) and bool(_BEFORE_ORDER.search(before))
