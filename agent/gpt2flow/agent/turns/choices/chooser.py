@@ -226,7 +226,7 @@ class MessageReader:
 
 
 def _is_about(choice: Choice, corrected: Choice, denied: Choice) -> bool:
-    """Return whether a reading is about the order that corrects the denied one."""
+    """Return whether a reading is about the corrected order."""
     orders = set(corrected.arguments.values()) - set(denied.arguments.values())
     return bool(orders & set(choice.arguments.values()))
 

@@ -135,7 +135,7 @@ def counted_products(message: str, names: Iterable[Collection[str]]) -> list[Cou
 
 
 def orders_products(message: str) -> bool:
-    """Return whether a message orders the products that it counts, and asks nothing."""
+    """Return whether a message orders what it counts, and asks nothing."""
     return _ORDERING.search(message) is not None and _ASKING.search(message) is None
 
 
