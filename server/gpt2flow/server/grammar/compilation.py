@@ -66,12 +66,13 @@ class SandboxedCompiler:
         self._verdicts: OrderedDict[int, tuple[Verdict, float]] = OrderedDict()  # With their ends.
         self._lock = threading.Lock()
         self._pool = WorkPool(_KIND, WORKERS, QUEUE_CAPACITY)
-        # The first requests of a server that has just loaded have the processor.
-        self._starting = threading.Timer(_START_SECONDS, self._start_worker)
-        self._starting.daemon = True
+        self._starting: threading.Timer | None = None
 
     def start(self) -> None:
         """Start the first worker soon, ahead of the first constraint."""
+        # The first requests of a server that has just loaded have the processor.
+        self._starting = threading.Timer(_START_SECONDS, self._start_worker)
+        self._starting.daemon = True
         self._starting.start()
 
     def _start_worker(self) -> None:
@@ -145,7 +146,9 @@ class SandboxedCompiler:
 
     def close(self) -> None:
         """End the workers; for the event loop's thread."""
-        self._starting.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None  # It holds this object.
         self._pool.close()
         with contextlib.suppress(queue.Empty):
             while True:
