@@ -3,8 +3,14 @@
 from gpt2flow.agent.shop.database import Database, database_url
 from gpt2flow.agent.shop.tables.base import Base
 from gpt2flow.agent.shop.tables.cases import CLAIMS, INBOX, Case, CaseEvent, CaseKind, CaseStatus
-from gpt2flow.agent.shop.tables.customers import Customer
-from gpt2flow.agent.shop.tables.orders import Order, OrderLine, OrderStatus, order_id
+from gpt2flow.agent.shop.tables.orders import (
+    Courier,
+    Order,
+    OrderLine,
+    OrderStatus,
+    Shipment,
+    order_id,
+)
 from gpt2flow.agent.shop.tables.outbox import Audience, Delivery, OutboxMessage
 from gpt2flow.agent.shop.tables.payments import Payment, PaymentStatus
 from gpt2flow.agent.shop.tables.products import Product, ProductAlias
@@ -13,11 +19,11 @@ from gpt2flow.agent.shop.tables.screens import CasePicture, ScreenWork
 from gpt2flow.agent.shop.tables.sessions import (
     CartLine,
     Checkout,
+    Customer,
     CustomerSession,
     ReceivedMessage,
     Verification,
 )
-from gpt2flow.agent.shop.tables.shipments import Courier, Shipment
 
 __all__ = [
     "CLAIMS",

@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.orm import Session
 
 from gpt2flow.agent.errors import InputError
+from gpt2flow.agent.shop.tables.orders import Courier
 from gpt2flow.agent.shop.tables.products import Product, ProductAlias
-from gpt2flow.agent.shop.tables.shipments import Courier
 from gpt2flow.files.documents import StrictModel, read_yaml
 
 _CATALOGUE = Path(__file__).with_name("catalogue.yaml")
