@@ -44,7 +44,8 @@ _CHINESE_WILL = (
 # Clauses in which a no asks, wonders or threatens.
 _WONDERING = re.compile(
     r"\b(?:why|can['’]?t|couldn['’]?t|won['’]?t) (?:\w+ )?(?:you|i|we)\b|\bwhy\b"
-    r"|\byou(?:['’]ve| have| had| did| still)? ?(?:not|never|haven|hadn|didn)"
+    r"|\byou(?: still)?(?:['’]ve| have| had| did)(?: still)? (?:not|never)\b"
+    r"|\byou(?: still)? (?:have|had|did)n['’]?t\b|\byou never \w+ed$"
     r"|怎么|为什么|为啥|为何|凭什么|干嘛|要不|是不是|能不能",
     re.IGNORECASE,
 )

@@ -58,7 +58,7 @@ _NEGATED = re.compile(
     re.IGNORECASE,
 )
 _LATEST = re.compile(
-    r"\b(?:last|latest|newest|recent|most recent)\b|最近|上一|上次|最后|最新|刚", re.IGNORECASE
+    r"\b(?:last|latest|newest|recent)\b|最近|上一|上次|最后|最新|刚", re.IGNORECASE
 )
 _ENGLISH_NUMBER = re.compile(
     r"\b(" + "|".join(sorted(QUANTITY_WORDS, key=len, reverse=True)) + r")\b", re.IGNORECASE
